@@ -1,0 +1,1 @@
+"""The model: data, networks, training, evaluation and export. It never imports `delivery`."""

@@ -1,0 +1,30 @@
+"""Command line of the delivery: `python -m delivery <command>`."""
+
+import argparse
+import sys
+
+from delivery.errors import DeliveryError
+
+COMMANDS: list = []  # modules with `add_arguments(subparsers)`, in the order of the help
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="delivery")
+    subparsers = parser.add_subparsers(required=True, metavar="command")
+    for command in COMMANDS:
+        command.add_arguments(subparsers)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except DeliveryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

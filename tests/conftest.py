@@ -1,0 +1,80 @@
+"""`bake(**answers)` generates a project as a user would: with the cookiecutter command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = Path(__file__).parent.parent
+UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
+
+# What the outer environment must not lend to a generated project.
+LEAKS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH")
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in LEAKS}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project and the ways a user acts on it."""
+
+    folder: Path
+
+    def run(self, *command: str, timeout: float = 900, **environment: str):
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=clean_environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def make(self, *arguments: str, timeout: float = 900, **environment: str) -> str:
+        """Run `make`; fail with what it printed unless it succeeds."""
+        result = self.run("make", *arguments, timeout=timeout, **environment)
+        assert result.returncode == 0, f"make {arguments}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+
+def cookiecutter(output: Path, **answers: str) -> subprocess.CompletedProcess[str]:
+    """Generate a project below `output` from the answers given, defaults for the others."""
+    pairs = [f"{name}={value}" for name, value in answers.items()]
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", *pairs]
+    return subprocess.run(
+        [*command, "--output-dir", str(output)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def bake(tmp_path: Path) -> Callable[..., Project]:
+    def generate(**answers: str) -> Project:
+        result = cookiecutter(tmp_path, **answers)
+        assert result.returncode == 0, result.stderr
+        (folder,) = tmp_path.iterdir()
+        return Project(folder)
+
+    return generate
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The default project, with its environments installed and its first commit made."""
+    output = tmp_path_factory.mktemp("default")
+    result = cookiecutter(output)
+    assert result.returncode == 0, result.stderr
+    made = Project(output / "digit-classifier")
+    git = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.com")
+    for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "Generate")):
+        assert made.run(*git, *arguments).returncode == 0
+    made.make("setup")
+    return made
