@@ -37,7 +37,7 @@ class TrainParams:
     weight_decay: Annotated[float, Field(ge=0)]
     patience: PositiveInt | None
     augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: str = "auto"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     deterministic: bool = True
 
 
