@@ -3,9 +3,11 @@
 import argparse
 import sys
 
+from delivery import predict, serve
 from delivery.errors import DeliveryError
 
-COMMANDS: list = []  # modules with `add_arguments(subparsers)`, in the order of the help
+# modules with `add_arguments(subparsers)`, in the order of the help
+COMMANDS: list = [serve, predict]
 
 
 def main(argv: list[str] | None = None) -> int:
