@@ -157,6 +157,20 @@ BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
         ManifestError,
         "'revisionHistory' was unexpected",
     ),
+    "unknown-key-in-a-monitors-metadata": (
+        "base/triton/pod-monitor.yaml",
+        "metadata:",
+        "metadata:\n  label: {team: vision}",
+        ManifestError,
+        "'label' was unexpected",
+    ),
+    "label-that-is-a-number": (
+        ROLLOUT,
+        'version: "0"',
+        "version: 0",
+        ManifestError,
+        "8 is not of type 'string'",
+    ),
     "wrong-type": (
         ROLLOUT,
         "PeriodSeconds: 60",

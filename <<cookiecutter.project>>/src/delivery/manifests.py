@@ -228,20 +228,26 @@ def one_line(text: str) -> str:
 def check_keys(document: Document) -> None:
     """Raise ManifestError for a key or type that the cluster's version does not know.
 
-    Kinds that come with a controller are left to that controller, except a Rollout: it is judged as
-    the Deployment that it otherwise is, since its pods are.
+    A Rollout is judged as the Deployment that it otherwise is, since its pods are; of other kinds
+    that come with a controller only the metadata is judged, the rest is left to that controller.
     """
-    judged = as_deployment(document) if document["kind"] == "Rollout" else document
     try:
-        kubernetes_validate.validate(judged, KUBERNETES, strict=True)
-    except kubernetes_validate.SchemaNotFoundError:
-        return
+        judge(as_deployment(document) if document["kind"] == "Rollout" else document)
     except kubernetes_validate.ValidationError as error:
         place = ".".join(map(str, error.path)) or "its top level"
         raise ManifestError(
             f"{document['kind']} {document['metadata']['name']}, {place}: "
             f"{one_line(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
         ) from None
+
+
+def judge(document: Document) -> None:
+    """Validate strictly, or the metadata alone where Kubernetes has no schema of the kind."""
+    try:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        metadata = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": document["metadata"]}
+        kubernetes_validate.validate(metadata, KUBERNETES, strict=True)
 
 
 def as_deployment(rollout: Document) -> Document:
@@ -264,9 +270,9 @@ def check_release(documents: dict[tuple[str, str], Document], release: Release) 
     """Raise ManifestError unless the Rollout serves exactly the released version and image."""
     pod = rollout(documents)["spec"]["template"]["spec"]
     images = [volume["image"].get("reference") for volume in pod["volumes"] if "image" in volume]
-    paths = [
-        probe_path(pod["containers"][0], probe) for probe in ("startupProbe", "readinessProbe")
-    ]
+    servers = [container for container in pod["containers"] if container["name"] == "triton"]
+    probes = ("startupProbe", "readinessProbe")
+    paths = [probe_path(server, probe) for server in servers for probe in probes]
     version = f"/v2/models/classifier/versions/{release.version}/ready"
     if (images, paths) != ([release.image], [version, version]):
         raise ManifestError(
