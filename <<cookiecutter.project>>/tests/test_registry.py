@@ -5,6 +5,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_pipeline
 import pytest
@@ -437,7 +438,7 @@ def log_in(tmp_path: Path, host: str, where: str) -> None:
         f"print('''{answer}''')\n"
     )
     helper.chmod(0o755)
-    config = {
+    config: dict[str, Any] = {
         "file": {"auths": {host: {"auth": SECRET}}},
         "helper of the host": {"credHelpers": {host: "test"}},
         "helper of all hosts": {"auths": {host: {}}, "credsStore": "test"},
