@@ -103,9 +103,14 @@ class Remote:
         """Open a blob; the reader checks the digest. Raises MissingBlobError."""
         return cast(IO[bytes], self._get(f"blobs/{digest}", stream=True).raw)
 
-    def read_manifest(self, digest: str) -> bytes:
-        """Return a manifest's bytes, unchecked. Raises MissingBlobError."""
-        return retry(lambda: self._get(f"manifests/{digest}", headers={"Accept": MANIFEST}).content)
+    def read_manifest(self, reference: str, accept: str = MANIFEST) -> bytes:
+        """Return the bytes of the manifest with a digest or tag, unchecked.
+
+        `accept` lists media types as the HTTP header does. Raises MissingBlobError.
+        """
+        return retry(
+            lambda: self._get(f"manifests/{reference}", headers={"Accept": accept}).content
+        )
 
     def write(self, blob: Blob, source: Path) -> int:
         """Upload a blob from a file, unless it is there; return the bytes sent."""
