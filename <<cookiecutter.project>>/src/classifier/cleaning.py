@@ -23,8 +23,8 @@ from classifier.sources import GREY_MODES, Source, conversions, to_pixels, uprig
 
 SPLITS = ("train", "validation", "test")
 EXAMPLES = 20  # how many names a list in the report shows
-BATCH = 64  # images decoded ahead by the threads
-BLOCK = 2048  # rows and columns compared at once: 16 MiB of distances
+BATCH = 32  # images decoded ahead by the threads
+BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
 
 
 class MixedImagesError(ClassifierError):
@@ -283,8 +283,12 @@ def fingerprint(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel()
 
 
-def near_pairs(fingerprints: np.ndarray, rms: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield index arrays (i, j), i ≠ j, of all pairs of fingerprints (N, 64) at most `rms` apart.
+def near_pairs(
+    fingerprints: np.ndarray, rms: float, keys: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield index arrays (i, j) of pairs of fingerprints (N, 64) at most `rms` apart.
+
+    Only pairs with different `keys` (N,) come; the caller may change them between two yields.
 
     The root mean square difference, in grey levels, is never below the difference of the two means
     (Cauchy-Schwarz), so with images sorted by mean only a band of pairs is compared. The arithmetic
@@ -299,10 +303,18 @@ def near_pairs(fingerprints: np.ndarray, rms: float) -> Iterator[tuple[np.ndarra
         end = np.searchsorted(means, means[block][-1] + rms, side="right")
         for left in range(start, end, BLOCK):
             other = slice(left, min(left + BLOCK, end))
+            if _all_equal(keys[order[block]], keys[order[other]]):
+                continue
             distances = squares[block, None] + squares[other] - 2 * rows[block] @ rows[other].T
             i, j = np.nonzero(distances <= 64 * rms**2)
             once = i + start < j + left
-            yield order[i[once] + start], order[j[once] + left]
+            i, j = order[i[once] + start], order[j[once] + left]
+            wanted = keys[i] != keys[j]
+            yield i[wanted], j[wanted]
+
+
+def _all_equal(*parts: np.ndarray) -> bool:
+    return all((part == parts[0][0]).all() for part in parts)
 
 
 def near_groups(fingerprints: np.ndarray, rms: float) -> np.ndarray:
@@ -313,12 +325,10 @@ def near_groups(fingerprints: np.ndarray, rms: float) -> np.ndarray:
     groups = np.arange(len(fingerprints))
     if rms == 0:
         return groups
-    for i, j in near_pairs(fingerprints, rms):
-        apart = groups[i] != groups[j]
-        if apart.any():
-            links = (groups[i][apart], groups[j][apart])
-            graph = coo_array((np.ones(len(links[0])), links), shape=(len(groups),) * 2)
-            groups = connected_components(graph, directed=False)[1][groups]
+    for i, j in near_pairs(fingerprints, rms, keys=groups):
+        if len(i):
+            links = coo_array((np.ones(len(i)), (groups[i], groups[j])), shape=(len(groups),) * 2)
+            groups[:] = connected_components(links, directed=False)[1][groups]
     return groups
 
 

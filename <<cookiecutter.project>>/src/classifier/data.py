@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ PREPARED = Path("data/prepared")
 WORKPLACE = Path("data/.preparing")  # beside the result, so that renaming is atomic
 PLOT = Path("plots/data.png")
 SAMPLES = 12
-CHUNK = 64  # images in memory at once
+CHUNK = 16  # images in memory at once
 
 
 class PrepareParamsError(ClassifierError):
@@ -67,23 +68,28 @@ class PrepareParams:
         Raises:
             PrepareParamsError: names the key, its value and what is possible.
         """
-        size = self.image_size
-        shares = (self.validation_share, self.test_share)
-        for key, fine, wanted in (
-            ("source", self.source in SOURCES, "one of " + ", ".join(SOURCES)),
-            ("folder", bool(self.folder) or self.source != "folder", "a path, as source is folder"),
-            ("image_size", size is None or _is_size(size), "null or [height, width] in pixels"),
-            ("channels", self.channels in (None, 1, 3), "null, 1 (grey) or 3 (colour)"),
-            ("validation_share", 0 < shares[0] < 1, "between 0 and 1"),
-            ("test_share", 0 < shares[1] < 1 - shares[0], "above 0, with validation_share below 1"),
-            ("near_duplicate_rms", 0 <= self.near_duplicate_rms <= 255, "0 to 255 grey levels"),
-            ("max_unreadable_share", 0 <= self.max_unreadable_share < 1, "at least 0, below 1"),
-            ("max_class_ratio", self.max_class_ratio >= 1, "at least 1"),
-        ):
+        for key, fine, wanted in self._rules():
             if not fine:
                 raise PrepareParamsError(
                     f"prepare.{key} in params.yaml is {getattr(self, key)!r}: it must be {wanted}"
                 )
+
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        size, parts = self.image_size, (self.validation_share, self.test_share)
+        yield "source", self.source in SOURCES, "one of " + ", ".join(SOURCES)
+        yield "folder", bool(self.folder) or self.source != "folder", "a path, as source is folder"
+        yield "image_size", size is None or _is_size(size), "null or [height, width] in pixels"
+        yield "channels", self.channels in (None, 1, 3), "null, 1 (grey) or 3 (colour)"
+        for key, share in zip(("validation_share", "test_share"), parts, strict=True):
+            yield key, _is_in(share, 1e-6, 1), "above 0 and below 1"
+        yield "test_share", sum(parts) < 1, f"below {1 - parts[0]:g}, to leave training data"
+        yield "near_duplicate_rms", _is_in(self.near_duplicate_rms, 0, 256), "0 to 255 grey levels"
+        yield "max_unreadable_share", _is_in(self.max_unreadable_share, 0, 1), "0 or more, below 1"
+        yield "max_class_ratio", _is_in(self.max_class_ratio, 1, np.inf), "at least 1"
+
+
+def _is_in(value: Any, low: float, below: float) -> bool:
+    return isinstance(value, int | float) and low <= value < below
 
 
 def _is_size(value: Any) -> bool:
@@ -272,13 +278,13 @@ def _chunks(path: Path) -> Iterator[np.ndarray]:
 def _measure(folder: Path, classes: list[str]) -> Measured:
     labels = np.load(folder / "labels.npy")
     content, digests, fingerprints = hashlib.sha256(), set(), []
-    sums, squares, pixels = 0, 0, 0
+    sums, squares, pixels = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
     for chunk in _chunks(folder / "images.npy"):
         content.update(chunk.data)
         digests |= {digest(image) for image in chunk}
         fingerprints += [fingerprint(image) for image in chunk]
-        sums += chunk.sum(axis=(0, 1, 2), dtype=np.int64)
-        squares += np.square(chunk, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
+        sums = sums + chunk.sum(axis=(0, 1, 2), dtype=np.int64)
+        squares = squares + np.square(chunk, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
         pixels += chunk[..., 0].size
     content.update(labels.astype("<i8").data)
     mean = sums / pixels
@@ -395,8 +401,7 @@ def _near_leaks(fingerprints: list[np.ndarray], rms: float) -> int:
     if rms == 0:
         return 0
     places = np.repeat(np.arange(len(fingerprints)), [len(part) for part in fingerprints])
-    pairs = near_pairs(np.concatenate(fingerprints), rms)
-    return sum(np.count_nonzero(places[i] != places[j]) for i, j in pairs)
+    return sum(len(i) for i, _ in near_pairs(np.concatenate(fingerprints), rms, keys=places))
 
 
 # -- picture ---------------------------------------------------------------------------------------
@@ -433,7 +438,9 @@ def _plot(splits: dict[str, Split], classes: list[str], path: Path) -> None:
         fontsize=13,
         fontweight="bold",
     )
-    figure.savefig(path, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a class name in a script the font lacks
+        figure.savefig(path, metadata={"Software": None})
 
 
 def _shown_classes(counts: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 from classifier.errors import ClassifierError
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
-TURNED_MODES = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DOWNLOADS = Path("data/downloads")
 
 
@@ -133,6 +133,7 @@ def image_folder(folder: Path) -> Source:
         twice = next(name for name in classes if classes.count(name) > 1)
         raise SourceError(f"{folder} has two folders whose name reads {twice!r}: merge them")
     files = [_files_below(path) for path in class_folders]
+    Image.init()  # load every decoder now, not in several threads at once
     paths = [str(path.relative_to(folder)) for group in files for path in group]
     return Source(
         classes=classes,
@@ -178,8 +179,14 @@ def _open_file(path: Path) -> Image.Image:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (height, width) after the EXIF orientation is applied; reads the header only."""
-    turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED_MODES
+    turned = _orientation(image) in SIDEWAYS
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    # asking a PNG without EXIF data for it would decode the whole image
+    known = "exif" in image.info or image.format == "TIFF"
+    return image.getexif().get(ExifTags.Base.Orientation, 1) if known else 1
 
 
 def conversions(image: Image.Image) -> list[str]:
@@ -190,7 +197,7 @@ def conversions(image: Image.Image) -> list[str]:
         "16 bits to 8": image.mode.startswith("I"),
         "1 bit to 8": image.mode == "1",
         "CMYK to RGB": image.mode == "CMYK",
-        "turned as EXIF says": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+        "turned as EXIF says": _orientation(image) != 1,
         "first of several frames": getattr(image, "is_animated", False),
     }
     return [step for step, needed in steps.items() if needed]
