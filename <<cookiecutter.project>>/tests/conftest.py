@@ -1,5 +1,6 @@
 """A project folder with a small data set, as `prepare` leaves it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,8 @@ def settings() -> Params:
     """The shipped parameters, shrunk."""
     content = yaml.safe_load((PROJECT / "params.yaml").read_text())
     return params.parse({name: small(content)[name] for name in params.SECTIONS})
+
+
+def change(settings: Params, **values: Any) -> Params:
+    """The parameters with other values in the section `train`."""
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, **values))

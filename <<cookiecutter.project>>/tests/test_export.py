@@ -16,8 +16,7 @@ from classifier import data, evaluation, export, lineage, training
 from classifier.augmentation import Augmentation
 from classifier.networks import NETWORKS
 from classifier.params import EvaluateParams, Params
-from tests.conftest import CLASSES, prepared_project
-from tests.test_training import change
+from conftest import CLASSES, change, prepared_project
 
 SETTINGS = EvaluateParams(bootstrap_samples=500, confidence=0.95, calibration_bins=10)
 
@@ -86,7 +85,7 @@ def test_the_model_repository_is_complete(exported: Path) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_learns_and_exports(name: str, root: Path, settings: Params) -> None:
-    fast = {"epochs": 6, "learning_rate": 0.01, "augmentation": Augmentation()}
+    fast = {"epochs": 3 if name == "resnet18" else 6, "augmentation": Augmentation()}
     values = change(settings, network=name, options={}, **fast)
     training.train(values, root)
     evaluation.evaluate(values, root)

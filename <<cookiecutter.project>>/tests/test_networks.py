@@ -40,7 +40,8 @@ def test_hinge_is_the_distance_to_the_best_rival_within_the_margin() -> None:
 def test_the_penalty_shrinks_with_the_number_of_examples() -> None:
     network = LinearSVM(SHAPE, c=2.0)
     torch.nn.init.ones_(network.head.weight)
-    assert network.penalty(10).item() == pytest.approx(network.head.weight.numel() / (2 * 2.0 * 10))
+    penalty = torch.as_tensor(network.penalty(10)).item()
+    assert penalty == pytest.approx(network.head.weight.numel() / (2 * 2.0 * 10))
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "polynomial"])

@@ -6,9 +6,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-import fake_pipeline
 import pytest
 
+import fake_pipeline
 from delivery.__main__ import main
 from delivery.image import parse_manifest
 from delivery.layout import Layout

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fake_pipeline
 import pytest
-from fake_registry import FakeRegistry, Handler, once
 
+import fake_pipeline
 from delivery import remote
 from delivery.image import (
     CONFIG,
@@ -32,6 +31,7 @@ from delivery.registry import (
     push,
 )
 from delivery.remote import RefusedError, UnavailableError
+from fake_registry import FakeRegistry, Handler, once
 
 
 @pytest.fixture

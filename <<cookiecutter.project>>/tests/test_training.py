@@ -1,7 +1,6 @@
 """Training: repeatable, resumable after a kill, calibrated, and clear when it fails."""
 
 import csv
-import dataclasses
 import os
 import signal
 import subprocess
@@ -12,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from classifier.data import Split
 
 from classifier import params, training
 from classifier.augmentation import Augmentation, augment
+from classifier.data import Split
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, Batches, fit_temperature
-from tests.conftest import PROJECT
+from conftest import PROJECT, change
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -33,10 +32,6 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
 def history(root: Path) -> list[dict[str, str]]:
     with (root / HISTORY).open() as file:
         return list(csv.DictReader(file))
-
-
-def change(settings: Params, **values: object) -> Params:
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, **values))
 
 
 def test_the_same_seed_gives_the_same_weights(root: Path, settings: Params) -> None:
