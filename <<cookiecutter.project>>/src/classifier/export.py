@@ -139,7 +139,6 @@ def interface(shape: Shape) -> str:
     dims = f"[ {shape.height}, {shape.width}, {shape.channels} ]"
     return f"""
 # What follows is written by the export stage from the model itself.
-name: "{NAME}"
 input [ {{ name: "image" data_type: TYPE_UINT8 dims: {dims} }} ]
 output [
   {{
