@@ -111,13 +111,16 @@ def load_split(root: Path, name: str) -> Split:
     Raises:
         NotPreparedError: it has not been prepared.
     """
-    folder = root / PREPARED / name
     try:
-        # copy on write: torch only takes arrays that it may write to
-        images = np.load(folder / "images.npy", mmap_mode="c")
-        return Split(images, np.load(folder / "labels.npy"))
+        return _open_split(root / PREPARED / name)
     except FileNotFoundError as error:
         raise NotPreparedError(f"{error.filename} is missing: run `make pipeline`") from error
+
+
+def _open_split(folder: Path) -> Split:
+    # copy on write: torch only takes arrays that it may write to
+    images = np.load(folder / "images.npy", mmap_mode="c")
+    return Split(images, np.load(folder / "labels.npy"))
 
 
 def class_names(root: Path) -> list[str]:
@@ -141,7 +144,7 @@ def report(root: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise NotPreparedError(f"{path} is missing: run `make pipeline`")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def prepare(params: PrepareParams, seed: int, root: Path) -> None:
@@ -165,7 +168,7 @@ def prepare(params: PrepareParams, seed: int, root: Path) -> None:
         report = _report(source, staged, cleaned, params, seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        _plot(_open_splits(folder), source.classes, folder / "data.png")
+        _plot(folder, source.classes)
         _publish(folder, root)
     _announce(report)
 
@@ -227,7 +230,7 @@ def _write_split(staged: Staged, positions: np.ndarray, labels: np.ndarray, fold
 
 
 def _write_samples(folder: Path, classes: list[str]) -> None:
-    test = _open_splits(folder)["test"]
+    test = _open_split(folder / "test")
     (folder / "samples").mkdir()
     by_class = [np.flatnonzero(test.labels == label) for label in range(len(classes))]
     turns = [(i, label) for i in range(SAMPLES) for label in range(len(classes))]
@@ -239,12 +242,12 @@ def _write_samples(folder: Path, classes: list[str]) -> None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _publish(folder: Path, root: Path) -> None:
     (root / PLOT).parent.mkdir(exist_ok=True)
-    (folder / "data.png").replace(root / PLOT)
+    (folder / PLOT.name).replace(root / PLOT)
     target = root / PREPARED
     if target.exists():
         shutil.rmtree(target)
@@ -269,16 +272,6 @@ class Measured:
     summary: dict[str, Any]
     digests: set[bytes]
     fingerprints: np.ndarray
-
-
-def _open_splits(folder: Path) -> dict[str, Split]:
-    return {
-        name: Split(
-            np.load(folder / name / "images.npy", mmap_mode="r"),
-            np.load(folder / name / "labels.npy"),
-        )
-        for name in SPLITS
-    }
 
 
 def _chunks(path: Path) -> Iterator[np.ndarray]:
@@ -425,8 +418,9 @@ CELL = 0.5  # inches
 COLOURS = ("#4c72b0", "#dd8452", "#55a868")  # train, validation, test
 
 
-def _plot(splits: dict[str, Split], classes: list[str], path: Path) -> None:
+def _plot(folder: Path, classes: list[str]) -> None:
     """Draw the class balance and examples from the training split, a row for each class."""
+    splits = {name: _open_split(folder / name) for name in SPLITS}
     counts = np.array(
         [np.bincount(part.labels, minlength=len(classes)) for part in splits.values()]
     )
@@ -453,7 +447,7 @@ def _plot(splits: dict[str, Split], classes: list[str], path: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a class name in a script the font lacks
-        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(folder / PLOT.name, metadata={"Software": None})
 
 
 def _shown_classes(counts: np.ndarray) -> np.ndarray:
