@@ -43,13 +43,17 @@ class Project:
         return result.stdout
 
 
-def cookiecutter(output: Path, **answers: str) -> subprocess.CompletedProcess[str]:
-    """Generate a project below `output` from the answers given, defaults for the others."""
+def cookiecutter(
+    output: Path, typed: str | None = None, template: Path = TEMPLATE, **answers: str
+) -> subprocess.CompletedProcess[str]:
+    """Generate a project below `output`: from answers on the command line, or typed at prompts."""
     pairs = [f"{name}={value}" for name, value in answers.items()]
-    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", *pairs]
+    silent = ["--no-input"] if typed is None else []
+    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *pairs]
     return subprocess.run(
         [*command, "--output-dir", str(output)],
         env=clean_environment(),
+        input=typed,
         capture_output=True,
         text=True,
     )
