@@ -1,4 +1,4 @@
-"""Answers: good ones give a project whose every name is valid, bad ones one sentence and no file."""
+"""Answers: good ones give a project with valid names, bad ones one sentence and no file."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
+from conftest import TEMPLATE, UNBAKED, Project, clean_template, cookiecutter
 
 GOOD = {
     "three characters": {"project": "abc"},
@@ -105,7 +105,7 @@ def test_every_question_has_a_prompt_and_a_default_that_works(tmp_path: Path) ->
 
 def test_a_copy_that_lost_its_links_is_refused(tmp_path: Path) -> None:
     copy = tmp_path / "template"
-    shutil.copytree(TEMPLATE, copy, symlinks=True, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(clean_template(), copy, symlinks=True)
     link = copy / UNBAKED.name / "argocd/base"
     link.unlink()
     link.write_text("../../argocd")  # what unpacking a zip archive leaves
@@ -116,7 +116,7 @@ def test_a_copy_that_lost_its_links_is_refused(tmp_path: Path) -> None:
 
 def test_a_git_clone_of_the_template_works_too(tmp_path: Path) -> None:
     source = tmp_path / "template"
-    shutil.copytree(TEMPLATE, source, symlinks=True, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(clean_template(), source, symlinks=True)
     git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "All"]):
         subprocess.run([*git, *command], cwd=source, check=True)
