@@ -3,10 +3,16 @@
 import argparse
 import sys
 
-from delivery import package
+from delivery import package, promotion, release, rollback, status
 from delivery.errors import DeliveryError
 
-COMMANDS: list = [package]  # modules with `add_arguments(subparsers)`, in the order of the help
+COMMANDS: list = [
+    package,
+    release,
+    promotion,
+    rollback,
+    status,
+]  # modules with `add_arguments(subparsers)`, in the order of the help
 
 
 def main(argv: list[str] | None = None) -> int:
