@@ -104,18 +104,19 @@ class Proxy:
         """Run a coroutine in the proxy's thread; return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    def switch(self, ports: Ports) -> Backend | None:
-        """Send every request that comes from now on to another server; return the one before."""
+    def switch(self, ports: Ports | None) -> Backend | None:
+        """Send every request from now on to another server, or none; return the one before."""
         return self.ask(self.exchange(ports))
 
     def drain(self, backend: Backend, seconds: float) -> int:
         """Wait until a former server has answered; return how many requests `seconds` cut off."""
         return self.ask(backend.drain(seconds))
 
-    async def exchange(self, ports: Ports) -> Backend | None:
+    async def exchange(self, ports: Ports | None) -> Backend | None:
         """Make another server the current one."""
-        backend = Backend(ports)
-        await asyncio.wait_for(backend.channel.channel_ready(), CONNECTING)
+        backend = Backend(ports) if ports else None
+        if backend:
+            await asyncio.wait_for(backend.channel.channel_ready(), CONNECTING)
         before, self.current = self.current, backend
         return before
 

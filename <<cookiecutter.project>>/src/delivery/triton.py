@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -278,8 +278,10 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait(self, path: str, timeout: float) -> None:
-        """Wait until `path` answers.
+    def wait(
+        self, path: str, timeout: float, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
 
         Raises:
             NotServingError: the server ended, or `timeout` seconds passed.
@@ -292,6 +294,7 @@ class Server:
                 raise NotServingError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
                 )
+            meanwhile()
             time.sleep(POLL)
 
     def reason(self) -> str:

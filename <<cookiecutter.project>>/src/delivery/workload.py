@@ -19,7 +19,6 @@ class Workload:
         arguments: those of the container's command.
         ready_path: the HTTP path that answers once the version can be called.
         starting: seconds that the start-up probe allows until then.
-        before_stop: seconds of the preStop pause, in which running requests may end.
         grace: seconds from the decision to stop to the end by force.
     """
 
@@ -28,7 +27,6 @@ class Workload:
     arguments: tuple[str, ...]
     ready_path: str
     starting: float
-    before_stop: float
     grace: float
 
 
@@ -51,7 +49,6 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
         arguments=tuple(container["args"]),
         ready_path=probe["httpGet"]["path"],
         starting=probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10),
-        before_stop=before_stop(container),
         grace=pod.get("terminationGracePeriodSeconds", 30),
     )
 
@@ -67,9 +64,7 @@ def check_command(container: dict[str, Any]) -> None:
 
 def check_mount(container: dict[str, Any], volume: str) -> None:
     """Raise ManifestError unless the server reads its models from where the image is mounted."""
-    mounted = [
-        mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume
-    ]
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
     read = [
         argument.removeprefix(REPOSITORY)
         for argument in container["args"]
@@ -79,9 +74,3 @@ def check_mount(container: dict[str, Any], volume: str) -> None:
         raise ManifestError(
             f"The model image is mounted at {mounted} and Triton reads {read}; make them the same."
         )
-
-
-def before_stop(container: dict[str, Any]) -> float:
-    """Return the seconds of the preStop pause, 0 where there is none."""
-    hook = container.get("lifecycle", {}).get("preStop", {})
-    return float(hook.get("sleep", {}).get("seconds", 0))
