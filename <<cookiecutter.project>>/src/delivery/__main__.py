@@ -9,6 +9,7 @@ from delivery import (
     predict,
     preview,
     promotion,
+    rehearse,
     release,
     rollback,
     serve,
@@ -19,7 +20,7 @@ from delivery.errors import DeliveryError
 # modules with `add_arguments(subparsers)`, in the order of the help
 COMMANDS: list = [
     *(serve, predict),
-    *(package, release, promotion, rollback, status),
+    *(package, release, rehearse, promotion, rollback, status),
     *(preview, pin),
 ]
 

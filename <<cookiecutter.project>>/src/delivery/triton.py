@@ -68,6 +68,10 @@ class NoModelError(DeliveryError):
     """The model repository holds no version to serve."""
 
 
+class WrongVersionError(DeliveryError):
+    """An image holds another version than the release says."""
+
+
 class NotServingError(DeliveryError):
     """Triton ended, or was not ready in time; the message holds its own reason."""
 
@@ -205,17 +209,29 @@ def translate(arguments: Iterable[str]) -> list[str]:
     return kept
 
 
-def latest_version(repository: Path) -> int:
-    """Return the highest version in a model repository.
-
-    Raises:
-        NoModelError: there is none.
-    """
+def versions(repository: Path) -> list[int]:
+    """List the versions in a model repository, the newest last."""
     files = (repository / MODEL).glob("[1-9]*/model.onnx")
-    versions = [int(file.parent.name) for file in files if file.parent.name.isdecimal()]
-    if not versions:
+    return sorted(int(file.parent.name) for file in files if file.parent.name.isdecimal())
+
+
+def latest_version(repository: Path) -> int:
+    """Return the newest version in a model repository. Raises NoModelError without any."""
+    found = versions(repository)
+    if not found:
         raise NoModelError(f"there is no exported model in {repository}: run `make pipeline` first")
-    return max(versions)
+    return found[-1]
+
+
+def check_version(repository: Path, wanted: int) -> None:
+    """Raise WrongVersionError unless a pulled image holds the version that is released."""
+    found = versions(repository)
+    if found != [wanted]:
+        held = f"version {', '.join(map(str, found))}" if found else "no version"
+        raise WrongVersionError(
+            f"the image holds {held} of the model and the release says {wanted}: "
+            "release the image that was packaged for this version"
+        )
 
 
 def choose(ports: Ports) -> Ports:
