@@ -83,7 +83,7 @@ def test_a_pulled_image_holds_what_the_pipeline_wrote(
 ) -> None:
     pull(f"{layout.name}@{digest}", tmp_path / "models")
     pulled = files(tmp_path / "models")
-    assert pulled["classifier/8/model.onnx"] == fake_pipeline.MODEL
+    assert pulled["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
     assert json.loads(pulled["classifier/about/metrics.json"]) == fake_pipeline.metrics()
 
 
@@ -94,7 +94,7 @@ def test_every_registry_gives_the_same_image(
         assert push(layout, digest, target).reference == f"{target}@{digest}"
         folder = tmp_path / digest_of(target.encode())
         pull(f"{target}@{digest}", folder)
-        assert files(folder)["classifier/8/model.onnx"] == fake_pipeline.MODEL
+        assert files(folder)["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
 
 
 @pytest.mark.parametrize("kind", ["folder", "http"])
@@ -360,7 +360,7 @@ def test_a_download_that_breaks_off_is_repeated(
     push(layout, digest, registry.name)
     registry.faults.append(once(half))
     pull(f"{registry.name}@{digest}", tmp_path / "models")
-    assert files(tmp_path / "models")["classifier/8/model.onnx"] == fake_pipeline.MODEL
+    assert files(tmp_path / "models")["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
     registry.faults[:] = [half]
     with pytest.raises(UnavailableError):
         pull(f"{registry.name}@{digest}", tmp_path / "again")
@@ -438,12 +438,12 @@ def log_in(tmp_path: Path, host: str, where: str) -> None:
         f"print('''{answer}''')\n"
     )
     helper.chmod(0o755)
-    config: dict[str, Any] = {
+    places: dict[str, dict[str, Any]] = {
         "file": {"auths": {host: {"auth": SECRET}}},
         "helper of the host": {"credHelpers": {host: "test"}},
         "helper of all hosts": {"auths": {host: {}}, "credsStore": "test"},
-    }[where]
-    fake_pipeline.write(tmp_path, "docker/config.json", config)
+    }
+    fake_pipeline.write(tmp_path, "docker/config.json", places[where])
 
 
 @pytest.mark.parametrize("demand", [wants_password, wants_token])

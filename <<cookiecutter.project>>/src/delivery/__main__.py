@@ -3,11 +3,26 @@
 import argparse
 import sys
 
-from delivery import package, pin, predict, serve
+from delivery import (
+    package,
+    pin,
+    predict,
+    preview,
+    promotion,
+    rehearse,
+    release,
+    rollback,
+    serve,
+    status,
+)
 from delivery.errors import DeliveryError
 
 # modules with `add_arguments(subparsers)`, in the order of the help
-COMMANDS: list = [serve, predict, package, pin]
+COMMANDS: list = [
+    *(serve, predict),
+    *(package, release, rehearse, promotion, rollback, status),
+    *(preview, pin),
+]
 
 
 def main(argv: list[str] | None = None) -> int:

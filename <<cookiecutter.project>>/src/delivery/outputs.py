@@ -22,6 +22,12 @@ REQUIRED = [
     MODEL / "classifier/1/model.onnx",
     *ABOUT.values(),
 ]
+NEEDED = {  # what the delivery reads, by file
+    "metrics.json": ["accuracy", "macro_f1", "calibration_error", "loss", "support"],
+    "lineage.json": ["data.sha256", "data.test_sha256", "code.sha256", "params"],
+    "export.json": ["onnx_sha256"],
+    "report.json": ["sha256", "splits.test.sha256"],
+}
 
 
 class MissingOutputError(DeliveryError):
@@ -54,17 +60,23 @@ def require_outputs(root: Path) -> None:
 def read_outputs(root: Path) -> Outputs:
     """Read the pipeline's account; raises MissingOutputError and UnreadableOutputError."""
     require_outputs(root)
-    return Outputs(
-        *(_read(root / ABOUT[name]) for name in ("metrics.json", "lineage.json")),
-        *(_read(root / ABOUT[name]) for name in ("export.json", "report.json")),
-    )
+    return Outputs(*(_read(root, ABOUT[name], needed) for name, needed in NEEDED.items()))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(root: Path, path: Path, needed: list[str]) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads((root / path).read_text())
     except ValueError as error:
         raise UnreadableOutputError(f"{path} is not JSON ({error}): run `make pipeline`") from error
-    if not isinstance(document, dict):
-        raise UnreadableOutputError(f"{path} holds no JSON object: run `make pipeline`")
+    for place in needed:
+        if not _has(document, place.split(".")):
+            raise UnreadableOutputError(f"{path} lacks {place}: run `make pipeline`")
     return document
+
+
+def _has(document: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(document, dict) or key not in document:
+            return False
+        document = document[key]
+    return True

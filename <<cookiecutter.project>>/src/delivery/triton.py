@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,10 @@ class PortTakenError(DeliveryError):
 
 class NoModelError(DeliveryError):
     """The model repository holds no version to serve."""
+
+
+class WrongVersionError(DeliveryError):
+    """An image holds another version than the release says."""
 
 
 class NotServingError(DeliveryError):
@@ -205,17 +209,29 @@ def translate(arguments: Iterable[str]) -> list[str]:
     return kept
 
 
-def latest_version(repository: Path) -> int:
-    """Return the highest version in a model repository.
-
-    Raises:
-        NoModelError: there is none.
-    """
+def versions(repository: Path) -> list[int]:
+    """List the versions in a model repository, the newest last."""
     files = (repository / MODEL).glob("[1-9]*/model.onnx")
-    versions = [int(file.parent.name) for file in files if file.parent.name.isdecimal()]
-    if not versions:
+    return sorted(int(file.parent.name) for file in files if file.parent.name.isdecimal())
+
+
+def latest_version(repository: Path) -> int:
+    """Return the newest version in a model repository. Raises NoModelError without any."""
+    found = versions(repository)
+    if not found:
         raise NoModelError(f"there is no exported model in {repository}: run `make pipeline` first")
-    return max(versions)
+    return found[-1]
+
+
+def check_version(repository: Path, wanted: int) -> None:
+    """Raise WrongVersionError unless a pulled image holds the version that is released."""
+    found = versions(repository)
+    if found != [wanted]:
+        held = f"version {', '.join(map(str, found))}" if found else "no version"
+        raise WrongVersionError(
+            f"the image holds {held} of the model and the release says {wanted}: "
+            "release the image that was packaged for this version"
+        )
 
 
 def choose(ports: Ports) -> Ports:
@@ -278,8 +294,10 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait(self, path: str, timeout: float) -> None:
-        """Wait until `path` answers.
+    def wait(
+        self, path: str, timeout: float, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
 
         Raises:
             NotServingError: the server ended, or `timeout` seconds passed.
@@ -292,6 +310,7 @@ class Server:
                 raise NotServingError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
                 )
+            meanwhile()
             time.sleep(POLL)
 
     def reason(self) -> str:
