@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
 
 from delivery.image import parse_manifest
 from delivery.layout import Layout
@@ -28,11 +27,11 @@ BLOCK = 64 << 20  # bytes
 REPEATS = 3  # the best counts: a shared machine only ever adds time
 
 PACKAGE = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from delivery.layout import Layout
 from delivery.package import package
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before, start = peak(), time.perf_counter()
 package(Path.cwd(), 7, Layout(Path(sys.argv[1])))
 print(time.perf_counter() - start, (peak() - before) / 1024)
@@ -67,7 +66,7 @@ def time_packaging(root: Path) -> tuple[float, float]:
     """Package in a process of its own; return seconds and peak memory in MiB above its imports."""
     layout = root / "layout"
     shutil.rmtree(layout, ignore_errors=True)
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    environment = os.environ | {"PYTHONPATH": sys.path[0]}
     command = [sys.executable, "-c", PACKAGE, str(layout)]
     answer = subprocess.run(
         command, cwd=root, env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -118,9 +117,7 @@ def measure_bump(folder: Path) -> list[tuple[str, str]]:
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description="what packaging and moving a model cost")
-    parser.add_argument(
-        "--gib", type=float, default=4, help="size of the model; twice that on disk"
-    )
+    parser.add_argument("--gib", type=float, default=4, help="of the model; twice that on disk")
     size = int(parser.parse_args().gib * 2**30)
     with tempfile.TemporaryDirectory() as large, tempfile.TemporaryDirectory() as small:
         rows = [*measure_throughput(Path(large), size), *measure_bump(Path(small))]
