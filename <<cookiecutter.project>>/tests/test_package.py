@@ -128,7 +128,7 @@ def test_a_killed_packaging_leaves_nothing_that_looks_complete(project: Path) ->
 
 def test_memory_does_not_grow_with_the_model(project: Path) -> None:
     with (project / "artifacts/model/classifier/1/model.onnx").open("wb") as model:
-        model.truncate(200 << 20)
+        model.truncate(200 * 1024 * 1024)
     script = (
         "import re; from pathlib import Path; from delivery import package, layout\n"
         "status = Path('/proc/self/status')\n"
@@ -140,7 +140,7 @@ def test_memory_does_not_grow_with_the_model(project: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", script], cwd=project, env=environment(), capture_output=True
     )
-    assert int(answer.stdout) < 60 << 10, "KiB more than the interpreter and its imports"
+    assert int(answer.stdout) < 60 * 1024, "KiB more than the interpreter and its imports"
 
 
 def environment() -> dict[str, str]:

@@ -16,7 +16,7 @@ from delivery.layout import HashingWriter, Layout
 from delivery.outputs import ABOUT, MODEL, require_outputs
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
-CHUNK = 1 << 20  # bytes: all that is held of a file at once
+CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
