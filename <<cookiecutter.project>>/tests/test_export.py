@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from conftest import CLASSES, change, prepared_project
 
 from classifier import data, evaluation, export, lineage, training
 from classifier.augmentation import Augmentation
 from classifier.networks import NETWORKS
 from classifier.params import EvaluateParams, Params
-from conftest import CLASSES, change, prepared_project
 
 SETTINGS = EvaluateParams(bootstrap_samples=500, confidence=0.95, calibration_bins=10)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fake_registry import FakeRegistry
 
 from delivery import remote
 from delivery.__main__ import main
 from delivery.manifests import build, rollout
 from delivery.pin import MovedError, UnpinnableError, pin
 from delivery.remote import UnavailableError
-from fake_registry import FakeRegistry
 
 BASE = Path(__file__).parent.parent / "argocd/base"
 CONTENT = b'{"schemaVersion": 2, "manifests": []}'

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import SHAPE, write_repository
 
 from delivery import golden, predict, triton
 from delivery.__main__ import main
-from tiny import SHAPE, write_repository
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import fake_pipeline
+import pytest
+from fake_registry import FakeRegistry, Handler, once
+
 from delivery import remote
 from delivery.image import (
     CONFIG,
@@ -31,7 +32,6 @@ from delivery.registry import (
     push,
 )
 from delivery.remote import RefusedError, UnavailableError
-from fake_registry import FakeRegistry, Handler, once
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import PROJECT, change
 
 from classifier import params, training
 from classifier.augmentation import Augmentation, augment
 from classifier.data import Split
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, Batches, fit_temperature
-from conftest import PROJECT, change
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:

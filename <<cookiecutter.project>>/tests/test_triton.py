@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import CLASSES, SHAPE, write_repository
 
 from delivery import golden, serve, triton
 from delivery.client import PROTOCOLS, RefusedError, UnreachableError, connect
-from tiny import CLASSES, SHAPE, write_repository
 
 
 @pytest.fixture(scope="module")
