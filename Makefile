@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint clean
+.PHONY: help demo test lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
+	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
 test: $(VENV)/ready ## generate projects and test everything they can do
 	$(VENV)/bin/pytest

@@ -38,6 +38,7 @@ class TrainParams:
     patience: PositiveInt | None
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    threads: PositiveInt | None = None
     deterministic: bool = True
 
 

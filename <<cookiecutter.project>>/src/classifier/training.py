@@ -247,6 +247,8 @@ def fit(
     """
     quieten()
     pl.seed_everything(params.seed, verbose=False)
+    if params.train.threads:
+        torch.set_num_threads(params.train.threads)
     model = Classifier(asdict(shape), asdict(params.train), params.seed, len(train_split.labels))
     model.fit_to(train_split)
     history = History()
