@@ -1,7 +1,9 @@
 """A project with a remote, and what people do in it: train, release, merge."""
 
 import hashlib
+import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from delivery.git import Repository
 from delivery.manifests import Release
 
+SOURCE = Path(__file__).parents[1] / "src"
 PARAMS = """
 seed: 42
 train: {epochs: 3}
@@ -140,6 +143,24 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.git("clone", "--quiet", str(project.origin), str(project.reviewer), folder=folder)
     monkeypatch.chdir(project.folder)
     return project
+
+
+def kill(project: Project, command: list[str], step: str, when: str) -> int:
+    """Run a command in a process that dies `before` or `after` a step; return its status."""
+    target, _, name = step.rpartition(".")
+    script = (
+        "import os, pkgutil; from delivery.__main__ import main\n"
+        f"owner = pkgutil.resolve_name({target!r})\n"
+        f"work = getattr(owner, {name!r})\n"
+        "def die(*arguments, **options):\n"
+        f"    if {when!r} == 'after': work(*arguments, **options)\n"
+        "    os._exit(9)\n"
+        f"setattr(owner, {name!r}, die)\n"
+        f"main({command!r})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    result = subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=environment)
+    return result.returncode
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch) -> None:

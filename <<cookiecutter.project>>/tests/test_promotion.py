@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from fake_project import Project, make_project
+from fake_project import Project, kill, make_project
 
 from delivery.__main__ import main
 from delivery.promotion import promote
@@ -48,6 +48,34 @@ def test_production_may_skip_versions(project: Project) -> None:
     project.deploy("staging", 3)
     promote(project.repository)
     assert "release/production-v3" in project.branches()
+
+
+STEPS = {
+    "commit": "delivery.git.Repository.commit_file",
+    "branch": "delivery.git.Repository.push_new_branch",
+    "pull request": "delivery.proposal.open_pull_request",
+}
+COMMANDS = {
+    "promote": (["promote"], "release/production-v2"),
+    "rollback": (["rollback", "staging"], "rollback/staging-v2-to-v1"),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+@pytest.mark.parametrize(("command", "branch"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_a_killed_command_leaves_all_or_nothing(
+    project: Project, command: list[str], branch: str, step: str, when: str
+) -> None:
+    project.deploy("staging", 1)
+    project.deploy("staging", 2)
+    state, before = project.state(), project.branches()
+    assert kill(project, command, step, when) == 9
+    assert project.state() == state
+    left = project.branches()
+    assert left in (before, before | {branch: left.get(branch)})
+    assert main(command) == 0
+    assert left.get(branch) in (None, project.branches()[branch]), "it was made once"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], project: Project) -> str:

@@ -155,8 +155,14 @@ def empty_layer(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "http"])
 @pytest.mark.parametrize(
-    "damage",
-    [digest_mismatch, truncated_layer, layer_cut_within_a_file, layer_too_long, empty_layer],
+    ("damage", "words"),
+    [
+        (digest_mismatch, "is corrupt: its digest is"),
+        (truncated_layer, "gave only"),
+        (layer_cut_within_a_file, "gave only 1600 of"),
+        (layer_too_long, "gave more than"),
+        (empty_layer, "gave only 0 of"),
+    ],
 )
 def test_damaged_content_is_refused(
     tmp_path: Path,
@@ -165,6 +171,7 @@ def test_damaged_content_is_refused(
     registry: FakeRegistry,
     kind: str,
     damage: Callable[[Path], None],
+    words: str,
 ) -> None:
     name = layout.name
     if kind == "http":
@@ -174,7 +181,7 @@ def test_damaged_content_is_refused(
     blob = f"sha256:{path.name}"
     damage(path)
     registry.content[blob] = path.read_bytes()
-    with pytest.raises(CorruptBlobError, match=blob):
+    with pytest.raises(CorruptBlobError, match=f"{words}.*{blob}"):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -210,7 +217,21 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
     return info
 
 
+def sparse_file() -> tarfile.TarInfo:
+    """Return four bytes that an extraction would turn into a terabyte of zeros."""
+    info = entry("GNUSparseFile.0/zeros")
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.name": "zeros",
+        "GNU.sparse.size": str(10**12),
+        "GNU.sparse.map": "0,4",
+    }
+    return info
+
+
 UNSAFE = {
+    "sparse file": [sparse_file()],
     "path traversal": [entry("classifier/../../escaped")],
     "absolute name": [entry("/tmp/escaped")],
     "symbolic link": [entry("classifier/link", tarfile.SYMTYPE, "/etc/passwd")],
@@ -229,7 +250,7 @@ def test_an_unsafe_layer_is_refused(
     tmp_path: Path, layout: Layout, entries: list[tarfile.TarInfo]
 ) -> None:
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for item in entries:
             archive.addfile(item, io.BytesIO(b"evil"))
     reference = f"{layout.name}@{image_with_layer(layout, content.getvalue())}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fake_pipeline
 import pytest
-from fake_project import CODE, Project, make_project
+from fake_project import CODE, Project, kill, make_project
 
 from delivery.__main__ import main
 from delivery.git import Repository
@@ -18,7 +18,6 @@ from delivery.release import release
 
 PATH = "argocd/environments/staging/model.yaml"
 BRANCH = "release/staging-v1"
-SOURCE = Path(__file__).parents[1] / "src"
 
 
 @pytest.fixture
@@ -419,7 +418,7 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
 def test_a_killed_release_leaves_all_or_nothing(project: Project, step: str, when: str) -> None:
     state, main_before = project.state(), project.branches()["main"]
-    assert kill(project, step, when) == 9
+    assert kill(project, ["release"], step, when) == 9
     assert project.state() == state
     left = project.branches()
     assert left["main"] == main_before
@@ -431,24 +430,6 @@ def test_a_killed_release_leaves_all_or_nothing(project: Project, step: str, whe
     assert Layout(project.folder / ".local/registry").path(image.rpartition("@")[2]).is_file()
     assert left.get(BRANCH) in (None, project.branches()[BRANCH]), "it was made once"
     assert project.state() == state
-
-
-def kill(project: Project, step: str, when: str) -> int:
-    """Run `release` in a process that dies before or after a step; return its status."""
-    target, _, name = step.rpartition(".")
-    script = (
-        "import os, pkgutil; from delivery.__main__ import main\n"
-        f"owner = pkgutil.resolve_name({target!r})\n"
-        f"work = getattr(owner, {name!r})\n"
-        "def die(*arguments, **options):\n"
-        f"    if {when!r} == 'after': work(*arguments, **options)\n"
-        "    os._exit(9)\n"
-        f"setattr(owner, {name!r}, die)\n"
-        "main(['release'])\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    command = [sys.executable, "-c", script]
-    return subprocess.run(command, cwd=project.folder, env=environment).returncode
 
 
 def test_the_code_hash_ignores_what_does_not_make_the_model(project: Project) -> None:

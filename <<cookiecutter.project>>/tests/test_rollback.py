@@ -77,6 +77,21 @@ def test_a_revert_that_git_made_counts_as_history(project: Project) -> None:
     assert "rollback/staging-v2-to-v1" in project.branches()
 
 
+def test_what_was_only_on_a_branch_never_served(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.git("checkout", "--quiet", "-b", "release/staging-v4")
+    for version in (9, 4):  # a slip, put right in the same pull request
+        text = project.show("main", PATH).replace('version: "3"', f'version: "{version}"')
+        fake_pipeline.write(project.folder, PATH, text)
+        project.git("commit", "--quiet", "--all", "-m", f"Release {version}")
+    project.git("push", "--quiet", "origin", "release/staging-v4")
+    project.git("checkout", "--quiet", "main")
+    project.merge("release/staging-v4")
+    assert main(["rollback", "staging", "--to", "9"]) == 1
+    assert "(in its history: 1, 2, 3, 4)" in capsys.readouterr().err
+
+
 def test_a_rollback_of_the_rollback(project: Project) -> None:
     rollback(project.repository, "staging")
     project.merge("rollback/staging-v3-to-v2")

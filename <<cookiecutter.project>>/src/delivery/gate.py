@@ -10,7 +10,6 @@ from delivery.outputs import Outputs
 from delivery.parameters import Limits
 
 GATED = ["accuracy", "macro_f1"]
-ROUNDING = 1e-12  # 0.97 - 0.01 is not quite 0.96
 
 
 class GateError(DeliveryError):
@@ -88,7 +87,7 @@ def against_champion(
         return
     for figure in GATED:
         value, best = outputs.metrics[figure], getattr(champion, figure)
-        if value < best - limits.tolerance - ROUNDING:
+        if value < best - limits.tolerance:
             yield (
                 f"not worse than released: {figure} {value:.6g} is below {best:.6g} of the "
                 f"released model {champion.version} by more than the tolerance "

@@ -68,7 +68,8 @@ def release(
     check_gate(outputs, limits(parameters), champion, accept_test_data)
     layout = Layout(LOCAL)
     pushed = push(layout, package(root, new_version, layout), target(parameters).registry)
-    print(f"model {new_version}: {pushed.reference} ({pushed.sent} bytes sent)")
+    sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
+    print(f"model {new_version}: {pushed.reference} ({sent})")
     candidate = describe(outputs, new_version, pushed.reference, commit)
     propose(repository, commit, proposal(candidate, champion))
 
