@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import CLASSES, SHAPE, write_repository
+from tiny import CLASSES, SHAPE, processes, write_repository
 
 from delivery import golden, serve, triton
 from delivery.client import PROTOCOLS, RefusedError, UnreachableError, connect
@@ -234,21 +234,14 @@ def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals
 
 
 def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) -> None:
-    ports = announced(command)
+    memory = f"delivery-{command.pid}-{announced(command).http}-"  # named to server and helpers
+    assert len(processes(memory)) == 2
     command.kill()
     command.wait()
     deadline = time.monotonic() + 20
-    while processes_of(ports):
-        assert time.monotonic() < deadline, processes_of(ports)
+    while processes(memory):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def processes_of(ports: triton.Ports) -> list[str]:
-    """List the processes that serve on these ports, helpers of the backend included."""
-    listed = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    groups = {group for _, group, command in rows if f"--http-port={ports.http}" in command}
-    return [command for _, group, command in rows if group in groups]
 
 
 def test_serve_reports_one_sentence(tmp_path: Path) -> None:

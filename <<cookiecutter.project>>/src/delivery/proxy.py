@@ -90,12 +90,20 @@ class Proxy:
     def __enter__(self) -> "Proxy":
         """Listen. Raises PortTakenError."""
         self.thread.start()
-        self.ask(self.listen())
+        try:
+            self.ask(self.listen())
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop listening and close all connections."""
         self.ask(self.close())
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
