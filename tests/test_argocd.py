@@ -427,6 +427,11 @@ def test_every_application_keeps_within_its_project(documents) -> None:
         assert allowed(projects[each["spec"]["project"]], each), shown(each)
 
 
+def cluster_kinds(project: dict) -> set[tuple[str, str, str | None]]:
+    entries = project["spec"]["clusterResourceWhitelist"]
+    return {(each["group"], each["kind"], each.get("name")) for each in entries}
+
+
 def group_kind(document: dict) -> tuple[str, str]:
     group, _, version = document["apiVersion"].rpartition("/")
     assert version
@@ -444,9 +449,7 @@ def group_kind(document: dict) -> tuple[str, str]:
 )
 def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, project: str) -> None:
     spec = apps["AppProject", project]["spec"]
-    cluster = {
-        (each["group"], each["kind"], each.get("name")) for each in spec["clusterResourceWhitelist"]
-    }
+    cluster = cluster_kinds(apps["AppProject", project])
     namespaced = {(each["group"], each["kind"]) for each in spec["namespaceResourceWhitelist"]}
     used = set()
     for document in built[folder]:
@@ -461,7 +464,7 @@ def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, projec
         assert "*" not in "".join(filter(None, entry))
 
 
-def test_every_chart_is_pinned_and_knows_its_cluster(generated) -> None:
+def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:
     charts = {each["spec"]["source"]["chart"]: each["spec"] for each in generated["controllers"]}
     assert set(charts) == {
         "argo-rollouts",
@@ -475,6 +478,8 @@ def test_every_chart_is_pinned_and_knows_its_cluster(generated) -> None:
         assert re.fullmatch(r"\d+\.\d+\.\d+", spec["source"]["targetRevision"])
         assert "$(" not in spec["source"]["helm"]["values"]
         assert yaml.safe_load(spec["source"]["helm"]["values"])
+        namespace = ("", "Namespace", spec["destination"]["namespace"])
+        assert namespace in cluster_kinds(apps["AppProject", "platform"])
     values = yaml.safe_load(charts["cluster-autoscaler"]["source"]["helm"]["values"])
     assert values["autoDiscovery"] == {"clusterName": "digit-classifier"}
     assert values["awsRegion"] == "eu-central-1"

@@ -116,6 +116,10 @@ def registry_is_down_for_the_last_chart(base: Path, registry: FakeRegistry) -> N
     last.write_text(last.read_text().replace(f":{registry.server_port}", ":1"))
 
 
+def controller_without_a_chart(base: Path, registry: FakeRegistry) -> None:
+    (base / "platform/controllers/new.yaml").write_text("version: 1.0.0\n")
+
+
 def two_images(base: Path, registry: FakeRegistry) -> None:
     server = base / "triton/rollout.yaml"
     server.write_text(server.read_text() + "# \n    image: busybox/busybox:1.37\n")
@@ -129,6 +133,7 @@ FAULTS: dict[Fault, tuple[type[Exception], str]] = {
     chart_version_unknown: (UnpinnableError, "argo-rollouts 2.41.0"),
     index_is_a_web_page: (UnpinnableError, "index of a chart repository"),
     registry_is_down_for_the_last_chart: (UnavailableError, "no answer from"),
+    controller_without_a_chart: (UnpinnableError, "new.yaml lacks a line"),
     two_images: (UnpinnableError, "2 lines"),
 }
 

@@ -97,4 +97,5 @@ class Repository:
     def push_new_branch(self, branch: str, commit: str) -> None:
         """Make a branch on the remote. Raises GitError when someone else was faster."""
         ref = f"refs/heads/{branch}"
+        # the lease without a commit demands that the branch does not exist; nothing is forced
         self.run("push", "--quiet", f"--force-with-lease={ref}:", REMOTE, f"{commit}:{ref}")

@@ -90,7 +90,7 @@ class Layout:
         if self.has(blob):
             return 0
         with source.open("rb") as stream:
-            copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out, 1 << 20))
+            copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
         if copy != blob:
             raise CorruptBlobError(f"{source} is corrupt: package the model again")
         return blob.size

@@ -16,7 +16,7 @@ from delivery.layout import HashingWriter, Layout
 from delivery.outputs import ABOUT, MODEL, require_outputs
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
-CHUNK = 1 << 20  # bytes: all that is held of a file at once
+CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -75,7 +75,7 @@ def write_layer(files: dict[str, Path], stream: HashingWriter) -> None:
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     total = sum(path.stat().st_size for path in files.values())
     with (
-        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1) as out,
+        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, mininterval=1) as out,
         tarfile.TarFile(
             fileobj=cast(Any, out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK
         ) as archive,

@@ -88,14 +88,21 @@ def pin_image(path: Path) -> tuple[str, str]:
 def pin_chart(path: Path) -> tuple[str, str]:
     """Return a controller's text with its chart's digest, and a line about it."""
     text = path.read_text()
-    wanted = yaml.safe_load(text)
-    label = f"{wanted['chart']} {wanted['version']}"
     match = VERSION.search(text)
+    try:
+        wanted = yaml.safe_load(text)
+        repository, chart, version = (wanted[key] for key in ("repository", "chart", "version"))
+    except (yaml.YAMLError, KeyError, TypeError):
+        match = None
     if not match:
-        raise UnpinnableError(f"{path} has no line `version: <number>`; write one.")
-    found = chart_digest(wanted["repository"], wanted["chart"], str(wanted["version"]))
-    digest = unmoved(label, match.group(2), found, path)
-    return VERSION.sub(rf"\g<1>digest: {digest}\n", text, count=1), f"{label} {digest}"
+        raise UnpinnableError(
+            f"{path} lacks a line for `repository`, `chart` or `version`; add it."
+        )
+    digest = unmoved(
+        f"{chart} {version}", match.group(2), chart_digest(repository, chart, str(version)), path
+    )
+    text = VERSION.sub(rf"\g<1>digest: {digest}\n", text, count=1)
+    return text, f"{chart} {version} {digest}"
 
 
 def unmoved(label: str, old: str | None, new: str, path: Path) -> str:

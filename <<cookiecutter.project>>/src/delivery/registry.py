@@ -156,7 +156,9 @@ def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
     with (
         unavailable(registry.name),
         registry.read(blob.digest) as stream,
-        tqdm.wrapattr(stream, "read", total=blob.size, desc="pull", delay=1) as counted,
+        tqdm.wrapattr(
+            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1
+        ) as counted,
     ):
         yield CheckedReader(cast(Any, counted), blob, registry.name)
 

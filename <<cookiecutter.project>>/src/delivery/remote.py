@@ -141,7 +141,9 @@ class Remote:
         location = urljoin(started.url, started.headers["Location"])
         with (
             source.open("rb") as file,
-            tqdm.wrapattr(file, "read", total=blob.size, desc="push", delay=1) as stream,
+            tqdm.wrapattr(
+                file, "read", total=blob.size, desc="push", delay=1, mininterval=1
+            ) as stream,
         ):
             headers = {"Content-Type": "application/octet-stream"}
             digest = {"digest": blob.digest}
