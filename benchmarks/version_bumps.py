@@ -306,10 +306,10 @@ def main() -> None:
         load, changes = measure_preview(Path(folder, "preview"), bumps, rollbacks)
         plain, seconds = measure_restarts(Path(folder, "restarts"))
     machine = f"{os.cpu_count()} cores, {platform.platform(aliased=True, terse=True)}"
-    print(f"# Version bumps under constant load\n\n{table(load, changes, plain, seconds)}")
-    print(
-        f"{CLIENTS} HTTP and {CLIENTS} gRPC clients, {1 / PAUSE:.0f} requests a second each; {machine}."
-    )
+    clients = f"{CLIENTS} HTTP and {CLIENTS} gRPC clients, {1 / PAUSE:.0f} requests a second each"
+    print("# Version bumps under constant load\n")
+    print(table(load, changes, plain, seconds))
+    print(f"{clients}; {machine}.")
     if load.failed or unreleased(load, changes):
         sys.exit(f"error: {load.failed} requests failed: {sorted(set(load.errors))[:3]}")
 

@@ -64,8 +64,7 @@ class Running:
 
     def servers(self) -> list[int]:
         """List the processes of Triton that this preview started and that still run."""
-        folder = self.project.folder / ".local" / "preview"
-        return processes(f"--model-repository={folder}")
+        return processes(f"--model-repository=delivery-{self.process.pid}-")
 
     def stop(self) -> tuple[str, str]:
         self.process.send_signal(signal.SIGTERM)

@@ -67,6 +67,18 @@ def test_bad_requests_are_refused_by_name(
     assert answer.probabilities.shape == (2, CLASSES)
 
 
+def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my models; $HOME 'quoted' & (more)"
+    shutil.copytree(repository, folder)
+    server = triton.start(folder, tmp_path / "log")
+    try:
+        server.wait(triton.ready_path(1), 20)
+        with connect("grpc", server.ports) as client:
+            assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
+    finally:
+        server.kill()
+
+
 def test_many_clients_share_batches_and_get_their_own_answers(
     server: triton.Server, repository: Path
 ) -> None:

@@ -169,7 +169,8 @@ class Preview:
             self.retire(self.live, backend)
         for thread in self.retiring:
             thread.join()
-        self.report(health="Missing", version=None, message="the preview was stopped")
+        gone = {"version": None, "address": "", "grpc_address": ""}
+        self.report(health="Missing", message="the preview was stopped", **gone)
 
     def follow(self, watch: bool) -> None:
         """Sync, and again whenever the branch moves; without `watch` only once. It never returns.
