@@ -118,7 +118,9 @@ def test_bump_and_rollback_under_load(preview: Running) -> None:
     def call(protocol: str) -> None:
         answered = []
         with connect(protocol, preview.ports) as client:
-            while not stop.is_set():
+            last = False
+            while not last:
+                last = stop.is_set()  # one more request after the end is called
                 answered.append(client.infer(IMAGE).version)
         seen.append(answered)
 
@@ -241,6 +243,10 @@ def argument_that_triton_does_not_know(project: TinyProject) -> None:
     add_argument(project, "--no-such-thing")
 
 
+def grpc_switched_off(project: TinyProject) -> None:
+    add_argument(project, "--allow-grpc=false")
+
+
 def release_without_an_image(project: TinyProject) -> None:
     text = re.sub(r"  image: .*\n", "", project.release_file().read_text())
     project.release_file().write_text(text)
@@ -292,6 +298,7 @@ DEGRADED = [
     (missing_registry, "elsewhere"),
     (corrupt_onnx, "Triton ended: .*Protobuf parsing failed"),
     (wrong_version_directory, "the image holds version 2 of the model and the release says 3"),
+    (grpc_switched_off, "does not answer on its gRPC port"),
     (argument_that_triton_does_not_know, "unrecognized option '--no-such-thing'"),
 ]
 UNKNOWN = [

@@ -262,9 +262,14 @@ class Preview:
 
     def replace(self, deployment: Deployment) -> None:
         """Send the traffic to a ready server, then end the one before."""
-        before, self.live = self.live, deployment
-        backend = self.proxy.switch(deployment.server.ports)
+        try:
+            backend = self.proxy.switch(deployment.server.ports)
+        except DeliveryError:
+            deployment.server.kill()
+            shutil.rmtree(deployment.folder, ignore_errors=True)
+            raise
         self.step("switched")
+        before, self.live = self.live, deployment
         version = deployment.workload.version
         self.report(version=version, health="Healthy", message=serves(deployment))
         self.record()
