@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import CLASSES, SHAPE, write_repository
+from tiny import CLASSES, SHAPE, processes, write_repository
 
 from delivery import golden, serve, triton
 from delivery.client import PROTOCOLS, RefusedError, UnreachableError, connect
@@ -65,6 +65,18 @@ def test_bad_requests_are_refused_by_name(
         assert status in str(refusal.value)
         answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
     assert answer.probabilities.shape == (2, CLASSES)
+
+
+def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my models; $HOME 'quoted' & (more)"
+    shutil.copytree(repository, folder)
+    server = triton.start(folder, tmp_path / "log")
+    try:
+        server.wait(triton.ready_path(1), 20)
+        with connect("grpc", server.ports) as client:
+            assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
+    finally:
+        server.kill()
 
 
 def test_many_clients_share_batches_and_get_their_own_answers(
@@ -234,21 +246,14 @@ def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals
 
 
 def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) -> None:
-    ports = announced(command)
+    memory = f"delivery-{command.pid}-{announced(command).http}-"  # named to server and helpers
+    assert len(processes(memory)) == 2
     command.kill()
     command.wait()
     deadline = time.monotonic() + 20
-    while processes_of(ports):
-        assert time.monotonic() < deadline, processes_of(ports)
+    while processes(memory):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def processes_of(ports: triton.Ports) -> list[str]:
-    """List the processes that serve on these ports, helpers of the backend included."""
-    listed = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    groups = {group for _, group, command in rows if f"--http-port={ports.http}" in command}
-    return [command for _, group, command in rows if group in groups]
 
 
 def test_serve_reports_one_sentence(tmp_path: Path) -> None:

@@ -85,14 +85,14 @@ class TinyProject:
         """Return the released file's content with changes."""
         return replace(read_release(self.release_file()), **changes)  # type: ignore[arg-type]
 
-    def delivery(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a delivery command in the project."""
+    def delivery(self, *arguments: str, printed: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start a delivery command in the project; `printed` is where what it prints goes."""
         return subprocess.Popen(
             [sys.executable, "-m", "delivery", *arguments],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "GIT_CONFIG_GLOBAL": os.devnull},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=printed,
+            stderr=printed,
             text=True,
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from geventhttpclient.response import HTTPConnectionClosed
 from tritonclient.utils import InferenceServerException
 
 from delivery.errors import DeliveryError
@@ -95,7 +96,7 @@ class Client:
             raise RefusedError(
                 f"the server refused ({error.status()}): {error.message()}"
             ) from None
-        except (OSError, TimeoutError):
+        except (OSError, HTTPConnectionClosed):
             raise UnreachableError(f"no server answers at {self.address}: {START}") from None
 
 

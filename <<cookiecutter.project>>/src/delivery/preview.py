@@ -59,12 +59,14 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 def run(arguments: argparse.Namespace) -> None:
     """Serve an environment until Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    project = Repository(Path.cwd())
+    check_environment(project, project.head(), arguments.environment)
     state = STATE / arguments.environment
     try:
         with (
             locked(state),
             Proxy(arguments.http_port, arguments.grpc_port) as proxy,
-            Preview(arguments.environment, mirror(Path.cwd(), state), state, proxy) as preview,
+            Preview(arguments.environment, mirror(project, state), state, proxy) as preview,
         ):
             preview.follow(arguments.watch)
     except KeyboardInterrupt:
@@ -85,19 +87,20 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
-def mirror(project: Path, state: Path) -> Repository:
+def mirror(project: Repository, state: Path) -> Repository:
     """Make an empty repository that fetches from the project's remote.
 
     The user's own repository stays untouched, and nothing that a killed preview left in the way
     of Git survives.
     """
-    url = Repository(project).ask("remote", "get-url", REMOTE)
+    url = project.ask("remote", "get-url", REMOTE)
+    local = project.folder / url
     folder = (state / "repository.git").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     made = Repository(folder)
     made.run("init", "--quiet", "--bare")
-    made.run("remote", "add", REMOTE, str(project / url) if (project / url).exists() else url)
+    made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
     return made
 
 
@@ -164,12 +167,13 @@ class Preview:
 
     def __exit__(self, *_: object) -> None:
         """Stop the server, and wait for those that are about to end."""
+        gone = {"version": None, "address": "", "grpc_address": ""}
+        self.report(health="Missing", message="the preview was stopped", **gone)
         backend = self.proxy.switch(None)
         if self.live and backend:
             self.retire(self.live, backend)
         for thread in self.retiring:
             thread.join()
-        self.report(health="Missing", version=None, message="the preview was stopped")
 
     def follow(self, watch: bool) -> None:
         """Sync, and again whenever the branch moves; without `watch` only once. It never returns.
@@ -261,9 +265,14 @@ class Preview:
 
     def replace(self, deployment: Deployment) -> None:
         """Send the traffic to a ready server, then end the one before."""
-        before, self.live = self.live, deployment
-        backend = self.proxy.switch(deployment.server.ports)
+        try:
+            backend = self.proxy.switch(deployment.server.ports)
+        except DeliveryError:
+            deployment.server.kill()
+            shutil.rmtree(deployment.folder, ignore_errors=True)
+            raise
         self.step("switched")
+        before, self.live = self.live, deployment
         version = deployment.workload.version
         self.report(version=version, health="Healthy", message=serves(deployment))
         self.record()

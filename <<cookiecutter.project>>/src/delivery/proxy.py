@@ -17,7 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from delivery.triton import HOST, Ports, PortTakenError
+from delivery.triton import HOST, NotServingError, Ports, PortTakenError
 
 # Headers that belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = {
@@ -29,7 +29,7 @@ RESERVED = ("grpc-", ":", "content-type", "te", "user-agent")
 STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer",)  # all other calls are unary
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # a port may have been another server's
-CONNECTING = 10.0  # seconds for the first connection to a server that is ready
+CONNECTING = 5.0  # seconds for the first connection to a server that is ready
 NOTHING = "no version is being served yet"
 
 Result = TypeVar("Result")
@@ -40,6 +40,7 @@ class Backend:
 
     def __init__(self, ports: Ports) -> None:
         """Prepare connections; nothing is sent yet. To be called in the proxy's loop."""
+        self.ports = ports
         self.address = f"http://{HOST}:{ports.http}"
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -54,6 +55,16 @@ class Backend:
         self.running = 0
         self.idle = asyncio.Event()
         self.idle.set()
+
+    async def connect(self) -> None:
+        """Open the connection for gRPC. Raises NotServingError when that is impossible."""
+        try:
+            await asyncio.wait_for(self.channel.channel_ready(), CONNECTING)
+        except TimeoutError:
+            await self.drain(0)
+            raise NotServingError(
+                f"Triton is ready over HTTP but does not answer on its gRPC port {self.ports.grpc}"
+            ) from None
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -90,12 +101,20 @@ class Proxy:
     def __enter__(self) -> "Proxy":
         """Listen. Raises PortTakenError."""
         self.thread.start()
-        self.ask(self.listen())
+        try:
+            self.ask(self.listen())
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop listening and close all connections."""
         self.ask(self.close())
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
@@ -116,7 +135,7 @@ class Proxy:
         """Make another server the current one."""
         backend = Backend(ports) if ports else None
         if backend:
-            await asyncio.wait_for(backend.channel.channel_ready(), CONNECTING)
+            await backend.connect()
         before, self.current = self.current, backend
         return before
 

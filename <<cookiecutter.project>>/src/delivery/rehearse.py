@@ -153,7 +153,7 @@ def candidate(repository: Repository, environment: str, image: str | None, work:
     model = work / "model"
     if image:
         pull(image, model)
-        release = describe(packaged(model), latest_version(model), image, commit)
+        release = described(model, latest_version(model), image, commit)
         release_file.write_text(release.to_yaml())
     else:
         release = read_release(release_file)
@@ -195,14 +195,15 @@ def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     return Subject(release, documents, model, server, time.monotonic() - begun)
 
 
-def packaged(model: Path) -> Outputs:
-    """Read the figures and the lineage that travel in an image. Raises UnreadableOutputError."""
+def described(model: Path, version: int, image: str, commit: str) -> Release:
+    """Return the release that the account in an image makes. Raises UnreadableOutputError."""
     about = model / "classifier" / "about"
     try:
-        return Outputs(*(json.loads((about / f"{name}.json").read_text()) for name in ACCOUNTS))
-    except (OSError, ValueError) as error:
+        read = [json.loads((about / f"{name}.json").read_text()) for name in ACCOUNTS]
+        return describe(Outputs(*read), version, image, commit)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UnreadableOutputError(
-            f"the image's own account of the model cannot be read ({error}): package it again"
+            f"the image's own account of the model cannot be read ({error!r}): package it again"
         ) from None
 
 
@@ -223,7 +224,7 @@ def check_ready(subject: Subject) -> Check:
 def check_figures(subject: Subject) -> Iterator[Check]:
     """Compare what the release file says with the account that travels in the image."""
     release = subject.release
-    told = describe(packaged(subject.folder), release.version, release.image, release.commit)
+    told = described(subject.folder, release.version, release.image, release.commit)
     wrong = [
         f"{name} is {value} in the release file and {getattr(told, name)} in the image"
         for name, value in vars(release).items()

@@ -26,6 +26,7 @@ from pathlib import Path
 from delivery.errors import DeliveryError
 
 ROOT = Path(__file__).parents[2]
+WORK = ROOT / ".local" / "triton"
 HOST = "127.0.0.1"
 MODEL = "classifier"
 OLDEST_GLIBC = (2, 35)  # nvidia-pytriton is built against it
@@ -181,11 +182,11 @@ def backends(found: Installation) -> Path:
     """
     model = ROOT / "serving" / "backends" / "onnxruntime" / "model.py"
     content = hashlib.sha256(model.read_bytes() + str(found.stub).encode()).hexdigest()
-    folder = ROOT / ".local" / "triton" / content[:12]
+    folder = WORK / content[:12]
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent))
+    WORK.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=WORK))
     shutil.copytree(found.backend, draft / "python")
     shutil.copy2(found.stub, draft / "python")
     (draft / "onnxruntime").mkdir()
@@ -332,20 +333,26 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for region in SHARED_MEMORY.glob(f"{prefix(os.getpid())}{self.ports.http}-*"):
-            region.unlink(missing_ok=True)
+        remove(name_of(os.getpid(), self.ports.http))
 
 
-def prefix(owner: int) -> str:
-    """Return how the names of the shared memory begin that servers of a process `owner` use."""
-    return f"delivery-{owner}-"
+def name_of(owner: int, port: int) -> str:
+    """Return how the names begin of what a server leaves around while it runs."""
+    return f"delivery-{owner}-{port}-"
+
+
+def remove(name: str) -> None:
+    """Remove the shared memory of a server and the link to its models."""
+    for folder in (SHARED_MEMORY, WORK):
+        for path in folder.glob(f"{name}*"):
+            path.unlink(missing_ok=True)
 
 
 def sweep() -> None:
-    """Remove the shared memory of servers that were killed together with their owner."""
-    for region in SHARED_MEMORY.glob("delivery-*-*"):
-        if not Path("/proc", region.name.split("-")[1]).exists():
-            region.unlink(missing_ok=True)
+    """Remove what servers left that were killed together with their owner."""
+    for path in [*SHARED_MEMORY.glob("delivery-*-*"), *WORK.glob("delivery-*-*")]:
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            path.unlink(missing_ok=True)
 
 
 REASONS = (
@@ -387,25 +394,23 @@ def start(
     found = installation()
     latest_version(repository)
     chosen = choose(ports or Ports())
-    log.parent.mkdir(parents=True, exist_ok=True)
-    folder = backends(found)
     sweep()
-    command: list[str | Path] = [
-        *("setpriv", "--pdeathsig", "KILL"),
-        found.server,
-        *translate(arguments),
-        f"--model-repository={repository.resolve()}",
-        f"--backend-directory={folder.name}",
-        *(f"--{name}-address={HOST}" for name in ("http", "grpc", "metrics")),
-        *(f"--{name}-port={getattr(chosen, name)}" for name in ("http", "grpc", "metrics")),
-        "--allow-gpu-metrics=false",
-        "--pinned-memory-pool-byte-size=0",
-        f"--backend-config=python,shm-region-prefix-name={prefix(os.getpid())}{chosen.http}-",
-    ]
+    folder = backends(found)
+    name = name_of(os.getpid(), chosen.http)
+    models = WORK / f"{name}models"
+    models.symlink_to(repository.resolve())
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
-            cwd=folder.parent,  # Triton hands the folder's path to a shell, unquoted
+            [
+                *("setpriv", "--pdeathsig", "KILL", str(found.server)),
+                *translate(arguments),
+                *own(chosen),
+                f"--model-repository={models.name}",
+                f"--backend-directory={folder.name}",
+                f"--backend-config=python,shm-region-prefix-name={name}",
+            ],
+            cwd=WORK,  # Triton hands paths to a shell, unquoted: short names here are safe
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -413,6 +418,16 @@ def start(
             start_new_session=True,  # Ctrl-C in a terminal is ours to answer
         )
     return Server(process, chosen, log)
+
+
+def own(ports: Ports) -> list[str]:
+    """Return the arguments that this machine sets."""
+    listen = [
+        f"--{name}-{what}={value}"
+        for name, port in vars(ports).items()
+        for what, value in (("address", HOST), ("port", port))
+    ]
+    return [*listen, "--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
 
 
 def ready_path(version: int) -> str:
