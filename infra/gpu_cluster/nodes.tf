@@ -136,6 +136,12 @@ resource "aws_eks_node_group" "gpu" {
 
   lifecycle {
     ignore_changes = [scaling_config[0].desired_size]
+
+    # Not a validation of the variable: everything read for it would then wait for the subnets.
+    precondition {
+      condition     = length(setsubtract(each.value.zones, keys(var.subnet_ids))) == 0
+      error_message = "The zones of ${each.key} are ${jsonencode(each.value.zones)}: those with a subnet are ${jsonencode(keys(var.subnet_ids))}."
+    }
   }
 
   depends_on = [aws_eks_addon.node, aws_iam_role_policy_attachment.node]

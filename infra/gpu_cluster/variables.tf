@@ -91,16 +91,11 @@ variable "gpu_node_groups" {
     condition     = alltrue([for group in var.gpu_node_groups : group.min >= 0 && group.max >= max(group.min, 1) && group.disk_gib >= 100])
     error_message = "gpu_node_groups is ${jsonencode(var.gpu_node_groups)}: each group needs 0 <= min <= max, max of 1 or more, and a disk of 100 GiB or more."
   }
-
-  validation {
-    condition     = alltrue([for group in var.gpu_node_groups : length(setsubtract(group.zones, keys(var.subnet_ids))) == 0])
-    error_message = "gpu_node_groups is ${jsonencode(var.gpu_node_groups)}: the zones with a subnet are ${jsonencode(keys(var.subnet_ids))}."
-  }
 }
 
 variable "autoscaler" {
   type = object({
-    namespace       = optional(string, "kube-system")
+    namespace       = optional(string, "cluster-autoscaler")
     service_account = optional(string, "cluster-autoscaler")
   })
   description = "Service account that may resize the node groups."
@@ -108,7 +103,7 @@ variable "autoscaler" {
 
   validation {
     condition     = alltrue([for name in values(var.autoscaler) : can(regex("^[a-z0-9](-?[a-z0-9])*$", name))])
-    error_message = "autoscaler is ${jsonencode(var.autoscaler)}: use Kubernetes names, for example kube-system and cluster-autoscaler."
+    error_message = "autoscaler is ${jsonencode(var.autoscaler)}: use Kubernetes names, for example cluster-autoscaler."
   }
 }
 
