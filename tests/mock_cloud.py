@@ -10,6 +10,7 @@ All that the mock cloud does not represent as AWS does is listed here:
   does not make. The first two are put right; the group is made, without machines.
 * moto keeps the tags of a launch template among those that the template gives to machines. They are
   left out there.
+* moto cannot delete an object that was deleted before, behind its delete marker. It can here.
 * moto reads no conditions in bucket policies, so "deny without TLS" would deny everything. Policies
   are stored, not enforced; and nothing is started or billed.
 """
@@ -33,7 +34,7 @@ from moto.eks import urls
 from moto.eks.exceptions import ResourceNotFoundException
 from moto.eks.responses import EKSResponse
 from moto.iam.access_control import PermissionResult
-from moto.s3.models import FakeBucket
+from moto.s3.models import FakeBucket, FakeDeleteMarker
 from moto.server import main
 
 Parts = dict[tuple[str, ...], dict[str, Any]]
@@ -229,6 +230,7 @@ def extend_moto() -> None:
     EKSResponse.create_cluster = remember_settings(EKSResponse.create_cluster)
     EKSResponse.delete_cluster = forget_group(EKSResponse.delete_cluster)
     EKSResponse.create_nodegroup = complete_nodegroup(EKSResponse.create_nodegroup)
+    FakeDeleteMarker.dispose = lambda *_: None
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL
     LaunchTemplate.create_version = drop_own_tags(LaunchTemplate.create_version)
     path = r"{0}/clusters/(?P<name>[^/]+)/(?P<part>addons|access-entries|pod-identity-associations)"

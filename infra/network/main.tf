@@ -1,6 +1,7 @@
 data "aws_region" "current" {}
 
 data "aws_availability_zones" "available" {
+  #checkov:skip=CKV_AWS_394:Zone letters differ by region and account; the first by name are taken, and a new zone sorts behind them
   state = "available"
 
   # Local and Wavelength zones are opt-in, and EKS control planes do not run there.
