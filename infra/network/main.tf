@@ -21,6 +21,8 @@ data "aws_availability_zones" "available" {
 locals {
   zones        = slice(sort(data.aws_availability_zones.available.names), 0, var.zone_count)
   egress_zones = var.egress == "every_zone" ? local.zones : [local.zones[0]]
+  # The zone whose NAT gateway a zone's private subnet leaves through.
+  exits = { for zone in local.zones : zone => contains(local.egress_zones, zone) ? zone : local.zones[0] }
 
   # A quarter of the range for the private subnet of each zone, because pods live there; the last
   # quarter is cut into small public ones.

@@ -55,7 +55,7 @@ resource "aws_route" "nat" {
 
   route_table_id         = each.value.id
   destination_cidr_block = "0.0.0.0/0"
-  nat_gateway_id         = try(aws_nat_gateway.this[each.key], aws_nat_gateway.this[local.zones[0]]).id
+  nat_gateway_id         = aws_nat_gateway.this[local.exits[each.key]].id
 }
 
 resource "aws_route_table_association" "private" {
