@@ -1,4 +1,4 @@
-"""Refuse an answer that would fail later in Kubernetes, AWS or GitHub, before any file is written."""
+"""Refuse an answer that would fail later in Kubernetes, AWS or GitHub, before writing a file."""
 
 import json
 import re

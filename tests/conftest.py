@@ -1,8 +1,12 @@
 """`bake(**answers)` generates a project as a user would: with the cookiecutter command."""
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +47,36 @@ class Project:
         return result.stdout
 
 
-def cookiecutter(output: Path, **answers: str) -> subprocess.CompletedProcess[str]:
-    """Generate a project below `output` from the answers given, defaults for the others."""
+def tracked() -> list[Path]:
+    """Files of the template that git knows or would add, relative to it; not what tools left."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
+    return [Path(name) for name in names.split("\0") if name and os.path.lexists(TEMPLATE / name)]
+
+
+@functools.cache
+def clean_template() -> Path:
+    """A copy of the template as a fresh clone would hold it."""
+    folder = Path(tempfile.mkdtemp(prefix="template-"))
+    atexit.register(shutil.rmtree, folder)
+    for path in tracked():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(TEMPLATE / path, folder / path, follow_symlinks=False)
+    return folder
+
+
+def cookiecutter(
+    output: Path, typed: str | None = None, template: Path | None = None, **answers: str
+) -> subprocess.CompletedProcess[str]:
+    """Generate a project below `output`: from answers on the command line, or typed at prompts."""
+    template = template or clean_template()
     pairs = [f"{name}={value}" for name, value in answers.items()]
-    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", *pairs]
+    silent = ["--no-input"] if typed is None else []
+    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *pairs]
     return subprocess.run(
         [*command, "--output-dir", str(output)],
         env=clean_environment(),
+        input=typed,
         capture_output=True,
         text=True,
     )

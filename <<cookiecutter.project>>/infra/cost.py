@@ -43,6 +43,7 @@ class Plan:
 
 
 def walk(module: dict[str, Any]) -> Iterator[Resource]:
+    """Yield the resources of a module and of those that it calls."""
     yield from module.get("resources", [])
     for child in module.get("child_modules", []):
         yield from walk(child)
@@ -94,7 +95,7 @@ def floor_lines(plan: Plan, prices: dict[str, Any], hours: int) -> list[Line]:
     """Price what is billed by the hour or month whether or not anything runs."""
     nat_gateways = len(plan.of("aws_nat_gateway"))
     interfaces = [e for e in plan.of("aws_vpc_endpoint") if e["vpc_endpoint_type"] == "Interface"]
-    # An interface endpoint stands in the zones that have a NAT gateway: modules/network/endpoints.tf.
+    # An interface endpoint stands in each zone with a NAT gateway: modules/network/endpoints.tf.
     counted = (
         ("EKS control plane", len(plan.of("aws_eks_cluster")), prices["cluster_hour"] * hours),
         ("NAT gateway", nat_gateways, prices["nat_gateway_hour"] * hours),

@@ -55,6 +55,7 @@ def state_is_local(root: str) -> bool:
 
 
 def override_of(root: str) -> Path:
+    """Return the override file that keeps a root's state in a file."""
     return INFRA / root / "backend_override.tf"
 
 
@@ -106,12 +107,14 @@ def apply(root: str) -> None:
 
 
 def write_backend(text: str) -> None:
+    """Write where the states are kept, at once, so that the file is never half-written."""
     unfinished = BACKEND.with_suffix(".unfinished")
     unfinished.write_text(text)
     unfinished.replace(BACKEND)
 
 
 def forget_local_state(root: str) -> None:
+    """Delete the state in a file, once the bucket holds it or nothing is left."""
     for file in (INFRA / root).glob("terraform.tfstate*"):
         file.unlink()
 

@@ -3,9 +3,26 @@
 import argparse
 import sys
 
+from delivery import (
+    package,
+    pin,
+    predict,
+    preview,
+    promotion,
+    rehearse,
+    release,
+    rollback,
+    serve,
+    status,
+)
 from delivery.errors import DeliveryError
 
-COMMANDS: list = []  # modules with `add_arguments(subparsers)`, in the order of the help
+# modules with `add_arguments(subparsers)`, in the order of the help
+COMMANDS: list = [
+    *(serve, predict),
+    *(package, release, rehearse, promotion, rollback, status),
+    *(preview, pin),
+]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
-    except DeliveryError as error:
+    except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

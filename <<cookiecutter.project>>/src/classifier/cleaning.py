@@ -1,0 +1,402 @@
+"""From a source to clean splits: read each image, drop the broken and the repeated, deal.
+
+Pixels pass through one file on disk, so memory grows only by about 300 bytes an image: its name,
+label, digest and fingerprint.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from classifier.errors import ClassifierError
+from classifier.sources import GREY_MODES, Source, conversions, to_pixels, upright_size
+
+SPLITS = ("train", "validation", "test")
+EXAMPLES = 20  # how many names a list in the report shows
+BATCH = 32  # images decoded ahead by the threads
+BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
+
+
+class MixedImagesError(ClassifierError):
+    """Images have different sizes and `prepare.image_size` doesn't say which to use."""
+
+
+class UnreadableImagesError(ClassifierError):
+    """More images than allowed can't be read."""
+
+
+class ClassesError(ClassifierError):
+    """There are too few classes, or too few images in a class, to train and test on."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The M readable images in their final shape (H, W, C), as raw bytes in `path`.
+
+    `origins` is int64 (M,): where each is in the source; `digests` S16 (M,); `fingerprints`
+    uint8 (M, 64); `unreadable` maps positions in the source to reasons; `converted` counts.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    origins: np.ndarray
+    digests: np.ndarray
+    fingerprints: np.ndarray
+    unreadable: dict[int, str]
+    converted: Counter[str]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Images left out for one reason, the first few described."""
+
+    images: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Positions in the staged images that stay, int64 (M',), and their near-duplicate groups."""
+
+    kept: np.ndarray
+    groups: np.ndarray
+    dropped: dict[str, Dropped]
+
+
+# -- read ------------------------------------------------------------------------------------------
+
+
+def check_classes(source: Source) -> None:
+    """Refuse what no cleaning can cure.
+
+    Raises:
+        ClassesError: fewer than two classes, or classes without images.
+    """
+    if len(source.classes) < 2:
+        raise ClassesError(
+            f"there is only one class, {source.classes[0]!r}: a classifier needs at least two"
+        )
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    empty = [name for name, images in zip(source.classes, counts, strict=True) if not images]
+    if empty:
+        raise ClassesError(f"no images in class {shorten(empty)}: add some or remove the class")
+
+
+def common_shape(
+    source: Source, size: tuple[int, int] | None, channels: int | None
+) -> tuple[int, int, int]:
+    """Return (H, W, C) of the data set from the images' headers, unless it is given.
+
+    Raises:
+        MixedImagesError: no size is given and the images differ; names two of them.
+        UnreadableImagesError: not one image can be read.
+    """
+    if size and channels:
+        return *size, channels
+    first: tuple[int, int] | None = None
+    grey = True
+    for i in progress(range(len(source.names)), "looking"):
+        try:
+            with source.open_image(i) as image:
+                this, grey = upright_size(image), grey and image.mode in GREY_MODES
+        except Exception:  # reported when it is read
+            continue
+        if first is None:
+            first, first_name = this, source.names[i]
+        if this != first and not size:
+            raise MixedImagesError(
+                f"images differ in size: {first_name} is {first[0]}x{first[1]}, {source.names[i]} "
+                f"is {this[0]}x{this[1]} (heightxwidth): set prepare.image_size to [height, width]"
+            )
+    if first is None:
+        raise UnreadableImagesError(f"none of {len(source.names)} files can be read as an image")
+    return *(size or first), channels or (1 if grey else 3)
+
+
+def stage(source: Source, shape: tuple[int, int, int], path: Path) -> Staged:
+    """Decode every image into one file; note those that can't be read."""
+    total = len(source.names)
+    digests, fingerprints = np.empty(total, "S16"), np.empty((total, 64), np.uint8)
+    readable = np.zeros(total, dtype=bool)
+    unreadable: dict[int, str] = {}
+    converted: Counter[str] = Counter()
+    with path.open("wb") as file:
+        for i, result in enumerate(_decode_all(source, shape)):
+            if isinstance(result, str):
+                unreadable[i] = result
+                continue
+            pixels, steps = result
+            file.write(pixels.data)
+            digests[i], fingerprints[i] = digest(pixels), fingerprint(pixels)
+            readable[i] = True
+            converted.update(steps)
+    return Staged(
+        path,
+        shape,
+        np.flatnonzero(readable),
+        digests[readable],
+        fingerprints[readable],
+        unreadable,
+        converted,
+    )
+
+
+def check_readable(source: Source, staged: Staged, max_share: float) -> None:
+    """Refuse a source of which too much is broken.
+
+    Raises:
+        UnreadableImagesError: more than `max_share` of the images can't be read; names some.
+    """
+    share = len(staged.unreadable) / len(source.names)
+    if share > max_share:
+        raise UnreadableImagesError(
+            f"{len(staged.unreadable)} of {len(source.names)} images can't be read "
+            f"({share:.1%}, prepare.max_unreadable_share allows {max_share:.1%}): repair or remove "
+            + shorten(_reasons(source, staged))
+        )
+
+
+Decoded = tuple[np.ndarray, list[str]] | str  # pixels and conversions, or why it can't be read
+
+
+def _decode_all(source: Source, shape: tuple[int, int, int]) -> Iterator[Decoded]:
+    def decode(i: int) -> Decoded:
+        try:
+            with source.open_image(i) as image:
+                return to_pixels(image, shape[:2], shape[2]), conversions(image)
+        except Exception as error:  # a broken file can raise anything in a decoder
+            return str(error) or type(error).__name__
+
+    total = len(source.names)
+    with (
+        ThreadPool(min(8, os.cpu_count() or 1)) as pool,
+        progress(range(total), "reading") as bar,
+    ):
+        for start in range(0, total, BATCH):  # whole batches, so that decoded images don't pile up
+            for result in pool.map(decode, range(start, min(start + BATCH, total))):
+                yield result
+                bar.update()
+
+
+def _reasons(source: Source, staged: Staged) -> list[str]:
+    return [f"{source.names[i]} ({reason})" for i, reason in staged.unreadable.items()]
+
+
+# -- repeated images -------------------------------------------------------------------------------
+
+
+def clean(source: Source, staged: Staged, near_rms: float) -> Cleaned:
+    """Drop images that are repeated or contradict each other, and group near duplicates.
+
+    An official test split stays whole, so that its figures compare with published ones; what
+    repeats it is dropped from the training side.
+    """
+    dropped = {
+        "unreadable": Dropped(len(staged.unreadable), _reasons(source, staged)[:EXAMPLES]),
+        "outside a class folder": Dropped(len(source.ignored), source.ignored[:EXAMPLES]),
+    }
+    kept = np.arange(len(staged.origins))
+    for reason, find in (
+        ("conflicting labels", _contradictions),
+        ("exact duplicate", _repetitions),
+    ):
+        original = find(source, staged, kept)
+        dropped[reason] = _describe(source, staged, kept, original)
+        kept = kept[original < 0]
+    groups = near_groups(staged.fingerprints[kept], near_rms)
+    original = _near_test(source, staged, kept, groups)
+    dropped["near duplicate of a test image"] = _describe(source, staged, kept, original)
+    return Cleaned(kept[original < 0], groups[original < 0], dropped)
+
+
+# Each of these returns int64 (M,): for an image to drop, the image it repeats; -1 to keep it.
+
+
+def _contradictions(source: Source, staged: Staged, kept: np.ndarray) -> np.ndarray:
+    labels, official = _facts(source, staged, kept)
+    first = _first_of_each(staged.digests[kept], official)
+    other = labels != labels[first]
+    conflict = np.isin(first, first[other])
+    # for the first of its kind, name a contradicting image rather than itself
+    partner = first.copy()
+    partner[first[other]] = np.flatnonzero(other)
+    return np.where(conflict & ~official, kept[partner], -1)
+
+
+def _repetitions(source: Source, staged: Staged, kept: np.ndarray) -> np.ndarray:
+    _, official = _facts(source, staged, kept)
+    first = _first_of_each(staged.digests[kept], official)
+    return np.where((first != np.arange(len(kept))) & ~official, kept[first], -1)
+
+
+def _near_test(source: Source, staged: Staged, kept: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    _, official = _facts(source, staged, kept)
+    first = _first_of_each(groups, official)
+    return np.where(official[first] & ~official, kept[first], -1)
+
+
+def _facts(source: Source, staged: Staged, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    origins = staged.origins[kept]
+    return source.labels[origins], source.official_test[origins]
+
+
+def _first_of_each(keys: np.ndarray, official: np.ndarray) -> np.ndarray:
+    """For each image, the first with the same key; an official test image goes before others."""
+    order = np.argsort(~official, kind="stable")
+    _, first, inverse = np.unique(keys[order], return_index=True, return_inverse=True)
+    result = np.empty(len(keys), dtype=np.int64)
+    result[order] = order[first[inverse]]
+    return result
+
+
+def _describe(source: Source, staged: Staged, kept: np.ndarray, original: np.ndarray) -> Dropped:
+    def title(position: int) -> str:
+        i = staged.origins[position]
+        return f"{source.names[i]} ({source.classes[source.labels[i]]})"
+
+    drop = np.flatnonzero(original >= 0)
+    examples = [f"{title(kept[k])} repeats {title(original[k])}" for k in drop[:EXAMPLES]]
+    return Dropped(len(drop), examples)
+
+
+# -- near duplicates -------------------------------------------------------------------------------
+
+
+def digest(pixels: np.ndarray) -> bytes:
+    """Return 16 bytes that only equal images of one shape share."""
+    return hashlib.blake2b(pixels.data, digest_size=16).digest()
+
+
+def fingerprint(pixels: np.ndarray) -> np.ndarray:
+    """Return an image (H,W,C) as 8x8 area averages of grey, uint8 (64,)."""
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("L")
+    return np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel()
+
+
+def near_pairs(
+    fingerprints: np.ndarray, rms: float, keys: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield index arrays (i, j) of pairs of fingerprints (N, 64) at most `rms` apart.
+
+    Only pairs with different `keys` (N,) come; the caller may change them between two yields.
+
+    The root mean square difference, in grey levels, is never below the difference of the two means
+    (Cauchy-Schwarz), so with images sorted by mean only a band of pairs is compared. The arithmetic
+    is exact: all terms are integers below 2²⁴.
+    """
+    means = fingerprints.mean(axis=1)
+    order = np.argsort(means, kind="stable")
+    means, rows = means[order], fingerprints[order].astype(np.float32)
+    squares = np.square(rows).sum(axis=1)
+    for start in progress(range(0, len(rows), BLOCK), "comparing", "block"):
+        block = slice(start, start + BLOCK)
+        end = np.searchsorted(means, means[block][-1] + rms, side="right")
+        for left in range(start, end, BLOCK):
+            other = slice(left, min(left + BLOCK, end))
+            if _all_equal(keys[order[block]], keys[order[other]]):
+                continue
+            distances = squares[block, None] + squares[other] - 2 * rows[block] @ rows[other].T
+            i, j = np.nonzero(distances <= 64 * rms**2)
+            once = i + start < j + left
+            i, j = order[i[once] + start], order[j[once] + left]
+            wanted = keys[i] != keys[j]
+            yield i[wanted], j[wanted]
+
+
+def _all_equal(*parts: np.ndarray) -> bool:
+    return all((part == parts[0][0]).all() for part in parts)
+
+
+def near_groups(fingerprints: np.ndarray, rms: float) -> np.ndarray:
+    """Return a group number for each fingerprint (N, 64): linked near duplicates share one.
+
+    An `rms` of 0 turns the search off: every image is its own group.
+    """
+    groups = np.arange(len(fingerprints))
+    if rms == 0:
+        return groups
+    for i, j in near_pairs(fingerprints, rms, keys=groups):
+        if len(i):
+            links = coo_array((np.ones(len(i)), (groups[i], groups[j])), shape=(len(groups),) * 2)
+            groups[:] = connected_components(links, directed=False)[1][groups]
+    return groups
+
+
+# -- splits ----------------------------------------------------------------------------------------
+
+
+def split(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    official_test: np.ndarray,
+    shares: tuple[float, float],
+    classes: list[str],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Deal M images to splits: int64 (M,), indices into `SPLITS`.
+
+    Every class is dealt by itself in the given shares (validation, test), whole groups at a time,
+    and is in every split. An official test split is taken as it is.
+
+    Raises:
+        ClassesError: a class has fewer groups than there are splits to fill; names them.
+    """
+    places = np.where(official_test, SPLITS.index("test"), SPLITS.index("train"))
+    free = np.flatnonzero(~official_test)
+    to_fill = (1,) if official_test.any() else (1, 2)
+    _, first, inverse, sizes = np.unique(
+        groups[free], return_index=True, return_inverse=True, return_counts=True
+    )
+    group_labels = labels[free][first]  # of its first image, should a group span classes
+    counts = np.bincount(group_labels, minlength=len(classes))
+    few = [f"{classes[k]} ({counts[k]})" for k in np.flatnonzero(counts <= len(to_fill))]
+    if few:
+        raise ClassesError(
+            f"fewer distinct images than the {len(to_fill) + 1} splits to fill are left of class "
+            f"{shorten(few)}: add images, remove the class or lower prepare.near_duplicate_rms"
+        )
+    group_places = np.zeros(len(sizes), dtype=np.int64)
+    for label in range(len(classes)):
+        members = np.flatnonzero(group_labels == label)
+        images = sizes[members].sum()
+        room = {place: round(shares[place - 1] * images) for place in to_fill}
+        group_places[members] = _deal(sizes[members], room, rng)
+    places[free] = group_places[inverse]
+    return places
+
+
+def _deal(sizes: np.ndarray, room: dict[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Fill each place with groups while they fit; the rest, and the largest, stay at place 0."""
+    places = np.zeros(len(sizes), dtype=np.int64)
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(sizes[order], kind="stable")]
+    for place, group in zip(room, order, strict=False):  # the smallest ones: no place stays empty
+        places[group] = place
+        room[place] -= sizes[group]
+    for group in rng.permutation(order[len(room) : -1]):
+        place = next((place for place in room if sizes[group] <= room[place]), 0)
+        places[group] = place
+        if place:
+            room[place] -= sizes[group]
+    return places
+
+
+def progress(items: range, action: str, unit: str = "image") -> tqdm:
+    """Return a progress bar on standard error that vanishes when it is done."""
+    return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1)
+
+
+def shorten(names: list[str]) -> str:
+    """Return the first three names in words."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,95 @@
+"""Evaluation: the figures of the test set, how sure they are, and plots of them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from classifier import data, plots
+from classifier.params import EvaluateParams, Params
+from classifier.training import CHECKPOINT, HISTORY, Classifier, scores_of
+
+METRICS = Path("metrics.json")
+
+
+def evaluate(params: Params, root: Path) -> None:
+    """Write metrics.json and the plots of the trained model on the test split."""
+    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu")
+    split, classes = data.load_split(root, "test"), data.class_names(root)
+    scores, labels = scores_of(model, split)
+    probabilities = model.probabilities(scores)
+    confusion = confusion_matrix(labels, probabilities.argmax(1), labels=range(len(classes)))
+    metrics = figures(probabilities, labels, classes, params.evaluate)
+    metrics["intervals"] = intervals(confusion, params.evaluate, params.seed)
+    (root / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+    with (root / HISTORY).open() as file:
+        plots.learning_curves(list(csv.DictReader(file)), root)
+    plots.confusion(confusion, classes, root)
+    plots.per_class(metrics["per_class"], root)
+    plots.reliability(probabilities.numpy(), labels.numpy(), params.evaluate.calibration_bins, root)
+    plots.predictions(split, probabilities.numpy(), classes, root)
+
+
+def figures(
+    probabilities: Tensor, labels: Tensor, classes: list[str], params: EvaluateParams
+) -> dict[str, Any]:
+    """Standard figures of probabilities (N, K) against labels (N,).
+
+    `loss` is the mean cross-entropy in nats; `calibration_error` the expected calibration error
+    over equal-width bins of confidence (Guo et al., ICML 2017, eq. 3).
+    """
+    predicted = probabilities.argmax(1)
+    columns = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0
+    )
+    rows = zip(classes, *columns, strict=True)
+    calibration = multiclass_calibration_error(
+        probabilities, labels, len(classes), n_bins=params.calibration_bins
+    )
+    loss = torch.nn.functional.nll_loss(probabilities.double().clamp_min(1e-12).log(), labels)
+    return {
+        "accuracy": float((predicted == labels).double().mean()),
+        **dict(
+            zip(("macro_precision", "macro_recall", "macro_f1"), means(columns[:3]), strict=True)
+        ),
+        "loss": float(loss),
+        "calibration_error": float(calibration),
+        "support": len(labels),
+        "per_class": {
+            name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for name, p, r, f, n in rows
+        },
+    }
+
+
+def means(columns: tuple[NDArray[np.float64], ...]) -> list[float]:
+    """Mean over the classes of each column."""
+    return [float(column.mean()) for column in columns]
+
+
+def intervals(
+    confusion: NDArray[np.int64], params: EvaluateParams, seed: int
+) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals of accuracy and macro F1 from a confusion matrix (K, K).
+
+    Both depend on the images only through the pair (true class, predicted class), so drawing images
+    with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An Introduction to
+    the Bootstrap, ch. 13.
+    """
+    total = int(confusion.sum())
+    drawn = np.random.default_rng(seed).multinomial(
+        total, confusion.ravel() / total, size=params.bootstrap_samples
+    )
+    matrices = drawn.reshape(-1, *confusion.shape)
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
+    tails = [(1 - params.confidence) / 2, (1 + params.confidence) / 2]
+    samples = {"accuracy": right.sum(1) / total, "macro_f1": f1.mean(1)}
+    return {name: np.quantile(sample, tails).tolist() for name, sample in samples.items()}

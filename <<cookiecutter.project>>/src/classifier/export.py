@@ -1,0 +1,172 @@
+"""Export: one ONNX graph from raw pixels to probabilities, in Triton's layout, with its papers."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from classifier import card, data, lineage
+from classifier.data import Split
+from classifier.errors import ClassifierError
+from classifier.networks import Shape
+from classifier.params import Params
+from classifier.training import CHECKPOINT, Batches, Classifier, scores_of
+
+REPOSITORY = Path("artifacts/model")
+REPORT = Path("artifacts/export.json")
+CONFIG = Path("serving/classifier/config.pbtxt")
+NAME = "classifier"
+
+
+class ParityError(ClassifierError):
+    """The exported graph does not answer as the trained model does."""
+
+
+class Served(nn.Module):
+    """What is served: uint8 pixels (N, H, W, C) in, probabilities (N, K) out."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Probabilities (N, K)."""
+        return self.model.probabilities(self.model(image))
+
+
+def export(params: Params, root: Path) -> None:
+    """Write the Triton model repository, the parity report, lineage.json and MODEL_CARD.md.
+
+    Raises ParityError, and leaves no repository, when the graph's answers on the test split differ.
+    """
+    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
+    split, classes = data.load_split(root, "test"), data.class_names(root)
+    shutil.rmtree(root / REPOSITORY, ignore_errors=True)
+    (root / REPOSITORY).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=(root / REPOSITORY).parent) as temporary:
+        folder = Path(temporary) / NAME
+        graph = folder / "1/model.onnx"
+        graph.parent.mkdir(parents=True)
+        graph.write_bytes(to_onnx(Served(model), model.shape))
+        scores, _ = scores_of(model, split)
+        expected = model.probabilities(scores).numpy()
+        report = parity(graph, split, expected, params.export.tolerance)
+        (root / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        refuse_unless_passed(report)
+        (folder / "config.pbtxt").write_text((root / CONFIG).read_text() + interface(model.shape))
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
+        write_golden(folder / "golden.npz", split, expected, params.export.golden_images)
+        shutil.copytree(temporary, root / REPOSITORY)
+    lineage.write(params, root)
+    card.write(params, root)
+
+
+def to_onnx(served: Served, shape: Shape) -> bytes:
+    """The graph as ONNX, with the batch size left open; the same model gives the same bytes."""
+    example = torch.zeros(2, shape.height, shape.width, shape.channels, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            served,
+            (example,),
+            input_names=["image"],
+            output_names=["probabilities"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # only the older exporter returns nothing
+    graph = program.model_proto
+    forget_origin(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph.SerializeToString(deterministic=True)
+
+
+def forget_origin(graph: onnx.ModelProto) -> None:
+    """Drop the notes on where in the source each node came from: they hold paths of the machine."""
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for part in (*graph.graph.input, *graph.graph.output):
+        del part.metadata_props[:]
+
+
+def parity(
+    graph: Path, split: Split, expected: NDArray[np.float32], tolerance: float
+) -> dict[str, Any]:
+    """Compare ONNX Runtime's answers on a whole split with torch's, expected (N, K)."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    batches = [session.run(None, {"image": images.numpy()})[0] for images, _ in Batches(split, 256)]
+    answers = np.concatenate(batches)
+    difference = float(np.abs(answers - expected).max())
+    equal = int((answers.argmax(1) == expected.argmax(1)).sum())
+    return {
+        "images": len(expected),
+        "max_abs_difference": difference,
+        "argmax_equal": equal,
+        "tolerance": tolerance,
+        # A comparison that is false for NaN, too.
+        "passed": difference <= tolerance and equal == len(expected),
+        "onnx_sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
+    }
+
+
+def refuse_unless_passed(report: dict[str, Any]) -> None:
+    """Raise ParityError with the figures of a report that did not pass."""
+    if not report["passed"]:
+        raise ParityError(
+            f"the exported graph answers differently: probabilities differ by up to "
+            f"{report['max_abs_difference']:.2g} (export.tolerance is {report['tolerance']:.2g}) "
+            f"and {report['images'] - report['argmax_equal']} of {report['images']} test images "
+            "get another class; look for an operation that has another precision there."
+        )
+
+
+def interface(shape: Shape) -> str:
+    """The part of config.pbtxt that follows from the model: input, output, warm-up."""
+    dims = f"[ {shape.height}, {shape.width}, {shape.channels} ]"
+    return f"""
+# What follows is written by the export stage from the model itself.
+input [ {{ name: "image" data_type: TYPE_UINT8 dims: {dims} }} ]
+output [
+  {{
+    name: "probabilities"
+    data_type: TYPE_FP32
+    dims: [ {shape.classes} ]
+    label_filename: "labels.txt"
+  }}
+]
+model_warmup [
+  {{
+    name: "first request"
+    batch_size: 1
+    inputs {{
+      key: "image"
+      value: {{ data_type: TYPE_UINT8 dims: {dims} zero_data: true }}
+    }}
+  }}
+]
+"""
+
+
+def write_golden(path: Path, split: Split, expected: NDArray[np.float32], count: int) -> None:
+    """Write requests and their right answers, spread evenly over the test split."""
+    chosen = np.unique(np.linspace(0, len(expected) - 1, count).astype(int))
+    np.savez(
+        path,
+        images=split.images[chosen],
+        probabilities=expected[chosen],
+        labels=split.labels[chosen],
+    )

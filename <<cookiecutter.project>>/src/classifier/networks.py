@@ -1,0 +1,277 @@
+"""The networks: plain modules from normalised images to class scores, each with its own loss.
+
+Every network takes float images (N, C, H, W) and returns scores (N, K): the class with the highest
+score is the answer. How they are trained is in `training`; this is what gets exported.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from classifier.errors import ClassifierError
+
+
+class UnknownNetworkError(ClassifierError):
+    """The parameters name a network, or an option of it, that does not exist."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a data set asks of a network: image size in pixels, channels, number of classes."""
+
+    height: int
+    width: int
+    channels: int
+    classes: int
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return self.height * self.width * self.channels
+
+
+class Network(nn.Module):
+    """Base: softmax scores, trained with cross-entropy."""
+
+    def fit_to(self, images: Tensor, generator: torch.Generator) -> None:
+        """Set what depends on the training images (N, C, H, W), before training starts."""
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of scores (N, K) and labels (N,)."""
+        return F.cross_entropy(scores, labels)
+
+    def penalty(self, examples: int) -> Tensor | float:
+        """What is added to the mean loss over a training set of that many examples."""
+        return 0.0
+
+
+class LinearNetwork(Network):
+    """Base of the networks that are linear in a feature vector: scores = features · W + b."""
+
+    def __init__(self, features: int, classes: int, c: float) -> None:
+        super().__init__()
+        self.c = c
+        self.head = nn.Linear(features, classes)
+        nn.init.zeros_(self.head.weight)  # the problems are convex: any start will do
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Feature vectors (N, F) of images (N, C, H, W)."""
+        return images.flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        return self.head(self.features(images))
+
+    def penalty(self, examples: int) -> Tensor | float:
+        """½‖W‖² / (C·N): scikit-learn's ½‖W‖² + C·Σ loss, divided by C·N."""
+        return self.head.weight.square().sum() / (2 * self.c * examples)
+
+
+class LinearRegression(LinearNetwork):
+    """Least squares on one-hot targets: min Σ ‖f(x) − onehot(y)‖².
+
+    Source: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, §4.2.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape.pixels, shape.classes, math.inf)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the examples of the squared distance to the one-hot target."""
+        targets = F.one_hot(labels, scores.shape[1]).to(scores.dtype)
+        return (scores - targets).square().sum(1).mean()
+
+
+class LogisticRegression(LinearNetwork):
+    """Multinomial logistic regression: −log softmax(f(x))_y + ½‖W‖² / (C·N).
+
+    Source: The Elements of Statistical Learning, §4.4.
+    """
+
+    def __init__(self, shape: Shape, c: float = 1.0) -> None:
+        super().__init__(shape.pixels, shape.classes, c)
+
+
+class LinearSVM(LinearNetwork):
+    """Linear support vector machine: ½‖W‖² + C · Σ slack.
+
+    The slack is the multiclass hinge max(0, 1 + max over j≠y of s_j − s_y). Source: Crammer &
+    Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines, JMLR 2
+    (2001).
+    """
+
+    def __init__(self, shape: Shape, c: float = 1.0) -> None:
+        super().__init__(shape.pixels, shape.classes, c)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean slack of scores (N, K) and labels (N,)."""
+        margins = 1 - F.one_hot(labels, scores.shape[1]).to(scores.dtype)
+        true_scores = scores.gather(1, labels[:, None]).squeeze(1)
+        return ((scores + margins).amax(1) - true_scores).mean()
+
+
+class KernelSVM(LinearSVM):
+    """Support vector machine with an explicit feature map of an RBF or polynomial kernel.
+
+    The map is Nyström's, φ(x) = K(x, Z) · K(Z, Z)^(−½) with landmarks Z drawn from the training
+    images; with all of them as landmarks the kernel is exact. Source: Williams & Seeger, Using the
+    Nyström Method to Speed Up Kernel Machines, NIPS 2000.
+
+    RBF: k(x, z) = exp(−γ‖x − z‖²); polynomial: k(x, z) = (γ x·z + 1)^degree. `gamma` defaults to
+    1 / (pixels · variance), as scikit-learn's "scale".
+    """
+
+    landmarks: Tensor
+    whitening: Tensor
+    gamma: Tensor
+
+    def __init__(
+        self,
+        shape: Shape,
+        kernel: str = "rbf",
+        c: float = 10.0,
+        gamma: float | None = None,
+        degree: int = 3,
+        landmarks: int = 1024,
+    ) -> None:
+        if kernel not in ("rbf", "polynomial"):
+            raise UnknownNetworkError(f"kernel is {kernel!r}: use 'rbf' or 'polynomial'.")
+        super().__init__(shape, c)
+        self.kernel_name = kernel
+        self.degree = degree
+        self.head = nn.Linear(landmarks, shape.classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("gamma", torch.tensor(gamma or 0.0))
+        self.register_buffer("landmarks", torch.zeros(landmarks, shape.pixels))
+        self.register_buffer("whitening", torch.zeros(landmarks, landmarks))
+
+    def kernel(self, x: Tensor, z: Tensor) -> Tensor:
+        """Kernel matrix (N, M) of x (N, D) and z (M, D)."""
+        products = x @ z.T
+        if self.kernel_name == "polynomial":
+            return (self.gamma * products + 1) ** self.degree
+        distances = x.square().sum(1, keepdim=True) + z.square().sum(1) - 2 * products
+        return torch.exp(-self.gamma * distances.clamp_min(0))
+
+    def fit_to(self, images: Tensor, generator: torch.Generator) -> None:
+        """Draw the landmarks, repeating none, and compute K(Z, Z)^(−½)."""
+        points = images.flatten(1)
+        drawn = torch.randperm(len(points), generator=generator)[: len(self.landmarks)]
+        z = points[drawn].double()
+        if self.gamma == 0:
+            self.gamma.fill_(1 / (points.shape[1] * points.var().item()))
+        values, vectors = torch.linalg.eigh(self.kernel(z, z))
+        # Directions with next to no variance are noise of the arithmetic: leave them out.
+        scales = torch.where(values > 1e-6 * values.max(), values.clamp_min(0).rsqrt(), 0.0)
+        # A small data set fills only the first landmarks; the others stay zero and weigh nothing.
+        self.landmarks[: len(z)] = z.float()
+        self.whitening[: len(z), : len(z)] = ((vectors * scales) @ vectors.T).float()
+
+    def features(self, images: Tensor) -> Tensor:
+        """φ(x), (N, landmarks)."""
+        return self.kernel(images.flatten(1), self.landmarks) @ self.whitening
+
+
+class MLP(Network):
+    """Multi-layer perceptron: `depth` hidden layers of `width` units with ReLU and dropout."""
+
+    def __init__(
+        self, shape: Shape, width: int = 256, depth: int = 2, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        widths = [shape.pixels] + [width] * depth
+        hidden = [
+            nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
+            for before, after in pairwise(widths)
+        ]
+        self.layers = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], shape.classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        return self.layers(images)
+
+
+class CNN(Network):
+    """Three stages of two 3×3 convolutions; the second and third halve the image; global average.
+
+    Batch normalisation after each convolution: Ioffe & Szegedy, arXiv:1502.03167.
+    """
+
+    def __init__(self, shape: Shape, width: int = 32, dropout: float = 0.2) -> None:
+        super().__init__()
+        widths = [shape.channels, width, 2 * width, 4 * width]
+        stages = [
+            nn.Sequential(
+                self.convolution(before, after, stride=1 if stage == 0 else 2),
+                self.convolution(after, after, stride=1),
+            )
+            for stage, (before, after) in enumerate(pairwise(widths))
+        ]
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], shape.classes))
+
+    @staticmethod
+    def convolution(before: int, after: int, stride: int) -> nn.Sequential:
+        """A 3×3 convolution with its normalisation and activation."""
+        return nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        return self.head(self.stages(images).mean((2, 3)))
+
+
+class ResNet18(Network):
+    """torchvision's ResNet-18 with the stem of small images: a 3×3 convolution and no pooling.
+
+    Source: He et al., arXiv:1512.03385, §4.2 (the CIFAR-10 networks).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.body = torchvision.models.resnet18(num_classes=shape.classes)
+        self.body.conv1 = nn.Conv2d(shape.channels, 64, 3, padding=1, bias=False)
+        self.body.maxpool = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        return self.body(images)
+
+
+NETWORKS: dict[str, type[Network]] = {
+    "linear_regression": LinearRegression,
+    "logistic_regression": LogisticRegression,
+    "linear_svm": LinearSVM,
+    "kernel_svm": KernelSVM,
+    "mlp": MLP,
+    "cnn": CNN,
+    "resnet18": ResNet18,
+}
+
+
+def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
+    """Build the network of that name for images of that shape.
+
+    Raises UnknownNetworkError for a name that is not in NETWORKS or an option it does not take.
+    """
+    if name not in NETWORKS:
+        raise UnknownNetworkError(f"network is {name!r}: use one of {', '.join(NETWORKS)}.")
+    known = list(inspect.signature(NETWORKS[name]).parameters)[1:]
+    for option in options or {}:
+        if option not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UnknownNetworkError(f"{name} has no option {option!r}: {takes}.")
+    return NETWORKS[name](shape, **(options or {}))

@@ -1,0 +1,134 @@
+"""`params.yaml` as frozen dataclasses: one section per stage of the pipeline."""
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from classifier.augmentation import Augmentation
+from classifier.data import PrepareParams
+from classifier.errors import ClassifierError
+
+FILE = "params.yaml"
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ParamsError(ClassifierError):
+    """params.yaml is missing, is not YAML, or holds a key or a value that no stage understands."""
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """How a network is trained."""
+
+    network: str
+    options: dict[str, Any]
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Literal["adamw", "sgd", "lbfgs"]
+    learning_rate: PositiveFloat
+    schedule: Literal["one_cycle", "constant"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    patience: PositiveInt | None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    deterministic: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """How the figures of the test set are computed."""
+
+    bootstrap_samples: PositiveInt
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    calibration_bins: PositiveInt
+
+
+@dataclass(frozen=True)
+class ExportParams:
+    """What the exported graph must hold to."""
+
+    tolerance: PositiveFloat
+    golden_images: Annotated[int, Field(ge=1, le=256)]
+
+
+@dataclass(frozen=True)
+class Params:
+    """All that the pipeline reads; `gate` and `release` belong to the delivery."""
+
+    seed: Annotated[int, Field(ge=0)]
+    prepare: PrepareParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+
+
+SECTIONS = tuple(Params.__dataclass_fields__)
+
+
+def load(root: Path) -> Params:
+    """Read the pipeline's sections of params.yaml.
+
+    Raises ParamsError, which names the key, the value and what would do.
+    """
+    return parse({name: section for name, section in read(root).items() if name in SECTIONS})
+
+
+def read(root: Path) -> dict[str, Any]:
+    """Read params.yaml as it is; raises ParamsError when it cannot be."""
+    try:
+        content = yaml.safe_load((root / FILE).read_text())
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{FILE} is not in {root.resolve()}: run in the project's root."
+        ) from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{FILE} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{FILE} holds no sections: it needs {', '.join(SECTIONS)}.")
+    return content
+
+
+def parse(content: dict[str, Any]) -> Params:
+    """Check the sections and build them; raises ParamsError on the first mistake."""
+    try:
+        return TypeAdapter(Params).validate_python(content)
+    except ValidationError as error:
+        raise ParamsError(sentence(error.errors()[0])) from None
+
+
+def train_params(content: dict[str, Any]) -> TrainParams:
+    """Build the section `train` of what a checkpoint holds."""
+    return TypeAdapter(TrainParams).validate_python(content)
+
+
+def sentence(mistake: Any) -> str:
+    """Say one mistake that pydantic found."""
+    *path, last = (str(part) for part in mistake["loc"])
+    key = ".".join([*path, last])
+    if mistake["type"] == "unexpected_keyword_argument":
+        known = fields_of(path)
+        close = difflib.get_close_matches(last, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+        return f"{FILE}: there is no parameter {key!r}: {hint}"
+    if mistake["type"] == "missing":
+        return f"{FILE}: the parameter {key!r} is missing."
+    return f"{FILE}: {key} is {mistake['input']!r}: {mistake['msg'].lower()}."
+
+
+def fields_of(path: list[str]) -> list[str]:
+    """Names of the fields of the section at that path."""
+    section: Any = Params
+    for name in path:
+        section = section.__dataclass_fields__[name].type
+    return list(section.__dataclass_fields__)
+
+
+for section in (Params, PrepareParams, TrainParams, EvaluateParams, ExportParams, Augmentation):
+    section.__pydantic_config__ = ConfigDict(extra="forbid", strict=False)  # type: ignore[union-attr]

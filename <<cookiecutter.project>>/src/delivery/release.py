@@ -1,0 +1,155 @@
+"""Release the model of this commit to staging: gate, package, push, propose."""
+
+import argparse
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+from delivery.gate import check_gate
+from delivery.git import BRANCH, REMOTE, Repository
+from delivery.layout import Layout
+from delivery.lineage import check_lineage
+from delivery.manifests import Release, parse_release
+from delivery.outputs import Outputs, read_outputs
+from delivery.package import LOCAL, package
+from delivery.parameters import limits, read_parameters, target
+from delivery.proposal import Proposal, propose
+from delivery.registry import push
+from delivery.releases import next_version, release_path, released
+
+FIRST = "staging"
+FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
+
+
+class DirtyTreeError(DeliveryError):
+    """The working tree differs from the commit."""
+
+
+class StaleCommitError(DeliveryError):
+    """The commit that is checked out is not the newest of the branch that is deployed."""
+
+
+class VersionError(DeliveryError):
+    """The version asked for is not the next."""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `release`."""
+    parser = subparsers.add_parser("release", help="propose the model of this commit for staging")
+    parser.add_argument("--version", type=int, help="the version you expect it to be")
+    parser.add_argument(
+        "--accept-test-data",
+        action="store_true",
+        help="release although the test data are not those of the released model",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Release from the current folder."""
+    release(Repository(Path.cwd()), arguments.version, arguments.accept_test_data)
+
+
+def release(
+    repository: Repository, version: int | None = None, accept_test_data: bool = False
+) -> None:
+    """Propose the model in the working tree as the next version in staging.
+
+    Nothing is visible to others before every check has passed. Raises MissingOutputError,
+    ParameterError, DirtyTreeError, StaleCommitError, LineageError, VersionError, GateError and
+    what packaging, pushing and proposing raise.
+    """
+    root = repository.folder
+    outputs = read_outputs(root)
+    parameters = read_parameters(root)
+    commit = releasable_commit(repository)
+    check_lineage(repository, commit, outputs)
+    champion = released(repository, commit, FIRST)
+    new_version = checked_version(version, next_version(repository, commit, FIRST))
+    check_gate(outputs, limits(parameters), champion, accept_test_data)
+    layout = Layout(LOCAL)
+    pushed = push(layout, package(root, new_version, layout), target(parameters).registry)
+    print(f"model {new_version}: {pushed.reference} ({pushed.sent} bytes sent)")
+    candidate = describe(outputs, new_version, pushed.reference, commit)
+    propose(repository, commit, proposal(candidate, champion))
+
+
+def releasable_commit(repository: Repository) -> str:
+    """Return the commit that is checked out, the newest of the branch that is deployed.
+
+    Raises DirtyTreeError and StaleCommitError.
+    """
+    if changed := repository.changed_files():
+        raise DirtyTreeError(
+            f"the working tree is not what is committed ({', '.join(changed[:5])}): "
+            "commit or stash it, so that the release can be made again from its commit"
+        )
+    head, tip = repository.head(), repository.fetch()
+    if head != tip:
+        raise StaleCommitError(
+            f"{REMOTE}/{BRANCH} is at {tip[:12]}, you are at {head[:12]}: `git pull` what is newer "
+            "there (perhaps a release that this model was not compared with), merge what is only "
+            "here, and release again"
+        )
+    return head
+
+
+def checked_version(asked: int | None, following: int) -> int:
+    """Return the next version. Raises VersionError when another one was asked for."""
+    if asked not in (None, following):
+        raise VersionError(f"version {asked} is not the next: give {following}, or no version")
+    return following
+
+
+def describe(outputs: Outputs, version: int, image: str, commit: str) -> Release:
+    """Gather what the release file says. Raises ReleaseFileError for figures out of range."""
+    metrics, data = outputs.metrics, outputs.lineage["data"]
+    candidate = Release(
+        version=version,
+        image=image,
+        **{figure: metrics[figure] for figure in FIGURES},
+        data=data["sha256"],
+        test_data=data["test_sha256"],
+        code=outputs.lineage["code"]["sha256"],
+        commit=commit,
+    )
+    return parse_release(candidate.to_yaml(), "the new release file")
+
+
+def proposal(candidate: Release, champion: Release | None) -> Proposal:
+    """Return the pull request for a candidate."""
+    return Proposal(
+        branch=f"release/{FIRST}-v{candidate.version}",
+        path=release_path(FIRST),
+        content=candidate.to_yaml(),
+        title=f"Release model {candidate.version} to {FIRST}",
+        description=describe_change(candidate, champion),
+    )
+
+
+def describe_change(candidate: Release, champion: Release | None) -> str:
+    """Write the Markdown that a reviewer reads: figures and revisions against what is released."""
+    was = f"model {champion.version} (released)" if champion else "nothing released"
+    lines = [f"| | model {candidate.version} | {was} | change |", "| --- | ---: | ---: | ---: |"]
+    lines += [_figure_row(figure, candidate, champion) for figure in FIGURES]
+    lines += ["", f"- image: `{candidate.image}`"]
+    for name in ("data", "test_data", "code", "commit"):
+        lines.append(_revision_line(name, candidate, champion))
+    if champion and champion.test_data != candidate.test_data:
+        lines += ["", "**The test data differ, so the figures above cannot be compared.**"]
+    return "\n".join([*lines, ""])
+
+
+def _figure_row(figure: str, candidate: Release, champion: Release | None) -> str:
+    value = getattr(candidate, figure)
+    if champion is None:
+        return f"| {figure} | {value:.4g} | | |"
+    was = getattr(champion, figure)
+    return f"| {figure} | {value:.4g} | {was:.4g} | {value - was:+.4g} |"
+
+
+def _revision_line(name: str, candidate: Release, champion: Release | None) -> str:
+    value = getattr(candidate, name)
+    same = "" if champion is None else f", was `{getattr(champion, name)[:12]}`"
+    if champion and getattr(champion, name) == value:
+        same = ", unchanged"
+    return f"- {name.replace('_', ' ')}: `{value[:12]}`{same}"

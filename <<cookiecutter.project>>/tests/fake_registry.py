@@ -1,0 +1,93 @@
+"""A registry on loopback that can fail on command: what a real one does on a bad day."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Fault = Callable[["Handler"], bool]  # answers the request itself and returns True, or lets it pass
+
+
+class FakeRegistry(ThreadingHTTPServer):
+    """Blobs and manifests in memory; `faults` see every request first."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
+
+    @property
+    def name(self) -> str:
+        return f"127.0.0.1:{self.server_port}/team/model"
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeRegistry
+
+    def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def break_off(self) -> None:
+        """Close the connection without another word."""
+        self.close_connection = True
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def handle_request(self) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+        if any(fault(self) for fault in self.server.faults):
+            return
+        getattr(self, self.command.lower())(self.path.rpartition("/")[2])
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
+
+    def get(self, name: str) -> None:
+        content = self.server.content.get(self.server.tags.get(name, name))
+        self.answer(404) if content is None else self.answer(200, content)
+
+    head = get
+
+    def post(self, _: str) -> None:
+        self.answer(202, Location="/v2/team/model/blobs/uploads/1?state=x")
+
+    def put(self, name: str) -> None:
+        content = self.body()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if "/manifests/" in self.path:
+            self.server.tags[name] = digest
+        elif parse_qs(urlsplit(self.path).query)["digest"] != [digest]:
+            return self.answer(400, b'{"errors": [{"code": "DIGEST_INVALID"}]}')
+        self.server.content[digest] = content
+        self.answer(201, Docker_Content_Digest=digest)
+
+
+def once(fault: Fault) -> Fault:
+    """Let a fault happen one time only."""
+    left: list[Any] = [None]
+
+    def first(handler: Handler) -> bool:
+        if left and fault(handler):
+            left.clear()
+            return True
+        return False
+
+    return first

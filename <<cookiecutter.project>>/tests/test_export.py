@@ -1,0 +1,163 @@
+"""Evaluation and export: figures, a graph that answers as torch does, and its papers."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from conftest import CLASSES, change, prepared_project
+
+from classifier import data, evaluation, export, lineage, training
+from classifier.augmentation import Augmentation
+from classifier.networks import NETWORKS
+from classifier.params import EvaluateParams, Params
+
+SETTINGS = EvaluateParams(bootstrap_samples=500, confidence=0.95, calibration_bins=10)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, settings: Params) -> Path:
+    """A project after the whole pipeline."""
+    folder = prepared_project(tmp_path_factory.mktemp("project"))
+    training.train(settings, folder)
+    evaluation.evaluate(settings, folder)
+    export.export(settings, folder)
+    return folder
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_figures_of_known_answers() -> None:
+    probabilities = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]])
+    labels = torch.tensor([0, 0, 1, 1])
+    figures = evaluation.figures(probabilities, labels, ["a", "b"], SETTINGS)
+    assert figures["accuracy"] == 0.75
+    assert figures["per_class"]["a"] == {
+        "precision": pytest.approx(2 / 3),
+        "recall": 1.0,
+        "f1": pytest.approx(0.8),
+        "support": 2,
+    }
+    assert figures["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert figures["loss"] == pytest.approx(-np.log([0.8, 0.6, 0.7, 0.1]).mean(), rel=1e-5)
+    # Each answer has a bin of its own here: the error is the mean of |right − confidence|.
+    assert figures["calibration_error"] == pytest.approx((0.2 + 0.4 + 0.3 + 0.9) / 4, abs=1e-6)
+
+
+def test_intervals_hold_the_figure_and_narrow_with_more_images() -> None:
+    few = evaluation.intervals(np.array([[45, 5], [5, 45]]), SETTINGS, seed=0)["accuracy"]
+    many = evaluation.intervals(np.array([[4500, 500], [500, 4500]]), SETTINGS, seed=0)["accuracy"]
+    assert few[0] < 0.9 < few[1] and many[0] < 0.9 < many[1]
+    # The binomial standard error, sqrt(0.9 · 0.1 / 100), times 2 · 1.96.
+    assert few[1] - few[0] == pytest.approx(0.1176, rel=0.2)
+    assert many[1] - many[0] < 0.2 * (few[1] - few[0])
+
+
+def test_evaluation_writes_metrics_and_plots(exported: Path) -> None:
+    metrics = read(exported / "metrics.json")
+    assert metrics["support"] == 33 and list(metrics["per_class"]) == CLASSES
+    assert metrics["intervals"]["accuracy"][0] <= metrics["accuracy"]
+    plots = {path.stem for path in (exported / "plots").glob("*.png")}
+    assert plots == {"learning_curves", "confusion", "per_class", "reliability", "predictions"}
+
+
+def test_the_model_repository_is_complete(exported: Path) -> None:
+    folder = exported / "artifacts/model"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = ("config.pbtxt", "labels.txt", "golden.npz", "1/model.onnx")
+    assert files == {f"classifier/{name}" for name in names}
+    assert (folder / "classifier/labels.txt").read_text().split() == CLASSES
+    golden = np.load(folder / "classifier/golden.npz")
+    session = onnxruntime.InferenceSession(folder / "classifier/1/model.onnx")
+    answers = session.run(None, {"image": golden["images"]})[0]
+    np.testing.assert_allclose(answers, golden["probabilities"], atol=1e-4)
+    np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
+    assert read(exported / "artifacts/export.json")["passed"] is True
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_learns_and_exports(name: str, root: Path, settings: Params) -> None:
+    fast = {"epochs": 3 if name == "resnet18" else 6, "augmentation": Augmentation()}
+    values = change(settings, network=name, options={}, **fast)
+    training.train(values, root)
+    evaluation.evaluate(values, root)
+    export.export(values, root)
+    assert read(root / "metrics.json")["accuracy"] > 0.9
+    report = read(root / "artifacts/export.json")
+    assert report["images"] == report["argmax_equal"] == 33
+    graph = onnx.load(root / "artifacts/model/classifier/1/model.onnx")
+    (pixels,), (answer,) = graph.graph.input, graph.graph.output
+    assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    dims = [d.dim_param or d.dim_value for d in pixels.type.tensor_type.shape.dim]
+    assert dims[1:] == [12, 10, 3] and isinstance(dims[0], str)
+    assert answer.name == "probabilities"
+
+
+def test_exporting_again_elsewhere_gives_the_same_bytes_without_a_path_of_the_machine(
+    exported: Path, settings: Params, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(exported, other)
+    export.export(settings, other)
+    graph = Path("artifacts/model/classifier/1/model.onnx")
+    content = (other / graph).read_bytes()
+    assert content == (exported / graph).read_bytes()
+    assert b".py" not in content and str(Path.cwd()).encode() not in content
+
+
+def test_a_graph_that_answers_differently_is_refused(
+    exported: Path, settings: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(exported, folder)
+    scores_of = export.scores_of
+    monkeypatch.setattr(
+        export, "scores_of", lambda *a: (scores_of(*a)[0].flip(1), scores_of(*a)[1])
+    )
+    with pytest.raises(export.ParityError, match="test images get another class"):
+        export.export(settings, folder)
+    assert not (folder / "artifacts/model").exists()
+    assert read(folder / "artifacts/export.json")["passed"] is False
+
+
+def test_a_graph_that_answers_nan_is_refused() -> None:
+    report = {"passed": False, "max_abs_difference": float("nan"), "tolerance": 1e-4}
+    with pytest.raises(export.ParityError, match="nan"):
+        export.refuse_unless_passed(report | {"images": 3, "argmax_equal": 0})
+
+
+def test_the_papers_tell_where_the_model_comes_from(exported: Path) -> None:
+    papers = read(exported / "lineage.json")
+    assert papers["data"] == {
+        "source": "digits",
+        "sha256": "sha256 of all",
+        "test_sha256": "sha256 of test",
+    }
+    assert papers["params"]["train"]["epochs"] == 3 and papers["seed"] == 42
+    assert papers["code"]["sha256"] == lineage.code_sha256(exported)
+    text = (exported / "MODEL_CARD.md").read_text()
+    matter = yaml.safe_load(text.split("---\n")[1])
+    accuracy = read(exported / "metrics.json")["accuracy"]
+    (result,) = matter["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(accuracy, abs=1e-6)
+    assert "sha256 of all" in text
+
+
+def test_the_code_hash_follows_the_content(root: Path) -> None:
+    before = lineage.code_sha256(root)
+    source = root / "src/classifier/networks.py"
+    source.write_text(source.read_text() + "\n")
+    assert lineage.code_sha256(root) != before
+
+
+def test_an_unprepared_project_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(data.NotPreparedError, match="make pipeline"):
+        data.load_split(tmp_path, "train")

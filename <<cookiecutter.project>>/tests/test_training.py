@@ -1,0 +1,141 @@
+"""Training: repeatable, resumable after a kill, calibrated, and clear when it fails."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import PROJECT, change
+
+from classifier import params, training
+from classifier.augmentation import Augmentation, augment
+from classifier.data import Split
+from classifier.params import Params
+from classifier.training import CHECKPOINT, HISTORY, Batches, fit_temperature
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return torch.load(root / CHECKPOINT, weights_only=False)["state_dict"]
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def history(root: Path) -> list[dict[str, str]]:
+    with (root / HISTORY).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_same_seed_gives_the_same_weights(root: Path, settings: Params) -> None:
+    training.train(settings, root)
+    first = weights(root)
+    training.train(settings, root)
+    assert_same_weights(first, weights(root))
+
+
+def test_a_finished_run_leaves_logs_but_nothing_to_take_up(root: Path, settings: Params) -> None:
+    training.train(settings, root)
+    assert not list(root.glob("runs/*/*.ckpt"))
+    assert list(root.glob("runs/*/logs/events*"))
+    assert [row["epoch"] for row in history(root)] == ["1", "2", "3"]
+
+
+KILLED_AFTER = """
+import os, signal, sys
+from pathlib import Path
+from classifier import params, training
+def kill(callback, trainer, module, batch, index):
+    if trainer.current_epoch == 2 and index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+training.History.on_train_batch_start = kill
+training.train(params.load(Path()), Path())
+"""
+
+
+def test_a_killed_run_is_taken_up_and_ends_as_an_uninterrupted_one(
+    root: Path, settings: Params
+) -> None:
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    content["train"] |= {"epochs": 5, "batch_size": 16, "options": {"width": 4}, "patience": 4}
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
+    command = [sys.executable, "-c", KILLED_AFTER]
+    killed = subprocess.run(command, cwd=root, env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (root / CHECKPOINT).exists()
+
+    values = params.load(root)
+    training.train(values, root)
+    resumed, resumed_history = weights(root), history(root)
+    assert len(resumed_history) == 5
+    training.train(values, root)
+    assert_same_weights(resumed, weights(root))
+    assert resumed_history == history(root)
+
+
+def test_training_stops_early_when_nothing_improves(root: Path, settings: Params) -> None:
+    still = {"learning_rate": 1e-12, "schedule": "constant", "epochs": 20, "patience": 2}
+    training.train(change(settings, network="mlp", options={}, **still), root)
+    assert len(history(root)) == 3
+
+
+def test_a_loss_that_explodes_is_an_error(root: Path, settings: Params) -> None:
+    wild = change(
+        settings, network="linear_regression", options={}, optimizer="sgd", learning_rate=1e30
+    )
+    with pytest.raises(training.TrainingError, match=r"train.learning_rate, which is 1e\+30"):
+        training.train(wild, root)
+    assert not (root / CHECKPOINT).exists()
+    assert not list(root.glob("runs/*/*.ckpt"))
+
+
+def test_batches_cover_a_split_once_in_even_sizes() -> None:
+    split = Split(np.zeros((65, 2, 2, 1), np.uint8), np.arange(65))
+    batches = list(Batches(split, 16, seed=3))
+    sizes = [len(labels) for _, labels in batches]
+    assert len(batches) == len(Batches(split, 16)) == 5 and max(sizes) - min(sizes) <= 1
+    order = torch.cat([labels for _, labels in batches])
+    assert sorted(order.tolist()) == list(range(65)) != order.tolist()
+
+
+def test_the_temperature_calibrates_scores() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = 2 * torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(torch.softmax(scores, 1), 1, generator=generator).squeeze(1)
+    assert fit_temperature(10 * scores, labels) == pytest.approx(10, rel=0.1)
+
+
+def test_certainty_stays_bounded_when_every_answer_is_right() -> None:
+    labels = torch.arange(200) % 10
+    scores = torch.nn.functional.one_hot(labels, 10).float()
+    certainty = torch.softmax(scores / fit_temperature(scores, labels), 1).max().item()
+    assert certainty == pytest.approx(1 - 1 / 202, abs=1e-3)
+
+
+def test_augmentation_without_limits_changes_nothing() -> None:
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(augment(images, Augmentation()), images)
+
+
+def test_augmentation_moves_every_image_in_its_own_way() -> None:
+    images = torch.rand(1, 1, 8, 8).repeat(8, 1, 1, 1)
+    moved = augment(images, Augmentation(shift=0.2, rotate=10, scale=0.1))
+    assert moved.shape == images.shape and moved.min() >= 0 and moved.max() <= 1
+    assert len({tuple(image.flatten().tolist()) for image in moved}) == 8
+
+
+def test_a_flip_mirrors_left_and_right() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 4, 4)
+    flipped = augment(image.repeat(50, 1, 1, 1), Augmentation(flip=True))
+    mirrored = [torch.allclose(f, image[0].flip(-1), atol=1e-5) for f in flipped]
+    same = [torch.allclose(f, image[0], atol=1e-5) for f in flipped]
+    assert sum(mirrored) + sum(same) == 50 and 10 < sum(mirrored) < 40

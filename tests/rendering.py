@@ -1,0 +1,113 @@
+"""What Argo CD makes of a generated project: its Kustomizations and generated Applications."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+RELEASE = """\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: model-release
+data:
+  version: "8"
+  image: "123456789012.dkr.ecr.eu-central-1.amazonaws.com/digits@sha256:{digest}"
+  accuracy: "0.9877"
+  macro_f1: "0.9875"
+  calibration_error: "0.0061"
+  loss: "0.0431"
+  support: "360"
+  data: "{sum}"
+  test_data: "{sum}"
+  code: "{sum}"
+  commit: "{commit}"
+""".format(digest="1" * 64, sum="a" * 64, commit="d" * 40)
+
+# What Argo CD's own manifests hold of the objects that the settings patch.
+ARGO_CD = "".join(
+    f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n"
+    for name in ("argocd-cm", "argocd-cmd-params-cm")
+)
+
+
+def release_everywhere(argocd: Path) -> None:
+    """Put one release into each environment below a project's `argocd` folder."""
+    for overlay in argocd.glob("environments/*/kustomization.yaml"):
+        (overlay.parent / "model.yaml").write_text(RELEASE)
+
+
+def build(folder: Path) -> list[dict]:
+    """Return the documents that `kubectl kustomize` makes of a folder.
+
+    What a Kustomization takes from the internet is replaced by the names that it is known to hold.
+    """
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    if any(resource.startswith("https://") for resource in kustomization["resources"]):
+        folder = without_remote(folder, kustomization)
+    result = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return [document for document in yaml.safe_load_all(result.stdout) if document]
+
+
+def without_remote(folder: Path, kustomization: dict) -> Path:
+    copy = folder.parent / f"{folder.name}-offline"
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    (copy / "remote.yaml").write_text(ARGO_CD)
+    kustomization["resources"] = [
+        "remote.yaml" if resource.startswith("https://") else resource
+        for resource in kustomization["resources"]
+    ]
+    (copy / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return copy
+
+
+def applications(applicationset: dict, project: Path) -> list[dict]:
+    """Return the Applications that an ApplicationSet's Git files generator makes of a project."""
+    spec = applicationset["spec"]
+    (generator,) = spec["generators"]
+    (files,) = generator["git"]["files"]
+    return [
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application"}
+        | expand(spec["template"], parameters(path, project))
+        for path in sorted(project.glob(files["path"]))
+    ]
+
+
+def parameters(path: Path, project: Path) -> dict:
+    folder = path.parent.relative_to(project)
+    place = {"path": str(folder), "basename": folder.name, "filename": path.name}
+    return yaml.safe_load(path.read_text()) | {"path": place}
+
+
+def expand(template, values: dict):
+    """Fill the Go templates in a structure's strings; an unknown name or function is a KeyError."""
+    if isinstance(template, dict):
+        return {key: expand(value, values) for key, value in template.items()}
+    if isinstance(template, list):
+        return [expand(value, values) for value in template]
+    if isinstance(template, str):
+        return re.sub(r"{{(.*?)}}", lambda match: evaluate(match.group(1), values), template)
+    return template
+
+
+def evaluate(expression: str, values: dict) -> str:
+    """Return what `.a.b | function "argument" ...` stands for."""
+    name, *functions = [part.strip() for part in expression.split("|")]
+    value = values
+    for key in name.removeprefix(".").split("."):
+        value = value[key]
+    for function in functions:
+        word, *arguments = re.findall(r'"[^"]*"|\S+', function)
+        value = FUNCTIONS[word](*map(json.loads, arguments), value)
+    assert isinstance(value, str), f"{expression} is {value!r}, which a template would misprint"
+    return value
+
+
+FUNCTIONS = {
+    "toYaml": lambda value: yaml.safe_dump(value),
+    "replace": lambda old, new, value: value.replace(old, new),
+}

@@ -1,0 +1,499 @@
+"""Every manifest of a generated project, built as Argo CD builds it, then judged."""
+
+import copy
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rendering
+import schemas
+import yaml
+from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
+from pod_security import pod_template, violations
+
+CHECKOV = "checkov==3.3.30"
+ENVIRONMENTS = ("staging", "production")
+
+# Found by glob; the vendored folder appears in a project under another name.
+KUSTOMIZATIONS = sorted(
+    str(target / path.parent.relative_to(source))
+    for source, target in (
+        (TEMPLATE / "argocd", Path("argocd/base")),
+        (UNBAKED / "argocd", Path("argocd")),
+    )
+    for path in source.rglob("kustomization.yaml")
+    if yaml.safe_load(path.read_text())["kind"] == "Kustomization" and not path.is_symlink()
+)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project as it is generated, without its Python environments."""
+    output = tmp_path_factory.mktemp("argocd")
+    result = cookiecutter(output)
+    assert result.returncode == 0, result.stderr
+    return Project(output / "digit-classifier")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with one release in each environment."""
+    output = tmp_path_factory.mktemp("released")
+    assert cookiecutter(output).returncode == 0
+    rendering.release_everywhere(output / "digit-classifier" / "argocd")
+    return output / "digit-classifier"
+
+
+@pytest.fixture(scope="module")
+def built(released: Path) -> dict[str, list[dict]]:
+    return {name: rendering.build(released / name) for name in KUSTOMIZATIONS}
+
+
+@pytest.fixture(scope="module")
+def apps(built: dict[str, list[dict]]) -> dict[tuple[str, str], dict]:
+    return {(each["kind"], each["metadata"]["name"]): each for each in built["argocd/apps"]}
+
+
+@pytest.fixture(scope="module")
+def generated(apps: dict[tuple[str, str], dict], released: Path) -> dict[str, list[dict]]:
+    """The Applications that each ApplicationSet makes."""
+    return {
+        name: rendering.applications(document, released)
+        for (kind, name), document in apps.items()
+        if kind == "ApplicationSet"
+    }
+
+
+@pytest.fixture(scope="module")
+def documents(built, generated, released: Path) -> list[dict]:
+    """Everything that reaches a cluster: a base does so through the environments only."""
+    root = yaml.safe_load_all((released / "argocd/root.yaml").read_text())
+    folders = [each for name, each in built.items() if name != "argocd/base/triton"]
+    return list(itertools.chain(root, *folders, *generated.values()))
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def environment(request, built) -> dict[tuple[str, str], dict]:
+    folder = built[f"argocd/environments/{request.param}"]
+    return {(each["kind"], each["metadata"]["name"]): each for each in folder}
+
+
+def shown(document: dict) -> str:
+    metadata = document["metadata"]
+    return f"{document['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def as_deployment(rollout: dict) -> dict:
+    """The Deployment that runs a Rollout's pods, for tools that know no Rollout."""
+    shared = ("minReadySeconds", "replicas", "revisionHistoryLimit", "selector", "template")
+    spec = {key: rollout["spec"][key] for key in shared if key in rollout["spec"]}
+    return rollout | {"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
+
+
+# -- schemas ---------------------------------------------------------------------------------------
+
+
+def test_every_kustomization_is_found_and_builds(built) -> None:
+    assert {f"argocd/environments/{name}" for name in ENVIRONMENTS} < set(built)
+    assert {"argocd/apps", "argocd/base/triton", "argocd/base/argo-cd"} < set(built)
+    assert all(built.values())
+
+
+def test_kubernetes_own_kinds_are_valid_to_the_last_key(documents) -> None:
+    judged = {shown(each): schemas.core_errors(each) for each in documents}
+    assert sum(errors == [] for errors in judged.values()) >= 10
+    assert {name: errors for name, errors in judged.items() if errors} == {}
+
+
+def test_every_rollouts_pods_and_every_kinds_metadata_are_valid(documents) -> None:
+    """The lighter check of controllers' kinds, which needs no schemas from elsewhere."""
+    pods = [as_deployment(each) for each in documents if each["kind"] == "Rollout"]
+    metadata = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": each["metadata"]}
+        for each in documents
+    ]
+    assert pods
+    for each in pods + metadata:
+        assert schemas.core_errors(each) == [], shown(each)
+
+
+needs_crds = pytest.mark.skipif(
+    not schemas.FOLDER.is_dir(),
+    reason=f"the schemas of Argo's, Prometheus' and KEDA's kinds are not in {schemas.FOLDER}; "
+    "name their folder in CRD_SCHEMAS",
+)
+
+
+@pytest.fixture(scope="module")
+def custom(documents) -> list[dict]:
+    return [each for each in documents if schemas.core_errors(each) is None]
+
+
+@needs_crds
+def test_controllers_kinds_are_valid_to_the_last_key(custom) -> None:
+    kinds = {each["kind"] for each in custom}
+    assert kinds >= {"Rollout", "Application", "ApplicationSet", "AppProject", "PodMonitor"}
+    assert {shown(each): errors for each in custom if (errors := schemas.crd_errors(each))} == {}
+
+
+@needs_crds
+def test_an_unknown_key_at_any_depth_of_a_controllers_kind_is_found(custom) -> None:
+    for document in custom:
+        broken = copy.deepcopy(document)
+        broken["spec"]["reveiwed"] = True
+        assert any("reveiwed" in error for error in schemas.crd_errors(broken)), shown(document)
+    (deep, *_) = [copy.deepcopy(each) for each in custom if each["kind"] == "Rollout"]
+    deep["spec"]["strategy"]["canary"]["steps"][0]["wait"] = 5
+    assert any("'wait' was unexpected" in error for error in schemas.crd_errors(deep))
+
+
+@needs_crds
+def test_what_a_project_knows_to_be_a_rollouts_own_is_what_the_schema_says() -> None:
+    """`delivery.manifests` judges a Rollout as a Deployment, apart from these keys."""
+    text = (UNBAKED / "src/delivery/manifests.py").read_text()
+    (listed,) = re.findall(r"^ROLLOUT_ONLY = {(.*?)}", text, re.DOTALL | re.MULTILINE)
+    schema = schemas.FOLDER / "argoproj.io_v1alpha1_rollout.json"
+    rollout = set(json.loads(schema.read_text())["properties"]["spec"]["properties"])
+    deployment = {
+        "minReadySeconds",
+        "paused",
+        "progressDeadlineSeconds",
+        "replicas",
+        "revisionHistoryLimit",
+        "selector",
+        "template",
+    }
+    assert set(re.findall(r'"(\w+)"', listed)) == rollout - deployment
+
+
+# -- policies --------------------------------------------------------------------------------------
+
+
+def test_pods_keep_the_restricted_level_and_their_namespaces_enforce_it(documents) -> None:
+    pods = {shown(each): pod for each in documents if (pod := pod_template(each))}
+    assert set(pods) == {f"Rollout digit-classifier-{name}/triton" for name in ENVIRONMENTS}
+    for name, each in pods.items():
+        assert violations(each["spec"]) == set(), name
+    namespaces = [each["metadata"] for each in documents if each["kind"] == "Namespace"]
+    assert {each["name"] for each in namespaces} >= {
+        "digit-classifier-staging",
+        "digit-classifier-production",
+        "argocd",
+    }
+    for each in namespaces:
+        assert each["labels"]["pod-security.kubernetes.io/enforce"] == "restricted", each["name"]
+
+
+# name of the field: what is changed in a pod that keeps the level
+BREACHES = {
+    "hostNetwork": {"hostNetwork": True},
+    "hostPID": {"hostPID": True},
+    "volumes.hostPath": {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]},
+    "runAsUser": {"securityContext": {"runAsUser": 0}},
+    "sysctls": {"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}},
+    "seLinuxOptions": {"securityContext": {"seLinuxOptions": {"type": "spc_t"}}},
+    "appArmorProfile": {"securityContext": {"appArmorProfile": {"type": "Unconfined"}}},
+}
+CONTAINER_BREACHES = {
+    "privileged": {"privileged": True},
+    "allowPrivilegeEscalation": {"allowPrivilegeEscalation": True},
+    "runAsNonRoot": {"runAsNonRoot": False},
+    "runAsUser": {"runAsUser": 0},
+    "seccompProfile": {"seccompProfile": {"type": "Unconfined"}},
+    "capabilities.drop": {"capabilities": {}},
+    "capabilities.add": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
+    "procMount": {"procMount": "Unmasked"},
+}
+
+
+@pytest.fixture
+def pod(built) -> dict:
+    (rollout,) = [
+        each for each in built["argocd/environments/staging"] if each["kind"] == "Rollout"
+    ]
+    return copy.deepcopy(rollout["spec"]["template"]["spec"])
+
+
+@pytest.mark.parametrize("field", BREACHES)
+def test_a_pod_that_breaks_the_restricted_level_is_found(pod, field) -> None:
+    for key, value in BREACHES[field].items():
+        pod[key] = pod.get(key, {}) | value if isinstance(value, dict) else value
+    assert field in violations(pod)
+
+
+@pytest.mark.parametrize("field", CONTAINER_BREACHES)
+def test_a_container_that_breaks_the_restricted_level_is_found(pod, field) -> None:
+    pod["containers"][0]["securityContext"] |= CONTAINER_BREACHES[field]
+    assert field in violations(pod)
+
+
+@pytest.fixture(scope="module")
+def checkov(documents, released: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """checkov's report; it knows no Rollout, so it is shown the Deployment in its place."""
+    folder = tmp_path_factory.mktemp("checkov")
+    known = [as_deployment(each) if each["kind"] == "Rollout" else each for each in documents]
+    (folder / "manifests.yaml").write_text(yaml.safe_dump_all(known))
+    config = released / "argocd/base/.checkov.yaml"
+    tool = [Path(sys.executable).parent / "uv", "tool", "run", "--from", CHECKOV, "checkov"]
+    result = subprocess.run(
+        [*tool, "--config-file", config, "--directory", folder, "--output", "json"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.startswith("{"), result.stderr
+    return json.loads(result.stdout)
+
+
+def test_checkov_finds_nothing(checkov, documents) -> None:
+    results = checkov["results"]
+    scanned = {check["resource"] for check in results["passed_checks"]}
+    assert {f"Deployment.digit-classifier-{name}.triton" for name in ENVIRONMENTS} <= scanned, (
+        scanned
+    )
+    failed = [(check["check_id"], check["resource"]) for check in results["failed_checks"]]
+    assert failed == []
+
+
+def test_checkov_skips_little_and_says_why(checkov, released: Path) -> None:
+    config = (released / "argocd/base/.checkov.yaml").read_text()
+    (listed,) = re.findall(r"skip-check:\n((?:  - .*\n)+)", config)
+    general = listed.splitlines()
+    assert all(re.fullmatch(r"  - CKV\w+ # .{20,}", line) for line in general)
+    skipped = checkov["results"]["skipped_checks"]
+    assert all(len(check["check_result"]["suppress_comment"]) > 20 for check in skipped)
+    assert len(general) + len({check["check_id"] for check in skipped}) <= 5
+
+
+# -- the model server ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(environment) -> dict:
+    (container,) = environment["Rollout", "triton"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def test_the_release_is_what_the_rollout_serves(environment, server) -> None:
+    release = yaml.safe_load(rendering.RELEASE)["data"]
+    template = environment["Rollout", "triton"]["spec"]["template"]
+    assert template["metadata"]["labels"]["app.kubernetes.io/version"] == release["version"]
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+    assert volumes["model"]["image"]["reference"] == release["image"]
+    ready = f"/v2/models/classifier/versions/{release['version']}/ready"
+    for probe in ("startupProbe", "readinessProbe"):
+        assert server[probe]["httpGet"] == {"path": ready, "port": "http"}
+    assert server["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+
+
+def test_the_server_is_pinned_and_starts_without_the_images_entry_point(server) -> None:
+    tag = r"nvcr\.io/nvidia/tritonserver:(\d\d\.\d\d)-py3(@sha256:[0-9a-f]{64})?"
+    assert re.fullmatch(tag, server["image"]).group(1) >= "26.07"
+    assert server["command"] == ["tritonserver"]
+    flags = dict(argument.removeprefix("--").partition("=")[::2] for argument in server["args"])
+    assert flags["model-control-mode"] == "none"
+    mounts = {mount["name"]: mount for mount in server["volumeMounts"]}
+    assert mounts["model"]["mountPath"] == flags["model-repository"]
+    assert mounts["model"]["readOnly"]
+    assert {mounts["tmp"]["mountPath"], mounts["shared-memory"]["mountPath"]} == {
+        "/tmp",
+        "/dev/shm",
+    }
+    ports = {port["name"]: str(port["containerPort"]) for port in server["ports"]}
+    assert ports == {name: flags[f"{name}-port"] for name in ("http", "grpc", "metrics")}
+
+
+def test_a_pod_has_time_to_drain(environment, server) -> None:
+    pod = environment["Rollout", "triton"]["spec"]["template"]["spec"]
+    (exit_timeout,) = [
+        int(argument.partition("=")[2])
+        for argument in server["args"]
+        if argument.startswith("--exit-timeout-secs=")
+    ]
+    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > sleep + exit_timeout
+
+
+def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server) -> None:
+    pod = environment["Rollout", "triton"]["spec"]["template"]["spec"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert [each["key"] for each in pod["tolerations"]] == ["nvidia.com/gpu"]
+    assert pod["automountServiceAccountToken"] is False
+    assert environment["ServiceAccount", "triton"]["automountServiceAccountToken"] is False
+    assert "imagePullSecrets" not in pod
+    assert [each["name"] for each in server["env"]] == ["HOME"]
+
+
+def test_versions_change_without_a_gap_and_a_bad_one_is_taken_away(environment) -> None:
+    spec = environment["Rollout", "triton"]["spec"]
+    assert spec["strategy"]["canary"]["maxUnavailable"] == 0
+    assert spec["progressDeadlineAbort"] is True
+    pauses = [step["pause"] for step in spec["strategy"]["canary"]["steps"] if "pause" in step]
+    assert all("duration" in pause for pause in pauses), "an endless pause blocks later commits"
+    assert environment["PodDisruptionBudget", "triton"]["spec"]["maxUnavailable"] == 1
+
+
+def test_everything_that_selects_pods_selects_the_server(environment, server) -> None:
+    labels = environment["Rollout", "triton"]["spec"]["template"]["metadata"]["labels"]
+    ports = {port["name"] for port in server["ports"]}
+    selectors = [
+        environment["Service", "triton"]["spec"]["selector"],
+        environment["PodDisruptionBudget", "triton"]["spec"]["selector"]["matchLabels"],
+        environment["PodMonitor", "triton"]["spec"]["selector"]["matchLabels"],
+        environment["NetworkPolicy", "clients"]["spec"]["podSelector"]["matchLabels"],
+        environment["NetworkPolicy", "prometheus"]["spec"]["podSelector"]["matchLabels"],
+        environment["Rollout", "triton"]["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector and selector.items() <= labels.items()
+    named = {port["targetPort"] for port in environment["Service", "triton"]["spec"]["ports"]}
+    (endpoint,) = environment["PodMonitor", "triton"]["spec"]["podMetricsEndpoints"]
+    named.add(endpoint["port"])
+    for policy in ("clients", "prometheus"):
+        (rule,) = environment["NetworkPolicy", policy]["spec"]["ingress"]
+        named |= {port["port"] for port in rule["ports"]}
+    assert named == ports
+
+
+def test_traffic_is_denied_unless_allowed(environment) -> None:
+    deny = environment["NetworkPolicy", "default-deny"]["spec"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in ("clients", "prometheus"):
+        (rule,) = environment["NetworkPolicy", policy]["spec"]["ingress"]
+        assert all(source["namespaceSelector"]["matchLabels"] for source in rule["from"])
+
+
+# -- Argo CD ---------------------------------------------------------------------------------------
+
+
+def test_a_fresh_project_has_no_environment_to_break(fresh: Project, apps) -> None:
+    assert list(fresh.folder.glob("argocd/environments/*/model.yaml")) == []
+    assert rendering.applications(apps["ApplicationSet", "models"], fresh.folder) == []
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_overlay_fits_into_twenty_lines(released: Path, name: str) -> None:
+    overlay = released / "argocd/environments" / name / "kustomization.yaml"
+    assert len(overlay.read_text().splitlines()) <= 20
+
+
+def test_each_released_environment_is_an_application_that_shows_its_version(generated) -> None:
+    found = {each["metadata"]["name"]: each for each in generated["models"]}
+    assert set(found) == {f"digit-classifier-{name}" for name in ENVIRONMENTS}
+    for name in ENVIRONMENTS:
+        application = found[f"digit-classifier-{name}"]
+        assert application["metadata"]["labels"] == {"environment": name, "model-version": "8"}
+        assert application["spec"]["source"]["path"] == f"argocd/environments/{name}"
+        assert application["spec"]["destination"]["namespace"] == f"digit-classifier-{name}"
+
+
+def test_a_template_never_fills_in_a_missing_value(apps, generated) -> None:
+    for (kind, name), document in apps.items():
+        if kind == "ApplicationSet":
+            assert document["spec"]["goTemplate"] is True
+            assert document["spec"]["goTemplateOptions"] == ["missingkey=error"]
+            assert generated[name]
+
+
+def test_replicas_are_left_to_an_autoscaler(generated, environment) -> None:
+    assert environment["Rollout", "triton"]["spec"]["replicas"] >= 1
+    for application in generated["models"]:
+        (ignored,) = application["spec"]["ignoreDifferences"]
+        assert ignored["jsonPointers"] == ["/spec/replicas"]
+        assert "RespectIgnoreDifferences=true" in application["spec"]["syncPolicy"]["syncOptions"]
+
+
+def allowed(project: dict, application: dict) -> bool:
+    spec = application["spec"]
+    return spec["source"]["repoURL"] in project["spec"]["sourceRepos"] and any(
+        place["server"] == spec["destination"]["server"]
+        and place["namespace"] == spec["destination"]["namespace"]
+        for place in project["spec"]["destinations"]
+    )
+
+
+def test_every_application_keeps_within_its_project(documents) -> None:
+    projects = {
+        each["metadata"]["name"]: each for each in documents if each["kind"] == "AppProject"
+    }
+    applications = [each for each in documents if each["kind"] == "Application"]
+    assert len(applications) >= 11
+    for each in applications:
+        assert allowed(projects[each["spec"]["project"]], each), shown(each)
+
+
+def cluster_kinds(project: dict) -> set[tuple[str, str, str | None]]:
+    entries = project["spec"]["clusterResourceWhitelist"]
+    return {(each["group"], each["kind"], each.get("name")) for each in entries}
+
+
+def group_kind(document: dict) -> tuple[str, str]:
+    group, _, version = document["apiVersion"].rpartition("/")
+    assert version
+    return group, document["kind"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "project"),
+    [
+        ("argocd/environments/staging", "models"),
+        ("argocd/environments/production", "models"),
+        ("argocd/base/platform/configs", "platform"),
+        ("argocd/base/argo-cd", "platform"),
+    ],
+)
+def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, project: str) -> None:
+    spec = apps["AppProject", project]["spec"]
+    cluster = cluster_kinds(apps["AppProject", project])
+    namespaced = {(each["group"], each["kind"]) for each in spec["namespaceResourceWhitelist"]}
+    used = set()
+    for document in built[folder]:
+        if document["kind"] == "Namespace":
+            assert ("", "Namespace", document["metadata"]["name"]) in cluster
+        else:
+            used.add(group_kind(document))
+    assert used <= namespaced
+    if project == "models":
+        assert used == namespaced
+    for entry in cluster | namespaced:
+        assert "*" not in "".join(filter(None, entry))
+
+
+def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:
+    charts = {each["spec"]["source"]["chart"]: each["spec"] for each in generated["controllers"]}
+    assert set(charts) == {
+        "argo-rollouts",
+        "cluster-autoscaler",
+        "dcgm-exporter",
+        "keda",
+        "kube-prometheus-stack",
+        "nvidia-device-plugin",
+    }
+    for spec in charts.values():
+        assert re.fullmatch(r"\d+\.\d+\.\d+", spec["source"]["targetRevision"])
+        assert "$(" not in spec["source"]["helm"]["values"]
+        assert yaml.safe_load(spec["source"]["helm"]["values"])
+        namespace = ("", "Namespace", spec["destination"]["namespace"])
+        assert namespace in cluster_kinds(apps["AppProject", "platform"])
+    values = yaml.safe_load(charts["cluster-autoscaler"]["source"]["helm"]["values"])
+    assert values["autoDiscovery"] == {"clusterName": "digit-classifier"}
+    assert values["awsRegion"] == "eu-central-1"
+
+
+def test_argo_cd_itself_is_pinned_to_a_commit(released: Path) -> None:
+    text = (released / "argocd/base/argo-cd/kustomization.yaml").read_text()
+    (address,) = [each for each in yaml.safe_load(text)["resources"] if each.startswith("https://")]
+    assert re.search(r"/argo-cd/[0-9a-f]{40}/manifests/install\.yaml$", address)
+
+
+def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) -> None:
+    project, application = yaml.safe_load_all((released / "argocd/root.yaml").read_text())
+    assert (released / application["spec"]["source"]["path"] / "kustomization.yaml").is_file()
+    assert allowed(project, application)
+    kinds = {each["kind"] for each in project["spec"]["namespaceResourceWhitelist"]}
+    assert kinds == {"AppProject", "Application", "ApplicationSet"}

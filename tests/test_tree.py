@@ -1,0 +1,116 @@
+"""The un-baked tree parses and lints in place; a generated project has exactly its files."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TEMPLATE, UNBAKED, Project, tracked
+
+TREE = Path(__file__).parent / "tree.txt"
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    ".py": ast.parse,
+    ".yaml": lambda text: list(yaml.safe_load_all(text)),
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
+
+
+@pytest.mark.parametrize("suffix", PARSERS)
+def test_every_file_of_the_unbaked_tree_parses(suffix: str) -> None:
+    paths = [TEMPLATE / path for path in tracked() if path.suffix == suffix]
+    paths = [path for path in paths if UNBAKED in path.parents]
+    assert paths or suffix == ".json"
+    for path in paths:
+        PARSERS[suffix](path.read_text())
+
+
+def test_only_variables_use_the_template_delimiters() -> None:
+    variable = re.compile(r"<<cookiecutter\.[a-z_]+>>")
+    for path in tracked():
+        if path.parts[0] != UNBAKED.name or (TEMPLATE / path).is_symlink():
+            continue
+        rest = variable.sub("", (TEMPLATE / path).read_text())
+        assert "<<" not in rest and "# {%" not in rest and "# {#" not in rest, path
+
+
+def test_the_template_lints(tmp_path: Path) -> None:
+    tools = Path(sys.executable).parent
+    for command in (["ruff", "check"], ["ruff", "format", "--check"], ["yamllint", "--strict"]):
+        result = subprocess.run(
+            [tools / command[0], *command[1:], "."], cwd=TEMPLATE, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_generated_project_has_exactly_these_files(bake: Callable[..., Project]) -> None:
+    """After a change that is meant, write the new list with `pytest --co` … or by hand."""
+    folder = bake().folder
+    files = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    own = [name for name in files if not name.startswith(("argocd/base/", "infra/modules/"))]
+    assert own == TREE.read_text().split()
+    for vendored, source in (("argocd/base", "argocd"), ("infra/modules", "infra")):
+        for path in tracked():
+            if path.parts[0] == source:
+                copy = folder / vendored / path.relative_to(source)
+                assert copy.read_bytes() == (TEMPLATE / path).read_bytes()
+
+
+def test_generated_text_is_clean(bake: Callable[..., Project]) -> None:
+    for path in bake(project="odd-1", github_owner="Odd-Owner").folder.rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert "cookiecutter" not in text.lower() and "<<" not in text, path
+            assert not text.startswith("\n") and not text.endswith("\n\n"), path
+            assert text.endswith("\n") or not text, path
+            assert not re.search(r"[ \t]+$", text, re.M), path
+
+
+def test_the_answers_arrive(bake: Callable[..., Project]) -> None:
+    answers = {
+        "project": "odd-1",
+        "github_owner": "Odd-Owner",
+        "approvers": "@Odd-Owner/deployers",
+        "aws_region": "ap-southeast-7",
+        "gpu_instance_type": "g6e.48xlarge",
+    }
+    folder = bake(**answers).folder
+    own = [path for path in folder.rglob("*") if path.is_file()]
+    texts = [path.read_text() for path in own]
+    for answer in answers.values():
+        assert any(answer in text for text in texts), answer
+    assert not any("digit-classifier" in text or "acme" in text for text in texts)
+
+
+def test_nothing_names_this_machine_or_a_package_registry() -> None:
+    registries = ("pypi.org", "pythonhosted.org", "npmjs.org", "deb.debian.org")
+    words = ["/work/", "/root/", *registries]
+    for path in tracked():
+        if (TEMPLATE / path).is_symlink():
+            continue
+        text = (TEMPLATE / path).read_text()
+        assert not [word for word in words if word in text], path
+
+
+def test_the_vendored_folders_are_links() -> None:
+    assert (UNBAKED / "argocd/base").resolve() == TEMPLATE / "argocd"
+    assert (UNBAKED / "infra/modules").resolve() == TEMPLATE / "infra"
+
+
+def test_make_alone_lists_every_target(bake: Callable[..., Project]) -> None:
+    for folder in (TEMPLATE, bake().folder):
+        listed = subprocess.run(["make"], cwd=folder, capture_output=True, text=True, check=True)
+        phony = re.search(r"^\.PHONY: (.*)$", (folder / "Makefile").read_text(), re.M)
+        assert phony and shutil.which("make")
+        assert set(phony[1].split()) == {line.split()[0] for line in listed.stdout.splitlines()}
