@@ -1,0 +1,17 @@
+module "network" {
+  source = "../modules/network"
+
+  name   = var.project
+  egress = var.egress
+}
+
+module "gpu_cluster" {
+  source = "../modules/gpu_cluster"
+
+  name               = var.project
+  kubernetes_version = var.kubernetes_version
+  subnet_ids         = module.network.private_subnet_ids
+  admins             = var.admins
+  endpoint_cidrs     = var.endpoint_cidrs
+  gpu_node_groups    = var.gpu_node_groups
+}

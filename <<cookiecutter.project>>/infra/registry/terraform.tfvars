@@ -1,0 +1,3 @@
+project     = "<<cookiecutter.project>>"
+environment = "shared"
+region      = "<<cookiecutter.aws_region>>"

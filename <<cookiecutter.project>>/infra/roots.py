@@ -1,0 +1,202 @@
+"""Run Terraform on the roots of this folder: `roots.py {plan,apply,destroy} [root ...]`.
+
+The roots are applied in the order of ROOTS and destroyed in the opposite one. The first makes the
+bucket that keeps everyone's state, its own too: it is applied with its state in a local file, which
+then moves into the bucket, and back before the bucket goes. A local state file left by an
+interrupted run is always the newer one, so a second run continues where the first stopped.
+
+Standard library only: a workflow that plans needs Terraform and Python, not the training packages.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INFRA = Path(__file__).resolve().parent
+ROOTS = ("bootstrap", "registry", "cluster")
+BACKEND = INFRA / "backend.hcl"
+KEEPS_CONTENTS = ("bootstrap", "registry")  # what holds states, data and models
+
+
+class InfraError(Exception):
+    """What a user can put right; the message is the whole report."""
+
+
+def terraform(root: str, *arguments: str) -> None:
+    """Run Terraform in a root, in the terminal. Raises InfraError when it fails."""
+    print(f"-- {root}: terraform {arguments[0]}", flush=True)
+    if subprocess.run(["terraform", f"-chdir={INFRA / root}", *arguments]).returncode:
+        raise InfraError(f"terraform {arguments[0]} failed in infra/{root}: its message is above")
+
+
+def init(root: str, *arguments: str) -> None:
+    """Initialise a root, showing only what went wrong. Raises InfraError when it fails."""
+    print(f"-- {root}: terraform init", flush=True)
+    command = ["terraform", f"-chdir={INFRA / root}", "init", "-input=false", *arguments]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        raise InfraError(f"terraform init failed in infra/{root}:\n{result.stdout.strip()}")
+
+
+def answer(root: str, *arguments: str) -> str:
+    """Return what Terraform prints, or nothing when it fails."""
+    command = ["terraform", f"-chdir={INFRA / root}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def state_is_local(root: str) -> bool:
+    """Whether a root's state is not in the bucket: before the first apply, or while it moves."""
+    return not BACKEND.exists() or (INFRA / root / "terraform.tfstate").exists()
+
+
+def override_of(root: str) -> Path:
+    """Return the override file that keeps a root's state in a file."""
+    return INFRA / root / "backend_override.tf"
+
+
+@contextmanager
+def local_backend(root: str) -> Iterator[None]:
+    """Let a root keep its state in a file, by a Terraform override file."""
+    override = override_of(root)
+    override.write_text('terraform {\n  backend "local" {}\n}\n')
+    try:
+        yield
+    finally:
+        override.unlink()
+
+
+@contextmanager
+def ready(root: str) -> Iterator[None]:
+    """Initialise a root with its state where it is."""
+    if state_is_local(root):
+        with local_backend(root):
+            init(root, "-reconfigure")
+            yield
+    else:
+        override_of(root).unlink(missing_ok=True)  # left by a run that was killed
+        init(root, "-reconfigure", f"-backend-config={BACKEND}")
+        yield
+
+
+def plan(root: str) -> None:
+    """Plan into `planned.tfplan`. Without a state bucket, everything is planned as new."""
+    with ready(root):
+        terraform(root, "plan", "-out=planned.tfplan")
+
+
+def apply(root: str) -> None:
+    """Apply a root; after the first one, move its state into the bucket that it made."""
+    if root != "bootstrap" and not BACKEND.exists():
+        raise InfraError(
+            f"infra/{root} has nowhere to keep its state: apply bootstrap first, "
+            "with `make infra-apply ROOTS=bootstrap`"
+        )
+    moves = state_is_local(root)
+    with ready(root):
+        terraform(root, "apply")
+        if moves:
+            write_backend(answer(root, "output", "-raw", "backend"))
+    if moves:
+        init(root, "-migrate-state", "-force-copy", f"-backend-config={BACKEND}")
+        forget_local_state(root)
+
+
+def write_backend(text: str) -> None:
+    """Write where the states are kept, at once, so that the file is never half-written."""
+    unfinished = BACKEND.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(BACKEND)
+
+
+def forget_local_state(root: str) -> None:
+    """Delete the state in a file, once the bucket holds it or nothing is left."""
+    for file in (INFRA / root).glob("terraform.tfstate*"):
+        file.unlink()
+
+
+def destroy(root: str) -> None:
+    """Destroy a root; the bucket of the states with its own state back in a file."""
+    delete_contents = os.environ.get("DELETE_CONTENTS") == "true"
+    if root == "bootstrap" and not delete_contents:
+        print("-- bootstrap: kept, it holds the states; DELETE_CONTENTS=true destroys it too")
+        return
+    if root == "bootstrap" and not state_is_local(root):
+        fetch_state(root)
+    with ready(root):
+        if not answer(root, "state", "list"):
+            print(f"-- {root}: nothing to destroy")
+        elif root in KEEPS_CONTENTS:
+            wanted = f"-var=delete_contents={json.dumps(delete_contents)}"
+            if delete_contents:  # Terraform deletes by what the state says, so it must say so first
+                terraform(root, "apply", wanted)
+            terraform(root, "destroy", wanted)
+        else:
+            refuse_while_argocd_runs(root)
+            terraform(root, "destroy")
+    if root == "bootstrap":
+        BACKEND.unlink(missing_ok=True)
+        forget_local_state(root)
+
+
+def fetch_state(root: str) -> None:
+    """Move a root's state from the bucket into a file."""
+    with ready(root), local_backend(root):
+        init(root, "-migrate-state", "-force-copy")
+
+
+def refuse_while_argocd_runs(root: str) -> None:
+    """Raise InfraError while Argo CD has applications: what they made in AWS would stay behind."""
+    if os.environ.get("ARGOCD_REMOVED") == "true":
+        return
+    cluster = json.loads(answer(root, "output", "-json", "settings") or "{}")
+    if not cluster:
+        return  # an apply that stopped before there was a cluster
+    command = ["kubectl", "--context", cluster["CLUSTER_ARN"], "--request-timeout=20s"]
+    command += ["get", "applications.argoproj.io", "--all-namespaces", "--output=name"]
+    seen = subprocess.run(command, capture_output=True, text=True)
+    if seen.returncode:
+        raise InfraError(
+            f"cannot see whether Argo CD still runs anything in {cluster['CLUSTER_NAME']} "
+            f"({seen.stderr.strip()}): connect with `aws eks update-kubeconfig --name "
+            f"{cluster['CLUSTER_NAME']}`, or set ARGOCD_REMOVED=true when it does not"
+        )
+    if seen.stdout:
+        raise InfraError(
+            f"Argo CD still runs {', '.join(seen.stdout.split())}: delete them with "
+            "`kubectl delete --filename argocd/root.yaml` and wait until they are gone, "
+            "so that nothing they made in AWS stays behind"
+        )
+
+
+ACTIONS = {"plan": plan, "apply": apply, "destroy": destroy}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one action on the roots given, all by default; return the exit status."""
+    parser = argparse.ArgumentParser(prog="roots.py")
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("roots", nargs="*", metavar="root", help=f"any of {', '.join(ROOTS)}")
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.roots) - set(ROOTS)
+    if unknown:
+        parser.error(f"there is no root {', '.join(sorted(unknown))}: choose of {', '.join(ROOTS)}")
+    chosen = [root for root in ROOTS if root in arguments.roots or not arguments.roots]
+    try:
+        for root in reversed(chosen) if arguments.action == "destroy" else chosen:
+            ACTIONS[arguments.action](root)
+    except InfraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+# Plans the module with a mocked AWS: no network, no account.
+
+mock_provider "aws" {
+  override_during = plan
+
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+
+  mock_data "aws_region" {
+    defaults = { id = "eu-central-1" }
+  }
+
+  mock_data "aws_default_tags" {
+    defaults = { tags = { Project = "digits", Environment = "shared" } }
+  }
+
+  mock_data "aws_ec2_instance_type" {
+    defaults = {
+      supported_architectures = ["x86_64"]
+      gpus                    = [{ count = 4, manufacturer = "NVIDIA", memory_size = 22888, name = "L4" }]
+    }
+  }
+
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:eu-central-1:123456789012:key/1234" }
+  }
+
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/digits" }
+  }
+
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/eks/digits/cluster" }
+  }
+
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-1234", latest_version = 1 }
+  }
+
+  mock_resource "aws_eks_cluster" {
+    defaults = { arn = "arn:aws:eks:eu-central-1:123456789012:cluster/digits" }
+  }
+
+  mock_resource "aws_eks_node_group" {
+    defaults = { resources = [{ autoscaling_groups = [{ name = "eks-gpu" }] }] }
+  }
+}
+
+variables {
+  name       = "digits"
+  subnet_ids = { eu-central-1a = "subnet-a", eu-central-1b = "subnet-b" }
+  admins     = ["arn:aws:iam::123456789012:role/platform"]
+
+  gpu_node_groups = {
+    gpu = { instance_types = ["g6.12xlarge"], zones = ["eu-central-1b"] }
+  }
+}
+
+run "the_api_is_private_and_opened_only_to_the_ranges_given" {
+  command = plan
+
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].endpoint_private_access && !aws_eks_cluster.this.vpc_config[0].endpoint_public_access
+    error_message = "the API is reached from the internet"
+  }
+}
+
+run "ranges_open_the_api_to_themselves" {
+  command = plan
+
+  variables {
+    endpoint_cidrs = ["203.0.113.7/32"]
+  }
+
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access && aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.7/32"])
+    error_message = "the API is open to ${jsonencode(aws_eks_cluster.this.vpc_config[0].public_access_cidrs)}"
+  }
+}
+
+run "only_named_identities_administer_the_cluster" {
+  command = plan
+
+  assert {
+    condition     = aws_eks_cluster.this.access_config[0].authentication_mode == "API" && aws_eks_cluster.this.access_config[0].bootstrap_cluster_creator_admin_permissions == false
+    error_message = "whoever applies becomes an administrator"
+  }
+
+  assert {
+    condition     = keys(aws_eks_access_policy_association.admin) == ["arn:aws:iam::123456789012:role/platform"]
+    error_message = "administrators: ${jsonencode(keys(aws_eks_access_policy_association.admin))}"
+  }
+}
+
+run "secrets_and_logs_are_encrypted_with_a_key_that_serves_nothing_else" {
+  command = plan
+
+  assert {
+    condition     = aws_eks_cluster.this.encryption_config[0].provider[0].key_arn == aws_kms_key.this.arn && aws_eks_cluster.this.encryption_config[0].resources == toset(["secrets"])
+    error_message = "secrets are not encrypted with the cluster's key"
+  }
+
+  assert {
+    condition     = length(aws_eks_cluster.this.enabled_cluster_log_types) == 5 && aws_cloudwatch_log_group.control_plane.kms_key_id == aws_kms_key.this.arn && aws_cloudwatch_log_group.control_plane.name == "/aws/eks/digits/cluster"
+    error_message = "control-plane logs are incomplete, unencrypted or elsewhere"
+  }
+
+  assert {
+    condition     = jsondecode(aws_kms_key.this.policy).Statement[1].Condition == { ArnEquals = { "kms:EncryptionContext:aws:logs:arn" = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/eks/digits/cluster" } }
+    error_message = "the key serves other log groups: ${aws_kms_key.this.policy}"
+  }
+}
+
+run "network_policies_take_effect" {
+  command = plan
+
+  assert {
+    condition     = jsondecode(aws_eks_addon.node["vpc-cni"].configuration_values) == { enableNetworkPolicy = "true" }
+    error_message = "network policies would be ignored"
+  }
+
+  assert {
+    condition     = concat(keys(aws_eks_addon.node), [aws_eks_addon.coredns.addon_name]) == ["eks-pod-identity-agent", "kube-proxy", "vpc-cni", "coredns"]
+    error_message = "add-ons are missing"
+  }
+}
+
+run "gpu_nodes_scale_from_zero_and_take_only_what_asks_for_a_gpu" {
+  command = plan
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].ami_type == "AL2023_x86_64_NVIDIA" && aws_eks_node_group.gpu["gpu"].scaling_config[0].min_size == 0
+    error_message = "GPU nodes have another image or never go away"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].taint == toset([{ key = "nvidia.com/gpu", value = "true", effect = "NO_SCHEDULE" }])
+    error_message = "the taint is ${jsonencode(aws_eks_node_group.gpu["gpu"].taint)}"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].labels == tomap({ "nvidia.com/gpu.present" = "true", "k8s.amazonaws.com/accelerator" = "nvidia-l4" })
+    error_message = "the labels are ${jsonencode(aws_eks_node_group.gpu["gpu"].labels)}"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].subnet_ids == toset(["subnet-b"])
+    error_message = "GPU nodes start outside the zone given"
+  }
+}
+
+run "the_autoscaler_knows_a_gpu_node_before_there_is_one" {
+  command = plan
+
+  assert {
+    condition = { for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value } == {
+      "k8s.io/cluster-autoscaler/node-template/label/k8s.amazonaws.com/accelerator" = "nvidia-l4"
+      "k8s.io/cluster-autoscaler/node-template/label/nvidia.com/gpu.present"        = "true"
+      "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/gpu"            = "4"
+      "k8s.io/cluster-autoscaler/node-template/taint/nvidia.com/gpu"                = "true:NoSchedule"
+    }
+    error_message = jsonencode({ for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value })
+  }
+}
+
+run "no_pod_gets_a_nodes_credentials_and_disks_are_encrypted" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : template.metadata_options[0].http_tokens == "required" && template.metadata_options[0].http_put_response_hop_limit == 1])
+    error_message = "a pod reaches the metadata of its node"
+  }
+
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : template.block_device_mappings[0].ebs[0].encrypted == "true"])
+    error_message = "a disk is not encrypted"
+  }
+
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : alltrue([for made in template.tag_specifications : made.tags["Project"] == "digits" && made.tags["Environment"] == "shared"])])
+    error_message = "machines and disks lack the tags of the project"
+  }
+}
+
+run "the_autoscaler_resizes_this_clusters_groups_and_nothing_else" {
+  command = plan
+
+  assert {
+    condition = jsondecode(aws_iam_role.autoscaler.assume_role_policy).Statement == [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = "123456789012" }
+        ArnEquals    = { "aws:SourceArn" = "arn:aws:eks:eu-central-1:123456789012:cluster/digits" }
+      }
+    }]
+    error_message = aws_iam_role.autoscaler.assume_role_policy
+  }
+
+  assert {
+    condition = one([for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement if statement.Sid == "Resize"]) == {
+      Sid       = "Resize"
+      Effect    = "Allow"
+      Action    = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+      Resource  = "arn:aws:autoscaling:eu-central-1:123456789012:autoScalingGroup:*"
+      Condition = { StringEquals = { "aws:ResourceTag/k8s.io/cluster-autoscaler/digits" = "owned" } }
+    }
+    error_message = aws_iam_role_policy.autoscaler.policy
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement.Sid if statement.Resource == "*"] == ["Look"]
+    error_message = aws_iam_role_policy.autoscaler.policy
+  }
+
+  assert {
+    condition     = aws_eks_pod_identity_association.autoscaler.namespace == "cluster-autoscaler" && aws_eks_pod_identity_association.autoscaler.service_account == "cluster-autoscaler"
+    error_message = "the role goes to another service account than argocd/ installs"
+  }
+}
+
+run "a_name_with_two_hyphens_in_a_row_is_refused" {
+  command         = plan
+  expect_failures = [var.name]
+
+  variables {
+    name = "digits--2"
+  }
+}
+
+run "a_version_without_image_volumes_is_refused" {
+  command         = plan
+  expect_failures = [var.kubernetes_version]
+
+  variables {
+    kubernetes_version = "1.34"
+  }
+}
+
+run "a_single_zone_is_refused" {
+  command         = plan
+  expect_failures = [var.subnet_ids]
+
+  variables {
+    subnet_ids      = { eu-central-1a = "subnet-a" }
+    gpu_node_groups = {}
+  }
+}
+
+run "a_cluster_that_nobody_can_reach_is_refused" {
+  command         = plan
+  expect_failures = [var.admins]
+
+  variables {
+    admins = []
+  }
+}
+
+run "a_session_in_place_of_its_role_is_refused" {
+  command         = plan
+  expect_failures = [var.admins]
+
+  variables {
+    admins = ["arn:aws:sts::123456789012:assumed-role/platform/me"]
+  }
+}
+
+run "an_api_open_to_the_whole_internet_is_refused" {
+  command         = plan
+  expect_failures = [var.endpoint_cidrs]
+
+  variables {
+    endpoint_cidrs = ["0.0.0.0/0"]
+  }
+}
+
+run "half_of_the_internet_is_refused_too" {
+  command         = plan
+  expect_failures = [var.endpoint_cidrs]
+
+  variables {
+    endpoint_cidrs = ["128.0.0.0/1"]
+  }
+}
+
+run "system_nodes_that_may_all_go_away_are_refused" {
+  command         = plan
+  expect_failures = [var.system_nodes]
+
+  variables {
+    system_nodes = { min = 0 }
+  }
+}
+
+run "a_gpu_group_named_system_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { system = { instance_types = ["g6.xlarge"] } }
+  }
+}
+
+run "a_capacity_type_that_aws_lacks_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.xlarge"], capacity_type = "CHEAP" } }
+  }
+}
+
+run "a_disk_too_small_for_the_server_image_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.xlarge"], disk_gib = 30 } }
+  }
+}
+
+run "a_zone_without_a_subnet_is_refused" {
+  command         = plan
+  expect_failures = [aws_eks_node_group.gpu]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.xlarge"], zones = ["eu-central-1c"] } }
+  }
+}
+
+run "an_instance_type_without_an_nvidia_gpu_is_refused" {
+  command         = plan
+  expect_failures = [data.aws_ec2_instance_type.gpu]
+
+  override_data {
+    target          = data.aws_ec2_instance_type.gpu
+    override_during = plan
+    values = {
+      supported_architectures = ["x86_64"]
+      gpus                    = [{ count = 1, manufacturer = "AMD", memory_size = 8192, name = "Radeon Pro V520" }]
+    }
+  }
+}
+
+run "a_service_account_with_capitals_is_refused" {
+  command         = plan
+  expect_failures = [var.autoscaler]
+
+  variables {
+    autoscaler = { service_account = "Autoscaler" }
+  }
+}
+
+run "logs_that_are_kept_for_ever_are_refused" {
+  command         = plan
+  expect_failures = [var.log_retention_days]
+
+  variables {
+    log_retention_days = 0
+  }
+}

@@ -1,0 +1,124 @@
+locals {
+  managed_policies = "arn:${local.partition}:iam::aws:policy"
+
+  # EKS tags the scaling groups it makes with this; the autoscaler finds and may change only those.
+  owned = "k8s.io/cluster-autoscaler/${var.name}"
+}
+
+resource "aws_iam_role" "cluster" {
+  name = "${var.name}-cluster"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "eks.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+}
+
+resource "aws_iam_role_policy_attachment" "cluster" {
+  role       = aws_iam_role.cluster.name
+  policy_arn = "${local.managed_policies}/AmazonEKSClusterPolicy"
+}
+
+resource "aws_iam_role_policy" "cluster_key" {
+  name = "encrypt-secrets"
+  role = aws_iam_role.cluster.name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["kms:Encrypt", "kms:Decrypt", "kms:ListGrants", "kms:DescribeKey"]
+      Resource = aws_kms_key.this.arn
+    }]
+  })
+}
+
+resource "aws_iam_role" "node" {
+  name = "${var.name}-node"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ec2.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+}
+
+resource "aws_iam_role_policy_attachment" "node" {
+  for_each = toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly"])
+
+  role       = aws_iam_role.node.name
+  policy_arn = "${local.managed_policies}/${each.key}"
+}
+
+resource "aws_iam_role" "autoscaler" {
+  name = "${var.name}-autoscaler"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = local.account }
+        ArnEquals    = { "aws:SourceArn" = aws_eks_cluster.this.arn }
+      }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "autoscaler" {
+  name = "resize-node-groups"
+  role = aws_iam_role.autoscaler.name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid    = "Look" # AWS knows no narrower resource for these
+        Effect = "Allow"
+        Action = [
+          "autoscaling:DescribeAutoScalingGroups",
+          "autoscaling:DescribeAutoScalingInstances",
+          "autoscaling:DescribeLaunchConfigurations",
+          "autoscaling:DescribeScalingActivities",
+          "autoscaling:DescribeTags",
+          "ec2:DescribeImages",
+          "ec2:DescribeInstanceTypes",
+          "ec2:DescribeLaunchTemplateVersions",
+          "ec2:GetInstanceTypesFromInstanceRequirements",
+        ]
+        Resource = "*"
+      },
+      {
+        Sid      = "LookAtNodeGroups"
+        Effect   = "Allow"
+        Action   = "eks:DescribeNodegroup"
+        Resource = "arn:${local.partition}:eks:${local.region}:${local.account}:nodegroup/${var.name}/*"
+      },
+      {
+        Sid      = "Resize"
+        Effect   = "Allow"
+        Action   = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+        Resource = "arn:${local.partition}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*"
+        Condition = {
+          StringEquals = { "aws:ResourceTag/${local.owned}" = "owned" }
+        }
+      },
+    ]
+  })
+}
+
+resource "aws_eks_pod_identity_association" "autoscaler" {
+  cluster_name    = aws_eks_cluster.this.name
+  namespace       = var.autoscaler.namespace
+  service_account = var.autoscaler.service_account
+  role_arn        = aws_iam_role.autoscaler.arn
+}

@@ -1,0 +1,14 @@
+output "vpc_id" {
+  description = "Id of the network."
+  value       = aws_vpc.this.id
+}
+
+output "private_subnet_ids" {
+  description = "Ids of the private subnets by availability zone."
+  value       = { for zone, subnet in aws_subnet.private : zone => subnet.id }
+}
+
+output "egress_ips" {
+  description = "Addresses that the nodes show to the internet, for allow lists of others."
+  value       = [for address in aws_eip.nat : address.public_ip]
+}

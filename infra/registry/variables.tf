@@ -1,0 +1,37 @@
+variable "name" {
+  type        = string
+  description = "Name of the repository for model images."
+
+  validation {
+    condition     = can(regex("^[a-z](-?[a-z0-9])*$", var.name)) && length(var.name) >= 3 && length(var.name) <= 32
+    error_message = "name is \"${var.name}\": use 3 to 32 lower-case letters, digits and single hyphens, a letter first."
+  }
+}
+
+variable "candidates_kept" {
+  type        = number
+  description = "Model images kept that were pushed but never released."
+  default     = 20
+
+  validation {
+    condition     = var.candidates_kept >= 1 && var.candidates_kept <= 1000 && floor(var.candidates_kept) == var.candidates_kept
+    error_message = "candidates_kept is ${var.candidates_kept}: use a whole number from 1 to 1000."
+  }
+}
+
+variable "release_tag_prefix" {
+  type        = string
+  description = "Tags with this prefix mark released models, which are never expired: an environment may run them."
+  default     = "v"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,31}$", var.release_tag_prefix))
+    error_message = "release_tag_prefix is \"${var.release_tag_prefix}\": use up to 32 lower-case letters, digits and hyphens, a letter first."
+  }
+}
+
+variable "delete_contents" {
+  type        = bool
+  description = "Whether destroying the repository may delete the models in it."
+  default     = false
+}

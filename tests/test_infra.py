@@ -1,0 +1,503 @@
+"""Terraform: first without a cloud, then from an empty account to a cluster and back, on a mock of AWS.
+
+The roots are applied as they are, with the real provider, by the commands of the generated README;
+`mock_cloud.py` lists what the mock does not represent. Terraform mostly waits meanwhile, so the tests
+that need no cloud run in that time.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
+from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
+from terraform import terraform_environment
+
+MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))
+ROOTS = ["bootstrap", "cluster", "registry"]
+CHECKOV = "checkov==3.3.30"  # one version here and in benchmarks/checkov_peers.py
+MOST_VARIABLES = 10
+
+
+ACCOUNT = "123456789012"
+NAME = "digit-classifier"
+ADMIN = f"arn:aws:iam::{ACCOUNT}:role/platform"
+STATE, DATA = f"{NAME}-tfstate-{ACCOUNT}", f"{NAME}-data-{ACCOUNT}"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A project, the account it is applied to, and what its commands printed."""
+
+    project: Project
+    account: Account
+    environment: dict[str, str]
+    printed: Path
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        return self.project.run("bash", "-c", script, **self.environment)
+
+    def make(self, *arguments: str) -> str:
+        result = self.run(" ".join(("make", *arguments)))
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def asked(self) -> list[str]:
+        return Path(self.environment["COMMANDS"]).read_text().splitlines()
+
+    def read(self, path: str) -> str:
+        return (self.project.folder / path).read_text()
+
+
+def settle(project: Project) -> None:
+    """Make the settings that the README asks for, and the repository they are committed to."""
+    for root, old, new in (
+        ("cluster", "admins = []", f'admins = ["{ADMIN}"]'),
+        ("bootstrap", f'"acme/{NAME}"', f'"acme@123456/{NAME}@456789"'),
+    ):
+        settings = project.folder / "infra" / root / "terraform.tfvars"
+        assert old in settings.read_text()
+        settings.write_text(settings.read_text().replace(old, new))
+    for command in (
+        "init -q -b main",
+        "config user.name Test",
+        "config user.email test@example.com",
+    ):
+        assert project.run("git", *command.split()).returncode == 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[str]] | None]:
+    """Start on the README's commands up to the running cluster, where a test wants them."""
+    if not any("walk" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("cloud")
+    generated = cookiecutter(folder / "projects")
+    assert generated.returncode == 0, generated.stderr
+    project = Project(folder / "projects" / NAME)
+    settle(project)
+    with mock_cloud(folder / "mock.log") as endpoint:
+        environment = terraform_environment(
+            **credentials(endpoint),
+            **stand_ins(folder / "bin"),
+            TF_CLI_ARGS_apply="-auto-approve",
+            TF_CLI_ARGS_destroy="-auto-approve",
+        )
+        script = commands(project.folder / "infra" / "README.md", "Settings", "What it costs", "Up")
+        with (folder / "printed").open("w") as printed:
+            process = subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=project.folder,
+                env=environment,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
+            yield Walk(project, Account(endpoint), environment, folder / "printed"), process
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def walk(climb) -> Walk:
+    """The end of the README's way up."""
+    walk, process = climb
+    assert process.wait(timeout=900) == 0, walk.printed.read_text()
+    return walk
+
+
+def terraform(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["terraform", f"-chdir={folder}", *arguments],
+        env=terraform_environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """The un-baked `infra/`, its link followed: initialising writes into the folders."""
+    folder = tmp_path_factory.mktemp("unbaked") / "infra"
+    shutil.copytree(UNBAKED / "infra", folder, ignore=shutil.ignore_patterns(".terraform*"))
+    return folder
+
+
+Results = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def results(tree) -> Results:
+    """What `init`, `validate` and (for modules) `test` said of every folder, two at a time."""
+
+    def run(folder: str) -> subprocess.CompletedProcess[str]:
+        steps = [("init", "-backend=false"), ("validate",)]
+        steps += [("test",)] if folder.startswith("modules/") else []
+        for step in steps:
+            result = terraform(tree / folder, *step)
+            if result.returncode:
+                break
+        return result
+
+    folders = [*(f"modules/{module}" for module in MODULES), *ROOTS]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(folders, pool.map(run, folders), strict=True))
+
+
+def test_there_are_the_modules_that_the_design_names():
+    assert MODULES == ["ci_identity", "data_store", "gpu_cluster", "network", "registry"]
+
+
+def test_terraform_is_formatted(tree):
+    result = terraform(tree, "fmt", "-check", "-recursive", "-diff")
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_valid_and_keeps_its_promises(module, results):
+    result = results[f"modules/{module}"]
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_root_is_valid_unbaked(root, results):
+    result = results[root]
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Warning" not in result.stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_refusal_of_a_module_is_tested(module):
+    folder = TEMPLATE / "infra" / module
+    tests = (folder / f"{module}.tftest.hcl").read_text()
+    for block in re.split(r"^(?=variable )", (folder / "variables.tf").read_text(), flags=re.M):
+        if "validation {" in block:
+            name = re.match(r'variable "(\w+)"', block)[1]
+            assert f"expect_failures = [var.{name}]" in tests, f"no test refuses a bad {name}"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(TEMPLATE / "infra" / name / "variables.tf" for name in MODULES),
+        *(UNBAKED / "infra" / name / "variables.tf" for name in ROOTS),
+    ],
+    ids=lambda file: file.parent.name,
+)
+def test_variables_are_few_and_typed_and_say_what_they_received(file):
+    blocks = re.split(r"^(?=variable )", file.read_text(), flags=re.M)[1:]
+    assert len(blocks) <= MOST_VARIABLES
+    for block in blocks:
+        name = re.match(r'variable "(\w+)"', block)[1]
+        assert re.search(r"^  type +=", block, re.M), name
+        assert re.search(r"^  description +=", block, re.M), name
+        if not re.search(r"^  type +=? bool", block, re.M):
+            messages = re.findall(r"error_message = (.*)", block)
+            assert messages, f"{name} takes anything"
+            assert all(f"var.{name}" in message for message in messages), name
+
+
+def test_answers_stand_only_in_terraform_tfvars():
+    files = [path for root in ROOTS for path in (UNBAKED / "infra" / root).glob("*.tf*")]
+    assert {path.name for path in files if "cookiecutter" in path.read_text()} == {
+        "terraform.tfvars"
+    }
+
+
+def test_every_root_has_the_same_project_and_region():
+    answers = {
+        (UNBAKED / "infra" / root / "terraform.tfvars").read_text().split("\n\n")[0].strip()
+        for root in ROOTS
+    }
+    assert len(answers) == 1
+
+
+def test_nothing_is_used_that_version_6_of_the_provider_removed(tree):
+    removed = r"\bvpc += true|resolve_conflicts +=|log_group_name|current\.name\b|elastic_gpu"
+    for file in tree.rglob("*.tf"):
+        assert not re.search(removed, file.read_text()), file
+
+
+def test_checkov_finds_nothing_and_skips_at_most_eight_with_reasons(tree):
+    uv = Path(sys.executable).with_name("uv")
+    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--directory", str(tree)]
+    command += ["--framework", "terraform", "--skip-download", "--output", "json"]
+    result = subprocess.run(command, env=terraform_environment(), capture_output=True, text=True)
+    report = json.loads(result.stdout)
+    assert report["summary"]["resource_count"] > 60, "checkov did not see the resources"
+    assert report["summary"]["parsing_errors"] == 0
+    assert [
+        (check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]
+    ] == []
+    assert report["summary"]["skipped"] <= 8
+    for check in report["results"]["skipped_checks"]:
+        assert len(check["check_result"]["suppress_comment"]) > 40, check["check_id"]
+
+
+# On the mock of AWS.
+
+
+def tags(pairs: list[dict[str, str]]) -> dict[str, str]:
+    return {pair["Key"]: pair["Value"] for pair in pairs}
+
+
+def test_the_plan_from_nothing_is_priced(walk):
+    assert "286.81  USD a month while nothing runs" in walk.printed.read_text()
+    assert "1.0064 USD per GPU-hour in gpu (g6.xlarge, at most 2 nodes)" in walk.printed.read_text()
+
+
+def test_the_price_is_the_one_that_the_readme_states(walk):
+    assert "about 287 USD a month" in walk.read("infra/README.md")
+
+
+def test_outputs_are_written_where_they_are_read(walk):
+    assert walk.read("infra/outputs.env").splitlines() == [
+        f"AWS_APPLY_ROLE=arn:aws:iam::{ACCOUNT}:role/{NAME}-apply",
+        f"AWS_PLAN_ROLE=arn:aws:iam::{ACCOUNT}:role/{NAME}-plan",
+        f"AWS_PUBLISH_ROLE=arn:aws:iam::{ACCOUNT}:role/{NAME}-publish",
+        f"AWS_REGION={REGION}",
+        f"CLUSTER_ARN=arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{NAME}",
+        f"CLUSTER_NAME={NAME}",
+        f"DATA_URL=s3://{DATA}/dvc",
+        f"REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}",
+    ]
+    address = re.escape(f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}")
+    params = walk.read("params.yaml")
+    assert re.search(rf"^release:\n  registry: {address} +# a folder", params, re.M), params
+    config = walk.read(".dvc/config")
+    assert f"url = s3://{DATA}/dvc" in config and "remote = store" in config
+
+
+def test_only_the_outputs_and_lock_files_are_committed(walk):
+    committed = walk.run("git show --name-only --format= HEAD").stdout.split()
+    assert not [name for name in committed if ".tfstate" in name or name.endswith("override.tf")]
+    assert {"infra/backend.hcl", "infra/outputs.env", "params.yaml", ".dvc/config"} <= {*committed}
+    assert walk.run("git status --porcelain infra").stdout == ""
+
+
+def test_the_readme_connects_to_the_cluster_and_starts_argocd(walk):
+    asked = walk.asked()
+    assert f"aws eks update-kubeconfig --region {REGION} --name {NAME}" in asked
+    assert asked[-1] == "kubectl apply --filename argocd/root.yaml"
+
+
+def test_every_state_is_in_the_encrypted_bucket_and_none_on_disk(walk):
+    objects = walk.account.client("s3").list_objects_v2(Bucket=STATE)["Contents"]
+    assert sorted(item["Key"] for item in objects) == [
+        "bootstrap/terraform.tfstate",
+        "cluster/terraform.tfstate",
+        "registry/terraform.tfstate",
+    ]
+    left = {path.parent.name for path in walk.project.folder.glob("infra/**/*.tfstate")}
+    assert left <= {".terraform"}, "a state lies beside its root"
+
+
+def test_no_state_lock_is_left(walk):
+    objects = walk.account.client("s3").list_objects_v2(Bucket=STATE)["Contents"]
+    assert not [item["Key"] for item in objects if item["Key"].endswith(".tflock")]
+
+
+def test_a_second_plan_changes_nothing(walk):
+    assert walk.make("infra-plan").count("No changes.") == 3
+
+
+def test_subnets_are_private_in_three_zones_beside_public_ones(walk):
+    ec2 = walk.account.client("ec2")
+    found = ec2.describe_subnets(Filters=[{"Name": "tag:Project", "Values": [NAME]}])["Subnets"]
+    by_role = {
+        role: sorted(subnet["AvailabilityZone"] for subnet in found if role in tags(subnet["Tags"]))
+        for role in ("kubernetes.io/role/internal-elb", "kubernetes.io/role/elb")
+    }
+    zones = [f"{REGION}{letter}" for letter in "abc"]
+    assert by_role == dict.fromkeys(by_role, zones)
+    assert not any(subnet["MapPublicIpOnLaunch"] for subnet in found)
+    (group,) = (
+        group
+        for group in ec2.describe_security_groups()["SecurityGroups"]
+        if group["GroupName"] == "default" and group["VpcId"] == found[0]["VpcId"]
+    )
+    assert group["IpPermissions"] == group["IpPermissionsEgress"] == []
+
+
+def test_what_can_be_tagged_has_the_project_and_the_environment(walk):
+    ec2 = walk.account.client("ec2")
+    for vpc in ec2.describe_vpcs(Filters=[{"Name": "tag:Name", "Values": [NAME]}])["Vpcs"]:
+        assert tags(vpc["Tags"])["Environment"] == "shared"
+    for template in ec2.describe_launch_templates()["LaunchTemplates"]:
+        versions = ec2.describe_launch_template_versions(
+            LaunchTemplateId=template["LaunchTemplateId"]
+        )
+        data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        made = {s["ResourceType"]: tags(s["Tags"]) for s in data["TagSpecifications"]}
+        assert {kind for kind, has in made.items() if has["Project"] == NAME} >= {
+            "instance",
+            "volume",
+        }
+
+
+def test_gpu_nodes_have_the_image_the_taint_and_the_label(walk):
+    eks = walk.account.client("eks")
+    group = eks.describe_nodegroup(clusterName=NAME, nodegroupName="gpu")["nodegroup"]
+    assert group["amiType"] == "AL2023_x86_64_NVIDIA"
+    assert group["instanceTypes"] == ["g6.xlarge"]
+    assert group["taints"] == [{"key": "nvidia.com/gpu", "value": "true", "effect": "NO_SCHEDULE"}]
+    assert group["labels"]["nvidia.com/gpu.present"] == "true"
+    assert group["scalingConfig"] == {"minSize": 0, "maxSize": 2, "desiredSize": 0}
+    scaling = group["resources"]["autoScalingGroups"][0]["name"]
+    hints = walk.account.client("autoscaling").describe_tags(
+        Filters=[{"Name": "auto-scaling-group", "Values": [scaling]}]
+    )["Tags"]
+    prefix = "k8s.io/cluster-autoscaler/node-template/"
+    assert tags(hints)[prefix + "resources/nvidia.com/gpu"] == "1"
+    assert tags(hints)[prefix + "taint/nvidia.com/gpu"] == "true:NoSchedule"
+
+
+def test_the_cluster_is_private_encrypted_and_logged(walk):
+    cluster = walk.account.client("eks").describe_cluster(name=NAME)["cluster"]
+    assert cluster["version"] == "1.36"
+    assert cluster["resourcesVpcConfig"]["endpointPublicAccess"] is False
+    assert cluster["accessConfig"]["authenticationMode"] == "API"
+    (encryption,) = cluster["encryptionConfig"]
+    assert encryption["resources"] == ["secrets"]
+    assert len(cluster["logging"]["clusterLogging"][0]["types"]) == 5
+    (group,) = walk.account.client("logs").describe_log_groups(logGroupNamePrefix="/aws/eks")[
+        "logGroups"
+    ]
+    assert group["kmsKeyId"] == encryption["provider"]["keyArn"]
+
+
+def test_keys_rotate_and_answer_to_the_account(walk):
+    kms = walk.account.client("kms")
+    keys = [key["KeyId"] for key in kms.list_keys()["Keys"]]
+    ours = [
+        key
+        for key in keys
+        if {"TagKey": "Project", "TagValue": NAME} in kms.list_resource_tags(KeyId=key)["Tags"]
+    ]
+    assert len(ours) == 5
+    for key in ours:
+        assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"]
+        policy = json.loads(kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"])
+        account, *services = policy["Statement"]
+        assert account["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+        for statement in services:
+            assert statement["Principal"] == {"Service": f"logs.{REGION}.amazonaws.com"}
+            assert "kms:EncryptionContext:aws:logs:arn" in statement["Condition"]["ArnEquals"]
+
+
+@pytest.mark.parametrize("bucket", [STATE, DATA])
+def test_buckets_are_closed_versioned_and_encrypted_with_their_own_key(bucket, walk):
+    s3 = walk.account.client("s3")
+    blocks = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert list(blocks.values()) == [True] * 4
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    (rule,) = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    key = rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"]
+    aliases = walk.account.client("kms").list_aliases(KeyId=key.rpartition("/")[2])["Aliases"]
+    assert [alias["AliasName"] for alias in aliases] == [f"alias/{bucket}"]
+    (deny,) = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert (deny["Effect"], deny["Principal"]) == ("Deny", "*")
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_the_registry_keeps_tags_and_released_models(walk):
+    ecr = walk.account.client("ecr")
+    (repository,) = ecr.describe_repositories()["repositories"]
+    assert repository["imageTagMutability"] == "IMMUTABLE"
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+    assert repository["encryptionConfiguration"]["encryptionType"] == "KMS"
+    policy = ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"]
+    assert json.loads(policy)["rules"][0]["selection"]["tagPrefixList"] == ["v"]
+
+
+def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
+    iam = walk.account.client("iam")
+    (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    subjects = {}
+    for name in ("plan", "apply", "publish"):
+        trust = iam.get_role(RoleName=f"{NAME}-{name}")["Role"]["AssumeRolePolicyDocument"]
+        (statement,) = trust["Statement"]
+        assert statement["Principal"] == {"Federated": provider["Arn"]}
+        assert [*statement["Condition"]] == ["StringEquals"]
+        equals = statement["Condition"]["StringEquals"]
+        assert equals["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
+        subjects[name] = equals["token.actions.githubusercontent.com:sub"]
+    repository = f"repo:acme@123456/{NAME}@456789"
+    assert subjects == {
+        "plan": [f"{repository}:pull_request", f"{repository}:ref:refs/heads/main"],
+        "apply": [f"{repository}:environment:infrastructure"],
+        "publish": [f"{repository}:ref:refs/heads/main"],
+    }
+
+
+def test_publishing_may_reach_what_the_registry_root_made(walk):
+    iam = walk.account.client("iam")
+    arn = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-publish"
+    version = iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
+    resources = {s["Sid"]: s["Resource"] for s in version["Document"]["Statement"]}
+    (repository,) = walk.account.client("ecr").describe_repositories()["repositories"]
+    assert resources["Push"] == repository["repositoryArn"]
+    assert resources["ReadAndAddData"] == f"arn:aws:s3:::{DATA}/dvc/*"
+
+
+def test_an_unknown_root_is_refused(walk):
+    result = walk.run("make infra-plan ROOTS=clutser")
+    assert result.returncode
+    assert "there is no root clutser: choose of bootstrap, registry, cluster" in result.stderr
+
+
+# From here on the walk goes down; the order of these tests is the order of its steps.
+
+
+def test_the_cluster_stays_while_argocd_runs_something(walk):
+    kubectl = Path(walk.environment["COMMANDS"]).with_name("kubectl")
+    kept = kubectl.read_text()
+    kubectl.write_text(f"{kept}echo application.argoproj.io/root\n")
+    result = walk.run("make infra-destroy ROOTS=cluster")
+    kubectl.write_text(kept)
+    assert result.returncode
+    assert "error: Argo CD still runs application.argoproj.io/root" in result.stderr
+    assert walk.account.client("eks").list_clusters()["clusters"] == [NAME]
+
+
+def test_the_cluster_stays_while_nobody_can_see_what_it_runs(walk):
+    kubectl = Path(walk.environment["COMMANDS"]).with_name("kubectl")
+    kept = kubectl.read_text()
+    kubectl.write_text("#!/bin/sh\necho no route to host >&2\nexit 1\n")
+    result = walk.run("make infra-destroy ROOTS=cluster")
+    kubectl.write_text(kept)
+    assert result.returncode
+    assert f"cannot see whether Argo CD still runs anything in {NAME}" in result.stderr
+    assert "no route to host" in result.stderr
+
+
+def test_contents_stay_unless_their_deletion_is_said(walk):
+    walk.account.client("s3").put_object(Bucket=DATA, Key="dvc/files/1", Body=b"image")
+    result = walk.run("make infra-destroy ROOTS=registry")
+    assert result.returncode
+    assert "BucketNotEmpty" in result.stdout + result.stderr
+    listed = walk.account.client("s3").list_objects_v2(Bucket=DATA)
+    assert [item["Key"] for item in listed["Contents"]] == ["dvc/files/1"]
+
+
+def test_the_readme_leads_back_to_nothing(walk):
+    result = walk.run(commands(walk.project.folder / "infra" / "README.md", "Down"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    account = walk.account
+    assert account.client("s3").list_buckets()["Buckets"] == []
+    assert account.client("ecr").describe_repositories()["repositories"] == []
+    assert account.client("eks").list_clusters()["clusters"] == []
+    assert account.client("iam").list_roles()["Roles"] == []
+    assert account.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
+    vpcs = account.client("ec2").describe_vpcs()["Vpcs"]
+    assert [vpc for vpc in vpcs if not vpc["IsDefault"]] == []
+    left = [path.name for path in (walk.project.folder / "infra").glob("*/terraform.tfstate*")]
+    assert left == []
+    assert not (walk.project.folder / "infra" / "backend.hcl").exists()
