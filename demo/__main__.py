@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from demo.report import Story, write_report
+from demo.report import Story, pictures, write_report
 from demo.workshop import DemoError, Workshop, check_prerequisites, ended
 
 TEMPLATE = Path(__file__).parent.parent
@@ -161,6 +161,7 @@ def tell_under_load(demo: Demo, preview: subprocess.Popen[bytes], ports: list[st
     defaults = yaml.safe_load((TEMPLATE / "<<cookiecutter.project>>/params.yaml").read_text())
     with workshop.step("train a better model: the default network (make pipeline)"):
         story.better = demo.train("Train a convolutional network", **defaults["train"])
+        story.plots = pictures(demo.project / "plots")
     with workshop.step("propose it as version 2 (make release)"):
         branch = demo.release()
     with workshop.step("rehearse the release on a real Triton (make rehearse)"):

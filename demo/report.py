@@ -29,12 +29,13 @@ BIN = 0.5  # seconds of a bar in the chart of requests
 class Story:
     """What happened, as the demo noted it.
 
-    `requests` has a row for each request: end (seconds since 1970), protocol, version (0: failed),
-    latency in seconds, reason of a failure.
+    `plots` holds pictures by title. `requests` has a row for each request: its end in seconds
+    since 1970, protocol, version (0: failed), latency in seconds, why it failed.
     """
 
     simple: dict[str, Any] = field(default_factory=dict)
     better: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, str] = field(default_factory=dict)
     rehearsal: str = ""
     release: str = ""
     timeline: dict[str, float] = field(default_factory=dict)
@@ -67,7 +68,6 @@ def write_report(story: Story, project: Path, path: Path) -> None:
     )
     page = environment.get_template("report.html.j2").render(
         story=story,
-        plots={title: picture(project / f"plots/{name}.png") for name, title in PLOTS.items()},
         samples=[(picture(project / file), file, answer) for file, answer in story.predictions],
         moments=since_first(moments),
         latencies=latencies(requests),
@@ -79,6 +79,11 @@ def write_report(story: Story, project: Path, path: Path) -> None:
         date=datetime.date.today().isoformat(),
     )
     path.write_text(page)
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """The plots of a pipeline run, by title."""
+    return {title: picture(folder / f"{name}.png") for name, title in PLOTS.items()}
 
 
 def picture(path: Path) -> str:

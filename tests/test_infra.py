@@ -1,8 +1,8 @@
-"""Terraform: first without a cloud, then from an empty account to a cluster and back, on a mock of AWS.
+"""Terraform without a cloud, then from an empty account to a cluster and back on a mock of AWS.
 
 The roots are applied as they are, with the real provider, by the commands of the generated README;
-`mock_cloud.py` lists what the mock does not represent. Terraform mostly waits meanwhile, so the tests
-that need no cloud run in that time.
+`mock_cloud.py` lists what the mock does not represent. Terraform mostly waits meanwhile, so the
+tests that need no cloud run in that time.
 """
 
 import json

@@ -1,0 +1,172 @@
+"""A generated project does what its README says, by its own commands, with the real Triton."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Project, clean_environment
+
+STAGES = ["prepare", "train", "evaluate", "export"]
+SMALL = {"epochs": 3, "options": {"width": 8}}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def stages_run(printed: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", printed)
+
+
+def change(project: Project, section: str, **values: object) -> None:
+    path = project.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def trained(project: Project) -> Project:
+    """The default project after its pipeline, shrunk."""
+    change(project, "train", **SMALL)
+    assert stages_run(project.make("pipeline")) == STAGES
+    return project
+
+
+def test_its_lint_is_clean(project: Project) -> None:
+    project.make("lint")
+
+
+def test_its_tests_pass(project: Project) -> None:
+    printed = project.make("test", timeout=1800)
+    assert re.search(r"\d+ passed", printed) and "failed" not in printed
+
+
+def test_a_second_run_of_the_pipeline_does_nothing(trained: Project) -> None:
+    assert stages_run(trained.make("pipeline")) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("export", {"golden_images": 48}, ["export"]),
+        ("evaluate", {"bootstrap_samples": 100}, ["evaluate", "export"]),
+        ("gate", {"min_accuracy": 0.1}, []),
+        ("train", {"epochs": 4}, ["train", "evaluate", "export"]),
+    ],
+    ids=["export", "evaluate", "gate", "train"],
+)
+def test_a_changed_parameter_reruns_only_what_depends_on_it(
+    section: str, values: dict[str, object], expected: list[str], trained: Project
+) -> None:
+    change(trained, section, **values)
+    assert stages_run(trained.make("pipeline")) == expected
+
+
+def test_a_typo_in_the_parameters_stops_the_pipeline_with_a_sentence(trained: Project) -> None:
+    path = trained.folder / "params.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("  epochs:", "  epoch:"))
+    result = trained.run("make", "pipeline")
+    path.write_text(before)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert "there is no parameter 'train.epoch': did you mean 'epochs'?" in result.stderr
+
+
+def test_what_the_pipeline_made_is_known_to_git_or_ignored(trained: Project) -> None:
+    changed = trained.run("git", "status", "--porcelain").stdout.splitlines()
+    names = {line[3:] for line in changed}
+    assert names == {"MODEL_CARD.md", "dvc.lock", "lineage.json", "metrics.json", "params.yaml"}
+
+
+@contextmanager
+def served(project: Project) -> Iterator[dict[str, str]]:
+    """`make serve` until the block ends; gives the ports as make variables."""
+    ports = {name: str(free_port()) for name in ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT")}
+    command = ["make", "serve", *(f"{name}={port}" for name, port in ports.items())]
+    process = subprocess.Popen(
+        command, cwd=project.folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    try:
+        assert any(line.startswith("serving version 1") for line in process.stdout)
+        yield ports
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) is not None
+
+
+ANSWERS = """
+import sys
+from pathlib import Path
+from delivery import golden
+from delivery.client import PROTOCOLS, connect
+from delivery.triton import Ports
+recorded = golden.load(Path("artifacts/model/classifier/golden.npz"))
+for protocol in PROTOCOLS:
+    for batch in (1, 7, 32):
+        with connect(protocol, Ports(int(sys.argv[1]), int(sys.argv[2]))) as client:
+            found = golden.compare(client, recorded, batch)
+        print(protocol, batch, found.images, found.equal, found.difference, found.passed)
+"""
+
+
+def test_the_served_model_answers_as_the_trained_one(trained: Project) -> None:
+    with served(trained) as ports:
+        result = trained.run(
+            ".venv/bin/python", "-c", ANSWERS, ports["HTTP_PORT"], ports["GRPC_PORT"]
+        )
+        assert result.returncode == 0, result.stderr
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert [row[:2] for row in rows] == [
+            [p, b] for p in ("http", "grpc") for b in ("1", "7", "32")
+        ]
+        for _, _, images, equal, difference, passed in rows:
+            assert images == equal == "48" and float(difference) <= 1e-4 and passed == "True"
+
+        samples = sorted(Path(trained.folder).glob("data/prepared/samples/*.png"))
+        names = " ".join(str(path.relative_to(trained.folder)) for path in samples)
+        answers = trained.make("predict", *(f"{n}={p}" for n, p in ports.items()), f"IMAGE={names}")
+        assert len(re.findall(r"\.png: \d \d+\.\d%, .* \(version 1\)$", answers, re.M)) == len(
+            samples
+        )
+
+        status, message = post(ports["HTTP_PORT"], shape=[1, 9, 8, 1], datatype="UINT8")
+        assert status == 400 and "shape" in message and "[-1,8,8,1]" in message
+        status, message = post(ports["HTTP_PORT"], shape=[1, 8, 8, 1], datatype="FP32")
+        assert status == 400 and "UINT8" in message
+        status, _ = post(ports["HTTP_PORT"], shape=[1, 8, 8, 1], datatype="UINT8")
+        assert status == 200
+
+
+def post(port: str, shape: list[int], datatype: str) -> tuple[int, str]:
+    """Send zeros of a shape and type to the model; return status and body."""
+    numbers = shape[1] * shape[2] * [0]
+    tensor = {"name": "image", "shape": shape, "datatype": datatype, "data": numbers}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v2/models/classifier/infer",
+        data=json.dumps({"inputs": [tensor]}).encode(),
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_serving_ends_with_its_server(trained: Project) -> None:
+    with served(trained) as ports:
+        pass
+    time.sleep(0.5)
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", int(ports["HTTP_PORT"])))
