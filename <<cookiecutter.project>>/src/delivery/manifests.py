@@ -30,6 +30,9 @@ ROLLOUT_ONLY = {
 
 Document = dict[str, Any]
 
+# LibYAML's safe loader is ten times as fast as PyYAML's own, which it equals otherwise.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class ReleaseFileError(DeliveryError):
     """A release file that is missing or says something that cannot be served."""
@@ -209,7 +212,7 @@ def build(folder: Path) -> dict[tuple[str, str], Document]:
         raise RenderError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
     if result.returncode:
         raise RenderError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
-    documents = [document for document in yaml.safe_load_all(result.stdout) if document]
+    documents = [document for document in yaml.load_all(result.stdout, LOADER) if document]
     return {(each["kind"], each["metadata"]["name"]): each for each in documents}
 
 
