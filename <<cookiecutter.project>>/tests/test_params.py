@@ -34,6 +34,13 @@ MISTAKES = {
 }
 
 
+def test_a_misspelt_key_is_named_rather_than_the_one_it_should_be(tmp_path: Path) -> None:
+    text = (PROJECT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("  epochs:", "  epoch:"))
+    with pytest.raises(params.ParamsError, match="no parameter 'train.epoch'.*'epochs'"):
+        params.load(tmp_path)
+
+
 @pytest.mark.parametrize(("section", "key", "value", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_named(
     section: str, key: str, value: Any, message: str, tmp_path: Path

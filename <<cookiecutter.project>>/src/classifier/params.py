@@ -101,7 +101,9 @@ def parse(content: dict[str, Any]) -> Params:
     try:
         return TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
-        raise ParamsError(sentence(error.errors()[0])) from None
+        # A typo makes two mistakes, a key too many and one too few: the first explains both.
+        mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] == "missing")
+        raise ParamsError(sentence(mistakes[0])) from None
 
 
 def train_params(content: dict[str, Any]) -> TrainParams:
