@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -86,7 +85,9 @@ def test_the_answers_arrive(bake: Callable[..., Project]) -> None:
         "gpu_instance_type": "g6e.48xlarge",
     }
     folder = bake(**answers).folder
+    foreign = ("infra/modules", "argocd/base", "tests")  # their examples are no answers
     own = [path for path in folder.rglob("*") if path.is_file()]
+    own = [path for path in own if not any(folder / part in path.parents for part in foreign)]
     texts = [path.read_text() for path in own]
     for answer in answers.values():
         assert any(answer in text for text in texts), answer
@@ -94,13 +95,11 @@ def test_the_answers_arrive(bake: Callable[..., Project]) -> None:
 
 
 def test_nothing_names_this_machine_or_a_package_registry() -> None:
-    registries = ("pypi.org", "pythonhosted.org", "npmjs.org", "deb.debian.org")
-    words = ["/work/", "/root/", *registries]
+    # Spelt so that the pattern does not find itself.
+    traces = re.compile(r"/wor[k]/|/roo[t]/|pyp[i]\.org|pythonhoste[d]|npmj[s]\.|deb\.debia[n]")
     for path in tracked():
-        if (TEMPLATE / path).is_symlink():
-            continue
-        text = (TEMPLATE / path).read_text()
-        assert not [word for word in words if word in text], path
+        if not (TEMPLATE / path).is_symlink():
+            assert not traces.findall((TEMPLATE / path).read_text()), path
 
 
 def test_the_vendored_folders_are_links() -> None:
@@ -111,6 +110,7 @@ def test_the_vendored_folders_are_links() -> None:
 def test_make_alone_lists_every_target(bake: Callable[..., Project]) -> None:
     for folder in (TEMPLATE, bake().folder):
         listed = subprocess.run(["make"], cwd=folder, capture_output=True, text=True, check=True)
-        phony = re.search(r"^\.PHONY: (.*)$", (folder / "Makefile").read_text(), re.M)
-        assert phony and shutil.which("make")
-        assert set(phony[1].split()) == {line.split()[0] for line in listed.stdout.splitlines()}
+        phony = re.findall(r"^\.PHONY: (.*)$", (folder / "Makefile").read_text(), re.M)
+        assert set(" ".join(phony).split()) == {
+            line.split()[0] for line in listed.stdout.splitlines()
+        }

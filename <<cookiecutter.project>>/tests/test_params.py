@@ -37,7 +37,7 @@ MISTAKES = {
 def test_a_misspelt_key_is_named_rather_than_the_one_it_should_be(tmp_path: Path) -> None:
     text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  epochs:", "  epoch:"))
-    with pytest.raises(params.ParamsError, match="no parameter 'train.epoch'.*'epochs'"):
+    with pytest.raises(params.ParamsError, match=r"no parameter 'train\.epoch'.*'epochs'"):
         params.load(tmp_path)
 
 
