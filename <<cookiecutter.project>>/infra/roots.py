@@ -86,7 +86,8 @@ def ready(root: str) -> Iterator[None]:
 def plan(root: str) -> None:
     """Plan into `planned.tfplan`. Without a state bucket, everything is planned as new."""
     with ready(root):
-        terraform(root, "plan", "-out=planned.tfplan")
+        # A lock is an object in the bucket, and the role that CI plans with cannot write one.
+        terraform(root, "plan", "-lock=false", "-out=planned.tfplan")
 
 
 def apply(root: str) -> None:
