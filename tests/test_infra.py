@@ -155,6 +155,12 @@ def test_there_are_the_modules_that_the_design_names():
     assert MODULES == ["ci_identity", "data_store", "gpu_cluster", "network", "registry"]
 
 
+def test_a_generated_project_is_formatted_whatever_the_answers(bake):
+    project = bake(project="odd-1", github_owner="Odd-Owner", gpu_instance_type="g6e.48xlarge")
+    result = terraform(project.folder / "infra", "fmt", "-check", "-recursive", "-diff")
+    assert result.returncode == 0, result.stdout
+
+
 def test_terraform_is_formatted(tree):
     result = terraform(tree, "fmt", "-check", "-recursive", "-diff")
     assert result.returncode == 0, result.stdout
