@@ -20,7 +20,7 @@ from pathlib import Path
 INFRA = Path(__file__).resolve().parent
 ROOTS = ("bootstrap", "registry", "cluster")
 BACKEND = INFRA / "backend.hcl"
-KEEPS_CONTENTS = ("bootstrap", "registry")  # what holds states, data and models
+KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}
 
 
 class InfraError(Exception):
@@ -86,7 +86,8 @@ def ready(root: str) -> Iterator[None]:
 def plan(root: str) -> None:
     """Plan into `planned.tfplan`. Without a state bucket, everything is planned as new."""
     with ready(root):
-        terraform(root, "plan", "-out=planned.tfplan")
+        # A lock is an object in the bucket, and the role that CI plans with cannot write one.
+        terraform(root, "plan", "-lock=false", "-out=planned.tfplan")
 
 
 def apply(root: str) -> None:
@@ -120,21 +121,20 @@ def forget_local_state(root: str) -> None:
 
 
 def destroy(root: str) -> None:
-    """Destroy a root; the bucket of the states with its own state back in a file."""
-    delete_contents = os.environ.get("DELETE_CONTENTS") == "true"
-    if root == "bootstrap" and not delete_contents:
-        print("-- bootstrap: kept, it holds the states; DELETE_CONTENTS=true destroys it too")
+    """Destroy a root; what keeps models, data or states only when DELETE_CONTENTS is true."""
+    keeps_contents = root in KEEPS_CONTENTS
+    if keeps_contents and os.environ.get("DELETE_CONTENTS") != "true":
+        print(f"-- {root}: kept with {KEEPS_CONTENTS[root]}; DELETE_CONTENTS=true destroys it too")
         return
     if root == "bootstrap" and not state_is_local(root):
         fetch_state(root)
     with ready(root):
         if not answer(root, "state", "list"):
             print(f"-- {root}: nothing to destroy")
-        elif root in KEEPS_CONTENTS:
-            wanted = f"-var=delete_contents={json.dumps(delete_contents)}"
-            if delete_contents:  # Terraform deletes by what the state says, so it must say so first
-                terraform(root, "apply", wanted)
-            terraform(root, "destroy", wanted)
+        elif keeps_contents:
+            # AWS deletes contents only where the state says so, which takes an apply.
+            terraform(root, "apply", "-var=delete_contents=true")
+            terraform(root, "destroy", "-var=delete_contents=true")
         else:
             refuse_while_argocd_runs(root)
             terraform(root, "destroy")

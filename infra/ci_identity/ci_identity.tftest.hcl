@@ -26,7 +26,7 @@ mock_provider "aws" {
 
 variables {
   name       = "digits"
-  repository = "acme@123456/digits@456789"
+  repository = "octo@123456/digits@456789"
   registry   = "digits"
 
   state = {
@@ -47,15 +47,15 @@ run "each_role_trusts_exactly_the_runs_that_are_meant" {
     condition = { for name, role in aws_iam_role.this : name => jsondecode(role.assume_role_policy).Statement[0].Condition } == {
       plan = { StringEquals = {
         "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:acme@123456/digits@456789:pull_request", "repo:acme@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:pull_request", "repo:octo@123456/digits@456789:ref:refs/heads/main"]
       } }
       apply = { StringEquals = {
         "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:acme@123456/digits@456789:environment:infrastructure"]
+        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:environment:infrastructure"]
       } }
       publish = { StringEquals = {
         "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:acme@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:ref:refs/heads/main"]
       } }
     }
     error_message = jsonencode({ for name, role in aws_iam_role.this : name => role.assume_role_policy })
@@ -177,7 +177,7 @@ run "a_pattern_of_repositories_is_refused" {
   expect_failures = [var.repository]
 
   variables {
-    repository = "acme/*"
+    repository = "octo/*"
   }
 }
 
@@ -186,7 +186,7 @@ run "an_owner_with_a_number_and_a_repository_without_is_refused" {
   expect_failures = [var.repository]
 
   variables {
-    repository = "acme@123456/digits"
+    repository = "octo@123456/digits"
   }
 }
 

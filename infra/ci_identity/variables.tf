@@ -14,7 +14,7 @@ variable "repository" {
 
   validation {
     condition     = can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*/[A-Za-z0-9._-]+$", var.repository)) || can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*@[0-9]+/[A-Za-z0-9._-]+@[0-9]+$", var.repository))
-    error_message = "repository is \"${var.repository}\": use acme/digit-classifier, or acme@123456/digit-classifier@456789 for a repository created since 15 July 2026."
+    error_message = "repository is \"${var.repository}\": use owner/name, or owner@123456/name@456789 for a repository created since 15 July 2026."
   }
 }
 

@@ -1,0 +1,107 @@
+"""The cost page and the places that outputs are written to, without Terraform."""
+
+import json
+import sys
+
+import pytest
+from conftest import UNBAKED
+
+sys.path.insert(0, str(UNBAKED / "infra"))
+
+from cost import PRICES, Plan, report
+from outputs import with_registry, with_remote
+from roots import InfraError
+
+BOOK = json.loads(PRICES.read_text())
+
+
+def resource(kind: str, index: str | None = None, **values) -> dict:
+    return {
+        "mode": "managed",
+        "address": f"{kind}.this",
+        "type": kind,
+        "index": index,
+        "values": values,
+    }
+
+
+def plan(*resources: dict, region: str = "eu-central-1") -> Plan:
+    return Plan(
+        [
+            {
+                "variables": {"region": {"value": region}},
+                "planned_values": {
+                    "root_module": {
+                        "resources": [resources[0]],
+                        "child_modules": [{"resources": list(resources[1:])}],
+                    }
+                },
+            }
+        ]
+    )
+
+
+def node_group(name: str, kind: str, kept: int) -> tuple[dict, dict]:
+    disk = {"ebs": [{"volume_size": 100}]}
+    return (
+        resource("aws_launch_template", index=name, block_device_mappings=[disk]),
+        resource(
+            "aws_eks_node_group",
+            node_group_name=name,
+            instance_types=[kind],
+            capacity_type="SPOT",
+            scaling_config=[{"min_size": kept, "max_size": 3}],
+        ),
+    )
+
+
+def test_nodes_that_stay_are_priced_with_their_disks():
+    page = "\n".join(report(plan(*node_group("gpu", "g6.xlarge", kept=2)), BOOK))
+    nodes, disks = 2 * 1.0064 * 730, 200 * 0.0952
+    assert f"{nodes:.2f}  2 g6.xlarge of node group gpu" in page
+    assert f"{disks:.2f}  200 GiB disks of node group gpu" in page
+    assert f"{nodes + disks:.2f}  USD a month while nothing runs" in page
+
+
+def test_a_gpu_hour_of_a_node_of_four_is_a_quarter_of_the_node():
+    tag = {"key": "k8s.io/…/resources/nvidia.com/gpu", "value": "4"}
+    hint = resource("aws_autoscaling_group_tag", "gpu/resources/nvidia.com/gpu", tag=[tag])
+    page = "\n".join(report(plan(*node_group("gpu", "g6.12xlarge", kept=0), hint), BOOK))
+    assert "1.4386 USD per GPU-hour in gpu (g6.12xlarge, at most 3 nodes), less on spot" in page
+
+
+def test_a_region_without_prices_is_named():
+    lines = list(report(plan(resource("aws_kms_key"), region="sa-east-1"), BOOK))
+    assert lines[0].startswith("Prices of us-east-1")
+    assert lines[1] == "infra/prices.json has no prices of sa-east-1; expect other figures there"
+
+
+def test_an_instance_type_without_a_price_is_refused():
+    with pytest.raises(InfraError, match=r"no price of p5\.48xlarge: add it to `instance_hour`"):
+        list(report(plan(*node_group("gpu", "p5.48xlarge", kept=1)), BOOK))
+
+
+def test_a_resource_of_unknown_cost_is_refused():
+    with pytest.raises(InfraError, match="does not say what aws_db_instance costs"):
+        list(report(plan(resource("aws_db_instance")), BOOK))
+
+
+def test_the_registry_is_replaced_and_comments_stay():
+    params = (
+        "seed: 1\nrelease:\n  # where models go\n  registry: oci:.local # a folder\n  other: 2\n"
+    )
+    assert with_registry(params, "host/name") == params.replace("oci:.local", "host/name")
+
+
+def test_params_without_a_registry_are_refused():
+    with pytest.raises(InfraError, match="no `registry` in its section `release`"):
+        with_registry("release:\n  other: 2\nregistry: 3\n", "host/name")
+
+
+def test_the_remote_is_added_once_and_the_rest_stays():
+    config = "[core]\n    analytics = false\n"
+    once = with_remote(config, "s3://bucket/dvc")
+    assert once == (
+        config + "    remote = store\n['remote \"store\"']\n    url = s3://bucket/dvc\n"
+    )
+    assert with_remote(once, "s3://bucket/dvc") == once
