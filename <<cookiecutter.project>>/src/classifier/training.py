@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -239,9 +239,16 @@ def train(params: Params, root: Path) -> None:
 
 
 def fit(
-    params: Params, shape: Shape, train_split: Split, validation: Split, run: Path
+    params: Params,
+    shape: Shape,
+    train_split: Split,
+    validation: Split,
+    run: Path,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Classifier, History, pl.Trainer]:
     """Train with checkpoints and logs in `run`; return the model of the best epoch.
+
+    `callbacks` are the caller's own, who may want to watch.
 
     Raises TrainingError when the loss stops being a number.
     """
@@ -251,7 +258,7 @@ def fit(
     model.fit_to(train_split)
     history = History()
     best = ModelCheckpoint(run, "best", monitor="validation_loss", enable_version_counter=False)
-    trainer = make_trainer(params.train, run, [history, best])
+    trainer = make_trainer(params.train, run, [history, best, *callbacks])
     images = Images(train_split, validation, params.train.batch_size, params.seed)
     last = run / "last.ckpt"
     if last.exists():
