@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,13 +136,15 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Make dropout and augmentation depend on nothing but the seed and the epoch."""
         torch.manual_seed(epoch_seed(self.hparams["seed"], self.current_epoch))
+        self.loss_sum, self.seen = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch, with the penalty of the network."""
         images, labels = batch
         scores = self.network(augment(self.normalise(images), self.params.augmentation))
         loss = self.network.loss(scores, labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.loss_sum += loss.detach() * len(labels)
+        self.seen += len(labels)
         return loss + self.network.penalty(self.hparams["examples"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
@@ -156,6 +158,10 @@ class Classifier(pl.LightningModule):
             ),
         }
         self.log_dict(figures, batch_size=len(labels), prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the training loss, once: to log it in every step slows small networks down."""
+        self.log("train_loss", self.loss_sum / self.seen)
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters, with its schedule of learning rates."""
@@ -239,9 +245,16 @@ def train(params: Params, root: Path) -> None:
 
 
 def fit(
-    params: Params, shape: Shape, train_split: Split, validation: Split, run: Path
+    params: Params,
+    shape: Shape,
+    train_split: Split,
+    validation: Split,
+    run: Path,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Classifier, History, pl.Trainer]:
     """Train with checkpoints and logs in `run`; return the model of the best epoch.
+
+    `callbacks` are the caller's own, who may want to watch.
 
     Raises TrainingError when the loss stops being a number.
     """
@@ -252,8 +265,14 @@ def fit(
     model = Classifier(asdict(shape), asdict(params.train), params.seed, len(train_split.labels))
     model.fit_to(train_split)
     history = History()
-    best = ModelCheckpoint(run, "best", monitor="validation_loss", enable_version_counter=False)
-    trainer = make_trainer(params.train, run, [history, best])
+    best = ModelCheckpoint(
+        run,
+        "best",
+        monitor="validation_loss",
+        save_weights_only=True,  # a run is taken up at the last epoch
+        enable_version_counter=False,
+    )
+    trainer = make_trainer(params.train, run, [history, best, *callbacks])
     images = Images(train_split, validation, params.train.batch_size, params.seed)
     last = run / "last.ckpt"
     if last.exists():
