@@ -133,7 +133,7 @@ def destroy(root: str) -> None:
             print(f"-- {root}: nothing to destroy")
         elif keeps_contents:
             # AWS deletes contents only where the state says so, which takes an apply.
-            terraform(root, "apply", "-var=delete_contents=true")
+            terraform(root, "apply", "-refresh=false", "-var=delete_contents=true")
             terraform(root, "destroy", "-var=delete_contents=true")
         else:
             refuse_while_argocd_runs(root)
