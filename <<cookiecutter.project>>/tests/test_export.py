@@ -85,7 +85,7 @@ def test_the_model_repository_is_complete(exported: Path) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_learns_and_exports(name: str, root: Path, settings: Params) -> None:
-    fast = {"epochs": 3 if name == "resnet18" else 6, "augmentation": Augmentation()}
+    fast = {"epochs": 8, "learning_rate": 0.003, "augmentation": Augmentation()}
     values = change(settings, network=name, options={}, **fast)
     training.train(values, root)
     evaluation.evaluate(values, root)
