@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
@@ -228,6 +229,18 @@ class History(Callback):
             rows.writerows(self.epochs)
 
 
+class CheckpointFile(TorchCheckpointIO):
+    """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write under a temporary name, then rename, so that a kill leaves the one before."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        torch.save(checkpoint, partial)
+        partial.replace(path)
+
+
 def train(params: Params, root: Path) -> None:
     """Train the network of the parameters on the prepared splits and write checkpoint and history.
 
@@ -305,6 +318,7 @@ def make_trainer(params: TrainParams, run: Path, callbacks: list[Callback]) -> p
         precision=precision(params.precision),  # type: ignore[arg-type]
         deterministic=params.deterministic,
         callbacks=callbacks,
+        plugins=[CheckpointFile()],
         logger=TensorBoardLogger(run, name=None, version="logs"),
         reload_dataloaders_every_n_epochs=1,  # each epoch has an order of its own
         num_sanity_val_steps=0,
