@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TEMPLATE, UNBAKED, Project, tracked
+from conftest import TEMPLATE, UNBAKED, Project, clean_environment, tracked
 
 TREE = Path(__file__).parent / "tree.txt"
 
@@ -109,7 +109,11 @@ def test_the_vendored_folders_are_links() -> None:
 
 def test_make_alone_lists_every_target(bake: Callable[..., Project]) -> None:
     for folder in (TEMPLATE, bake().folder):
-        listed = subprocess.run(["make"], cwd=folder, capture_output=True, text=True, check=True)
+        command = ["make", "--no-print-directory"]
+        environment = clean_environment()
+        listed = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+        )
         phony = re.findall(r"^\.PHONY: (.*)$", (folder / "Makefile").read_text(), re.M)
         assert set(" ".join(phony).split()) == {
             line.split()[0] for line in listed.stdout.splitlines()
