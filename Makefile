@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,22 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/yamllint --strict .
+
+# -- benchmarks ------------------------------------------------------------------------------------
+
+BENCHMARKS ?= digits lightning_overhead version_bumps package_image checkov_peers
+BENCH_VENV := .cache/bench-venv
+export TRITON_VENV := $(abspath .cache/bench-venv-triton)
+
+bench: $(BENCH_VENV)/ready $(VENV)/ready ## measure side by side with others: [BENCHMARKS=digits]
+	for name in $(BENCHMARKS); do $(BENCH_VENV)/bin/python benchmarks/$$name.py || exit 1; done
+
+$(BENCH_VENV)/ready: <<cookiecutter.project>>/pyproject.toml <<cookiecutter.project>>/constraints.txt
+	mkdir -p $(dir $(BENCH_VENV))
+	$(MAKE) -C "<<cookiecutter.project>>" PYTHON=$(PYTHON) VENV=../$(BENCH_VENV) \
+		TRITON_VENV=../.cache/bench-venv-triton setup
+
+# -- upkeep ----------------------------------------------------------------------------------------
 
 clean: ## remove what the commands made
 	rm -rf $(VENV) .cache demo-output .pytest_cache .ruff_cache

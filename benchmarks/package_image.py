@@ -1,6 +1,6 @@
 """What packaging and moving a model cost: one command, one table.
 
-    python benchmarks/packaging.py [--gib 4]
+    make bench BENCHMARKS=package_image
 
 Throughput is set against `sha256sum` of the same file in the same run, both with the file in the
 page cache; memory is the peak of the packaging process above what it has after its imports.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
 
+import results
 from delivery.image import parse_manifest
 from delivery.layout import Layout
 from delivery.package import package
@@ -121,8 +122,12 @@ def main() -> None:
     size = int(parser.parse_args().gib * 2**30)
     with tempfile.TemporaryDirectory() as large, tempfile.TemporaryDirectory() as small:
         rows = [*measure_throughput(Path(large), size), *measure_bump(Path(small))]
-    print("| | |\n| --- | ---: |")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+    results.write(
+        "package_image",
+        "What packaging and moving a model cost",
+        results.table(("", ""), rows),
+        dict(rows),
+    )
 
 
 if __name__ == "__main__":

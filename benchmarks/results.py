@@ -21,7 +21,7 @@ def surroundings() -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(aliased=True, terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
@@ -46,7 +46,7 @@ def write(name: str, title: str, body: str, figures: Any) -> None:
     where = surroundings()
     libraries = ", ".join(f"{library} {number}" for library, number in where["libraries"].items())
     footer = (
-        f"{where['processor']}, {where['cores']} cores, {where['threads']} threads used, "
+        f"{where['processor']}, {where['cores']} cores, threads used: {where['threads']}, "
         f"{where['platform']}, Python {where['python']}, {libraries}.\n"
     )
     text = f"# {title}\n\n{body}\n{footer}"

@@ -1,8 +1,8 @@
 """Version bumps and rollbacks under constant load: one command, one table.
 
-    <project>/.venv/bin/python benchmarks/version_bumps.py [--bumps 20] [--rollbacks 5]
+    make bench BENCHMARKS=version_bumps
 
-Run it with the Python of a generated project and TRITON_VENV set to its Triton environment. The
+It runs with the Python of a generated project and TRITON_VENV set to its Triton environment. The
 manifests and the delivery are the project's own, the models are tiny, so that what is measured is
 the way from merge to answer. The same load on a server that is stopped and started again is the
 comparison. Exits with 1 when a request failed or an answer came from a version that it must not
@@ -11,8 +11,6 @@ come from.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,11 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this folder, whose files are not modules for anyone
 sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "tests"))
 
 import numpy as np
+import results
 from delivery import triton
 from delivery.client import PROTOCOLS, connect
 from delivery.errors import DeliveryError
@@ -305,11 +303,10 @@ def main() -> None:
         bumps, rollbacks = arguments.bumps, arguments.rollbacks
         load, changes = measure_preview(Path(folder, "preview"), bumps, rollbacks)
         plain, seconds = measure_restarts(Path(folder, "restarts"))
-    machine = f"{os.cpu_count()} cores, {platform.platform(aliased=True, terse=True)}"
-    clients = f"{CLIENTS} HTTP and {CLIENTS} gRPC clients, {1 / PAUSE:.0f} requests a second each"
-    print("# Version bumps under constant load\n")
-    print(table(load, changes, plain, seconds))
-    print(f"{clients}; {machine}.")
+    clients = f"{CLIENTS} HTTP and {CLIENTS} gRPC clients, {1 / PAUSE:.0f} requests a second each."
+    body = f"{table(load, changes, plain, seconds)}\n{clients}\n"
+    figures = {"requests": len(load.calls), "failed": load.failed, "changes": len(changes)}
+    results.write("version_bumps", "Version bumps under constant load", body, figures)
     if load.failed or unreleased(load, changes):
         sys.exit(f"error: {load.failed} requests failed: {sorted(set(load.errors))[:3]}")
 
