@@ -114,6 +114,21 @@ def test_a_copy_that_lost_its_links_is_refused(tmp_path: Path) -> None:
     assert "argocd/base is not a folder" in result.stderr and "git clone" in result.stderr
 
 
+def test_what_tools_left_in_a_clone_does_not_come_along(tmp_path: Path) -> None:
+    copy = tmp_path / "template"
+    shutil.copytree(clean_template(), copy, symlinks=True)
+    for cache in ("src/classifier/__pycache__", ".mypy_cache", ".ruff_cache/0.1", ".local"):
+        (copy / UNBAKED.name / cache).mkdir(parents=True)
+        (copy / UNBAKED.name / cache / "module.pyc").write_bytes(
+            b"text at first, then" + b"\xff\xfe{{"
+        )
+        (copy / UNBAKED.name / cache / "part").write_bytes(b"text at first, then" + b"\xff\xfe<<")
+    result = cookiecutter(tmp_path / "output", template=copy)
+    assert result.returncode == 0, result.stderr
+    made = tmp_path / "output/digit-classifier"
+    assert not [path for path in made.rglob("*") if path.name in ("module.pyc", "part")]
+
+
 def test_a_git_clone_of_the_template_works_too(tmp_path: Path) -> None:
     source = tmp_path / "template"
     shutil.copytree(clean_template(), source, symlinks=True)
