@@ -11,6 +11,7 @@ from delivery import (
     promotion,
     rehearse,
     release,
+    reproduce,
     rollback,
     serve,
     status,
@@ -20,7 +21,7 @@ from delivery.errors import DeliveryError
 # modules with `add_arguments(subparsers)`, in the order of the help
 COMMANDS: list = [
     *(serve, predict),
-    *(package, release, rehearse, promotion, rollback, status),
+    *(package, release, rehearse, promotion, rollback, reproduce, status),
     *(preview, pin),
 ]
 

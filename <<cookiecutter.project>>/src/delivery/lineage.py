@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from delivery.dvc import dvc
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.outputs import MODEL, Outputs
@@ -94,16 +93,12 @@ def check_model(root: Path, outputs: Outputs) -> None:
 
 
 def check_pipeline(repository: Repository, commit: str) -> None:
-    """Raise LineageError when DVC finds the outputs of another commit on this machine."""
+    """Raise LineageError when DVC finds the outputs of another commit here; DvcError."""
     if not repository.files(commit, "dvc.yaml"):
         return
     if not repository.files(commit, "dvc.lock"):
         raise LineageError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
-    answer = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True)
-    if answer.returncode:
-        raise LineageError(f"dvc status failed: {' '.join(answer.stderr.split())}")
-    if changed := list(json.loads(answer.stdout)):
+    if changed := list(json.loads(dvc(repository.folder, "status", "--json"))):
         raise LineageError(
             f"the outputs on this machine are not those of this commit (stage {changed[0]}): "
             "run `dvc checkout` for the commit's own, or `make pipeline` and commit what it writes"

@@ -1,8 +1,9 @@
-"""Release the model of this commit to staging: gate, package, push, propose."""
+"""Release the model of this commit to staging: gate, push data and image, propose."""
 
 import argparse
 from pathlib import Path
 
+from delivery.dvc import DvcError, dvc
 from delivery.errors import DeliveryError
 from delivery.gate import check_gate
 from delivery.git import BRANCH, REMOTE, Repository
@@ -26,6 +27,10 @@ class DirtyTreeError(DeliveryError):
 
 class StaleCommitError(DeliveryError):
     """The commit that is checked out is not the newest of the branch that is deployed."""
+
+
+class DataNotPushedError(DeliveryError):
+    """The store of the data did not take them."""
 
 
 class VersionError(DeliveryError):
@@ -55,8 +60,8 @@ def release(
     """Propose the model in the working tree as the next version in staging.
 
     Nothing is visible to others before every check has passed. Raises MissingOutputError,
-    ParameterError, DirtyTreeError, StaleCommitError, LineageError, VersionError, GateError and
-    what packaging, pushing and proposing raise.
+    ParameterError, DirtyTreeError, StaleCommitError, LineageError, VersionError, GateError,
+    DataNotPushedError and what packaging, pushing and proposing raise.
     """
     root = repository.folder
     outputs = read_outputs(root)
@@ -66,6 +71,7 @@ def release(
     champion = released(repository, commit, FIRST)
     new_version = checked_version(version, next_version(repository, commit, FIRST))
     check_gate(outputs, limits(parameters), champion, accept_test_data)
+    push_data(repository, commit)
     layout = Layout(LOCAL)
     pushed = push(layout, package(root, new_version, layout), target(parameters).registry)
     sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
@@ -92,6 +98,23 @@ def releasable_commit(repository: Repository) -> str:
             "here, and release again"
         )
     return head
+
+
+def push_data(repository: Repository, commit: str) -> None:
+    """Send what DVC keeps for this commit to its remote, so that the model can be made again.
+
+    Raises DataNotPushedError; a commit without a pipeline has nothing to send.
+    """
+    if not repository.files(commit, "dvc.yaml"):
+        return
+    try:
+        printed = dvc(repository.folder, "push")
+    except DvcError as error:
+        raise DataNotPushedError(
+            f"the data cannot be sent to their store ({error}): correct the default remote in "
+            ".dvc/config or .dvc/config.local, and release again"
+        ) from error
+    print(f"data: {' '.join(printed.split())}")
 
 
 def checked_version(asked: int | None, following: int) -> int:

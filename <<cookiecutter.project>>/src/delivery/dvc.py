@@ -1,0 +1,30 @@
+"""DVC as the delivery uses it: the environment's own, with its reason on one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+
+
+class DvcError(DeliveryError):
+    """A DVC command failed."""
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run a DVC command in a folder and return what it printed. Raises DvcError with its reason.
+
+    On a terminal DVC shows its progress, and what went wrong, itself.
+    """
+    watched = sys.stderr.isatty()
+    answer = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=None if watched else subprocess.PIPE,
+        text=True,
+    )
+    if answer.returncode:
+        reason = " ".join((answer.stderr or "DVC says why above").split())
+        raise DvcError(f"dvc {arguments[0]} failed: {reason}")
+    return answer.stdout
