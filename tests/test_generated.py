@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from conftest import Project, clean_environment
 
 STAGES = ["prepare", "train", "evaluate", "export"]
 SMALL = {"epochs": 3, "options": {"width": 8}}
+ENVIRONMENTS = {"VENV": ".venv", "TRITON_VENV": ".venv-triton"}
 
 
 def free_port() -> int:
@@ -87,6 +89,48 @@ def test_what_the_pipeline_made_is_known_to_git_or_ignored(trained: Project) -> 
     changed = trained.run("git", "status", "--porcelain").stdout.splitlines()
     names = {line[3:] for line in changed}
     assert names == {"MODEL_CARD.md", "dvc.lock", "lineage.json", "metrics.json", "params.yaml"}
+
+
+@dataclass(frozen=True)
+class Clone(Project):
+    """A clone of a project elsewhere, with the environments of the first one."""
+
+    origin: Project
+
+    def run(self, *command: str, timeout: float = 900, **environment: str):
+        venv = {name: str(self.origin.folder / folder) for name, folder in ENVIRONMENTS.items()}
+        return super().run(*command, timeout=timeout, **venv, **environment)
+
+
+@pytest.fixture(scope="module")
+def clone(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """Another machine's clone of the trained commit."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "clone"
+    author = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+    for command in (
+        ("add", "--all"),
+        (*author, "commit", "--message", "Train"),
+        ("clone", ".", str(folder)),
+    ):
+        assert trained.run("git", *command).returncode == 0
+    for environment in ENVIRONMENTS.values():  # or make finds them older than the clone's files
+        (trained.folder / environment / "ready").touch()
+    return Clone(folder, trained)
+
+
+def test_a_pull_from_an_empty_data_store_says_what_to_do(clone: Clone) -> None:
+    result = clone.run("make", "data-pull")
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert "run `make data-push` where it was made, or `make pipeline`" in result.stderr
+
+
+def test_what_was_pushed_is_not_made_again_elsewhere(trained: Project, clone: Clone) -> None:
+    trained.make("data-push")
+    (clone.folder / ".local").mkdir(exist_ok=True)
+    (clone.folder / ".local/data").symlink_to(trained.folder / ".local/data")
+    clone.make("data-pull")
+    assert stages_run(clone.make("pipeline")) == []
+    assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
 @contextmanager

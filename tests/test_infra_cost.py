@@ -105,3 +105,12 @@ def test_the_remote_is_added_once_and_the_rest_stays():
         config + "    remote = store\n['remote \"store\"']\n    url = s3://bucket/dvc\n"
     )
     assert with_remote(once, "s3://bucket/dvc") == once
+
+
+def test_the_shipped_remote_is_replaced():
+    shipped = (UNBAKED / ".dvc/config").read_text()
+    url = "url = ../.local/data\n"
+    assert url in shipped
+    assert with_remote(shipped, "s3://bucket/dvc") == shipped.replace(
+        url, "url = s3://bucket/dvc\n"
+    )
