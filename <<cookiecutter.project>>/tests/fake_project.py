@@ -21,6 +21,13 @@ train: {epochs: 3}
 gate: {min_accuracy: 0.9, min_macro_f1: 0.9, tolerance: 0.01}
 release: {registry: "oci:.local/registry"}
 """
+STORE = """[core]
+    analytics = false
+    check_update = false
+    remote = store
+['remote "store"']
+    url = ../.local/data
+"""
 CODE = {
     "src/classifier/networks.py": "LAYERS = 2\n",
     "serving/classifier/config.pbtxt": "max_batch_size: 32\n",
@@ -60,6 +67,16 @@ class Project:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
         self.git("push", "--quiet", "origin", "main")
+
+    def dvc(self, *arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments, "--quiet"], cwd=self.folder, check=True
+        )
+
+    def use_dvc(self) -> None:
+        """Let DVC keep data and outputs, in a store on this machine."""
+        fake_pipeline.write(self.folder, ".dvc/config", STORE)
+        fake_pipeline.write(self.folder, ".dvc/.gitignore", "/config.local\n/tmp\n/cache\n")
 
     def change(self, path: str, **values: Any) -> None:
         """Change values at the top of one of the pipeline's JSON files, and commit them."""

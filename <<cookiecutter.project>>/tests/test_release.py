@@ -1,7 +1,6 @@
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -367,22 +366,51 @@ def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
     assert "**The test data differ, so the figures above cannot be compared.**" in message
 
 
-def test_outputs_of_another_commit_are_noticed_by_dvc(
-    project: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stage = "stages: {export: {cmd: 'true', outs: [artifacts/export.json: {cache: false}]}}\n"
+@pytest.fixture
+def tracked(project: Project) -> Project:
+    """Return the project with one of its outputs kept by DVC, and something else in its store."""
+    stage = "stages: {export: {cmd: 'true', outs: [artifacts/export.json, plots/confusion.png]}}\n"
     fake_pipeline.write(project.folder, "dvc.yaml", stage)
-    dvc = [sys.executable, "-m", "dvc"]
-    for command in (["init", "--quiet"], ["commit", "--quiet", "--force"]):
-        subprocess.run([*dvc, *command], cwd=project.folder, check=True)
+    project.use_dvc()
+    project.dvc("commit", "--force")
     project.commit("Let DVC keep the versions")
-    release_and_merge(project, 1)
-    export = fake_pipeline.read(project.folder, "artifacts/export.json")
-    fake_pipeline.write(project.folder, "artifacts/export.json", export | {"images": 35})
+    return project
+
+
+def test_outputs_of_another_commit_are_noticed_by_dvc(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release_and_merge(tracked, 1)
+    export = fake_pipeline.read(tracked.folder, "artifacts/export.json")
+    fake_pipeline.write(tracked.folder, "artifacts/export.json", export | {"images": 35})
     assert main(["release"]) == 1
     assert "are not those of this commit (stage export): run `dvc checkout`" in (
         capsys.readouterr().err
     )
+
+
+def test_a_release_sends_what_dvc_keeps_to_its_store(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(tracked.repository)
+    assert "data: 2 files pushed\n" in capsys.readouterr().out
+    kept = [path for path in (tracked.folder / ".local/data/files").rglob("*") if path.is_file()]
+    export = (tracked.folder / "artifacts/export.json").read_bytes()
+    assert export in [path.read_bytes() for path in kept] and len(kept) == 2
+
+
+def test_without_its_data_in_the_store_nothing_is_released(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_pipeline.write(tracked.folder, ".local/data", "in the way of the folder")
+    state, branches = tracked.state(), tracked.branches()
+    assert main(["release"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    assert error.startswith("error: the data cannot be sent to their store (dvc push failed: ")
+    assert "correct the default remote in .dvc/config" in error and error.count("\n") == 1
+    assert (tracked.state(), tracked.branches()) == (state, branches)
+    assert not (tracked.folder / ".local/registry").exists()
 
 
 # -- two at once, and interruptions ----------------------------------------------------------------
@@ -406,6 +434,7 @@ def test_of_two_releases_at_once_one_wins(
 
 
 STEPS = {
+    "data": "delivery.release.push_data",
     "package": "delivery.package.write_layer",
     "push": "delivery.layout.Layout.write_manifest",
     "commit": "delivery.git.Repository.commit_file",

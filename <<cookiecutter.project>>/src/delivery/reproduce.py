@@ -31,8 +31,12 @@ from delivery.release import FIRST, describe
 from delivery.releases import check_environment, environments, released_before
 
 FOLDER = Path(".local/reproduce")
-SHORT = 19  # characters of a long value that a terminal gets: those of `sha256:` and twelve more
-CAUSES = 3  # values of the lineage that fit into a sentence
+SHORT = 19  # characters that a terminal gets of a hash: those of `sha256:` and twelve more
+WIDTH = 22  # characters: enough for every digit of a figure
+FEW = 3  # causes that fit into a sentence
+CAUSES = tuple(  # what else than data and code, which the release file names, makes a model
+    f"lineage.json {name}" for name in ("params", "libraries", "python", "trained", "hardware")
+)
 
 
 class UnknownVersionError(DeliveryError):
@@ -81,9 +85,11 @@ class Reproduction:
     @property
     def cause(self) -> str:
         """What probably made the difference, as far as anything was found."""
-        lineage = [each for each in self.accounts if each.what.startswith("lineage.json")]
-        if lineage:
-            said = [f"{each.what}: {each.released} → {each.rebuilt}" for each in lineage[:CAUSES]]
+        if self.values[0].same:
+            return ", though the image is the released one: someone edited the release file"
+        causes = [each for each in self.accounts if each.what.startswith(CAUSES)][:FEW]
+        if causes:
+            said = [f"{each.what}: {each.released} → {each.rebuilt}" for each in causes]
             return f" ({'; '.join(said)})"
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
@@ -193,11 +199,16 @@ def compare_content(repository: Repository, found: Reproduction, clone: Path, fo
 def table(values: list[Compared]) -> str:
     """Write values for a terminal, in columns."""
     head = ("", "released", "rebuilt", "same")
-    rows = [(v.what, v.released[:SHORT], v.rebuilt[:SHORT], answer(v)) for v in values]
+    rows = [(v.what, short(v.released), short(v.rebuilt), answer(v)) for v in values]
     return "\n".join(
-        f"{what:<18} {released:<{SHORT}} {rebuilt:<{SHORT}} {same}".rstrip()
+        f"{what:<18} {released:<{WIDTH}} {rebuilt:<{WIDTH}} {same}"
         for what, released, rebuilt, same in [head, *rows]
     )
+
+
+def short(value: str) -> str:
+    """Cut a hash; people compare its beginning."""
+    return value if len(value) <= WIDTH else value[:SHORT]
 
 
 def answer(value: Compared) -> str:
