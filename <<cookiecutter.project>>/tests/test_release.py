@@ -399,6 +399,25 @@ def test_a_release_sends_what_dvc_keeps_to_its_store(
     assert export in [path.read_bytes() for path in kept] and len(kept) == 2
 
 
+def test_images_that_only_this_machine_has_are_not_released(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = "stages: {prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}}\n"
+    fake_pipeline.write(tracked.folder, "dvc.yaml", stage)
+    fake_pipeline.write(tracked.folder, "data/raw/zero/1.png", b"an image")
+    fake_pipeline.write(tracked.folder, ".gitignore", "/data/?*/\n/artifacts/\n/plots/\n/.local/\n")
+    tracked.dvc("commit", "--force")
+    tracked.commit("Read images of our own")
+    assert main(["release"]) == 1
+    assert (
+        "error: data/raw, which the stage prepare read, is neither in Git nor in DVC, so nobody "
+        "could make the model again: `dvc add data/raw` and commit data/raw.dvc\n"
+    ) in capsys.readouterr().err
+    tracked.dvc("add", "data/raw")
+    tracked.commit("Let DVC keep the images")
+    release(tracked.repository)
+
+
 def test_without_its_data_in_the_store_nothing_is_released(
     tracked: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from delivery.dvc import locked
 from delivery.git import Repository
 from delivery.lineage import IN_GIT
 from delivery.manifests import Release
@@ -104,16 +103,11 @@ def changed_outputs(repository: Repository, commit: str, clone: Path) -> list[st
 
     Both are the pipeline's own account, `dvc.lock`, in the order of the stages.
     """
-    before = outputs(repository.read(commit, "dvc.lock") or b"")
+    before = outputs(repository.read(commit, "dvc.lock"))
     after = outputs((clone / "dvc.lock").read_bytes())
-    return [name for name, md5 in after.items() if before.get(name, md5) != md5]
+    return [name for name, md5 in after.items() if before.get(name) != md5]
 
 
-def outputs(lock: bytes) -> dict[str, str]:
+def outputs(lock: bytes | None) -> dict[str, str]:
     """Map the outputs in a `dvc.lock`, named by stage and path, to the MD5 of their content."""
-    stages = (yaml.safe_load(lock) or {}).get("stages", {})
-    return {
-        f"{stage}: {out['path']}": out["md5"]
-        for stage, entry in stages.items()
-        for out in entry.get("outs", [])
-    }
+    return {f"{stage}: {out['path']}": out["md5"] for stage, out in locked(lock, "outs")}

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from delivery.errors import DeliveryError
 
@@ -28,3 +31,9 @@ def dvc(folder: Path, *arguments: str) -> str:
         reason = " ".join((answer.stderr or "DVC says why above").split())
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
+
+
+def locked(lock: bytes | None, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """List the `deps` or the `outs` in a `dvc.lock`, each with its stage, in the file's order."""
+    stages = (yaml.safe_load(lock or b"") or {}).get("stages", {})
+    return [(stage, each) for stage, entry in stages.items() for each in entry.get(kind, [])]

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from delivery.dvc import dvc
+from delivery.dvc import dvc, locked
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.outputs import MODEL, Outputs
@@ -103,6 +103,21 @@ def check_pipeline(repository: Repository, commit: str) -> None:
             f"the outputs on this machine are not those of this commit (stage {changed[0]}): "
             "run `dvc checkout` for the commit's own, or `make pipeline` and commit what it writes"
         )
+    check_inputs(repository, commit)
+
+
+def check_inputs(repository: Repository, commit: str) -> None:
+    """Raise LineageError when the pipeline read something that only this machine has."""
+    lock = repository.read(commit, "dvc.lock")
+    made = {out["path"] for _, out in locked(lock, "outs")}
+    for stage, read in locked(lock, "deps"):
+        path, is_empty = read["path"], read.get("size") == 0
+        kept = is_empty or made & {path, *map(str, PurePosixPath(path).parents)}
+        if not kept and not repository.files(commit, path, f"{path}.dvc"):
+            raise LineageError(
+                f"{path}, which the stage {stage} read, is neither in Git nor in DVC, so nobody "
+                f"could make the model again: `dvc add {path}` and commit {path}.dvc"
+            )
 
 
 def _test_sha256(outputs: Outputs) -> str:

@@ -157,8 +157,7 @@ def here(project: Repository, name: str) -> bytes | None:
 
 def machines(project: Repository, commit: str) -> tuple[int, int]:
     """Return on how many devices of how many nodes the model was trained; 1 where unsaid."""
-    lineage = json.loads(project.read(commit, "lineage.json") or "{}")
-    trained = lineage.get("trained", {})
+    trained = json.loads(project.read(commit, "lineage.json") or "{}").get("trained", {})
     return trained.get("devices", 1), trained.get("nodes", 1)
 
 
