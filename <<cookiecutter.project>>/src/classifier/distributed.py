@@ -70,8 +70,13 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 def hardware(workers: Workers) -> str:
     """Check that this machine has the devices; return the name of what each worker trains on.
 
-    Raises WorkersError. On several machines Ray finds the devices.
+    Raises WorkersError. A cluster finds the devices by itself, or waits for more machines.
     """
+    if workers.nodes > 1 and not os.environ.get("RAY_ADDRESS") and workers.count > cores():
+        raise WorkersError(
+            f"NODES × DEVICES is {workers.count}, but this machine has {cores()} cores: give "
+            "fewer, or name a cluster in RAY_ADDRESS."
+        )
     if not torch.cuda.is_available():
         return f"CPU {os.uname().machine}"
     if workers.nodes == 1 and workers.devices > torch.cuda.device_count():
@@ -141,18 +146,29 @@ def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
 def connect(**options: Any) -> None:
     """Start Ray on this machine's loopback, or join the cluster that RAY_ADDRESS names.
 
-    `options` are those of `ray.init`.
+    `options` are those of `ray.init`. Raises WorkersError when the cluster can't be reached.
     """
-    settings = SETTINGS
-    if not os.environ.get("RAY_ADDRESS"):
+    address, settings = os.environ.get("RAY_ADDRESS"), SETTINGS
+    if not address:
         settings = SETTINGS | LOOPBACK
-        options = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False} | options
+        options = {"num_cpus": cores(), "include_dashboard": False} | options
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     import ray  # reads the settings above
 
     quiet = ray.LoggingConfig(log_level="ERROR")
-    ray.init(logging_level=logging.ERROR, logging_config=quiet, **options)
+    try:
+        ray.init(logging_level=logging.ERROR, logging_config=quiet, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        reason = " ".join(str(error).split())
+        raise WorkersError(f"RAY_ADDRESS is {address!r}, where no Ray answers: {reason}") from None
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def on_machines(
