@@ -74,13 +74,14 @@ def main() -> int:
         for n, some in by_devices.items()
     ]
     holds = abs(difference) <= TOLERANCE
+    apart = f"{difference:+.2f} ± {stdev(pairs):.2f} points".replace("-", "−")
     body = (
         f"Mean ± standard deviation over {seeds} seeds, same data and batches; seconds are those "
         "of the whole stage,\nwith its start.\n\n"
         + table(("", "test accuracy, %", "training, s"), rows)
-        + f"\nTwo workers against one, seed by seed: {difference:+.2f} ± {stdev(pairs):.2f} points; "
-        f"wanted: within {TOLERANCE} points on average: {'holds' if holds else '**broken**'}.\n"
-    ).replace("-", "−")
+        + f"\nTwo workers against one, seed by seed: {apart}; wanted: within {TOLERANCE} points on "
+        f"average: {'holds' if holds else '**broken**'}.\n"
+    )
     write("two_workers", "Two workers beside one", body, runs)
     return 0 if holds else 1
 
