@@ -19,6 +19,7 @@ def surroundings() -> dict[str, Any]:
     """Machine, threads and library versions."""
     return {
         "processor": processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -45,8 +46,9 @@ def write(name: str, title: str, body: str, figures: Any) -> None:
     """Write `<name>.md` for people and `<name>.json` for programs; print the former."""
     where = surroundings()
     libraries = ", ".join(f"{library} {number}" for library, number in where["libraries"].items())
+    gpu = f"{where['gpu']}, " if where["gpu"] else ""
     footer = (
-        f"{where['processor']}, {where['cores']} cores, threads used: {where['threads']}, "
+        f"{gpu}{where['processor']}, {where['cores']} cores, threads used: {where['threads']}, "
         f"{where['platform']}, Python {where['python']}, {libraries}.\n"
     )
     text = f"# {title}\n\n{body}\n{footer}"

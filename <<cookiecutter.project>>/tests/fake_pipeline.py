@@ -75,7 +75,7 @@ def lineage(code: str = "c" * 64, test: str = "b" * 64) -> dict[str, Any]:
         "seed": 42,
         "libraries": {"torch": "2.8.0"},
         "python": "3.11.7",
-        "hardware": "CPU",
+        "trained": {"devices": 1, "nodes": 1, "hardware": "CPU"},
     }
 
 

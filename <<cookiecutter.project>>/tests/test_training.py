@@ -15,9 +15,10 @@ from conftest import PROJECT, change
 
 from classifier import params, training
 from classifier.augmentation import Augmentation, augment
+from classifier.batches import Batches
 from classifier.data import Split
 from classifier.params import Params
-from classifier.training import CHECKPOINT, HISTORY, Batches, fit_temperature
+from classifier.training import CHECKPOINT, HISTORY, fit_temperature
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classifier import card, data, lineage
+from classifier.batches import Batches
 from classifier.data import Split
 from classifier.errors import ClassifierError
 from classifier.networks import Shape
 from classifier.params import Params
-from classifier.training import CHECKPOINT, Batches, Classifier, scores_of
+from classifier.training import CHECKPOINT, Classifier, scores_of
 
 REPOSITORY = Path("artifacts/model")
 REPORT = Path("artifacts/export.json")
@@ -67,7 +68,7 @@ def export(params: Params, root: Path) -> None:
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
         write_golden(folder / "golden.npz", split, expected, params.export.golden_images)
         shutil.copytree(temporary, root / REPOSITORY)
-    lineage.write(params, root)
+    lineage.write(params, model.trained, root)
     card.write(params, root)
 
 

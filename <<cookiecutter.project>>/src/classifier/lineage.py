@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from classifier import data
 from classifier.params import Params
 
@@ -40,8 +38,11 @@ def code_sha256(root: Path) -> str:
     return total.hexdigest()
 
 
-def lineage(params: Params, root: Path) -> dict[str, Any]:
-    """All that is needed to make the model again; without times, so that it compares equal."""
+def lineage(params: Params, trained: dict[str, Any], root: Path) -> dict[str, Any]:
+    """All that is needed to make the model again; without times, so that it compares equal.
+
+    `trained` says on what the weights were trained, which may be another machine than this one.
+    """
     report = data.report(root)
     return {
         "data": {
@@ -54,17 +55,11 @@ def lineage(params: Params, root: Path) -> dict[str, Any]:
         "seed": params.seed,
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
-        "hardware": hardware(),
+        "trained": trained,
     }
 
 
-def hardware() -> str:
-    """Name of the device that trains."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU {platform.machine()}"
-
-
-def write(params: Params, root: Path) -> None:
+def write(params: Params, trained: dict[str, Any], root: Path) -> None:
     """Write lineage.json."""
-    (root / FILE).write_text(json.dumps(lineage(params, root), indent=2, sort_keys=True) + "\n")
+    content = json.dumps(lineage(params, trained, root), indent=2, sort_keys=True)
+    (root / FILE).write_text(content + "\n")

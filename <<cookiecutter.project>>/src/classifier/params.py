@@ -39,6 +39,9 @@ class TrainParams:
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     threads: PositiveInt | None = None
+    channels_last: bool = True
+    compile: bool = False
+    data_on_device: bool = True
     deterministic: bool = True
 
 

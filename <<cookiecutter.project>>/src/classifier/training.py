@@ -1,7 +1,7 @@
-"""Training: one LightningModule and one Trainer for every network.
+"""Training: one LightningModule and one Trainer for every network, on one device or many.
 
-Each epoch is a function of the weights, the seed and the epoch's number, so a run that was killed
-and resumed ends with the figures of one that was not.
+Each epoch is a function of the weights, the seed, the epoch's number and the number of workers, so
+a run that was killed and resumed ends with the figures of one that was not.
 """
 
 import csv
@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import math
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
-from classifier import data, lineage, networks
+from classifier import data, distributed, lineage, networks
 from classifier.augmentation import augment
+from classifier.batches import Batches, Images, epoch_seed
 from classifier.data import Split
+from classifier.distributed import Workers
 from classifier.errors import ClassifierError
-from classifier.networks import Shape
+from classifier.networks import Network, Shape
 from classifier.params import Params, TrainParams, train_params
 
 CHECKPOINT = Path("artifacts/model.ckpt")
@@ -39,58 +41,11 @@ RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
 SAMPLE = 10_000  # training images from which the normalisation is taken
+WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
 
 
 class TrainingError(ClassifierError):
     """Training did not give a usable model."""
-
-
-class Batches:
-    """Batches (uint8 images (n, H, W, C), labels (n,)) of a split, the same for the same seed.
-
-    The split stays where it is, in memory or mapped from disk: a batch is one indexing of arrays
-    that are already decoded, which no worker process would make faster. Sizes differ by one at
-    most, so that no batch is too small for batch normalisation.
-    """
-
-    def __init__(self, split: Split, batch_size: int, seed: int | None = None) -> None:
-        self.images, self.labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-        self.batch_size = batch_size
-        self.seed = seed  # None keeps the order
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.labels) / self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.arange(len(self.labels))
-        if self.seed is not None:
-            shuffle = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(len(order), generator=shuffle)
-        for indices in order.tensor_split(len(self)):
-            yield self.images[indices], self.labels[indices]
-
-
-class Images(pl.LightningDataModule):
-    """The training split, shuffled anew in every epoch, and the validation split."""
-
-    def __init__(self, train: Split, validation: Split, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self.train, self.validation = train, validation
-        self.batch_size, self.seed = batch_size, seed
-
-    def train_dataloader(self) -> Batches:
-        """Batches of this epoch."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        return Batches(self.train, self.batch_size, seed=epoch_seed(self.seed, epoch))
-
-    def val_dataloader(self) -> Batches:
-        """Batches in the split's order; larger ones, as no gradients are kept."""
-        return Batches(self.validation, 4 * self.batch_size)
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed of its own for each epoch of each run."""
-    return seed * 1_000_003 + epoch
 
 
 class Classifier(pl.LightningModule):
@@ -111,6 +66,7 @@ class Classifier(pl.LightningModule):
         self.register_buffer("mean", torch.zeros(self.shape.channels, 1, 1))
         self.register_buffer("std", torch.ones(self.shape.channels, 1, 1))
         self.register_buffer("temperature", torch.ones(()))
+        self.trained: dict[str, Any] = {}  # on what; see `lineage`
 
     def fit_to(self, split: Split) -> None:
         """Take mean, deviation and what the network wants to know from the training images."""
@@ -135,34 +91,62 @@ class Classifier(pl.LightningModule):
         return torch.softmax(scores / self.temperature, dim=1)
 
     def on_train_epoch_start(self) -> None:
-        """Make dropout and augmentation depend on nothing but the seed and the epoch."""
-        torch.manual_seed(epoch_seed(self.hparams["seed"], self.current_epoch))
-        self.loss_sum, self.seen = torch.zeros((), device=self.device), 0
+        """Make dropout and augmentation depend on nothing but seed, epoch and worker."""
+        epoch = epoch_seed(self.hparams["seed"], self.current_epoch)
+        torch.manual_seed(epoch + WORKER_STRIDE * self.global_rank)
+        self.train_loss, self.seen = torch.zeros((), device=self.device), 0
+        self.validation_sums = torch.zeros(3, device=self.device)  # loss, right answers, images
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch, with the penalty of the network."""
         images, labels = batch
         scores = self.network(augment(self.normalise(images), self.params.augmentation))
         loss = self.network.loss(scores, labels)
-        self.loss_sum += loss.detach() * len(labels)
+        self.train_loss += loss.detach() * len(labels)
         self.seen += len(labels)
-        return loss + self.network.penalty(self.hparams["examples"])
+        return self.share(len(labels), index) * loss + self.network.penalty(
+            self.hparams["examples"]
+        )
+
+    def share(self, images: int, index: int) -> float:
+        """Weight of this worker's mean loss: the mean of all workers is then the whole batch's."""
+        workers = self.trainer.world_size
+        if workers == 1:
+            return 1.0
+        batches: Any = self.trainer.train_dataloader  # ours, not torch's
+        return workers * images / batches.size(index)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Loss and accuracy of one batch."""
+        """Loss and right answers of one batch."""
         images, labels = batch
         scores = self(images)
-        figures = {
-            "validation_loss": self.network.loss(scores, labels),
-            "validation_accuracy": multiclass_accuracy(
-                scores, labels, self.shape.classes, average="micro"
-            ),
-        }
-        self.log_dict(figures, batch_size=len(labels), prog_bar=True)
+        loss, right = self.network.loss(scores, labels), (scores.argmax(1) == labels).sum()
+        count = loss.new_tensor(len(labels))
+        self.validation_sums += torch.stack([loss * count, right.to(loss.dtype), count])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the training loss, once: to log it in every step slows small networks down."""
-        self.log("train_loss", self.loss_sum / self.seen)
+        """Log the epoch's figures, once: to log in every step slows small networks down."""
+        reduce = self.trainer.strategy.reduce  # over the workers
+        seen = self.train_loss.new_tensor(self.seen)
+        train_loss, train_images = reduce(torch.stack([self.train_loss, seen]), reduce_op="sum")
+        loss, right, images = reduce(self.validation_sums, reduce_op="sum")
+        figures = {"validation_loss": loss / images, "validation_accuracy": right / images}
+        self.log_dict(figures, prog_bar=True)
+        self.log("train_loss", train_loss / train_images)
+
+    def save(self, path: Path) -> None:
+        """Write what `load_from_checkpoint` reads: weights, their parameters, what trained them."""
+        content = {
+            "pytorch-lightning_version": pl.__version__,
+            "state_dict": self.state_dict(),
+            "hyper_parameters": dict(self.hparams),
+            "trained": self.trained,
+        }
+        CheckpointFile().save_checkpoint(content, path)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what `save` adds to Lightning's own."""
+        self.trained = checkpoint.get("trained", {})
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters, with its schedule of learning rates."""
@@ -206,7 +190,9 @@ class History(Callback):
         names = ("train_loss", "validation_loss", "validation_accuracy")
         figures = {name: float(trainer.callback_metrics[name]) for name in names}
         self.epochs.append({"epoch": trainer.current_epoch + 1, **figures})
-        if not sys.stderr.isatty():  # a log file gets a line per epoch instead of a bar
+        if (
+            trainer.is_global_zero and not sys.stderr.isatty()
+        ):  # a log file gets a line per epoch instead of a bar
             shown = ", ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
             print(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}", file=sys.stderr
@@ -244,17 +230,77 @@ class CheckpointFile(TorchCheckpointIO):
 def train(params: Params, root: Path) -> None:
     """Train the network of the parameters on the prepared splits and write checkpoint and history.
 
-    A run that was interrupted is taken up at its last finished epoch. Raises TrainingError when the
-    loss stops being a number.
+    DEVICES and NODES in the environment say how many workers train. A run that was interrupted is
+    taken up at its last finished epoch. Raises TrainingError when the loss stops being a number,
+    WorkersError when the workers can't be had.
     """
-    train_split, validation = data.load_split(root, "train"), data.load_split(root, "validation")
-    shape = shape_of(train_split, data.class_names(root))
-    run = root / RUNS / fingerprint(params, root)
-    model, history, trainer = fit(params, shape, train_split, validation, run)
-    model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
-    trainer.save_checkpoint(root / CHECKPOINT, weights_only=True)
-    history.write(root / HISTORY)
+    workers = distributed.workers_from(os.environ)
+    check_workers(params.train, workers)
+    trained = asdict(workers) | {"hardware": distributed.hardware(workers)}
+    splits = load_splits(root)
+    shape = shape_of(splits[0], data.class_names(root))
+    run = (root / RUNS / fingerprint(params, workers, root)).resolve()
+    arguments = (params, shape, workers, trained)
+    try:
+        if workers.nodes > 1:
+            threads = params.train.threads or 1
+            distributed.on_machines(work, arguments, splits, run, workers, threads)
+        elif workers.devices > 1:
+            distributed.on_this_machine(work_from_files, (run, *arguments, root), workers)
+        else:
+            work(run, *arguments, *splits)
+    except TrainingError:
+        forget_checkpoints(run)
+        raise
+    for target in (CHECKPOINT, HISTORY):
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        (run / target.name).replace(root / target)
     forget_checkpoints(run)
+
+
+def load_splits(root: Path) -> tuple[Split, Split]:
+    """The splits that training reads: train and validation."""
+    return data.load_split(root, "train"), data.load_split(root, "validation")
+
+
+def check_workers(params: TrainParams, workers: Workers) -> None:
+    """Raise WorkersError when these parameters can't be trained by so many."""
+    if workers.count > 1 and params.optimizer == "lbfgs":
+        raise distributed.WorkersError(
+            f"train.optimizer is 'lbfgs', which takes the whole set as one batch: train on one "
+            f"device instead of {workers.count}."
+        )
+    if workers.count > params.batch_size // 2:
+        raise distributed.WorkersError(
+            f"train.batch_size is {params.batch_size}, which leaves {workers.count} workers less "
+            "than two images each: give fewer DEVICES or NODES, or a larger batch."
+        )
+
+
+def work_from_files(
+    run: Path, params: Params, shape: Shape, workers: Workers, trained: dict[str, Any], root: Path
+) -> None:
+    """What a worker does that shares the files of this machine."""
+    work(run, params, shape, workers, trained, *load_splits(root))
+
+
+def work(
+    run: Path,
+    params: Params,
+    shape: Shape,
+    workers: Workers,
+    trained: dict[str, Any],
+    train_split: Split,
+    validation: Split,
+) -> None:
+    """What each worker does: train; the first one leaves checkpoint and history in `run`."""
+    model, history, trainer = fit(params, shape, train_split, validation, run, workers=workers)
+    if not trainer.is_global_zero:
+        return
+    model.trained = trained
+    model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
+    model.save(run / CHECKPOINT.name)
+    history.write(run / HISTORY.name)
 
 
 def fit(
@@ -264,10 +310,12 @@ def fit(
     validation: Split,
     run: Path,
     callbacks: Sequence[Callback] = (),
+    workers: Workers = Workers(),  # noqa: B008 (it is frozen)
 ) -> tuple[Classifier, History, pl.Trainer]:
     """Train with checkpoints and logs in `run`; return the model of the best epoch.
 
-    `callbacks` are the caller's own, who may want to watch.
+    `callbacks` are the caller's own, who may want to watch. With several workers each calls it, and
+    only the first gets the best epoch's model: the others hold the last one's.
 
     Raises TrainingError when the loss stops being a number.
     """
@@ -277,6 +325,7 @@ def fit(
         torch.set_num_threads(params.train.threads)
     model = Classifier(asdict(shape), asdict(params.train), params.seed, len(train_split.labels))
     model.fit_to(train_split)
+    prepare_network(model.network, params.train)
     history = History()
     best = ModelCheckpoint(
         run,
@@ -285,27 +334,46 @@ def fit(
         save_weights_only=True,  # a run is taken up at the last epoch
         enable_version_counter=False,
     )
-    trainer = make_trainer(params.train, run, [history, best, *callbacks])
-    images = Images(train_split, validation, params.train.batch_size, params.seed)
+    trainer = make_trainer(params.train, run, [history, best, *callbacks], workers)
+    images = Images(
+        train_split,
+        validation,
+        params.train.batch_size,
+        params.seed,
+        params.train.data_on_device,
+    )
     last = run / "last.ckpt"
-    if last.exists():
+    if last.exists() and trainer.is_global_zero:
         print(f"taking up the run in {run}", file=sys.stderr)
     trainer.fit(model, images, ckpt_path=last if last.exists() else None, weights_only=False)
     loss = history.epochs[-1]["train_loss"]
     if not math.isfinite(loss):
-        forget_checkpoints(run)
         raise TrainingError(
             f"the training loss became {loss} in epoch {len(history.epochs)}: "
             f"lower train.learning_rate, which is {params.train.learning_rate}."
         )
-    model.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
+    if trainer.is_global_zero:
+        found = torch.load(best.best_model_path, weights_only=False, map_location="cpu")
+        model.load_state_dict(found["state_dict"])
     return model.eval().cpu(), history, trainer
 
 
-def make_trainer(params: TrainParams, run: Path, callbacks: list[Callback]) -> pl.Trainer:
+def prepare_network(network: Network, params: TrainParams) -> None:
+    """Set what makes a network faster and leaves its weights what they are."""
+    if params.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if params.compile:
+        network.compile()
+
+
+def make_trainer(
+    params: TrainParams, run: Path, callbacks: list[Callback], workers: Workers
+) -> pl.Trainer:
     """The Trainer that every network shares."""
+    options = distributed.trainer_options(workers, run)
     callbacks = [
         *callbacks,
+        *options.pop("callbacks"),
         ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
     if params.patience:
@@ -318,13 +386,14 @@ def make_trainer(params: TrainParams, run: Path, callbacks: list[Callback]) -> p
         precision=precision(params.precision),  # type: ignore[arg-type]
         deterministic=params.deterministic,
         callbacks=callbacks,
-        plugins=[CheckpointFile()],
+        plugins=[CheckpointFile(), *options.pop("plugins")],
         logger=TensorBoardLogger(run, name=None, version="logs"),
         reload_dataloaders_every_n_epochs=1,  # each epoch has an order of its own
         num_sanity_val_steps=0,
         log_every_n_steps=50,
         enable_progress_bar=bar,
         enable_model_summary=False,
+        **options,
     )
 
 
@@ -343,10 +412,11 @@ def shape_of(split: Split, classes: list[str]) -> Shape:
     return Shape(height, width, channels, len(classes))
 
 
-def fingerprint(params: Params, root: Path) -> str:
-    """Name of a run: the same for the same parameters, data and code."""
+def fingerprint(params: Params, workers: Workers, root: Path) -> str:
+    """Name of a run: the same for the same parameters, workers, data and code."""
     what = [
         asdict(params.train),
+        asdict(workers),
         params.seed,
         data.report(root)["sha256"],
         lineage.code_sha256(root),

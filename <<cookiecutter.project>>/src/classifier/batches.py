@@ -1,0 +1,112 @@
+"""Batches of a prepared split for training, the same for the same seed on any number of workers."""
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from classifier.data import Split
+
+ROOM = 4  # a set is kept on the device if this many of it would fit: the network needs most of it
+
+
+class Batches:
+    """Batches (uint8 images (n, H, W, C), labels (n,)) of a split.
+
+    The split stays where it is, in memory, mapped from disk or on the device: a batch is one
+    indexing of arrays that are already decoded, which no worker process would make faster. Sizes
+    differ by one at most, so that no batch is too small for batch normalisation. Of `workers` that
+    train together each takes its `part` of every batch, so that the batches are the same for any
+    number of them.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int | None = None,
+        part: int = 0,
+        workers: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        with warnings.catch_warnings():
+            # Ray hands out arrays that can't be written to; nothing here writes.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            self.images = torch.from_numpy(split.images).to(device)
+            self.labels = torch.from_numpy(split.labels).to(device)
+        self.batch_size = batch_size
+        self.seed = seed  # None keeps the order
+        self.part, self.workers = part, workers
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.arange(len(self.labels))
+        if self.seed is not None:
+            shuffle = torch.Generator().manual_seed(self.seed)
+            order = torch.randperm(len(order), generator=shuffle)
+        for batch in order.to(self.labels.device).tensor_split(len(self)):
+            indices = batch.tensor_split(self.workers)[self.part]
+            yield self.images[indices], self.labels[indices]
+
+    def size(self, index: int) -> int:
+        """Number of images in the batch of that index, those of all workers together."""
+        smallest, larger = divmod(len(self.labels), len(self))
+        return smallest + (index < larger)
+
+
+class Images(pl.LightningDataModule):
+    """The training split, shuffled anew in every epoch, and the validation split."""
+
+    def __init__(
+        self,
+        train: Split,
+        validation: Split,
+        batch_size: int,
+        seed: int,
+        on_device: bool = True,
+    ) -> None:
+        super().__init__()
+        self.splits = {"train": train, "validation": validation}
+        self.batch_size, self.seed, self.on_device = batch_size, seed, on_device
+        self.batches: dict[str, Batches] = {}
+
+    def train_dataloader(self) -> Batches:
+        """Batches of this epoch."""
+        batches = self.of("train", self.batch_size)
+        batches.seed = epoch_seed(self.seed, self.trainer.current_epoch if self.trainer else 0)
+        return batches
+
+    def val_dataloader(self) -> Batches:
+        """Batches in the split's order; larger ones, as no gradients are kept."""
+        return self.of("validation", 4 * self.batch_size)
+
+    def of(self, name: str, batch_size: int) -> Batches:
+        """This worker's batches of a split, which is moved to the device once, if it is at all."""
+        if name not in self.batches:
+            split, trainer = self.splits[name], self.trainer
+            part, workers = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            device = trainer.strategy.root_device if trainer else torch.device("cpu")
+            if not (self.on_device and fits(split, device)):
+                device = torch.device("cpu")
+            self.batches[name] = Batches(
+                split, batch_size, part=part, workers=workers, device=device
+            )
+        return self.batches[name]
+
+
+def fits(split: Split, device: torch.device) -> bool:
+    """Whether the device has room for a whole split beside the network."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return ROOM * split.images.nbytes < free
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A seed of its own for each epoch of each run."""
+    return seed * 1_000_003 + epoch

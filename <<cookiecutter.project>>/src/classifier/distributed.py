@@ -1,0 +1,298 @@
+"""Training with several workers: torch's elastic launcher on one machine, Ray Train on several.
+
+A worker is one process with one device. When one dies, all of them start again from the last
+finished epoch.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from classifier.errors import ClassifierError
+
+RESTARTS = 3  # more deaths than this have a cause that another start doesn't cure
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # an epoch's end waits for the next check
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # several lines for every epoch
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+}
+LOOPBACK = {
+    "RAY_AUTH_MODE": "token",
+    # In spite of its name this is what keeps Ray on the loopback interface, on Linux too.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not taken away
+}
+CHECKPOINTS = ("last.ckpt", "best.ckpt")  # what the next start of a run needs of it
+
+
+class WorkersError(ClassifierError):
+    """The number of workers can't be used, or they died too often."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many train together: `devices` on each of `nodes` machines."""
+
+    devices: int = 1
+    nodes: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+        return self.devices * self.nodes
+
+
+def workers_from(environment: Mapping[str, str]) -> Workers:
+    """Read DEVICES and NODES; absent or empty ones are 1. Raises WorkersError."""
+    return Workers(_number(environment, "DEVICES"), _number(environment, "NODES"))
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name) or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise WorkersError(f"{name} is {value!r}: give a whole number from 1.")
+    return int(value)
+
+
+def hardware(workers: Workers) -> str:
+    """Check that this machine has the devices; return the name of what each worker trains on.
+
+    Raises WorkersError. A cluster finds the devices by itself, or waits for more machines.
+    """
+    if workers.nodes > 1 and not os.environ.get("RAY_ADDRESS") and workers.count > cores():
+        raise WorkersError(
+            f"NODES × DEVICES is {workers.count}, but this machine has {cores()} cores: give "
+            "fewer, or name a cluster in RAY_ADDRESS."
+        )
+    if not torch.cuda.is_available():
+        return f"CPU {os.uname().machine}"
+    if workers.nodes == 1 and workers.devices > torch.cuda.device_count():
+        raise WorkersError(
+            f"DEVICES is {workers.devices}, but this machine has {torch.cuda.device_count()} GPUs: "
+            "give no more."
+        )
+    return torch.cuda.get_device_name()
+
+
+# -- one machine -----------------------------------------------------------------------------------
+
+
+def on_this_machine(
+    worker: Callable[..., None], arguments: tuple[Any, ...], workers: Workers
+) -> None:
+    """Run a module's function in a process for each device.
+
+    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no other machine takes part
+    # A store that outlives a start still holds the addresses of the workers that died.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks of the launcher's own
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=workers.devices,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=RESTARTS,
+        monitor_interval=0.5,
+    )
+    try:
+        reports = elastic_launch(config, reporting)(worker, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise WorkersError(
+            f"worker {rank} died {RESTARTS + 1} times, at last with exit status "
+            f"{failure.exitcode}: see above why; the next `make train` takes up its last epoch."
+        ) from None
+    if said := next(filter(None, reports.values()), None):
+        raise WorkersError(said)
+
+
+def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
+    """Run a worker; return what the user can put right, as another start would not help."""
+    deaths = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if deaths and os.environ["RANK"] == "0":
+        print(f"a worker died ({deaths} of {RESTARTS} times): starting again", file=sys.stderr)
+    try:
+        worker(*arguments)
+    except ClassifierError as error:
+        return str(error)
+    return None
+
+
+# -- several machines ------------------------------------------------------------------------------
+
+
+def connect(**options: Any) -> None:
+    """Start Ray on this machine's loopback, or join the cluster that RAY_ADDRESS names.
+
+    `options` are those of `ray.init`. Raises WorkersError when the cluster can't be reached.
+    """
+    address, settings = os.environ.get("RAY_ADDRESS"), SETTINGS
+    if not address:
+        settings = SETTINGS | LOOPBACK
+        options = {"num_cpus": cores(), "include_dashboard": False} | options
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    import ray  # reads the settings above
+
+    quiet = ray.LoggingConfig(log_level="ERROR")
+    try:
+        ray.init(logging_level=logging.ERROR, logging_config=quiet, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        reason = " ".join(str(error).split())
+        raise WorkersError(f"RAY_ADDRESS is {address!r}, where no Ray answers: {reason}") from None
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def on_machines(
+    worker: Callable[..., None],
+    arguments: tuple[Any, ...],
+    splits: tuple[Any, ...],
+    run: Path,
+    workers: Workers,
+    threads: int,
+) -> None:
+    """Run `worker(run, *arguments, *splits)` in a Ray worker for each device.
+
+    `splits` travel through Ray's object store, so workers need no files. What the first worker
+    leaves in its own `run` comes back to the `run` here. STORAGE names where checkpoints are kept,
+    a folder or a bucket (s3://…) that all machines can reach; `runs/ray` by default.
+
+    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
+    """
+    connect()
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    gpus = bool(ray.cluster_resources().get("GPU"))
+    storage = os.environ.get("STORAGE") or str(run.parent / "ray")
+    trainer = TorchTrainer(
+        cast(Any, _ray_worker),  # its declared type knows no return value
+        train_loop_config={
+            "worker": worker,
+            "arguments": arguments,
+            "splits": [ray.put(split) for split in splits],
+            "run": run.name,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=gpus,
+            resources_per_worker={"GPU": 1} if gpus else {"CPU": threads},
+            placement_strategy="SPREAD" if workers.devices == 1 else "PACK",
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        result: Any = trainer.fit()  # its declared type is that of an earlier Ray Train
+    except TrainingFailedError as error:
+        raise WorkersError(
+            f"training on {workers.count} workers failed {RESTARTS + 1} times: "
+            f"{str(error).strip().splitlines()[-1]}; the next start takes up its last epoch."
+        ) from None
+    result.filesystem.delete_dir(result.path)  # or the next run of that name would take it up
+    if isinstance(result.return_value, str):
+        raise WorkersError(result.return_value)
+    run.mkdir(parents=True, exist_ok=True)
+    for name, content in result.return_value.items():
+        (run / name).write_bytes(content)
+
+
+def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
+    """Train in a Ray worker; return the files that it left, or what the user can put right."""
+    import ray.train
+
+    run = Path(tempfile.gettempdir(), "runs", config["run"])
+    take_up(ray.train.get_checkpoint(), run)
+    torch.distributed.barrier()  # no worker starts before all have the same files
+    splits = ray.get(config["splits"])
+    if said := reporting(config["worker"], run, *config["arguments"], *splits):
+        return said
+    left = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    return {name: content for name, content in left.items() if name not in CHECKPOINTS}
+
+
+def take_up(checkpoint: Any, run: Path) -> None:
+    """Put into `run` what was reported last, in place of what this machine had got to."""
+    run.mkdir(parents=True, exist_ok=True)
+    for name in CHECKPOINTS:
+        (run / name).unlink(missing_ok=True)
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            for name in CHECKPOINTS:
+                partial = run / f"{name}.{os.getpid()}"  # workers of one machine share the folder
+                shutil.copyfile(Path(folder, name), partial)
+                partial.replace(run / name)
+
+
+class ReportToRay(Callback):
+    """Hands the checkpoints of every finished epoch to Ray, which keeps them in its storage."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Report the epoch before, whose checkpoints are complete by now."""
+        import ray.train
+
+        if trainer.current_epoch == 0:
+            return
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if trainer.is_global_zero:
+                for name in CHECKPOINTS:
+                    shutil.copyfile(self.run / name, Path(folder, name))
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(figures | {"epoch": trainer.current_epoch}, checkpoint=checkpoint)
+
+
+def trainer_options(workers: Workers, run: Path) -> dict[str, Any]:
+    """What Lightning's Trainer must know of the workers."""
+    options: dict[str, Any] = {"devices": 1, "plugins": [], "callbacks": []}
+    if workers.nodes > 1:
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        options = {
+            "devices": "auto",  # the one that Ray gave this worker
+            "strategy": RayDDPStrategy(),
+            "plugins": [RayLightningEnvironment()],
+            "callbacks": [ReportToRay(run)],
+        }
+    elif workers.devices > 1:
+        options |= {"devices": workers.devices, "strategy": "ddp"}
+    # Statistics of a share of the batch are noisier; torch can gather them on GPUs only.
+    return options | {"sync_batchnorm": workers.count > 1 and torch.cuda.is_available()}
