@@ -94,7 +94,8 @@ def other_machine(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project.folder.parent / "other"
     fake_pipeline.write_model(folder, b"other weights")
     fake_pipeline.write(folder, "metrics.json", fake_pipeline.metrics() | {"loss": 0.12})
-    lineage = fake_pipeline.lineage(code_sha256()) | {"hardware": "another CPU"}
+    lineage = fake_pipeline.lineage(code_sha256())
+    lineage["trained"]["hardware"] = "another CPU"
     fake_pipeline.write(folder, "made/lineage.json", lineage)
     monkeypatch.setenv("OTHER", str(folder))
 
@@ -215,10 +216,10 @@ def test_another_model_is_described_by_files_values_and_stages(
     assert main(["reproduce", "1"]) == 1
     assert (
         "error: model 1 made again differs from the release in image, loss "
-        "(lineage.json hardware: CPU → another CPU); report: "
+        "(lineage.json trained.hardware: CPU → another CPU); report: "
     ) in capfd.readouterr().err
     lines = report(project).splitlines()
-    assert "| lineage.json hardware | CPU | another CPU | NO |" in lines
+    assert "| lineage.json trained.hardware | CPU | another CPU | NO |" in lines
     assert "| metrics.json loss | 0.11 | 0.12 | NO |" in lines
     before, after = (
         hashlib.sha256(content).hexdigest()
@@ -236,7 +237,7 @@ def test_without_the_released_image_what_git_has_is_compared(
     shutil.rmtree(project.folder / ".local/registry")
     other_machine(project, monkeypatch)
     assert main(["reproduce", "1"]) == 1
-    assert "lineage.json hardware: CPU → another CPU" in capfd.readouterr().err
+    assert "lineage.json trained.hardware: CPU → another CPU" in capfd.readouterr().err
     text = report(project)
     assert "could not be compared file by file: oci:.local/registry does not give it" in text
     assert "- copy: artifacts\n" in text and "| metrics.json loss | 0.11 | 0.12 | NO |" in text

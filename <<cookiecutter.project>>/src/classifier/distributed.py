@@ -78,7 +78,8 @@ def hardware(workers: Workers) -> str:
             "fewer, or name a cluster in RAY_ADDRESS."
         )
     if not torch.cuda.is_available():
-        return f"CPU {os.uname().machine}"
+        # the vector instructions decide in which order numbers are summed, and so the last digits
+        return f"CPU {os.uname().machine} {torch.backends.cpu.get_cpu_capability()}"
     if workers.nodes == 1 and workers.devices > torch.cuda.device_count():
         raise WorkersError(
             f"DEVICES is {workers.devices}, but this machine has {torch.cuda.device_count()} GPUs: "

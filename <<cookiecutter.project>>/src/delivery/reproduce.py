@@ -35,7 +35,7 @@ SHORT = 19  # characters that a terminal gets of a hash: those of `sha256:` and 
 WIDTH = 22  # characters: enough for every digit of a figure
 FEW = 3  # causes that fit into a sentence
 CAUSES = tuple(  # what else than data and code, which the release file names, makes a model
-    f"lineage.json {name}" for name in ("params", "libraries", "python", "trained", "hardware")
+    f"lineage.json {name}" for name in ("params", "libraries", "python", "trained")
 )
 
 
