@@ -107,7 +107,7 @@ class Plain:
             self.optimizer,
             self.how.learning_rate,
             total_steps=self.how.epochs * batches,
-            pct_start=training.WARM_UP,
+            pct_start=training.warm_up(self.how.epochs * batches),
         )
         self.lowest = float("inf")
 

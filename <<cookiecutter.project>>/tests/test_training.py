@@ -98,6 +98,18 @@ def test_a_loss_that_explodes_is_an_error(root: Path, settings: Params) -> None:
     assert not list(root.glob("runs/*/*.ckpt"))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 100])
+def test_a_run_of_any_length_has_a_schedule(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, pct_start=training.warm_up(steps)
+    )
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.step()
+    assert training.warm_up(100) == training.WARM_UP
+
+
 def test_batches_cover_a_split_once_in_even_sizes() -> None:
     split = Split(np.zeros((65, 2, 2, 1), np.uint8), np.arange(65))
     batches = list(Batches(split, 16, seed=3))

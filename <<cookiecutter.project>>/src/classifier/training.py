@@ -153,11 +153,9 @@ class Classifier(pl.LightningModule):
         optimizer = self.make_optimizer()
         if self.params.schedule == "constant":
             return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.params.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=WARM_UP,
+            optimizer, self.params.learning_rate, total_steps=steps, pct_start=warm_up(steps)
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -395,6 +393,11 @@ def make_trainer(
         enable_model_summary=False,
         **options,
     )
+
+
+def warm_up(steps: int) -> float:
+    """Share of the steps in which the rate rises; torch divides by zero where it is one step."""
+    return min(max(WARM_UP, 1.5 / steps), 0.9)
 
 
 def precision(choice: str) -> str:
