@@ -24,7 +24,7 @@ STAGES = {
 
 def ingest(arguments: argparse.Namespace) -> None:
     """Add a batch of labelled images to the data set."""
-    from classifier import ingest  # brings cleanlab, which takes a second that no stage needs
+    from classifier import ingest  # brings what no stage needs
 
     ingest.ingest(arguments.batch, arguments.new_class, Path())
 

@@ -142,7 +142,8 @@ def _left_out(comparison: Comparison) -> list[str]:
 def _near(comparison: Comparison) -> list[str]:
     groups = comparison.groups
     sizes = Counter(groups[groups >= 0].tolist())
-    near = [p for p in comparison.candidates.tolist() if sizes[groups[p]] > 1]
+    candidates = comparison.candidates[comparison.contradicts[comparison.candidates] < 0]
+    near = [p for p in candidates.tolist() if sizes[groups[p]] > 1]
     if not near:
         return ["None."]
     first = {group: p for p, group in reversed([*enumerate(groups.tolist())])}
@@ -152,8 +153,8 @@ def _near(comparison: Comparison) -> list[str]:
         if first[groups[p]] != p
     ]
     return [
-        f"{len(near)} new images are nearly the same as others. They stay; `prepare` keeps them in "
-        "one split.",
+        f"New images that are nearly the same as others: {len(near)}. They stay; `prepare` keeps "
+        "them in one split.",
         "\n".join(f"- {_cell(text)}" for text in _shown(examples)),
     ]
 
@@ -166,10 +167,14 @@ def _decisions(questions: Mapping[int, Question]) -> list[str]:
     reasons = Counter(question.reason.split(" as ")[0] for question in questions.values())
     why = ", ".join(f"{reason} ({n})" for reason, n in sorted(reasons.items()))
     rows = [
-        (question.image, question.label, question.decision or "…", question.reason)
+        (
+            *(question.image, question.label, question.reason),
+            f"{question.suggestion} {question.confidence}".rstrip(),
+            question.decision or "…",
+        )
         for question in [*questions.values()][:EXAMPLES]
     ]
-    table = _table(("image", "label", "decision", "reason"), rows)
+    table = _table(("image", "label", "reason", "suggestion", "decision"), rows)
     lines = [f"{total}. Asked because an image or its label: {why}.", table]
     if len(questions) > EXAMPLES:
         lines.append(f"And {len(questions) - EXAMPLES} more, all in the CSV file.")

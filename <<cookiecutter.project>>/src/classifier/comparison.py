@@ -46,6 +46,7 @@ class Comparison:
 
     classes: list[str]
     folder: Path
+    title: str  # of the folder, as people know it
     parts: tuple[Source, Source]
     staged: tuple[Staged, Staged]
     labels: np.ndarray
@@ -84,7 +85,7 @@ class Comparison:
         """Where an image is: of a new one, below the batch."""
         part, i = self.origin(position)
         name = self.parts[part].names[i]
-        return name if part else f"{self.folder.as_posix()}/{name}"
+        return name if part else f"{self.title}/{name}"
 
     def path(self, position: int) -> str:
         """The path of an image's file, relative to its part's folder."""
@@ -116,15 +117,19 @@ class Comparison:
 
 
 def compare(
-    batch: Path, folder: Path, new_classes: Sequence[str], params: PrepareParams, place: Path
+    batch: Path,
+    data_set: tuple[Path, str],
+    new_classes: Sequence[str],
+    params: PrepareParams,
+    place: Path,
 ) -> Comparison:
-    """Read the batch and the data set in `folder` into files in `place` and compare them.
+    """Read the batch and the data set, a folder with a title, into files in `place`; compare them.
 
     Raises:
         BatchError: the batch brings classes that it may not, or other sizes or channels.
         ClassifierError: the batch can't be used: what `prepare` would say of it.
     """
-    existing, new = data_set(folder), batch_source(batch)
+    existing, new = existing_source(data_set[0]), batch_source(batch)
     check_new_classes(existing, new, new_classes)
     if not existing.names:
         check_classes(new)
@@ -139,12 +144,12 @@ def compare(
         for source, part in zip((existing, new), staged, strict=True)
     ]
     labels = np.concatenate(parts)
-    return relate(classes, folder, (existing, new), staged, labels, params.near_duplicate_rms)
+    return relate(classes, data_set, (existing, new), staged, labels, params.near_duplicate_rms)
 
 
 def relate(
     classes: list[str],
-    folder: Path,
+    data_set: tuple[Path, str],
     parts: tuple[Source, Source],
     staged: tuple[Staged, Staged],
     labels: np.ndarray,
@@ -172,7 +177,7 @@ def relate(
     contradicts, resembles = found
     resembles = np.where(contradicts < 0, resembles, -1)
     return Comparison(
-        classes, folder, parts, staged, labels, repeats, contradicts, resembles, groups
+        classes, *data_set, parts, staged, labels, repeats, contradicts, resembles, groups
     )
 
 
@@ -189,7 +194,7 @@ def rivals(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
 # -- the two folders -------------------------------------------------------------------------------
 
 
-def data_set(folder: Path) -> Source:
+def existing_source(folder: Path) -> Source:
     """Return the images of the data set; an empty or missing folder is one without images."""
     if not folder.is_dir() or not any(
         path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()

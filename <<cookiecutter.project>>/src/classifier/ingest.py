@@ -52,7 +52,8 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
         return
     check_version(folder, root)
     with workplace(folder) as place:
-        comparison = compare(batch, folder, new_classes, settings.prepare, place)
+        known = folder, folder.relative_to(root).as_posix()
+        comparison = compare(batch, known, new_classes, settings.prepare, place)
         content = content_sha256(comparison)
         check_current(root, name, content)
         add(batch, name, content, comparison, settings, limits, root, place)
@@ -93,7 +94,7 @@ def add(
     if not (outcome.labels >= 0).any() and not outcome.moved:
         if not (root / REVIEWS / f"{name}.md").exists():
             write_report(root, name, report)
-        print(f"nothing to add: all of {name} is in {comparison.folder} or left out")
+        print(f"nothing to add: all of {name} is in {comparison.title} or left out")
         return
     plan(batch, name, comparison, outcome, report, place)
     finish(comparison.folder, root)

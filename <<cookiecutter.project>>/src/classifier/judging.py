@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cleanlab.filter import find_label_issues
 from PIL import Image
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
@@ -56,20 +55,6 @@ def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judge
     )
 
 
-def suspects(labels: np.ndarray, judgement: Judgement, min_confidence: float) -> np.ndarray:
-    """Say which of n labels look wrong, bool (n,).
-
-    Confident learning (Northcutt, Jiang, Chuang, JAIR 70, 2021): as many of each pair of labels
-    as the counts of confident answers estimate, the least likely first. `min_confidence` keeps a
-    model that knows little from asking much.
-    """
-    if not len(labels):
-        return np.zeros(0, dtype=bool)
-    found = find_label_issues(labels, judgement.probabilities, n_jobs=1)
-    disagrees = judgement.answers != labels
-    return found & disagrees & (judgement.confidences >= min_confidence)
-
-
 # -- the trained model -----------------------------------------------------------------------------
 
 
@@ -89,38 +74,31 @@ def trained_model(comparison: Comparison, root: Path) -> Classifier | None:
 @torch.inference_mode()
 def trained_answers(model: Classifier, comparison: Comparison) -> np.ndarray:
     """Return the model's probabilities for the candidates, (n, K)."""
-    parts = [
-        model.probabilities(model(torch.from_numpy(images))).numpy()
-        for images in comparison.pixels(comparison.candidates)
-    ]
-    return np.concatenate(parts).astype(np.float64) if parts else empty(comparison)
-
-
-def empty(comparison: Comparison) -> np.ndarray:
-    """Probabilities of no image."""
-    return np.zeros((0, len(comparison.classes)))
+    answers = [np.zeros((0, len(comparison.classes)), np.float32)]
+    for images in comparison.pixels(comparison.candidates):
+        answers.append(model.probabilities(model(torch.from_numpy(images))).numpy())
+    return np.concatenate(answers)
 
 
 # -- the quick model -------------------------------------------------------------------------------
 
 
 def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.ndarray:
-    """Return probabilities for the candidates, (n, K), each from a model that did not see it.
+    """Return probabilities for the candidates, (n, K), each from a model that has not seen it.
 
     The images are dealt class by class to folds. For each fold a model learns from at most
     `examples` of the images outside it, old and new. A class that is too rare to be outside has
     probability zero there; where there are not two classes, all are equally probable.
     """
     rng = np.random.default_rng(seed)
-    usable = np.flatnonzero(comparison.repeats < 0)
-    candidates = comparison.candidates
-    probabilities = np.zeros((len(candidates), len(comparison.classes)))
+    usable, positions = np.flatnonzero(comparison.repeats < 0), comparison.candidates
+    probabilities = np.zeros((len(positions), len(comparison.classes)), np.float32)
     folds = np.full(len(comparison.labels), -1)
     shuffled = rng.permutation(usable)
     by_class = shuffled[np.argsort(comparison.labels[shuffled], kind="stable")]
     folds[by_class] = np.arange(len(by_class)) % FOLDS
     for fold in progress(range(FOLDS), "judging", "fold"):
-        here = np.flatnonzero(folds[candidates] == fold)
+        here = np.flatnonzero(folds[positions] == fold)
         outside = np.sort(rng.permutation(usable[folds[usable] != fold])[:examples])
         labels = comparison.labels[outside]
         if not len(here) or len(np.unique(labels)) < 2:
@@ -130,7 +108,7 @@ def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.
             model = quick_model(len(outside), seed).fit(rows, labels)
         for start in range(0, len(here), examples):
             part = here[start : start + examples]
-            answers = model.predict_proba(features(comparison, candidates[part]))
+            answers = model.predict_proba(features(comparison, positions[part]))
             probabilities[part[:, None], model.classes_] = answers
     probabilities[probabilities.sum(axis=1) == 0] = 1 / len(comparison.classes)
     return probabilities

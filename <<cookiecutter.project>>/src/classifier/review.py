@@ -12,7 +12,7 @@ import numpy as np
 from classifier import plots
 from classifier.comparison import Comparison, closest
 from classifier.errors import ClassifierError
-from classifier.judging import Judgement, suspects
+from classifier.judging import Judgement
 
 KEEP, DROP = "keep", "drop"
 SHOWN = 48  # images on the contact sheet
@@ -56,10 +56,8 @@ def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> 
     """Return what must be asked, by the image's place among the candidates, the surest first."""
     candidates = comparison.candidates
     same, near = comparison.contradicts[candidates], comparison.resembles[candidates]
-    clear = np.flatnonzero((same < 0) & (near < 0))
-    wrong = np.zeros(len(candidates), dtype=bool)
-    judged = Judgement(judgement.judge, judgement.probabilities[clear])
-    wrong[clear] = suspects(comparison.labels[candidates[clear]], judged, min_confidence)
+    disagrees = judgement.answers != comparison.labels[candidates]
+    wrong = disagrees & (judgement.confidences >= min_confidence)
     kinds = np.select([same >= 0, near >= 0, wrong], [0, 1, 2], 3)
     order = np.lexsort((-judgement.confidences, kinds))
     return {
