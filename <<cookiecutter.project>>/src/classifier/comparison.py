@@ -27,7 +27,7 @@ from classifier.data import PrepareParams
 from classifier.errors import ClassifierError
 from classifier.sources import Source, image_folder
 
-CHUNK = 64  # images in memory at once
+CHUNK = 16  # images in memory at once
 
 
 class BatchError(ClassifierError):

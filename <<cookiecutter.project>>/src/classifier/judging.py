@@ -1,6 +1,7 @@
 """Which labels of new images look wrong, by a model that has not seen these images."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,12 @@ class Judgement:
     judge: str
     probabilities: np.ndarray
 
-    @property
+    @cached_property
     def answers(self) -> np.ndarray:
         """The most probable class of each, int64 (n,)."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
     def confidences(self) -> np.ndarray:
         """Its probability, (n,)."""
         return self.probabilities.max(axis=1)

@@ -193,7 +193,11 @@ def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) 
     chosen = list(questions)[:SHOWN]
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
-    images = list(comparison.pixels(comparison.candidates[chosen]))
+    step = max(1, max(comparison.shape[:2]) // 128)  # a thumbnail needs no more pixels
+    images = [
+        chunk[:, ::step, ::step].copy()
+        for chunk in comparison.pixels(comparison.candidates[chosen])
+    ]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
         with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
