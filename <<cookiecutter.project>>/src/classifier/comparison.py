@@ -1,6 +1,6 @@
 """A batch of new images beside the data set: what it repeats, contradicts and brings.
 
-Pixels stay in two files on disk; memory grows by about a kilobyte an image: names, digests, answers.
+Pixels stay in two files on disk; memory grows by about a kilobyte an image for all else.
 """
 
 import difflib
