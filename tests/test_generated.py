@@ -133,6 +133,12 @@ def test_what_was_pushed_is_not_made_again_elsewhere(trained: Project, clone: Cl
     assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
+def test_a_batch_for_embedded_data_is_refused_with_a_sentence(trained: Project) -> None:
+    result = trained.run("make", "ingest", "BATCH=data/prepared/samples")
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert "prepare.source in params.yaml is 'digits': set it to folder" in result.stderr
+
+
 @contextmanager
 def served(project: Project) -> Iterator[dict[str, str]]:
     """`make serve` until the block ends; gives the ports as make variables."""

@@ -22,14 +22,27 @@ STAGES = {
 }
 
 
+def ingest(arguments: argparse.Namespace) -> None:
+    """Add a batch of labelled images to the data set."""
+    from classifier import ingest  # brings what no stage needs
+
+    ingest.ingest(arguments.batch, arguments.new_class, Path())
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage in the current folder; return its exit status."""
+    """Run one command in the current folder; return the exit status."""
     parser = argparse.ArgumentParser(prog="classifier", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    stage = STAGES[parser.parse_args(argv).stage]
-    root = Path()
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, stage in STAGES.items():
+        command = commands.add_parser(name, help="a stage of the pipeline")
+        command.set_defaults(run=lambda _, stage=stage: stage(params.load(Path()), Path()))
+    command = commands.add_parser("ingest", help="add a batch of labelled images")
+    command.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
+    command.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
+    command.set_defaults(run=ingest)
+    arguments = parser.parse_args(argv)
     try:
-        stage(params.load(root), root)
+        arguments.run(arguments)
     except ClassifierError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,9 +1,10 @@
 """`params.yaml` as frozen dataclasses: one section per stage of the pipeline."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,6 +18,7 @@ FILE = "params.yaml"
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Section = TypeVar("Section")
 
 
 class ParamsError(ClassifierError):
@@ -73,6 +75,15 @@ class Params:
     export: ExportParams
 
 
+@dataclass(frozen=True)
+class IngestParams:
+    """How a batch of new images is judged; no stage reads it."""
+
+    min_confidence: Annotated[float, Field(ge=0, lt=1)]
+    judged_by: PositiveInt
+    max_drift: Annotated[float, Field(gt=0, le=1)]
+
+
 SECTIONS = tuple(Params.__dataclass_fields__)
 
 
@@ -82,6 +93,14 @@ def load(root: Path) -> Params:
     Raises ParamsError, which names the key, the value and what would do.
     """
     return parse({name: section for name, section in read(root).items() if name in SECTIONS})
+
+
+def load_ingest(root: Path) -> IngestParams:
+    """Read the section `ingest` of params.yaml; raises ParamsError as `load` does."""
+    content = read(root)
+    if "ingest" not in content:
+        raise ParamsError(f"{FILE}: the section 'ingest' is missing.")
+    return check(IngestParams, content["ingest"], "ingest")
 
 
 def read(root: Path) -> dict[str, Any]:
@@ -101,12 +120,17 @@ def read(root: Path) -> dict[str, Any]:
 
 def parse(content: dict[str, Any]) -> Params:
     """Check the sections and build them; raises ParamsError on the first mistake."""
+    return check(Params, content)
+
+
+def check(kind: type[Section], content: Any, *place: str) -> Section:
+    """Build what belongs at that place of the file; raises ParamsError on the first mistake."""
     try:
-        return TypeAdapter(Params).validate_python(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         # A typo makes two mistakes, a key too many and one too few: the first explains both.
         mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] == "missing")
-        raise ParamsError(sentence(mistakes[0])) from None
+        raise ParamsError(sentence(mistakes[0], kind, place)) from None
 
 
 def train_params(content: dict[str, Any]) -> TrainParams:
@@ -114,13 +138,13 @@ def train_params(content: dict[str, Any]) -> TrainParams:
     return TypeAdapter(TrainParams).validate_python(content)
 
 
-def sentence(mistake: Any) -> str:
-    """Say one mistake that pydantic found."""
-    *path, last = (str(part) for part in mistake["loc"])
-    key = ".".join([*path, last])
+def sentence(mistake: Any, kind: Any = Params, place: Sequence[str] = ()) -> str:
+    """Say one mistake that pydantic found in what belongs at that place."""
+    path = [str(part) for part in mistake["loc"]]
+    key = ".".join([*place, *path])
     if mistake["type"] == "unexpected_keyword_argument":
-        known = fields_of(path)
-        close = difflib.get_close_matches(last, known, n=1)
+        known = fields_of(kind, path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
         return f"{FILE}: there is no parameter {key!r}: {hint}"
     if mistake["type"] == "missing":
@@ -128,13 +152,15 @@ def sentence(mistake: Any) -> str:
     return f"{FILE}: {key} is {mistake['input']!r}: {mistake['msg'].lower()}."
 
 
-def fields_of(path: list[str]) -> list[str]:
-    """Names of the fields of the section at that path."""
-    section: Any = Params
+def fields_of(section: Any, path: Sequence[str]) -> list[str]:
+    """Names of the fields of the section at that path below another."""
     for name in path:
         section = section.__dataclass_fields__[name].type
     return list(section.__dataclass_fields__)
 
 
-for section in (Params, PrepareParams, TrainParams, EvaluateParams, ExportParams, Augmentation):
+for section in (
+    *(Params, PrepareParams, TrainParams, EvaluateParams, ExportParams),
+    *(Augmentation, IngestParams),
+):
     section.__pydantic_config__ = ConfigDict(extra="forbid", strict=False)  # type: ignore[union-attr]

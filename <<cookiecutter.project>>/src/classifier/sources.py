@@ -15,6 +15,7 @@ from classifier.errors import ClassifierError
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DOWNLOADS = Path("data/downloads")
+UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
 
 
 class SourceError(ClassifierError):
@@ -27,7 +28,8 @@ class Source:
 
     `names` says where each image is from, `labels` is int64 (N,) with indices into `classes`,
     `official_test` is bool (N,) and marks the images of a published test split, `open_image(i)`
-    opens the i-th, `ignored` names files that belong to no class.
+    opens the i-th, `ignored` names files that belong to no class. `paths` of images that are files
+    are relative to their folder, with bytes that are no UTF-8 as `os.fsdecode` gives them.
     """
 
     classes: list[str]
@@ -36,6 +38,7 @@ class Source:
     official_test: np.ndarray
     open_image: Callable[[int], Image.Image]
     ignored: list[str] = field(default_factory=list)
+    paths: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse labels that are not a class.
@@ -122,6 +125,11 @@ def image_folder(folder: Path) -> Source:
     """
     if not folder.is_dir():
         raise SourceError(f"the folder {folder} does not exist: correct prepare.folder")
+    if (folder.parent / UNFINISHED).exists():
+        raise SourceError(
+            f"a batch has been added to {folder} only in part: run the `make ingest` that was "
+            "interrupted again"
+        )
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     class_folders = [path for path in entries if path.is_dir()]
     if not class_folders:
@@ -137,11 +145,25 @@ def image_folder(folder: Path) -> Source:
     paths = [str(path.relative_to(folder)) for group in files for path in group]
     return Source(
         classes=classes,
-        names=[path.encode(errors="backslashreplace").decode() for path in paths],
+        names=[printable(path) for path in paths],
         labels=np.repeat(np.arange(len(classes)), [len(group) for group in files]),
         official_test=np.zeros(len(paths), dtype=bool),
         open_image=lambda i: _open_file(folder / paths[i]),
-        ignored=[path.name for path in entries if not path.is_dir()],
+        ignored=[printable(path.name) for path in entries if not path.is_dir()],
+        paths=paths,
+    )
+
+
+def printable(name: str) -> str:
+    r"""Return the name with what can't be shown as escapes; different names stay different.
+
+    Line breaks, marks that turn the direction of writing and bytes that are no UTF-8 can't be.
+    """
+    if name.isprintable() and "\\" not in name:
+        return name
+    return "".join(
+        sign if sign.isprintable() and sign != "\\" else sign.encode("unicode_escape").decode()
+        for sign in name
     )
 
 

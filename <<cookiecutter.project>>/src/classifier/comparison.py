@@ -1,0 +1,300 @@
+"""A batch of new images beside the data set: what it repeats, contradicts and brings.
+
+Pixels stay in two files on disk; memory grows by about a kilobyte an image for all else.
+"""
+
+import difflib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from classifier.cleaning import (
+    Staged,
+    check_classes,
+    check_readable,
+    common_shape,
+    near_groups,
+    progress,
+    shorten,
+    stage,
+)
+from classifier.data import PrepareParams
+from classifier.errors import ClassifierError
+from classifier.sources import Source, image_folder
+
+CHUNK = 16  # images in memory at once
+
+
+class BatchError(ClassifierError):
+    """The batch is not there, or does not fit the data set."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The M images that could be read: those of the data set first, the new ones behind.
+
+    `labels` is int64 (M,) with indices into the K `classes` of both. Of `repeats`, `contradicts`
+    and `resembles`, int64 (M,), an entry is the image that this one equals, label included, equals
+    with another label, or nearly equals with another label; -1 if there is none, or if the image is
+    not new. `groups` is int64 (M,): near duplicates share a number.
+    """
+
+    classes: list[str]
+    folder: Path
+    title: str  # of the folder, as people know it
+    parts: tuple[Source, Source]
+    staged: tuple[Staged, Staged]
+    labels: np.ndarray
+    repeats: np.ndarray
+    contradicts: np.ndarray
+    resembles: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def old(self) -> int:
+        """Number of images of the data set."""
+        return len(self.staged[0].origins)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.staged[0].shape
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Digests of the pixels, S16 (M,)."""
+        return np.concatenate([part.digests for part in self.staged])
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """The new images that repeat none, int64."""
+        return self.old + np.flatnonzero(self.repeats[self.old :] < 0)
+
+    def origin(self, position: int) -> tuple[int, int]:
+        """Return the part, 0 or 1, that an image belongs to, and its place in that source."""
+        if position < self.old:
+            return 0, int(self.staged[0].origins[position])
+        return 1, int(self.staged[1].origins[position - self.old])
+
+    def name(self, position: int) -> str:
+        """Where an image is: of a new one, below the batch."""
+        part, i = self.origin(position)
+        name = self.parts[part].names[i]
+        return name if part else f"{self.title}/{name}"
+
+    def path(self, position: int) -> str:
+        """The path of an image's file, relative to its part's folder."""
+        part, i = self.origin(position)
+        return self.parts[part].paths[i]
+
+    def label(self, position: int) -> str:
+        """Name of the class that an image is labelled as."""
+        return self.classes[self.labels[position]]
+
+    def pixels(self, positions: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the images at those positions in chunks, uint8 (n, H, W, C)."""
+        size = int(np.prod(self.shape))
+        # plain reads: the pages of a memory map would count as this process's memory
+        with self.staged[0].path.open("rb") as old, self.staged[1].path.open("rb") as new:
+            for start in range(0, len(positions), CHUNK):
+                chunk = positions[start : start + CHUNK]
+                images = np.empty((len(chunk), *self.shape), np.uint8)
+                for image, position in zip(images, chunk.tolist(), strict=True):
+                    file, place = (
+                        (old, position) if position < self.old else (new, position - self.old)
+                    )
+                    file.seek(place * size)
+                    file.readinto(image.data)
+                yield images
+
+
+# -- compare ---------------------------------------------------------------------------------------
+
+
+def compare(
+    batch: Path,
+    data_set: tuple[Path, str],
+    new_classes: Sequence[str],
+    params: PrepareParams,
+    place: Path,
+) -> Comparison:
+    """Read the batch and the data set, a folder with a title, into files in `place`; compare them.
+
+    Raises:
+        BatchError: the batch brings classes that it may not, or other sizes or channels.
+        ClassifierError: the batch can't be used: what `prepare` would say of it.
+    """
+    existing, new = existing_source(data_set[0]), batch_source(batch)
+    check_new_classes(existing, new, new_classes)
+    if not existing.names:
+        check_classes(new)
+    shape = agreed_shape(existing, new, params)
+    staged = stage(existing, shape, place / "existing"), stage(new, shape, place / "batch")
+    check_readable(new, staged[1], params.max_unreadable_share)
+    classes = sorted({*existing.classes, *used_classes(new)})
+    parts = [
+        np.array([classes.index(name) if name in classes else -1 for name in source.classes], int)[
+            source.labels[part.origins]
+        ]
+        for source, part in zip((existing, new), staged, strict=True)
+    ]
+    labels = np.concatenate(parts)
+    return relate(classes, data_set, (existing, new), staged, labels, params.near_duplicate_rms)
+
+
+def relate(
+    classes: list[str],
+    data_set: tuple[Path, str],
+    parts: tuple[Source, Source],
+    staged: tuple[Staged, Staged],
+    labels: np.ndarray,
+    near_rms: float,
+) -> Comparison:
+    """Find what the new images repeat, contradict and resemble."""
+    old, total = len(staged[0].origins), len(labels)
+    new = np.arange(total) >= old
+    _, codes = np.unique(np.concatenate([part.digests for part in staged]), return_inverse=True)
+    _, first, inverse = np.unique(
+        codes * len(classes) + labels, return_index=True, return_inverse=True
+    )
+    first = first[inverse]
+    repeats = np.where(new & (first != np.arange(total)), first, -1)
+    distinct = np.flatnonzero(repeats < 0)
+    groups = np.full(total, -1)
+    fingerprints = np.concatenate([part.fingerprints for part in staged])
+    groups[distinct] = near_groups(fingerprints[distinct], near_rms)
+    found = []
+    for keys in (codes, groups):
+        partners = np.full(total, -1)
+        rival = rivals(keys[distinct], labels[distinct])
+        partners[distinct] = np.where(rival < 0, -1, distinct[rival])
+        found.append(np.where(new, partners, -1))
+    contradicts, resembles = found
+    resembles = np.where(contradicts < 0, resembles, -1)
+    return Comparison(
+        classes, *data_set, parts, staged, labels, repeats, contradicts, resembles, groups
+    )
+
+
+def rivals(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each of N images, the first with the same key and another label; -1 if there is none."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    differs = labels != labels[first[inverse]]
+    other = np.full(len(first), -1)
+    backwards = np.flatnonzero(differs)[::-1]
+    other[inverse[backwards]] = backwards  # the first one is written last
+    return np.where(differs, first[inverse], other[inverse])
+
+
+# -- the two folders -------------------------------------------------------------------------------
+
+
+def existing_source(folder: Path) -> Source:
+    """Return the images of the data set; an empty or missing folder is one without images."""
+    if not folder.is_dir() or not any(
+        path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()
+    ):
+        nothing = np.zeros(0, dtype=np.int64)
+        return Source([], [], nothing, nothing.astype(bool), lambda i: Image.new("L", (1, 1)))
+    return image_folder(folder)
+
+
+def batch_source(batch: Path) -> Source:
+    """Return the images of the batch.
+
+    Raises:
+        BatchError: it is not a folder, or there is no image in it.
+    """
+    if not batch.is_dir():
+        raise BatchError(
+            f"{batch} is not a folder: give one with a sub-folder of images for each class"
+        )
+    source = image_folder(batch)
+    if not source.names:
+        raise BatchError(f"there is no file in the class folders of {batch}: nothing to add")
+    return source
+
+
+def used_classes(source: Source) -> list[str]:
+    """Classes of the source that have images."""
+    return [source.classes[label] for label in np.unique(source.labels)]
+
+
+def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -> None:
+    """Refuse classes that the data set does not have, unless a person allowed them.
+
+    Raises:
+        BatchError: names the classes and those they may be meant to be.
+    """
+    permitted = {unicodedata.normalize("NFC", name) for name in allowed}
+    known = existing.classes
+    unknown = [name for name in used_classes(batch) if name not in known and name not in permitted]
+    if not known or not unknown:
+        return
+    hints = []
+    for name in unknown:
+        close = closest(name, known)
+        hints.append(f"{name} (did you mean {close}?)" if close else name)
+    raise BatchError(
+        f"the data set has no class {shorten(hints)}: rename the batch's folder, or allow new "
+        f'classes with NEW_CLASSES="{" ".join(unknown)}"; it has {shorten(known)}'
+    )
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that this one is probably meant to be."""
+    by_folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    return by_folded[close[0]] if close else None
+
+
+def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tuple[int, int, int]:
+    """Return (H, W, C) of the data set, which the batch must fit.
+
+    Raises:
+        BatchError: the batch's images have another size, or colour and the data set is grey.
+        MixedImagesError: the batch's images differ in size, and no size is set.
+    """
+    size = (params.image_size[0], params.image_size[1]) if params.image_size else None
+    new = common_shape(batch, size, params.channels)
+    if not existing.names:
+        return new
+    old = common_shape(existing, size, params.channels)
+    if old[:2] != new[:2]:
+        raise BatchError(
+            f"the batch's images are {new[0]}x{new[1]}, those of the data set {old[0]}x{old[1]} "
+            "(heightxwidth): bring the batch to that size or set prepare.image_size"
+        )
+    if old[2] < new[2]:
+        raise BatchError(
+            "the batch has images in colour, the data set is grey: set prepare.channels to 1 to "
+            "make the batch grey, or to 3 to have the data set in colour"
+        )
+    return old
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def statistics(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel of each image, float32 (M, C) each.
+
+    In grey levels of 255.
+    """
+    total, channels = len(comparison.labels), comparison.shape[2]
+    means, deviations = np.empty((2, total, channels), np.float32)
+    start = 0
+    bar = progress(range(total), "measuring")
+    for images in comparison.pixels(np.arange(total)):
+        chunk = slice(start, start + len(images))
+        means[chunk] = images.mean(axis=(1, 2), dtype=np.float64)
+        deviations[chunk] = images.std(axis=(1, 2), dtype=np.float64)
+        start += len(images)
+        bar.update(len(images))
+    bar.close()
+    return means, deviations

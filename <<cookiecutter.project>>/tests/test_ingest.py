@@ -1,0 +1,726 @@
+"""Batches of new images: what is refused, what a person is asked, and what is added."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import CLASSES, PROJECT, images_of
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from classifier import __main__, data, params
+from classifier.cleaning import SPLITS, digest
+from classifier.errors import ClassifierError
+from classifier.ingest import UndecidedError, ingest
+
+SRC = str(PROJECT / "src")
+
+
+def save(pixels: np.ndarray, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(path)
+    return path
+
+
+def pixels_of(label: int, seed: int) -> np.ndarray:
+    """An image of a class, unlike that of any other seed."""
+    return images_of(np.array([label]), np.random.default_rng(seed))[0]
+
+
+def fill(folder: Path, seed: int, images: int = 30) -> Path:
+    """Write that many images, the classes in turn, as <class>/<number>.png; return the folder."""
+    for i in range(images):
+        label = i % len(CLASSES)
+        save(pixels_of(label, 1000 * seed + i), folder / CLASSES[label] / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `dvc init` makes; once, as it takes a second."""
+    folder = tmp_path_factory.mktemp("dvc")
+    dvc(folder, "init", "--no-scm", "--quiet")
+    return folder / ".dvc"
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def empty(tmp_path: Path, dvc_folder: Path) -> Path:
+    """A project whose images come from a folder that is not there yet."""
+    root = tmp_path / "project"
+    shutil.copytree(dvc_folder, root / ".dvc")
+    change(root, prepare={"source": "folder", "max_unreadable_share": 0.1})
+    return root
+
+
+def change(root: Path, **sections: dict[str, Any]) -> None:
+    file = root / "params.yaml"
+    content = yaml.safe_load((file if file.exists() else PROJECT / "params.yaml").read_text())
+    for name, values in sections.items():
+        content[name] |= values
+    file.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def root(empty: Path) -> Path:
+    """A project with sixty images of three classes."""
+    fill(empty / "data/raw", seed=1, images=60)
+    return empty
+
+
+def images(root: Path) -> dict[str, bytes]:
+    """Every file of the data set."""
+    folder = root / "data/raw"
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def refusal(root: Path, batch: Path, *new_classes: str) -> str:
+    """The sentence a user gets, after checking that nothing was written."""
+    before = images(root), reviews(root)
+    with pytest.raises(ClassifierError) as caught:
+        ingest(batch, new_classes, root)
+    assert (images(root), reviews(root)) == before
+    assert not (root / "data/.ingesting").exists()
+    return str(caught.value)
+
+
+def reviews(root: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (root / "reviews").glob("*")}
+
+
+def questions(root: Path, batch: Path, *new_classes: str) -> dict[str, dict[str, str]]:
+    """What a person is asked, by image, after checking that nothing was added."""
+    before = images(root)
+    with pytest.raises(UndecidedError, match=f"reviews/{batch.name}.csv"):
+        ingest(batch, new_classes, root)
+    assert images(root) == before
+    assert not (root / "data/.ingesting").exists()
+    with (root / f"reviews/{batch.name}.csv").open(newline="") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def answer(root: Path, batch: Path, **decisions: str) -> None:
+    """Write decisions into the review file: by the image's stem, or `others`."""
+    path = root / f"reviews/{batch.name}.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["decision"] = decisions.get(Path(row["image"]).stem, decisions.get("others", ""))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def report(root: Path, batch: Path) -> str:
+    return (root / f"reviews/{batch.name}.md").read_text()
+
+
+@pytest.fixture
+def june(tmp_path: Path) -> Path:
+    """A batch with nothing wrong in it."""
+    return fill(tmp_path / "june", seed=2)
+
+
+# -- what is added ---------------------------------------------------------------------------------
+
+
+def test_a_clean_batch_is_added_and_reported(root: Path, june: Path) -> None:
+    before = images(root)
+    ingest(june, [], root)
+    after = images(root)
+    assert before.items() <= after.items() and len(after) == 90
+    assert dvc(root, "status", "data/raw.dvc").strip().endswith("up to date.")
+    text = report(root, june)
+    assert "Added to the 60 images of the data set: 30." in text
+    assert "| circle | 20 | 33.3 % | 10 | 30 | 33.3 % |" in text
+    assert "No drift." in text
+    assert [*reviews(root)] == ["june.md"]  # nothing to decide, so no questions
+
+
+def test_names_that_are_taken_get_a_digest(root: Path, june: Path) -> None:
+    ingest(june, [], root)
+    there = images(root)
+    pixels = digest(pixels_of(0, 2000)).hex()[:12]
+    assert there[f"circle/00-{pixels}.png"] == (june / "circle/00.png").read_bytes()
+
+
+def test_the_first_batch_makes_the_data_set(empty: Path, june: Path) -> None:
+    ingest(june, [], empty)
+    assert images(empty) == {
+        path.relative_to(june).as_posix(): path.read_bytes() for path in june.rglob("*.png")
+    }
+    assert (empty / "data/raw.dvc").is_file()
+
+
+def test_the_same_batch_again_changes_nothing(root: Path, june: Path) -> None:
+    ingest(june, [], root)
+    before = images(root), reviews(root)
+    ingest(june, [], root)
+    assert (images(root), reviews(root)) == before
+
+
+def test_the_same_batch_gives_the_same_report(root: Path, june: Path) -> None:
+    save(pixels_of(0, 7), june / "square/odd.png")
+    found = []
+    for _ in range(2):
+        shutil.rmtree(root / "reviews", ignore_errors=True)
+        questions(root, june)
+        found.append(reviews(root))
+    assert found[0] == found[1]
+
+
+def test_other_light_is_reported_as_drift(root: Path, tmp_path: Path) -> None:
+    for i in range(30):
+        pixels = pixels_of(i % 3, 5000 + i)
+        save(pixels // 2 + 120, tmp_path / "july" / CLASSES[i % 3] / f"{i}.png")
+    with suppress(UndecidedError):  # the quick model may be unsure of such images
+        ingest(tmp_path / "july", [], root)
+    assert "**The batch differs in brightness, contrast" in report(root, tmp_path / "july")
+
+
+# -- ten kinds of broken batches -------------------------------------------------------------------
+
+
+def test_truncated_jpegs_are_left_out_and_named(root: Path, june: Path) -> None:
+    whole = june / "circle/whole.jpg"
+    Image.fromarray(pixels_of(0, 1)).resize((10, 12)).save(whole, quality=95)
+    (june / "circle/cut.jpg").write_bytes(whole.read_bytes()[:-20])
+    whole.unlink()
+    ingest(june, [], root)
+    assert "circle/cut.jpg" not in images(root)
+    assert "| can't be read | 1 | circle/cut.jpg: image file is truncated" in report(root, june)
+
+
+def test_too_many_truncated_jpegs_are_refused(root: Path, june: Path) -> None:
+    for path in (june / "circle").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    message = refusal(root, june)
+    assert "10 of 30 images can't be read (33.3%, prepare.max_unreadable_share allows" in message
+
+
+def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Path) -> None:
+    (june / "circle/none.png").touch()
+    (june / "cross/letter.png").write_text("Dear all")
+    (june / "README").write_text("from the north camera")
+    ingest(june, [], root)
+    text = report(root, june)
+    assert "| can't be read | 2 | circle/none.png: zero bytes<br>cross/letter.png: not an" in text
+    assert "| outside a class folder | 1 | README |" in text
+    assert len(images(root)) == 90
+
+
+def digits(folder: Path, chosen: range, wrong: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
+    """Write those of scikit-learn's digits, some of them as the digit one higher."""
+    bunch = load_digits()
+    for i in chosen:
+        pixels = np.round(bunch.images[i] * 255 / 16).astype(np.uint8)[:, :, None]
+        label = (bunch.target[i] + (i in wrong)) % 10
+        save(pixels, folder / str(label) / f"{i}.png")
+    return folder
+
+
+def test_most_wrong_labels_are_found_and_few_right_ones(empty: Path, tmp_path: Path) -> None:
+    digits(empty / "data/raw", range(700))
+    wrong = set(range(700, 1300, 33))
+    batch = digits(tmp_path / "june", range(700, 1300), wrong)
+    asked = questions(empty, batch)
+    found = {int(Path(image).stem) for image in asked}
+    assert len(found & wrong) >= 0.7 * len(wrong)
+    assert len(found - wrong) <= 0.03 * 600
+    right = [row for row in asked.values() if int(Path(row["image"]).stem) in wrong]
+    assert sum(int(row["label"]) == (int(row["suggestion"]) + 1) % 10 for row in right) >= 13
+    assert all(float(row["confidence"]) >= 0.5 for row in asked.values())
+    assert "a quick model in 5 folds" in report(empty, batch)
+    assert (empty / "plots/review.png").stat().st_size > 10_000
+
+
+def test_renamed_classes_are_refused_with_what_they_may_be(root: Path, june: Path) -> None:
+    (june / "circle").rename(june / "Circles")
+    message = refusal(root, june)
+    assert "no class Circles (did you mean circle?)" in message
+    assert 'NEW_CLASSES="Circles"' in message
+
+
+def test_new_classes_are_added_when_allowed(root: Path, june: Path) -> None:
+    for i in range(10):
+        band = pixels_of(0, 9000 + i)[:, ::-1].copy()
+        band[:, 4:] += 100
+        save(band, june / f"triangle/{i}.png")
+    assert "no class triangle: rename" in refusal(root, june)
+    ingest(june, ["triangle"], root)
+    assert "New classes: triangle." in report(root, june)
+    assert len([name for name in images(root) if name.startswith("triangle/")]) == 10
+
+
+def test_absent_classes_are_reported(root: Path, june: Path) -> None:
+    shutil.rmtree(june / "cross")
+    ingest(june, [], root)
+    assert "Classes that the batch does not have: cross." in report(root, june)
+
+
+def prepared(root: Path) -> dict[str, set[bytes]]:
+    data.prepare(params.load(root).prepare, 42, root)
+    return {
+        name: {digest(image) for image in data.load_split(root, name).images} for name in SPLITS
+    }
+
+
+def test_images_of_the_test_split_do_not_come_in_again(root: Path, june: Path) -> None:
+    test = prepared(root)["test"]
+    known = [i for i in range(60) if digest(pixels_of(i % 3, 1000 + i)) in test]
+    assert known
+    for i in known:
+        save(pixels_of(i % 3, 1000 + i), june / CLASSES[i % 3] / f"again-{i}.png")
+    ingest(june, [], root)
+    assert f"| in the data set already | {len(known)} | " in report(root, june)
+    assert len(images(root)) == 90
+    assert sum(len(split) for split in prepared(root).values()) == 90
+    assert data.report(root)["passed"]
+
+
+def test_repetitions_within_the_batch_are_left_out(root: Path, june: Path) -> None:
+    shutil.copy(june / "circle/00.png", june / "circle/again.png")
+    ingest(june, [], root)
+    assert len(images(root)) == 90
+    assert "| repeated within the batch | 1 | circle/again.png = circle/00.png |" in report(
+        root, june
+    )
+
+
+def test_near_duplicates_stay_and_are_reported(root: Path, june: Path) -> None:
+    save(pixels_of(0, 1000) ^ 1, june / "circle/near.png")
+    ingest(june, [], root)
+    assert "circle/near.png ≈ data/raw/circle/00.png" in report(root, june)
+    assert "circle/near.png" in images(root)
+
+
+def test_near_duplicates_with_another_label_are_asked_about(root: Path, june: Path) -> None:
+    save(pixels_of(0, 1000) ^ 1, june / "cross/near.png")
+    asked = questions(root, june)
+    assert asked["cross/near.png"]["reason"] == (
+        "is nearly the same as data/raw/circle/00.png, which is circle"
+    )
+    assert asked["cross/near.png"]["suggestion"] == "circle"
+
+
+def test_16_bit_and_palette_images_are_converted_and_compared(root: Path, june: Path) -> None:
+    grey = [pixels_of(0, 8000 + i)[:, :, :1] for i in range(2)]
+    for i, name in enumerate(("deep", "palette")):  # the same pixels are in the data set already
+        save(grey[i].repeat(3, axis=2), root / f"data/raw/circle/{name}.png")
+    Image.fromarray(grey[0][:, :, 0].astype(np.uint16) * 257).save(june / "circle/deep.png")
+    Image.fromarray(grey[1][:, :, 0]).convert("P").save(june / "circle/palette.png")
+    Image.fromarray(pixels_of(0, 8002)[:, :, 0]).convert("P").save(june / "circle/new.gif")
+    ingest(june, [], root)
+    text = report(root, june)
+    assert "`prepare` will convert: 16 bits to 8 1, palette to colour 2." in text
+    assert "| in the data set already | 2 | " in text
+    assert "circle/new.gif" in images(root) and len(images(root)) == 93
+
+
+def test_mixed_sizes_are_refused(root: Path, june: Path) -> None:
+    save(np.zeros((9, 9, 3), np.uint8), june / "circle/zz.png")
+    assert "images differ in size: circle/00.png is 12x10, circle/zz.png is 9x9" in refusal(
+        root, june
+    )
+
+
+def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -> None:
+    for name in CLASSES:
+        save(np.zeros((9, 9, 3), np.uint8), tmp_path / "july" / name / "a.png")
+    message = refusal(root, tmp_path / "july")
+    assert "the batch's images are 9x9, those of the data set 12x10 (heightxwidth)" in message
+
+
+def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> None:
+    change(root, prepare={"image_size": [12, 10]})
+    large = Image.fromarray(pixels_of(0, 8000)).resize((40, 48), Image.Resampling.NEAREST)
+    large.save(june / "circle/large.png")
+    ingest(june, [], root)
+    assert len(images(root)) == 91
+
+
+def test_colour_for_a_grey_data_set_is_refused(empty: Path, tmp_path: Path) -> None:
+    digits(empty / "data/raw", range(30))
+    save(np.full((8, 8, 3), [255, 0, 0], np.uint8), tmp_path / "july/3/red.png")
+    assert "has images in colour, the data set is grey" in refusal(empty, tmp_path / "july")
+
+
+UNICODE = {
+    "composed": unicodedata.normalize("NFC", "Möwe.png"),
+    "decomposed": unicodedata.normalize("NFD", "Möwe.png"),
+    "emoji": "🐦‍⬛ bird.png",
+    "right to left": "צפור.png",
+    "turned": "a\u202egnp.png",
+    "line break": "a\nb.png",
+    "comma, quote and bar": 'a,"b"|c.png',
+    "not UTF-8": "caf\udce9.png",
+}
+
+
+def test_any_name_comes_in_and_can_be_decided_on(root: Path, june: Path) -> None:
+    for i, name in enumerate(UNICODE.values()):
+        save(pixels_of(0, 8000 + i), june / "circle" / name)
+        save(pixels_of(0, 8100 + i), june / "cross" / name)  # wrong on purpose
+    asked = questions(root, june)
+    expected = [
+        *("Möwe.png", unicodedata.normalize("NFD", "Möwe.png"), "🐦\\u200d⬛ bird.png", "צפור.png"),
+        *("a\\u202egnp.png", "a\\nb.png", 'a,"b"|c.png', "caf\\udce9.png"),
+    ]
+    assert {f"cross/{name}" for name in expected} == {*asked}
+    answer(root, june, others="circle")
+    ingest(june, [], root)
+    added = [name for name in images(root) if not name[-6:-4].isdigit()]
+    assert len(images(root)) == 60 + 30 + 2 * len(UNICODE)
+    assert all(name.isprintable() and name.encode() for name in added)
+    assert all(unicodedata.is_normalized("NFC", name) for name in added)
+    assert {"circle/צפור.png", "circle/Möwe.png"} <= {*added}
+    assert sum(map(len, prepared(root).values())) == len(images(root))
+    assert 'a,"b"\\|c.png' in report(root, june)
+
+
+def test_a_class_in_another_spelling_is_the_same_class(root: Path, june: Path) -> None:
+    name = unicodedata.normalize("NFC", "Kreisé")
+    (june / "circle").rename(june / name)
+    (root / "data/raw/circle").rename(root / "data/raw" / unicodedata.normalize("NFD", name))
+    ingest(june, [], root)
+    assert len([*(root / "data/raw").iterdir()]) == 3
+    assert len(images(root)) == 90
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from classifier.ingest import ingest
+ingest(Path(sys.argv[1]), [], Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_pixels(empty: Path, tmp_path: Path) -> None:
+    side, sizes, peaks = 96, (1000, 3000), []
+    change(empty, ingest={"judged_by": 300})
+    for images in sizes:
+        shutil.rmtree(empty / "data", ignore_errors=True)
+        batch = tmp_path / f"batch-{images}"
+        for i in range(images):
+            small = Image.fromarray(pixels_of(i % 3, i))
+            path = batch / CLASSES[i % 3] / f"{i}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            small.resize((side, side), Image.Resampling.NEAREST).save(path)
+        command = [sys.executable, "-c", MEASURE, str(batch), str(empty)]
+        result = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        peaks.append(int(result.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 0.5 * (sizes[1] - sizes[0]) * side * side * 3
+
+
+# -- decisions -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doubtful(root: Path, june: Path) -> Path:
+    """A batch with three wrong labels: a cross, d and s are circles."""
+    for name, seed in (("a", 1), ("d", 2), ("s", 3)):
+        save(pixels_of(0, 8000 + seed), june / f"cross/{name}.png")
+    assert {*questions(root, june)} == {f"cross/{name}.png" for name in "ads"}
+    return june
+
+
+def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
+    answer(root, doubtful, a="circle", d="DROP", s=" keep ")
+    ingest(doubtful, [], root)
+    there = images(root)
+    assert {"circle/a.png", "cross/s.png"} <= there.keys()
+    assert not {"cross/a.png", "cross/d.png", "circle/d.png"} & there.keys()
+    text = report(root, doubtful)
+    assert "Added to the 60 images of the data set: 32." in text
+    assert "1 dropped, 1 given another label, 1 kept." in text
+    assert "| cross/a.png | cross | the label looks wrong | circle " in text
+
+
+def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> None:
+    answer(root, doubtful, a="circle", d="drop")
+    before = (root / "reviews/june.csv").read_bytes()
+    with pytest.raises(UndecidedError, match=r"1 image waits for a decision in reviews/june\.csv"):
+        ingest(doubtful, [], root)
+    assert (root / "reviews/june.csv").read_bytes() == before
+    assert len(images(root)) == 60
+
+
+def test_a_removed_question_is_asked_again(root: Path, doubtful: Path) -> None:
+    answer(root, doubtful, others="circle")
+    path = root / "reviews/june.csv"
+    path.write_text("".join(line for line in path.open() if "/d.png" not in line))
+    asked = questions(root, doubtful)
+    assert {row["image"]: row["decision"] for row in asked.values()} == {
+        "cross/a.png": "circle",
+        "cross/d.png": "",
+        "cross/s.png": "circle",
+    }
+
+
+@pytest.mark.parametrize(
+    ("decision", "hint"),
+    [("kep", ", did you mean keep"), ("Circle", ", did you mean circle"), ("?", "")],
+)
+def test_an_unknown_decision_is_named_with_its_line(
+    decision: str, hint: str, root: Path, doubtful: Path
+) -> None:
+    answer(root, doubtful, a="drop", d="drop", s="drop")
+    path = root / "reviews/june.csv"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].removesuffix("drop") + decision
+    path.write_text("\n".join(lines))
+    assert f"reviews/june.csv line 3: the decision {decision!r} is unknown: write" in (
+        message := refusal(root, doubtful)
+    )
+    assert message.endswith(f"the class it is{hint}" + "?" * bool(hint))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(",", ";"), "line 2: the columns must be image,label,reason"),
+        (lambda text: text.replace("/a.png", "/b.png"), "cross/b.png is not in the batch"),
+        (lambda text: text + text.splitlines()[-1], "line 5: .* is there twice"),
+        (lambda text: text.replace("wrong", "\udcff"), "is not a CSV file in UTF-8"),
+    ],
+    ids=["semicolons", "another image", "twice", "another encoding"],
+)
+def test_a_review_file_that_cannot_be_read_is_refused(
+    change: Callable[[str], str], message: str, root: Path, doubtful: Path
+) -> None:
+    path = root / "reviews/june.csv"
+    path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
+    with pytest.raises(ClassifierError, match=message):
+        ingest(doubtful, [], root)
+    assert len(images(root)) == 60
+
+
+def test_decisions_on_a_batch_that_has_changed_are_refused(root: Path, doubtful: Path) -> None:
+    answer(root, doubtful, others="circle")
+    save(pixels_of(0, 8999), doubtful / "cross/s.png")
+    assert "are about other images than the batch now has" in refusal(root, doubtful)
+
+
+def test_a_second_batch_of_the_same_name_is_refused(root: Path, june: Path) -> None:
+    ingest(june, [], root)
+    shutil.rmtree(june)
+    fill(june, seed=3)
+    assert "if it is another batch, rename its folder" in refusal(root, june)
+
+
+@pytest.fixture
+def contradicting(root: Path, june: Path) -> Path:
+    """A batch that says cross of an image that is a circle in the data set."""
+    shutil.copy(root / "data/raw/circle/00.png", june / "cross/x.png")
+    asked = questions(root, june)["cross/x.png"]
+    assert asked["reason"] == "has the same pixels as data/raw/circle/00.png, which is circle"
+    assert asked["suggestion"] == "circle"
+    return june
+
+
+@pytest.mark.parametrize("decision", ["drop", "circle"])
+def test_the_known_label_stays(decision: str, root: Path, contradicting: Path) -> None:
+    before = images(root)
+    answer(root, contradicting, x=decision)
+    ingest(contradicting, [], root)
+    assert len(images(root)) == 90 and before.items() <= images(root).items()
+
+
+@pytest.mark.parametrize("decision", ["keep", "cross"])
+def test_the_new_label_moves_the_known_image(
+    decision: str, root: Path, contradicting: Path
+) -> None:
+    before = images(root)
+    answer(root, contradicting, x=decision)
+    ingest(contradicting, [], root)
+    after = images(root)
+    moved = before.pop("circle/00.png")
+    assert len(after) == 90 and before.items() <= after.items()
+    (place,) = [name for name, content in after.items() if content == moved]
+    assert place.startswith("cross/00")
+    assert "1 of these get another class: 30." in report(root, contradicting)
+    assert sum(map(len, prepared(root).values())) == 90
+    ingest(contradicting, [], root)  # again: nothing changes
+    assert images(root) == after
+
+
+def test_contradictions_within_the_batch_need_one_answer(root: Path, june: Path) -> None:
+    shutil.copy(june / "circle/00.png", june / "cross/x.png")
+    assert {*questions(root, june)} == {"circle/00.png", "cross/x.png"}
+    answer(root, june, others="keep")
+    assert "circle/00.png and cross/x.png have the same pixels, but the decisions" in refusal(
+        root, june
+    )
+    answer(root, june, **{"00": "cross", "x": "keep"})
+    ingest(june, [], root)
+    names = [n for n, c in images(root).items() if c == (june / "cross/x.png").read_bytes()]
+    assert len(names) == 1 and names[0].startswith("cross/")
+
+
+def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
+    change(
+        root,
+        train={"network": "mlp", "options": {"width": 16}, "epochs": 8, "batch_size": 16},
+    )
+    from classifier import training
+
+    prepared(root)
+    training.train(params.load(root), root)
+    save(pixels_of(0, 8000), june / "cross/x.png")
+    asked = questions(root, june)
+    assert asked["cross/x.png"]["suggestion"] == "circle"
+    assert "judged by the trained mlp of artifacts/model.ckpt" in report(root, june)
+
+
+# -- what stops a batch ----------------------------------------------------------------------------
+
+
+def test_another_source_than_a_folder(root: Path, june: Path) -> None:
+    change(root, prepare={"source": "digits"})
+    assert "prepare.source in params.yaml is 'digits': set it to folder" in refusal(root, june)
+
+
+def test_a_folder_outside_the_project(root: Path, june: Path, tmp_path: Path) -> None:
+    change(root, prepare={"folder": str(tmp_path / "images")})
+    assert "outside the project" in refusal(root, june)
+
+
+def test_a_batch_that_is_not_there(root: Path, tmp_path: Path) -> None:
+    assert "july is not a folder: give one" in refusal(root, tmp_path / "july")
+
+
+def test_a_batch_without_images(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "july").mkdir()
+    assert "july has no class folders" in refusal(root, tmp_path / "july")
+    (tmp_path / "july/circle").mkdir()
+    assert "there is no file in the class folders of" in refusal(root, tmp_path / "july")
+
+
+@pytest.mark.parametrize("place", ["data/raw", "data/raw/circle", "data", "."])
+def test_a_batch_in_the_data_set_or_around_it(place: str, root: Path) -> None:
+    assert "are in one another: move the batch out" in refusal(root, root / place)
+
+
+def test_a_first_batch_of_one_class(empty: Path, june: Path) -> None:
+    shutil.rmtree(june / "cross")
+    shutil.rmtree(june / "square")
+    assert "there is only one class, 'circle'" in refusal(empty, june)
+
+
+def test_a_data_set_that_is_not_the_version_in_git(root: Path, june: Path) -> None:
+    dvc(root, "add", "data/raw")
+    (root / "data/raw/circle/00.png").unlink()
+    assert "data/raw is not what" in (message := refusal(root, june))
+    assert "run `dvc checkout" in message
+    shutil.rmtree(root / "data/raw")
+    assert "are not on this machine: run `make data-pull`" in refusal(root, june)
+
+
+def test_the_command_ends_with_a_sentence(
+    root: Path, june: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    save(pixels_of(0, 8000), june / "cross/x.png")
+    assert __main__.main(["ingest", str(june)]) == 1
+    last = capsys.readouterr().err.split("\r")[-1].strip()
+    assert last.startswith("error: 1 image waits for a decision in reviews/june.csv: look at plots")
+    answer(root, june, x="circle")
+    assert __main__.main(["ingest", str(june)]) == 0
+    assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
+    monkeypatch.chdir(PROJECT)
+    assert params.load_ingest(PROJECT).min_confidence == 0.5
+
+
+# -- kill ------------------------------------------------------------------------------------------
+
+# Ends itself as `kill -9` would, at the n-th call of a function.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from classifier import ingest
+batch, root, name, n = sys.argv[1:]
+holder = {"copyfile": ingest.shutil, "move": ingest, "rmtree": ingest.shutil}.get(name, ingest)
+original, calls = getattr(holder, name), []
+def counted(*arguments, **options):
+    calls.append(1)
+    if len(calls) == int(n):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **options)
+setattr(holder, name, counted)
+ingest.ingest(Path(batch), [], Path(root))
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "planned"),
+    [
+        ("copyfile", 7, False),
+        ("finish", 2, True),
+        ("move", 12, True),
+        ("write_report", 1, True),
+        ("rmtree", 2, True),
+    ],
+    ids=["copying", "planned", "adding", "reporting", "tidying"],
+)
+def test_a_killed_run_is_finished_by_the_next(
+    function: str, call: int, planned: bool, root: Path, june: Path
+) -> None:
+    shutil.copy(root / "data/raw/circle/00.png", june / "cross/x.png")
+    questions(root, june)
+    answer(root, june, x="cross")  # a known image moves as well
+    before = images(root)
+    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
+    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if planned:
+        with pytest.raises(ClassifierError, match=r"has been added to .* only in part: run"):
+            data.prepare(params.load(root).prepare, 42, root)
+    else:
+        assert images(root) == before
+    ingest(june, [], root)
+    after = images(root)
+    expected = [*before.values(), *(p.read_bytes() for p in june.rglob("*.png"))]
+    expected.remove((june / "cross/x.png").read_bytes())
+    assert sorted(after.values()) == sorted(expected)
+    assert len([n for n, c in after.items() if c == before["circle/00.png"]]) == 1
+    assert not (root / "data/.ingesting").exists()
+    assert "1 of these get another class: 30." in report(root, june)
+    assert dvc(root, "status", "data/raw.dvc").strip().endswith("up to date.")
+
+
+def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(june), str(root), "finish", "2"]
+    subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True)
+    steps = json.loads((root / "data/.ingesting/plan.json").read_text())["steps"]
+    target = root / "data" / steps[5][1]
+    target.write_text("mine")
+    with pytest.raises(ClassifierError, match="has come into being since the batch was planned"):
+        ingest(june, [], root)
+    assert target.read_text() == "mine"
+    target.unlink()
+    ingest(june, [], root)
+    assert len(images(root)) == 90
