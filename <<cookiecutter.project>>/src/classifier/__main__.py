@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from classifier import data, evaluation, export, params, training
+from classifier import data, evaluation, export, networks, params, training, tuning
 from classifier.errors import ClassifierError
 from classifier.params import Params
 
@@ -22,14 +22,25 @@ STAGES = {
 }
 
 
+def tune(arguments: argparse.Namespace) -> None:
+    """Search for better parameters."""
+    tuning.tune(Path(), arguments.network, arguments.trials)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage in the current folder; return its exit status."""
+    """Run one stage, or the search, in the current folder; return the exit status."""
     parser = argparse.ArgumentParser(prog="classifier", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    stage = STAGES[parser.parse_args(argv).stage]
-    root = Path()
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, stage in STAGES.items():
+        command = commands.add_parser(name, help="a stage of the pipeline")
+        command.set_defaults(run=lambda _, stage=stage: stage(params.load(Path()), Path()))
+    command = commands.add_parser("tune", help="search for better parameters of the training")
+    command.add_argument("--network", choices=networks.NETWORKS, help="default: train.network")
+    command.add_argument("--trials", type=int, help="default: tune.trials")
+    command.set_defaults(run=tune)
+    arguments = parser.parse_args(argv)
     try:
-        stage(params.load(root), root)
+        arguments.run(arguments)
     except ClassifierError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
