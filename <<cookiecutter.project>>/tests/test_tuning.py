@@ -264,14 +264,24 @@ def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
             tuning.tune(root)
 
 
-def test_an_address_that_is_none_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
+def test_an_address_where_no_cluster_is_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from classifier.halving import ClusterError, cluster
 
-    monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
-    with pytest.raises(ClusterError, match="host:6379"), cluster(tmp_path / "session"):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    message = f"at RAY_ADDRESS {address}: give its head"
+    with pytest.raises(ClusterError, match=message), cluster(tmp_path / "session"):
         pass
+
+
+def test_a_worker_without_our_disk_trains_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    from classifier.halving import folder_of
+
+    with folder_of(tmp_path / "elsewhere/trial") as run:
+        assert run.is_dir() and tmp_path not in run.parents
+    assert not run.exists() and not (tmp_path / "elsewhere").exists()
 
 
 SPACE = {

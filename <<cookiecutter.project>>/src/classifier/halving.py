@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import traceback
@@ -218,6 +219,8 @@ def run_trials(
     unfinished = sorted(set(range(len(search.candidates))) - {trial.number for trial in ended})
     keeper, scheduler = Keeper(search, ended, record), Halving(search)
     scheduler.recall(ended)
+    storage = search.folder / "ray"  # Tune insists on one
+    shutil.rmtree(storage, ignore_errors=True)
     with cluster(session):
         work = ray_tune.with_parameters(
             run_trial,
@@ -233,7 +236,7 @@ def run_trials(
             tune_config=ray_tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
             run_config=ray_tune.RunConfig(
                 name="tune",
-                storage_path=str(search.folder / "ray"),
+                storage_path=str(storage),
                 callbacks=[keeper],
                 failure_config=ray_tune.FailureConfig(max_failures=1),
                 verbose=0,
@@ -253,13 +256,7 @@ def cluster(session: Path) -> Iterator[None]:
         "logging_level": logging.ERROR,
     }
     if address := os.environ.get("RAY_ADDRESS"):
-        if "://" in address:
-            raise ClusterError(f"RAY_ADDRESS is {address}: give the head's address, host:6379")
-        try:
-            ray.init(address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS {address}: {said}") from None
+        connect(address, options)
     else:
         ray.init(
             "local",
@@ -274,6 +271,20 @@ def cluster(session: Path) -> Iterator[None]:
     finally:
         ray.shutdown()
         remove(session)
+
+
+def connect(address: str, options: dict[str, Any]) -> None:
+    """Connect to a cluster; raises ClusterError."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()  # Ray tries for minutes
+        ray.init(address, **options)
+    except (OSError, ValueError) as error:  # Ray's own are ConnectionErrors
+        cause = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise ClusterError(
+            f"no Ray cluster that takes us is at RAY_ADDRESS {address}: give its head, host:6379, "
+            f"and the token that it may ask for ({cause.rstrip('.')})"
+        ) from None
 
 
 def temporary(link: Path) -> str:
