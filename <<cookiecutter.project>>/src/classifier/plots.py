@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from classifier.data import Split
@@ -201,6 +201,9 @@ def against(
         axes.set_xlim(-0.5, len(chosen) - 0.5)
     elif limits.kind == "log_uniform":
         axes.set_xscale("log")
+        low, high = limits.values
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())  # the labels would lie on each other
     axes.set_xlabel(place)
 

@@ -27,6 +27,7 @@ RUNS = training.RUNS / "tune"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune says nothing: we do
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a worker that died is replaced
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our record is the only one
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search at once: nothing would be lost
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a worker is used again when its trial was stopped
