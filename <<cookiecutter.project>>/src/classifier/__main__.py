@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     except ClassifierError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

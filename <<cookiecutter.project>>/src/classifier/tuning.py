@@ -56,6 +56,7 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
         if len(ended) < len(search.candidates):
             run_trials(search, ended, record, shape, splits, root / RUNS / "session")
             ended = record.read(search.candidates)
+            check_all(ended, len(search.candidates))
         conclude(search, ended, len(splits[1].labels), root)
 
 
@@ -67,10 +68,18 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, *work: An
     try:
         halving.run_trials(search, ended, record, *work)
     except KeyboardInterrupt:
-        count = f"{len(record.read(search.candidates))} of {len(search.candidates)}"
+        pass  # the caller sees what is missing
+    except OSError as error:
+        raise TuningError(f"the search cannot be kept on disk: {error}") from None
+
+
+def check_all(ended: Sequence[Trial], trials: int) -> None:
+    """Raise TuningError unless that many trials have ended."""
+    if len(ended) < trials:
         raise TuningError(
-            f"interrupted with {count} trials finished: the same command takes the search up"
-        ) from None
+            f"interrupted with {len(ended)} of {trials} trials finished: "
+            "the same command takes the search up"
+        )
 
 
 def make_search(root: Path, network: str | None, trials: int | None) -> Search:
