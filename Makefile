@@ -21,7 +21,7 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 
 # -- benchmarks ------------------------------------------------------------------------------------
 
-BENCHMARKS ?= digits training_speed version_bumps package_image checkov_peers
+BENCHMARKS ?= digits training_speed two_workers tuning version_bumps package_image checkov_peers
 BENCH_VENV := .cache/bench-venv
 export TRITON_VENV := $(abspath .cache/bench-venv-triton)
 

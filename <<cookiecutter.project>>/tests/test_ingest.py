@@ -652,7 +652,7 @@ def test_the_command_ends_with_a_sentence(
     assert __main__.main(["ingest", str(june)]) == 0
     assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
     monkeypatch.chdir(PROJECT)
-    assert params.load_ingest(PROJECT).min_confidence == 0.5
+    assert params.load_section(PROJECT, "ingest", params.IngestParams).min_confidence == 0.5
 
 
 # -- kill ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from classifier import data, evaluation, export, params, training
+from classifier import data, evaluation, export, networks, params, training, tuning
 from classifier.errors import ClassifierError
 from classifier.params import Params
 
@@ -29,6 +29,11 @@ def ingest(arguments: argparse.Namespace) -> None:
     ingest.ingest(arguments.batch, arguments.new_class, Path())
 
 
+def tune(arguments: argparse.Namespace) -> None:
+    """Search for better parameters."""
+    tuning.tune(Path(), arguments.network, arguments.trials)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command in the current folder; return the exit status."""
     parser = argparse.ArgumentParser(prog="classifier", description=__doc__)
@@ -40,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
     command.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
     command.set_defaults(run=ingest)
+    command = commands.add_parser("tune", help="search for better parameters of the training")
+    command.add_argument("--network", choices=networks.NETWORKS, help="default: train.network")
+    command.add_argument("--trials", type=int, help="default: tune.trials")
+    command.set_defaults(run=tune)
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)

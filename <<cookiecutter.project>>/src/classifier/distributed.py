@@ -22,19 +22,6 @@ from pytorch_lightning.callbacks import Callback
 from classifier.errors import ClassifierError
 
 RESTARTS = 3  # more deaths than this have a cause that another start doesn't cure
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # an epoch's end waits for the next check
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # several lines for every epoch
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-}
-LOOPBACK = {
-    "RAY_AUTH_MODE": "token",
-    # In spite of its name this is what keeps Ray on the loopback interface, on Linux too.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not taken away
-}
 CHECKPOINTS = ("last.ckpt", "best.ckpt")  # what the next start of a run needs of it
 
 
@@ -72,9 +59,10 @@ def hardware(workers: Workers) -> str:
 
     Raises WorkersError. A cluster finds the devices by itself, or waits for more machines.
     """
-    if workers.nodes > 1 and not os.environ.get("RAY_ADDRESS") and workers.count > cores():
+    cores = len(os.sched_getaffinity(0))
+    if workers.nodes > 1 and not os.environ.get("RAY_ADDRESS") and workers.count > cores:
         raise WorkersError(
-            f"NODES × DEVICES is {workers.count}, but this machine has {cores()} cores: give "
+            f"NODES × DEVICES is {workers.count}, but this machine has {cores} cores: give "
             "fewer, or name a cluster in RAY_ADDRESS."
         )
     if not torch.cuda.is_available():
@@ -144,34 +132,6 @@ def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
 # -- several machines ------------------------------------------------------------------------------
 
 
-def connect(**options: Any) -> None:
-    """Start Ray on this machine's loopback, or join the cluster that RAY_ADDRESS names.
-
-    `options` are those of `ray.init`. Raises WorkersError when the cluster can't be reached.
-    """
-    address, settings = os.environ.get("RAY_ADDRESS"), SETTINGS
-    if not address:
-        settings = SETTINGS | LOOPBACK
-        options = {"num_cpus": cores(), "include_dashboard": False} | options
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    import ray  # reads the settings above
-
-    quiet = ray.LoggingConfig(log_level="ERROR")
-    try:
-        ray.init(logging_level=logging.ERROR, logging_config=quiet, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if not address:
-            raise
-        reason = " ".join(str(error).split())
-        raise WorkersError(f"RAY_ADDRESS is {address!r}, where no Ray answers: {reason}") from None
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def on_machines(
     worker: Callable[..., None],
     arguments: tuple[Any, ...],
@@ -188,7 +148,25 @@ def on_machines(
 
     Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
     """
-    connect()
+    from classifier.cluster import cluster, ray  # first, as Ray reads what it sets
+
+    with cluster(run.parent / "session", show_workers=True):
+        splits = tuple(ray.put(split) for split in splits)
+        content = _fit(worker, arguments, splits, run, workers, threads)
+    run.mkdir(parents=True, exist_ok=True)
+    for name, written in content.items():
+        (run / name).write_bytes(written)
+
+
+def _fit(
+    worker: Callable[..., None],
+    arguments: tuple[Any, ...],
+    splits: tuple[Any, ...],
+    run: Path,
+    workers: Workers,
+    threads: int,
+) -> dict[str, bytes]:
+    """Train with Ray; return the files of the first worker."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -201,7 +179,7 @@ def on_machines(
         train_loop_config={
             "worker": worker,
             "arguments": arguments,
-            "splits": [ray.put(split) for split in splits],
+            "splits": splits,
             "run": run.name,
         },
         scaling_config=ScalingConfig(
@@ -227,9 +205,7 @@ def on_machines(
     result.filesystem.delete_dir(result.path)  # or the next run of that name would take it up
     if isinstance(result.return_value, str):
         raise WorkersError(result.return_value)
-    run.mkdir(parents=True, exist_ok=True)
-    for name, content in result.return_value.items():
-        (run / name).write_bytes(content)
+    return result.return_value
 
 
 def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
@@ -239,7 +215,7 @@ def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
     run = Path(tempfile.gettempdir(), "runs", config["run"])
     take_up(ray.train.get_checkpoint(), run)
     torch.distributed.barrier()  # no worker starts before all have the same files
-    splits = ray.get(config["splits"])
+    splits = ray.get(list(config["splits"]))
     if said := reporting(config["worker"], run, *config["arguments"], *splits):
         return said
     left = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

@@ -45,7 +45,7 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
         UndecidedError: questions are open; they are in reviews/<batch>.csv, nothing is added.
         ClassifierError: the batch, the review file or the data set can't be used.
     """
-    settings, limits = params.load(root), params.load_ingest(root)
+    settings, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
     folder = data_folder(settings, root)
     name = batch_name(batch, folder)
     if finish(folder, root) == name:

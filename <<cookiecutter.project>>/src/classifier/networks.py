@@ -269,9 +269,15 @@ def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> 
     """
     if name not in NETWORKS:
         raise UnknownNetworkError(f"network is {name!r}: use one of {', '.join(NETWORKS)}.")
-    known = list(inspect.signature(NETWORKS[name]).parameters)[1:]
+    known = defaults(name)
     for option in options or {}:
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise UnknownNetworkError(f"{name} has no option {option!r}: {takes}.")
     return NETWORKS[name](shape, **(options or {}))
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of the network of that name and what they are unless somebody says otherwise."""
+    options = list(inspect.signature(NETWORKS[name]).parameters.values())[1:]
+    return {option.name: option.default for option in options}

@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from classifier.augmentation import Augmentation
 from classifier.data import PrepareParams
@@ -84,6 +86,18 @@ class IngestParams:
     max_drift: Annotated[float, Field(gt=0, le=1)]
 
 
+@dataclass(frozen=True)
+class TuneParams:
+    """How parameters of the section `train` are searched for; no stage reads it."""
+
+    trials: PositiveInt
+    objective: Literal["validation_loss", "validation_accuracy"]
+    grace_epochs: PositiveInt
+    reduction_factor: Annotated[int, Field(ge=2)]
+    trials_per_gpu: PositiveInt
+    space: dict[str, dict[str, Any]]  # network: parameter: a value, or a range (`space.Range`)
+
+
 SECTIONS = tuple(Params.__dataclass_fields__)
 
 
@@ -95,12 +109,12 @@ def load(root: Path) -> Params:
     return parse({name: section for name, section in read(root).items() if name in SECTIONS})
 
 
-def load_ingest(root: Path) -> IngestParams:
-    """Read the section `ingest` of params.yaml; raises ParamsError as `load` does."""
+def load_section(root: Path, name: str, kind: type[Section]) -> Section:
+    """Read a section that no stage reads; raises ParamsError as `load` does."""
     content = read(root)
-    if "ingest" not in content:
-        raise ParamsError(f"{FILE}: the section 'ingest' is missing.")
-    return check(IngestParams, content["ingest"], "ingest")
+    if name not in content:
+        raise ParamsError(f"{FILE}: the section {name!r} is missing.")
+    return check(kind, content[name], name)
 
 
 def read(root: Path) -> dict[str, Any]:
@@ -116,6 +130,52 @@ def read(root: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParamsError(f"{FILE} holds no sections: it needs {', '.join(SECTIONS)}.")
     return content
+
+
+def write_train(root: Path, before: TrainParams, after: TrainParams) -> None:
+    """Write into params.yaml what differs between two sections `train`; all else stays as it is."""
+    file = YAML()
+    file.preserve_quotes = True
+    file.width = 1000  # no line is broken
+    file.representer.add_representer(float, plain_float)
+    file.representer.add_representer(type(None), plain_null)
+    path = root / FILE
+    text = path.read_text()
+    content = file.load(text)
+    overwrite(content["train"], asdict(before), asdict(after), text.splitlines())
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as stream:
+        file.dump(content, stream)
+    partial.replace(path)
+
+
+def overwrite(
+    section: Any, before: dict[str, Any], after: dict[str, Any], lines: Sequence[str]
+) -> None:
+    """Change in a section of those lines what differs between two of its contents."""
+    for name in before.keys() - after.keys():
+        section.pop(name, None)
+    for name, value in after.items():
+        if name in before and before[name] == value:
+            continue
+        if isinstance(value, dict) and isinstance(section.get(name), dict):
+            overwrite(section[name], before.get(name, {}), value, lines)
+        else:
+            section[name] = value
+        _, _, comment, *_ = section.ca.items.get(name) or [None] * 3
+        if comment and not lines[comment.start_mark.line][: comment.column].endswith("  "):
+            comment.start_mark.column = 0  # no column of comments: it follows its value
+
+
+def plain_float(representer: Any, number: float) -> Any:
+    """A number without an exponent, which readers of YAML 1.1 would take for text."""
+    text = np.format_float_positional(number, trim="0")
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def plain_null(representer: Any, _: None) -> Any:
+    """A null that can be seen."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def parse(content: dict[str, Any]) -> Params:
@@ -161,6 +221,6 @@ def fields_of(section: Any, path: Sequence[str]) -> list[str]:
 
 for section in (
     *(Params, PrepareParams, TrainParams, EvaluateParams, ExportParams),
-    *(Augmentation, IngestParams),
+    *(Augmentation, IngestParams, TuneParams),
 ):
     section.__pydantic_config__ = ConfigDict(extra="forbid", strict=False)  # type: ignore[union-attr]

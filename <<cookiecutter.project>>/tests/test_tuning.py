@@ -1,0 +1,389 @@
+"""The search: spaces that are right, trials that outlive a kill, a diff that can be reviewed."""
+
+import dataclasses
+import difflib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from conftest import PROJECT, prepared_project
+
+from classifier import data, networks, params, space, training, tuning
+from classifier.params import Params
+from classifier.space import Range, SpaceError
+from classifier.trials import Record, Search, Trial, ranked, table
+
+SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
+TRIALS, EPOCHS = 6, 3
+
+
+def edit(root: Path, **sections: dict[str, Any]) -> None:
+    """Change keys of sections of params.yaml."""
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    for name, changes in sections.items():
+        content[name] |= changes
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+# -- spaces ----------------------------------------------------------------------------------------
+
+
+def test_every_network_has_a_space() -> None:
+    assert set(space.parse(SHIPPED.space, params.load(PROJECT).train)) == set(networks.NETWORKS)
+
+
+@pytest.mark.parametrize("network", networks.NETWORKS)
+def test_every_network_can_be_searched(network: str, root: Path, settings: Params) -> None:
+    spaces = space.parse(SHIPPED.space, settings.train)
+    drawn = space.candidates(network, spaces[network], settings.train, seed=1)
+    untuned, first = islice(drawn, 2)
+    assert untuned.network == first.network == network
+    candidate = dataclasses.replace(settings, train=dataclasses.replace(first, epochs=1))
+    splits = data.load_split(root, "train"), data.load_split(root, "validation")
+    shape = training.shape_of(splits[0], data.class_names(root))
+    _, history, _ = training.fit(candidate, shape, *splits, root / "run")
+    assert len(history.epochs) == 1
+
+
+def test_draws_follow_from_the_seed_and_begin_with_what_is_there(settings: Params) -> None:
+    cnn = space.parse(SHIPPED.space, settings.train)["cnn"]
+
+    def draw(count: int, seed: int) -> list[Any]:
+        return list(islice(space.candidates("cnn", cnn, settings.train, seed), count))
+
+    five = draw(5, seed=1)
+    assert five[0] == settings.train
+    assert five == draw(9, seed=1)[:5] != draw(5, seed=2)
+    for name, limits in space.ranges(cnn).items():
+        values = [value_of(train, name) for train in draw(30, seed=1)[1:]]
+        low, high = min(limits.values), max(limits.values)
+        assert all(low <= value <= high for value in values) and len(set(values)) > 2
+
+
+def value_of(train: Any, place: str) -> Any:
+    section = asdict(train)
+    for name in place.split("."):
+        section = section[name]
+    return section
+
+
+def test_a_small_space_is_drawn_from_once(settings: Params) -> None:
+    two = {"batch_size": Range("choice", (16, 32))}  # 16 is what the untuned one has
+    assert len(list(islice(space.candidates("cnn", two, settings.train, 1), 10))) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "values"),
+    [
+        (Range("uniform", (0.0, 0.5)), [0.0, 0.25, 0.5]),
+        (Range("log_uniform", (0.001, 0.1)), [0.001, 0.01, 0.1]),
+        (Range("uniform", (1, 3)), [1, 2, 3]),
+        (Range("log_uniform", (4, 64)), [4, 16, 64]),
+        (Range("choice", ("a", None, "b")), ["a", None, "b"]),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Range) else "",
+)
+def test_a_range_is_drawn_from_end_to_end(limits: Range, values: list[Any]) -> None:
+    assert [limits.at(share) for share in (0.0, 0.5, 1 - 1e-12)] == values
+
+
+MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a network that is none": ("cnm", {}, r"tune\.space\.cnm .*linear_regression"),
+    "a typo": ("cnn", {"learning_rat": 0.1}, r"cnn\.learning_rat .*did you mean 'learning_rate'"),
+    "a typo in a section": ("cnn", {"optoins.width": 8}, r"cnn\.optoins\.width .*'options'"),
+    "a section that is none": ("cnn", {"epochs.first": 8}, r"train\.epochs holds no parameters"),
+    "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht .*width, drop"),
+    "an option's type": ("cnn", {"options.width": {"choice": [8, "a"]}}, r"cannot be 'a'"),
+    "a value out of bounds": ("cnn", {"learning_rate": {"uniform": [-1, 1]}}, "cannot be -1"),
+    "an unknown range": ("cnn", {"batch_size": {"normal": [0, 1]}}, "batch_size is .*give {unif"),
+    "no choice": ("cnn", {"batch_size": {"choice": []}}, "batch_size is .*give {uniform"),
+    "one end": ("cnn", {"learning_rate": {"uniform": [1]}}, r"takes two numbers"),
+    "text": ("cnn", {"learning_rate": {"uniform": ["a", "b"]}}, r"takes two numbers"),
+    "the wrong order": ("cnn", {"learning_rate": {"uniform": [2, 1]}}, "2 must be below 1"),
+    "an empty range": ("cnn", {"learning_rate": {"uniform": [1, 1]}}, "1 must be below 1"),
+    "no logarithm": ("cnn", {"weight_decay": {"log_uniform": [0, 1]}}, "above 0, unlike 0"),
+    "another network": ("cnn", {"network": "mlp"}, "network cannot be searched: .*NETWORK"),
+    "threads": ("cnn", {"threads": {"choice": [1, 2]}}, r"threads cannot be .*train\.threads"),
+    "several lengths": ("cnn", {"epochs": {"choice": [1, 2]}}, r"cnn\.epochs is .*one value"),
+}
+
+
+@pytest.mark.parametrize(("network", "content", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_a_space_is_named(
+    network: str, content: dict[str, Any], message: str, settings: Params
+) -> None:
+    with pytest.raises(SpaceError, match=message):
+        space.parse({network: content}, settings.train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "trials", "message"),
+    [
+        ({"trials": 0}, None, r"tune\.trials is 0"),
+        ({}, 0, r"tune\.trials is 0"),
+        ({"reduction_factor": 1}, None, r"tune\.reduction_factor is 1"),
+        ({"objective": "test_loss"}, None, r"tune\.objective is 'test_loss'"),
+        ({"grace_epoch": 1}, None, r"'tune\.grace_epoch': did you mean 'grace_epochs'"),
+        ({"space": {"cnn": None}}, None, r"tune\.space\.cnn is None"),
+        ({"space": {"cnn": {"epochs": 3}}}, None, r"tune\.space\.cnn .*names nothing to search"),
+        ({"space": {}}, None, r"tune\.space\.cnn .*names nothing to search"),
+    ],
+)
+def test_a_mistake_in_the_section_is_named(
+    changes: dict[str, Any], trials: int | None, message: str, root: Path
+) -> None:
+    edit(root, tune=changes)
+    with pytest.raises((params.ParamsError, tuning.TuningError), match=message):
+        tuning.tune(root, trials=trials)
+
+
+def test_the_search_is_no_part_of_a_models_parameters() -> None:
+    assert "tune" not in params.SECTIONS and "tune" not in asdict(params.load(PROJECT))
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def test_only_what_changed_is_in_the_diff(root: Path) -> None:
+    before = params.load(root).train
+    values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
+    after = space.changed(before, values)
+    old = (root / "params.yaml").read_text().splitlines()
+    params.write_train(root, before, after)
+    new = (root / "params.yaml").read_text().splitlines()
+    changed = [line for line in difflib.ndiff(old, new) if line.startswith("+ ")]
+    assert changed == [
+        "+   options: {width: 48} # of the network, see its class in src/classifier/networks.py",
+        "+   learning_rate: 0.00001 # the highest of the schedule",
+        "+     rotate: 12.5 # degrees",
+    ]
+    assert len(old) == len(new) and params.load(root).train == after
+
+
+def test_another_network_takes_its_options_along(root: Path) -> None:
+    before = params.load(root).train
+    after = space.changed(before, {"network": "mlp", "options": {"depth": 3}})
+    params.write_train(root, before, after)
+    assert params.load(root).train == after
+
+
+def test_what_was_edited_meanwhile_stays(root: Path) -> None:
+    before = params.load(root).train
+    edit(root, train={"epochs": 99})
+    params.write_train(root, before, space.changed(before, {"batch_size": 8}))
+    assert (params.load(root).train.epochs, params.load(root).train.batch_size) == (99, 8)
+
+
+def trial(number: int, loss: float, train: Any, **changes: Any) -> Trial:
+    epochs = [
+        {"epoch": epoch, "train_loss": 0.5, "validation_loss": value, "validation_accuracy": 0.5}
+        for epoch, value in enumerate((2 * loss, loss, 3 * loss), 1)
+    ]
+    return dataclasses.replace(Trial(number, train, "finished", epochs, ""), **changes)
+
+
+def test_a_record_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path, settings: Params) -> None:
+    candidates = [settings, dataclasses.replace(settings, train=changed(settings, 8))]
+    file = tmp_path / "new/trials.jsonl"
+    Record(file).add(trial(0, 0.5, settings.train))
+    with file.open("a") as torn:
+        torn.write('{"train": {"network": "cn')
+    record = Record(file)
+    assert [trial.number for trial in record.read(candidates)] == [0]
+    record.add(trial(1, 0.25, candidates[1].train))
+    assert [trial.figures["epoch"] for trial in record.read(candidates)] == [2, 2]
+    assert [trial.number for trial in record.read(candidates[1:])] == [0]
+
+
+def changed(settings: Params, batch_size: int) -> Any:
+    return dataclasses.replace(settings.train, batch_size=batch_size)
+
+
+def test_trials_are_ranked_and_failures_come_last(settings: Params) -> None:
+    failed = trial(0, 0.1, settings.train, ended="failed", epochs=[], reason="a | b")
+    trials = [failed, trial(1, 0.5, settings.train), trial(2, 0.4, settings.train)]
+    assert [each.number for each in ranked(trials, "validation_loss")] == [2, 1, 0]
+    assert [each.number for each in ranked(trials, "validation_accuracy")] == [2, 1, 0]
+    lines = table(trials, ["options.dropout"], "validation_loss").splitlines()
+    assert lines[2] == "| **2** | 0.4000 | 50.00 | 3 | finished | 0.2 |"
+    assert lines[4] == r"| **0 (untuned)** | – | – | 0 | failed: a \| b | 0.2 |"
+
+
+def search_of(candidates: list[Params], folder: Path) -> Search:
+    section = dataclasses.replace(SHIPPED, grace_epochs=1)
+    return Search("cnn", candidates[0].train, {}, candidates, section, folder, [])
+
+
+def test_all_trials_failing_is_an_error(root: Path, settings: Params) -> None:
+    failed = trial(0, 0.1, settings.train, ended="failed", epochs=[], reason="no memory")
+    before = (root / "params.yaml").read_text()
+    with pytest.raises(tuning.TuningError, match="all 1 trials failed; the untuned one: no memory"):
+        tuning.conclude(search_of([settings], root), [failed], 21, root)
+    assert (root / "params.yaml").read_text() == before and not (root / "tuning").exists()
+
+
+# -- trials ----------------------------------------------------------------------------------------
+
+
+def test_trials_that_lag_behind_are_stopped_but_for_the_untuned(
+    tmp_path: Path, settings: Params
+) -> None:
+    from classifier.halving import Halving
+
+    scheduler: Any = Halving(search_of([settings] * 5, tmp_path))
+    scheduler.recall([trial(1, 0.1, settings.train), trial(2, 0.2, settings.train)])
+    for number, loss, epoch, decision in [
+        (0, 9.0, 1, "CONTINUE"),
+        (3, 9.0, 1, "STOP"),
+        (4, 0.01, 1, "CONTINUE"),
+        (4, 9.0, 2, "STOP"),
+        (3, 9.0, settings.train.epochs, "CONTINUE"),
+    ]:
+        known = SimpleNamespace(trial_id=str(number), config={"number": number})
+        scheduler.on_trial_add(None, known)
+        result = {"epoch": epoch, "score": loss}
+        assert scheduler.on_trial_result(None, known, result) == decision, (number, epoch)
+
+
+def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
+    lock = root / tuning.RUNS / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(tuning.TuningError, match="another search is running"):
+            tuning.tune(root)
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
+def test_an_address_where_no_cluster_is_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from classifier.cluster import ClusterError, cluster
+
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    message = f"at RAY_ADDRESS {address}: give its head"
+    with pytest.raises(ClusterError, match=message), cluster(tmp_path / "session"):
+        pass
+
+
+def test_a_worker_without_our_disk_trains_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    from classifier.halving import folder_of
+
+    with folder_of(tmp_path / "elsewhere/trial") as run:
+        assert run.is_dir() and tmp_path not in run.parents
+    assert not run.exists() and not (tmp_path / "elsewhere").exists()
+
+
+SPACE = {
+    "optimizer": "sgd",
+    "learning_rate": {"choice": [0.001, 0.002, 1e30]},
+    "batch_size": {"choice": [16, 20]},
+}
+
+
+def start(root: Path) -> "subprocess.Popen[str]":
+    """Start the search as a user does."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "classifier", "tune"],
+        cwd=root,
+        env=environment | {"PYTHONPATH": str(PROJECT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclasses.dataclass
+class Searched:
+    root: Path
+    settings: Params
+    recorded: list[str]  # lines, when it was killed
+    printed: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """A search that was killed after its first trial and started again."""
+    root = prepared_project(tmp_path_factory.mktemp("searched"))
+    train = {"network": "linear_regression", "options": {}, "epochs": EPOCHS, "batch_size": 16}
+    section = {"trials": TRIALS, "grace_epochs": 1, "space": {"linear_regression": SPACE}}
+    edit(root, train=train | {"learning_rate": 0.0003}, tune=section)
+    settings = params.load(root)
+    killed = start(root)
+    assert killed.stderr
+    line = next(line for line in killed.stderr if line.startswith("1/"))
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    recorded = next(root.glob("runs/tune/*/trials.jsonl")).read_text().splitlines()
+    assert line and 1 <= len(recorded) < TRIALS
+    again = start(root)
+    printed, said = again.communicate()
+    assert again.returncode == 0, said
+    return Searched(root, settings, recorded, printed, said)
+
+
+def lines(root: Path) -> list[str]:
+    return next(root.glob("runs/tune/*/trials.jsonl")).read_text().splitlines()
+
+
+def test_a_killed_search_is_taken_up_and_no_trial_is_trained_twice(searched: Searched) -> None:
+    assert f"taking up the search: {len(searched.recorded)} of {TRIALS} trials" in searched.said
+    record = lines(searched.root)
+    assert record[: len(searched.recorded)] == searched.recorded
+    trained = [json.dumps(json.loads(line)["train"]) for line in record]
+    assert len(trained) == len(set(trained)) == TRIALS
+    assert not list(searched.root.glob("runs/tune/**/*.ckpt"))
+    assert not list(searched.root.glob("runs/tune/session"))
+
+
+def test_a_trial_fails_by_itself(searched: Searched) -> None:
+    ended = {json.loads(line)["reason"] for line in lines(searched.root)}
+    assert any("exploded" in reason for reason in ended) and "" in ended
+
+
+def test_a_trial_trains_as_the_pipeline_does(searched: Searched) -> None:
+    first = next(
+        found
+        for line in lines(searched.root)
+        if (found := json.loads(line))["train"] == asdict(searched.settings.train)
+    )
+    root, settings = searched.root, searched.settings
+    splits = data.load_split(root, "train"), data.load_split(root, "validation")
+    shape = training.shape_of(splits[0], data.class_names(root))
+    _, history, _ = training.fit(settings, shape, *splits, root / "alone")
+    assert first["epochs"] == history.epochs and first["ended"] == "finished"
+
+
+def test_table_plot_and_the_best_parameters_are_written(searched: Searched) -> None:
+    root = searched.root
+    rows = (root / "tuning/linear_regression.md").read_text().splitlines()[4:]
+    assert len(rows) == 2 + TRIALS and "(untuned)" in "".join(rows)
+    assert (root / "plots/tuning.png").stat().st_size > 20_000
+    found = [json.loads(line) for line in lines(root)]
+    best = min(
+        (trial for trial in found if trial["ended"] != "failed"),
+        key=lambda trial: min(figures["validation_loss"] for figures in trial["epochs"]),
+    )
+    assert asdict(params.load(root).train) == best["train"] != asdict(searched.settings.train)
+    assert "is better than the untuned parameters" in searched.printed
+
+
+def test_a_search_that_is_done_is_not_done_again(
+    searched: Searched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lines(searched.root)
+    tuning.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
+    assert "is better than the parameters as they are" in capsys.readouterr().out
+    assert lines(searched.root) == before
