@@ -32,7 +32,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture(params=["docker", "podman", "buildah"])
 def builder(
-    request: pytest.FixtureRequest, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    request: pytest.FixtureRequest,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """The only builder on this machine."""
     program = tmp_path / "bin" / request.param
     program.parent.mkdir()
@@ -111,7 +115,7 @@ def test_a_registry_with_a_tag(
 
 def test_a_machine_without_a_builder(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["image"]) == 1
-    assert "install docker or podman or buildah" in capsys.readouterr().err
+    assert "install buildah or podman or docker" in capsys.readouterr().err
 
 
 def test_the_image_takes_what_the_pipeline_needs_and_nothing_else() -> None:

@@ -97,7 +97,8 @@ def podman(
 
 Commands = Callable[[str, str, str, Path, str | None], list[list[str]]]
 
-BUILDERS: dict[str, Commands] = {"docker": docker, "podman": podman, "buildah": buildah}
+# Those that need no server come first: docker's command may be there without one.
+BUILDERS: dict[str, Commands] = {"buildah": buildah, "podman": podman, "docker": docker}
 
 
 def _tool(folder: Path, command: list[str], epoch: str) -> None:
