@@ -109,6 +109,12 @@ def deletes(kind: str) -> Callable[[EKSResponse], ActionResult]:
     return delete
 
 
+def list_pod_identity_associations(response: EKSResponse) -> ActionResult:
+    cluster = given(response)["clusterName"]
+    kind = ("podidentityassociation", cluster)
+    return ActionResult({"associations": [part for key, part in parts.items() if key[:2] == kind]})
+
+
 def associate_access_policy(response: EKSResponse) -> ActionResult:
     fields = given(response)
     policy = {"policyArn": fields["policyArn"], "accessScope": fields["accessScope"]}
@@ -225,6 +231,7 @@ def extend_moto() -> None:
         associate_access_policy,
         list_associated_access_policies,
         disassociate_access_policy,
+        list_pod_identity_associations,
     ):
         setattr(EKSResponse, call.__name__, call)
     EKSResponse.create_cluster = remember_settings(EKSResponse.create_cluster)

@@ -30,8 +30,19 @@ SYSCTLS = {
 }
 
 
+def pod_templates(document: dict) -> dict[str, dict]:
+    """Return metadata and spec of the pods that any manifest makes, by their part in it."""
+    if document["kind"] == "RayJob":
+        cluster = document["spec"]["rayClusterSpec"]
+        workers = {each["groupName"]: each["template"] for each in cluster["workerGroupSpecs"]}
+        submitter = document["spec"]["submitterPodTemplate"]
+        return {"head": cluster["headGroupSpec"]["template"], "submitter": submitter} | workers
+    template = pod_template(document)
+    return {"": template} if template else {}
+
+
 def pod_template(document: dict) -> dict | None:
-    """Return the pod's metadata and spec in a manifest of any kind that makes pods, else None."""
+    """Return the pod's metadata and spec in a manifest of a kind that makes one sort of pod."""
     spec = document.get("spec") or {}
     if document["kind"] == "Pod":
         return document

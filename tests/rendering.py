@@ -27,6 +27,18 @@ data:
   commit: "{commit}"
 """.format(digest="1" * 64, sum="a" * 64, commit="d" * 40)
 
+RUN = """\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: training-run
+data:
+  run: "3"
+  image: "123456789012.dkr.ecr.eu-central-1.amazonaws.com/digits-training@sha256:{digest}"
+  nodes: "2"
+  commit: "{commit}"
+""".format(digest="2" * 64, commit="d" * 40)
+
 # What Argo CD's own manifests hold of the objects that the settings patch.
 ARGO_CD = "".join(
     f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n"
@@ -35,9 +47,10 @@ ARGO_CD = "".join(
 
 
 def release_everywhere(argocd: Path) -> None:
-    """Put one release into each environment below a project's `argocd` folder."""
+    """Put a release into each environment below a project's `argocd` folder, and a training run."""
     for overlay in argocd.glob("environments/*/kustomization.yaml"):
         (overlay.parent / "model.yaml").write_text(RELEASE)
+    (argocd / "training" / "run.yaml").write_text(RUN)
 
 
 def build(folder: Path) -> list[dict]:

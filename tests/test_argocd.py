@@ -13,7 +13,7 @@ import rendering
 import schemas
 import yaml
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
-from pod_security import pod_template, violations
+from pod_security import pod_templates, violations
 
 CHECKOV = "checkov==3.3.30"
 ENVIRONMENTS = ("staging", "production")
@@ -41,7 +41,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's folder with one release in each environment."""
+    """A project's folder with one release in each environment and one training run."""
     output = tmp_path_factory.mktemp("released")
     assert cookiecutter(output).returncode == 0
     rendering.release_everywhere(output / "digit-classifier" / "argocd")
@@ -70,9 +70,10 @@ def generated(apps: dict[tuple[str, str], dict], released: Path) -> dict[str, li
 
 @pytest.fixture(scope="module")
 def documents(built, generated, released: Path) -> list[dict]:
-    """Everything that reaches a cluster: a base does so through the environments only."""
+    """Everything that reaches a cluster: bases do so through overlays only."""
     root = yaml.safe_load_all((released / "argocd/root.yaml").read_text())
-    folders = [each for name, each in built.items() if name != "argocd/base/triton"]
+    bases = ("argocd/base/training", "argocd/base/triton")
+    folders = [each for name, each in built.items() if name not in bases]
     return list(itertools.chain(root, *folders, *generated.values()))
 
 
@@ -85,6 +86,28 @@ def environment(request, built) -> dict[tuple[str, str], dict]:
 def shown(document: dict) -> str:
     metadata = document["metadata"]
     return f"{document['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def as_known(document: dict) -> list[dict]:
+    """The kinds of Kubernetes' own that run the same pods, for tools that know no others."""
+    if document["kind"] == "Rollout":
+        return [as_deployment(document)]
+    if document["kind"] == "RayJob":
+        return as_jobs(document)
+    return [document]
+
+
+def as_jobs(ray_job: dict) -> list[dict]:
+    """A Job for each sort of pods of a RayJob: they run to an end, and the operator adds probes."""
+    return [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": ray_job["metadata"] | {"name": f"{ray_job['metadata']['name']}-{part}"},
+            "spec": {"template": template},
+        }
+        for part, template in pod_templates(ray_job).items()
+    ]
 
 
 def as_deployment(rollout: dict) -> dict:
@@ -111,12 +134,13 @@ def test_kubernetes_own_kinds_are_valid_to_the_last_key(documents) -> None:
 
 def test_every_rollouts_pods_and_every_kinds_metadata_are_valid(documents) -> None:
     """The lighter check of controllers' kinds, which needs no schemas from elsewhere."""
-    pods = [as_deployment(each) for each in documents if each["kind"] == "Rollout"]
+    kinds = ("Rollout", "RayJob")
+    pods = [known for each in documents if each["kind"] in kinds for known in as_known(each)]
     metadata = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": each["metadata"]}
         for each in documents
     ]
-    assert pods
+    assert len(pods) == len(ENVIRONMENTS) + 3
     for each in pods + metadata:
         assert schemas.core_errors(each) == [], shown(each)
 
@@ -136,7 +160,8 @@ def custom(documents) -> list[dict]:
 @needs_crds
 def test_controllers_kinds_are_valid_to_the_last_key(custom) -> None:
     kinds = {each["kind"] for each in custom}
-    assert kinds >= {"Rollout", "Application", "ApplicationSet", "AppProject", "PodMonitor"}
+    argo = {"Rollout", "Application", "ApplicationSet", "AppProject"}
+    assert kinds >= argo | {"PodMonitor", "RayJob"}
     assert {shown(each): errors for each in custom if (errors := schemas.crd_errors(each))} == {}
 
 
@@ -174,14 +199,19 @@ def test_what_a_project_knows_to_be_a_rollouts_own_is_what_the_schema_says() -> 
 
 
 def test_pods_keep_the_restricted_level_and_their_namespaces_enforce_it(documents) -> None:
-    pods = {shown(each): pod for each in documents if (pod := pod_template(each))}
-    assert set(pods) == {f"Rollout digit-classifier-{name}/triton" for name in ENVIRONMENTS}
+    pods = {
+        (shown(each), part): pod for each in documents for part, pod in pod_templates(each).items()
+    }
+    job = "RayJob digit-classifier-training/train-3"
+    servers = {(f"Rollout digit-classifier-{name}/triton", "") for name in ENVIRONMENTS}
+    assert set(pods) == servers | {(job, part) for part in ("head", "gpu", "submitter")}
     for name, each in pods.items():
         assert violations(each["spec"]) == set(), name
     namespaces = [each["metadata"] for each in documents if each["kind"] == "Namespace"]
     assert {each["name"] for each in namespaces} >= {
         "digit-classifier-staging",
         "digit-classifier-production",
+        "digit-classifier-training",
         "argocd",
     }
     for each in namespaces:
@@ -233,9 +263,9 @@ def test_a_container_that_breaks_the_restricted_level_is_found(pod, field) -> No
 
 @pytest.fixture(scope="module")
 def checkov(documents, released: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """checkov's report; it knows no Rollout, so it is shown the Deployment in its place."""
+    """checkov's report; of kinds that it does not know it is shown others with the same pods."""
     folder = tmp_path_factory.mktemp("checkov")
-    known = [as_deployment(each) if each["kind"] == "Rollout" else each for each in documents]
+    known = [known for each in documents for known in as_known(each)]
     (folder / "manifests.yaml").write_text(yaml.safe_dump_all(known))
     config = released / "argocd/base/.checkov.yaml"
     tool = [Path(sys.executable).parent / "uv", "tool", "run", "--from", CHECKOV, "checkov"]
@@ -252,9 +282,10 @@ def checkov(documents, released: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_checkov_finds_nothing(checkov, documents) -> None:
     results = checkov["results"]
     scanned = {check["resource"] for check in results["passed_checks"]}
-    assert {f"Deployment.digit-classifier-{name}.triton" for name in ENVIRONMENTS} <= scanned, (
-        scanned
-    )
+    pods = {f"Deployment.digit-classifier-{name}.triton" for name in ENVIRONMENTS} | {
+        f"Job.digit-classifier-training.train-3-{part}" for part in ("head", "gpu", "submitter")
+    }
+    assert pods <= scanned, scanned
     failed = [(check["check_id"], check["resource"]) for check in results["failed_checks"]]
     assert failed == []
 
@@ -368,17 +399,135 @@ def test_traffic_is_denied_unless_allowed(environment) -> None:
         assert all(source["namespaceSelector"]["matchLabels"] for source in rule["from"])
 
 
+# -- training --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(built) -> dict[tuple[str, str], dict]:
+    return {(each["kind"], each["metadata"]["name"]): each for each in built["argocd/training"]}
+
+
+@pytest.fixture
+def ray_job(training) -> dict:
+    return training["RayJob", "train-3"]
+
+
+@pytest.fixture
+def ray_pods(ray_job) -> dict[str, dict]:
+    return pod_templates(ray_job)
+
+
+def container(pod: dict) -> dict:
+    (only,) = pod["spec"]["containers"]
+    return only
+
+
+def test_the_run_is_what_the_job_runs(ray_job, ray_pods) -> None:
+    run = yaml.safe_load(rendering.RUN)["data"]
+    assert {container(pod)["image"] for pod in ray_pods.values()} == {run["image"]}
+    (group,) = ray_job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    sizes = {group[key] for key in ("replicas", "minReplicas", "maxReplicas")}
+    assert sizes == {int(run["nodes"])}
+    for part in ("head", "gpu"):
+        environment = {each["name"]: each["value"] for each in container(ray_pods[part])["env"]}
+        gpus = container(ray_pods["gpu"])["resources"]["limits"]["nvidia.com/gpu"]
+        assert (environment["NODES"], environment["DEVICES"]) == (run["nodes"], gpus)
+
+
+def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:
+    version = ray_job["spec"]["rayClusterSpec"]["rayVersion"]
+    assert f"ray=={version}\n" in (UNBAKED / "constraints.txt").read_text()
+
+
+def test_the_pods_run_as_the_user_of_the_image_and_write_to_memory_and_tmp_only(ray_pods) -> None:
+    (user,) = re.findall(r"^USER (\d+):\d+$", (UNBAKED / "Dockerfile").read_text(), re.M)
+    for pod in ray_pods.values():
+        assert pod["spec"]["securityContext"]["runAsUser"] == int(user)
+        assert container(pod)["securityContext"]["readOnlyRootFilesystem"] is True
+        mounts = {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+        assert mounts <= {"/tmp", "/dev/shm"}
+        assert all("emptyDir" in volume for volume in pod["spec"]["volumes"])
+
+
+def test_the_head_works_for_the_workers_on_a_node_without_gpus(ray_job, ray_pods) -> None:
+    head = ray_job["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"] == {"num-cpus": "0", "num-gpus": "0"}
+    assert "tolerations" not in ray_pods["head"]["spec"]
+    assert "nvidia.com/gpu" not in container(ray_pods["head"])["resources"]["limits"]
+    worker = ray_pods["gpu"]["spec"]
+    assert worker["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert [each["key"] for each in worker["tolerations"]] == ["nvidia.com/gpu"]
+
+
+def test_a_job_ends_and_leaves_no_gpu_behind(ray_job) -> None:
+    spec = ray_job["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert 0 < spec["preRunningDeadlineSeconds"] < spec["activeDeadlineSeconds"]
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_only_what_trains_has_the_role_of_the_data_store(training, ray_pods) -> None:
+    accounts = {part: pod["spec"].get("serviceAccountName") for part, pod in ray_pods.items()}
+    assert accounts == {"head": "train", "gpu": "train", "submitter": None}
+    assert not any(pod["spec"]["automountServiceAccountToken"] for pod in ray_pods.values())
+    (allowed,) = training["NetworkPolicy", "data-store"]["spec"]["podSelector"].values()
+    for part, pod in ray_pods.items():
+        reaches = allowed.items() <= pod["metadata"]["labels"].items()
+        assert reaches == (part != "submitter")
+
+
+def test_training_may_call_only_what_it_needs(training, ray_pods) -> None:
+    policies = {name: each["spec"] for (kind, name), each in training.items() if "Policy" in kind}
+    assert policies.pop("default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    outside = [rule for name in ("names", "data-store") for rule in policies[name]["egress"]]
+    ports = [port["port"] for rule in outside for port in rule["ports"]]
+    assert ports == [53, 53, 443, 80]
+    (https, agent) = policies["data-store"]["egress"]
+    assert https["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
+    assert agent["to"] == [{"ipBlock": {"cidr": "169.254.170.23/32"}}]
+    (calls,) = policies["operator"]["ingress"]
+    named = {port["name"]: port["containerPort"] for port in container(ray_pods["head"])["ports"]}
+    assert [named[port["port"]] for port in calls["ports"]] == [8265]
+    (peers,) = policies["among-themselves"]["ingress"]
+    assert peers == {"from": [{"podSelector": {}}]}
+
+
+def test_the_operator_that_may_call_the_head_is_the_one_of_the_chart(training, generated) -> None:
+    (rule,) = training["NetworkPolicy", "operator"]["spec"]["ingress"]
+    (source,) = rule["from"]
+    (chart,) = (
+        each["spec"]
+        for each in generated["controllers"]
+        if each["spec"]["source"]["chart"] == "kuberay-operator"
+    )
+    labels = source["namespaceSelector"]["matchLabels"]
+    assert labels == {"kubernetes.io/metadata.name": chart["destination"]["namespace"]}
+    pods = source["podSelector"]["matchLabels"]
+    assert pods == {"app.kubernetes.io/name": chart["source"]["helm"]["releaseName"]}
+
+
+def test_a_run_is_one_application_that_neither_repeats_nor_changes_it(generated) -> None:
+    (application,) = generated["training"]
+    assert application["metadata"]["labels"] == {"training-run": "3"}
+    automated = application["spec"]["syncPolicy"]["automated"]
+    assert automated == {"enabled": True, "prune": True, "selfHeal": False}
+    (ignored,) = application["spec"]["ignoreDifferences"]
+    assert (ignored["kind"], ignored["jsonPointers"]) == ("RayJob", ["/spec"])
+    assert "RespectIgnoreDifferences=true" in application["spec"]["syncPolicy"]["syncOptions"]
+
+
 # -- Argo CD ---------------------------------------------------------------------------------------
 
 
 def test_a_fresh_project_has_no_environment_to_break(fresh: Project, apps) -> None:
     assert list(fresh.folder.glob("argocd/environments/*/model.yaml")) == []
-    assert rendering.applications(apps["ApplicationSet", "models"], fresh.folder) == []
+    for name in ("models", "training"):
+        assert rendering.applications(apps["ApplicationSet", name], fresh.folder) == []
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", [*(f"environments/{each}" for each in ENVIRONMENTS), "training"])
 def test_an_overlay_fits_into_twenty_lines(released: Path, name: str) -> None:
-    overlay = released / "argocd/environments" / name / "kustomization.yaml"
+    overlay = released / "argocd" / name / "kustomization.yaml"
     assert len(overlay.read_text().splitlines()) <= 20
 
 
@@ -422,7 +571,7 @@ def test_every_application_keeps_within_its_project(documents) -> None:
         each["metadata"]["name"]: each for each in documents if each["kind"] == "AppProject"
     }
     applications = [each for each in documents if each["kind"] == "Application"]
-    assert len(applications) >= 11
+    assert len(applications) >= 13
     for each in applications:
         assert allowed(projects[each["spec"]["project"]], each), shown(each)
 
@@ -443,6 +592,7 @@ def group_kind(document: dict) -> tuple[str, str]:
     [
         ("argocd/environments/staging", "models"),
         ("argocd/environments/production", "models"),
+        ("argocd/training", "training"),
         ("argocd/base/platform/configs", "platform"),
         ("argocd/base/argo-cd", "platform"),
     ],
@@ -458,7 +608,7 @@ def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, projec
         else:
             used.add(group_kind(document))
     assert used <= namespaced
-    if project == "models":
+    if project in ("models", "training"):
         assert used == namespaced
     for entry in cluster | namespaced:
         assert "*" not in "".join(filter(None, entry))
@@ -472,6 +622,7 @@ def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:
         "dcgm-exporter",
         "keda",
         "kube-prometheus-stack",
+        "kuberay-operator",
         "nvidia-device-plugin",
     }
     for spec in charts.values():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
 from terraform import terraform_environment
@@ -150,7 +151,14 @@ def results(tree) -> Results:
 
 
 def test_there_are_the_modules_that_the_design_names():
-    assert MODULES == ["ci_identity", "data_store", "gpu_cluster", "network", "registry"]
+    assert MODULES == [
+        "ci_identity",
+        "data_store",
+        "gpu_cluster",
+        "network",
+        "registry",
+        "training_identity",
+    ]
 
 
 def test_a_generated_project_is_formatted_whatever_the_answers(bake):
@@ -253,12 +261,12 @@ def tags(pairs: list[dict[str, str]]) -> dict[str, str]:
 
 
 def test_the_plan_from_nothing_is_priced(walk):
-    assert "286.81  USD a month while nothing runs" in walk.printed.read_text()
+    assert "287.81  USD a month while nothing runs" in walk.printed.read_text()
     assert "1.0064 USD per GPU-hour in gpu (g6.xlarge, at most 2 nodes)" in walk.printed.read_text()
 
 
 def test_the_price_is_the_one_that_the_readme_states(walk):
-    assert "about 287 USD a month" in walk.read("infra/README.md")
+    assert "about 288 USD a month" in walk.read("infra/README.md")
 
 
 def test_outputs_are_written_where_they_are_read(walk):
@@ -271,6 +279,7 @@ def test_outputs_are_written_where_they_are_read(walk):
         f"CLUSTER_NAME={NAME}",
         f"DATA_URL=s3://{DATA}/dvc",
         f"REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}",
+        f"TRAINING_REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}-training",
     ]
     address = re.escape(f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}")
     params = walk.read("params.yaml")
@@ -387,7 +396,7 @@ def test_keys_rotate_and_answer_to_the_account(walk):
         for key in keys
         if {"TagKey": "Project", "TagValue": NAME} in kms.list_resource_tags(KeyId=key)["Tags"]
     ]
-    assert len(ours) == 5
+    assert len(ours) == 6
     for key in ours:
         assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"]
         policy = json.loads(kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"])
@@ -413,12 +422,14 @@ def test_buckets_are_closed_versioned_and_encrypted_with_their_own_key(bucket, w
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_the_registry_keeps_tags_and_released_models(walk):
+def test_the_registries_keep_tags_and_released_models(walk):
     ecr = walk.account.client("ecr")
-    (repository,) = ecr.describe_repositories()["repositories"]
-    assert repository["imageTagMutability"] == "IMMUTABLE"
-    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
-    assert repository["encryptionConfiguration"]["encryptionType"] == "KMS"
+    repositories = ecr.describe_repositories()["repositories"]
+    assert {each["repositoryName"] for each in repositories} == {NAME, f"{NAME}-training"}
+    for repository in repositories:
+        assert repository["imageTagMutability"] == "IMMUTABLE"
+        assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+        assert repository["encryptionConfiguration"]["encryptionType"] == "KMS"
     policy = ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"]
     assert json.loads(policy)["rules"][0]["selection"]["tagPrefixList"] == ["v"]
 
@@ -443,13 +454,33 @@ def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
     }
 
 
+def test_training_gets_the_role_that_reaches_the_data_store(walk):
+    """Namespace and service account are those of the manifests."""
+    eks, iam = walk.account.client("eks"), walk.account.client("iam")
+    account = yaml.safe_load((TEMPLATE / "argocd/training/service-account.yaml").read_text())
+    overlay = yaml.safe_load(walk.read("argocd/training/kustomization.yaml"))
+    listed = eks.list_pod_identity_associations(clusterName=NAME)["associations"]
+    (association,) = (each for each in listed if each["namespace"] == overlay["namespace"])
+    assert association["serviceAccount"] == account["metadata"]["name"]
+    given = eks.describe_pod_identity_association(
+        clusterName=NAME, associationId=association["associationId"]
+    )["association"]
+    assert given["roleArn"] == f"arn:aws:iam::{ACCOUNT}:role/{NAME}-training"
+    policy = iam.get_role_policy(RoleName=f"{NAME}-training", PolicyName="use-data-store")
+    resources = {s["Sid"]: s["Resource"] for s in policy["PolicyDocument"]["Statement"]}
+    assert resources["ReadAndAddData"] == f"arn:aws:s3:::{DATA}/dvc/*"
+    assert resources["KeepCheckpoints"] == f"arn:aws:s3:::{DATA}/training/*"
+    alias = policy["PolicyDocument"]["Statement"][-1]["Condition"]["ForAnyValue:StringEquals"]
+    assert alias == {"kms:ResourceAliases": f"alias/{DATA}"}
+
+
 def test_publishing_may_reach_what_the_registry_root_made(walk):
     iam = walk.account.client("iam")
     arn = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-publish"
     version = iam.get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]
     resources = {s["Sid"]: s["Resource"] for s in version["Document"]["Statement"]}
-    (repository,) = walk.account.client("ecr").describe_repositories()["repositories"]
-    assert resources["Push"] == repository["repositoryArn"]
+    repositories = walk.account.client("ecr").describe_repositories()["repositories"]
+    assert {*resources["Push"]} == {each["repositoryArn"] for each in repositories}
     assert resources["ReadAndAddData"] == f"arn:aws:s3:::{DATA}/dvc/*"
 
 

@@ -27,7 +27,7 @@ mock_provider "aws" {
 variables {
   name       = "digits"
   repository = "octo@123456/digits@456789"
-  registry   = "digits"
+  registries = ["digits", "digits-training"]
 
   state = {
     bucket_arn = "arn:aws:s3:::digits-tfstate"
@@ -83,13 +83,13 @@ run "planning_only_reads" {
   }
 }
 
-run "publishing_reaches_one_repository_one_prefix_and_one_key" {
+run "publishing_reaches_two_repositories_one_prefix_and_one_key" {
   command = plan
 
   assert {
     condition = { for statement in jsondecode(aws_iam_policy.this["publish"].policy).Statement : statement.Sid => statement.Resource } == {
       LogIn          = "*"
-      Push           = "arn:aws:ecr:eu-central-1:123456789012:repository/digits"
+      Push           = ["arn:aws:ecr:eu-central-1:123456789012:repository/digits", "arn:aws:ecr:eu-central-1:123456789012:repository/digits-training"]
       ListData       = "arn:aws:s3:::digits-data"
       ReadAndAddData = "arn:aws:s3:::digits-data/dvc/*"
       EncryptData    = "arn:aws:kms:eu-central-1:123456789012:key/*"
@@ -131,6 +131,7 @@ run "applying_cannot_change_the_roles_of_ci" {
       "arn:aws:iam::123456789012:role/digits-cluster",
       "arn:aws:iam::123456789012:role/digits-node",
       "arn:aws:iam::123456789012:role/digits-autoscaler",
+      "arn:aws:iam::123456789012:role/digits-training",
     ]
     error_message = aws_iam_policy.this["apply"].policy
   }
@@ -228,10 +229,10 @@ run "a_state_without_its_key_is_refused" {
 
 run "a_registry_pattern_is_refused" {
   command         = plan
-  expect_failures = [var.registry]
+  expect_failures = [var.registries]
 
   variables {
-    registry = "*"
+    registries = ["digits", "*"]
   }
 }
 

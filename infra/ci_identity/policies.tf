@@ -1,7 +1,7 @@
 locals {
   state_bucket = var.state.bucket_arn
   data_bucket  = "arn:${local.partition}:s3:::${var.data.bucket}"
-  registry     = "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${var.registry}"
+  registries   = [for name in var.registries : "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${name}"]
   iam          = "arn:${local.partition}:iam::${local.account}"
   eks          = "arn:${local.partition}:eks:${local.region}:${local.account}"
   kms          = "arn:${local.partition}:kms:${local.region}:${local.account}"
@@ -19,7 +19,7 @@ locals {
     "${local.logs}:/aws/vpc/${var.name}*",
   ]
   # The roles of the network and the cluster, by name: CI must not change its own.
-  roles    = [for role in ["flow-logs", "cluster", "node", "autoscaler"] : "${local.iam}:role/${var.name}-${role}"]
+  roles    = [for role in ["flow-logs", "cluster", "node", "autoscaler", "training"] : "${local.iam}:role/${var.name}-${role}"]
   ci_roles = [for role in keys(local.subjects) : "${local.iam}:role/${var.name}-${role}"]
   ours     = { StringEquals = { "aws:ResourceTag/Project" = var.name } }
 
@@ -77,7 +77,7 @@ locals {
       Sid      = "ReadRegistry"
       Effect   = "Allow"
       Action   = ["ecr:DescribeRepositories", "ecr:GetLifecyclePolicy", "ecr:GetRepositoryPolicy", "ecr:ListTagsForResource"]
-      Resource = local.registry
+      Resource = local.registries
     },
     {
       Sid      = "ReadBuckets"
@@ -176,7 +176,7 @@ locals {
       Sid      = "WriteRegistry"
       Effect   = "Allow"
       Action   = "ecr:*"
-      Resource = local.registry
+      Resource = local.registries
     },
     {
       Sid      = "WriteDataStore"
@@ -223,7 +223,7 @@ locals {
         "ecr:PutImage",
         "ecr:UploadLayerPart",
       ]
-      Resource = local.registry
+      Resource = local.registries
     },
     {
       Sid       = "ListData"

@@ -64,13 +64,13 @@ variable "state" {
   }
 }
 
-variable "registry" {
-  type        = string
-  description = "Name of the ECR repository that models are pushed to."
+variable "registries" {
+  type        = set(string)
+  description = "Names of the ECR repositories that images are pushed to."
 
   validation {
-    condition     = can(regex("^[a-z0-9][a-z0-9._/-]*$", var.registry))
-    error_message = "registry is \"${var.registry}\": give the name of one ECR repository, without its host."
+    condition     = length(var.registries) > 0 && alltrue([for name in var.registries : can(regex("^[a-z0-9][a-z0-9._/-]*$", name))])
+    error_message = "registries is ${jsonencode(var.registries)}: give the names of one or more ECR repositories, without their host."
   }
 }
 

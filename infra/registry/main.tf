@@ -6,7 +6,7 @@ locals {
 }
 
 resource "aws_kms_key" "this" {
-  description         = "Model images of ${var.name}"
+  description         = "Images of ${var.name}"
   enable_key_rotation = true
 
   policy = jsonencode({
@@ -49,7 +49,7 @@ resource "aws_ecr_lifecycle_policy" "this" {
     rules = [
       {
         rulePriority = 1
-        description  = "Keep every released model"
+        description  = "Keep every released image"
         selection = {
           tagStatus     = "tagged"
           tagPrefixList = [var.release_tag_prefix]

@@ -1,16 +1,16 @@
 variable "name" {
   type        = string
-  description = "Name of the repository for model images."
+  description = "Name of the repository."
 
   validation {
-    condition     = can(regex("^[a-z](-?[a-z0-9])*$", var.name)) && length(var.name) >= 3 && length(var.name) <= 32
-    error_message = "name is \"${var.name}\": use 3 to 32 lower-case letters, digits and single hyphens, a letter first."
+    condition     = can(regex("^[a-z](-?[a-z0-9])*$", var.name)) && length(var.name) >= 3 && length(var.name) <= 64
+    error_message = "name is \"${var.name}\": use 3 to 64 lower-case letters, digits and single hyphens, a letter first."
   }
 }
 
 variable "candidates_kept" {
   type        = number
-  description = "Model images kept that were pushed but never released."
+  description = "Images kept that were pushed but never released."
   default     = 20
 
   validation {
@@ -21,7 +21,7 @@ variable "candidates_kept" {
 
 variable "release_tag_prefix" {
   type        = string
-  description = "Tags with this prefix mark released models, which are never expired: an environment may run them."
+  description = "Tags with this prefix mark released images, which are never expired: an environment may run them."
   default     = "v"
 
   validation {
@@ -32,6 +32,6 @@ variable "release_tag_prefix" {
 
 variable "delete_contents" {
   type        = bool
-  description = "Whether destroying the repository may delete the models in it."
+  description = "Whether destroying the repository may delete the images in it."
   default     = false
 }

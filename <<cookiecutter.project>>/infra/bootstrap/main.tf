@@ -24,7 +24,7 @@ module "ci_identity" {
   }
 
   # What the registry root makes.
-  registry = var.project
+  registries = [var.project, "${var.project}-training"]
   data = {
     bucket = "${var.project}-data-${local.account}"
     prefix = "dvc"

@@ -1,3 +1,5 @@
+data "aws_caller_identity" "current" {}
+
 module "network" {
   source = "../modules/network"
 
@@ -14,4 +16,15 @@ module "gpu_cluster" {
   admins             = var.admins
   endpoint_cidrs     = var.endpoint_cidrs
   gpu_node_groups    = var.gpu_node_groups
+}
+
+module "training_identity" {
+  source = "../modules/training_identity"
+
+  name      = "${var.project}-training"
+  cluster   = { name = module.gpu_cluster.name, arn = module.gpu_cluster.arn }
+  namespace = "${var.project}-training"
+
+  # What the registry root makes.
+  data = { bucket = "${var.project}-data-${data.aws_caller_identity.current.account_id}" }
 }

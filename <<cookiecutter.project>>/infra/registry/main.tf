@@ -7,6 +7,15 @@ module "registry" {
   delete_contents = var.delete_contents
 }
 
+# An image that trained is of no use any more once its model is: nothing marks one as released.
+module "training_registry" {
+  source = "../modules/registry"
+
+  name            = "${var.project}-training"
+  candidates_kept = 10
+  delete_contents = var.delete_contents
+}
+
 module "data_store" {
   source = "../modules/data_store"
 

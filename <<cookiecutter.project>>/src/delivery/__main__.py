@@ -6,6 +6,7 @@ import sys
 from delivery import (
     package,
     pin,
+    pipeline_job,
     predict,
     preview,
     promotion,
@@ -15,6 +16,8 @@ from delivery import (
     rollback,
     serve,
     status,
+    training_image,
+    training_run,
 )
 from delivery.errors import DeliveryError
 
@@ -23,6 +26,7 @@ COMMANDS: list = [
     *(serve, predict),
     *(package, release, rehearse, promotion, rollback, reproduce, status),
     *(preview, pin),
+    *(training_image, training_run, pipeline_job),
 ]
 
 
