@@ -165,8 +165,9 @@ def test_more_workers_than_cores_are_refused_without_a_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(WorkersError, match=r"NODES × DEVICES is 2000, but this machine has"):
-        distributed.hardware(Workers(devices=2, nodes=1000))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(WorkersError, match=r"NODES × DEVICES is 2000, but .* \d+ cores"):
+        distributed.check_devices(Workers(devices=2, nodes=1000))
 
 
 def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path) -> None:
@@ -179,7 +180,14 @@ def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path)
 
 
 def test_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(WorkersError, match="DEVICES is 2, but this machine has 1 GPUs"):
-        distributed.hardware(TWO)
+        distributed.check_devices(TWO)
+    with pytest.raises(WorkersError, match="NODES × DEVICES is 2, but this machine has 1 GPUs"):
+        distributed.check_devices(Workers(nodes=2))
+
+
+def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    distributed.check_devices(Workers(devices=8, nodes=1000))

@@ -54,26 +54,31 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     return int(value)
 
 
-def hardware(workers: Workers) -> str:
-    """Check that this machine has the devices; return the name of what each worker trains on.
+def check_devices(workers: Workers) -> None:
+    """Raise WorkersError unless this machine has the devices.
 
-    Raises WorkersError. A cluster finds the devices by itself, or waits for more machines.
+    A cluster finds them by itself, or waits for more machines.
     """
-    cores = len(os.sched_getaffinity(0))
-    if workers.nodes > 1 and not os.environ.get("RAY_ADDRESS") and workers.count > cores:
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    if workers.nodes == 1:
+        if gpus and workers.devices > gpus:
+            raise WorkersError(
+                f"DEVICES is {workers.devices}, but this machine has {gpus} GPUs: give no more."
+            )
+    elif not os.environ.get("RAY_ADDRESS") and workers.count > (gpus or cores):
         raise WorkersError(
-            f"NODES × DEVICES is {workers.count}, but this machine has {cores} cores: give "
-            "fewer, or name a cluster in RAY_ADDRESS."
+            f"NODES × DEVICES is {workers.count}, but this machine has "
+            f"{f'{gpus} GPUs' if gpus else f'{cores} cores'}: give fewer, or name a cluster in "
+            "RAY_ADDRESS."
         )
-    if not torch.cuda.is_available():
-        # the vector instructions decide in which order numbers are summed, and so the last digits
-        return f"CPU {os.uname().machine} {torch.backends.cpu.get_cpu_capability()}"
-    if workers.nodes == 1 and workers.devices > torch.cuda.device_count():
-        raise WorkersError(
-            f"DEVICES is {workers.devices}, but this machine has {torch.cuda.device_count()} GPUs: "
-            "give no more."
-        )
-    return torch.cuda.get_device_name()
+
+
+def hardware() -> str:
+    """Name of what this process trains on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    # the vector instructions decide in which order numbers are summed, and so the last digits
+    return f"CPU {os.uname().machine} {torch.backends.cpu.get_cpu_capability()}"
 
 
 # -- one machine -----------------------------------------------------------------------------------
@@ -146,42 +151,38 @@ def on_machines(
     leaves in its own `run` comes back to the `run` here. STORAGE names where checkpoints are kept,
     a folder or a bucket (s3://…) that all machines can reach; `runs/ray` by default.
 
-    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
+    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times,
+    and ClusterError.
     """
-    from classifier.cluster import cluster, ray  # first, as Ray reads what it sets
+    from classifier.cluster import cluster, ray
 
     with cluster(run.parent / "session", show_workers=True):
-        splits = tuple(ray.put(split) for split in splits)
-        content = _fit(worker, arguments, splits, run, workers, threads)
+        config = {
+            "worker": worker,
+            "arguments": arguments,
+            "splits": [ray.put(split) for split in splits],
+            "run": run.name,
+        }
+        storage = os.environ.get("STORAGE") or str(run.parent / "ray")
+        left = _train_with_ray(config, workers, threads, storage)
     run.mkdir(parents=True, exist_ok=True)
-    for name, written in content.items():
-        (run / name).write_bytes(written)
+    for name, content in left.items():
+        (run / name).write_bytes(content)
 
 
-def _fit(
-    worker: Callable[..., None],
-    arguments: tuple[Any, ...],
-    splits: tuple[Any, ...],
-    run: Path,
-    workers: Workers,
-    threads: int,
+def _train_with_ray(
+    config: dict[str, Any], workers: Workers, threads: int, storage: str
 ) -> dict[str, bytes]:
-    """Train with Ray; return the files of the first worker."""
+    """Run `_ray_worker` for each device; return what the first one left."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     gpus = bool(ray.cluster_resources().get("GPU"))
-    storage = os.environ.get("STORAGE") or str(run.parent / "ray")
     trainer = TorchTrainer(
         cast(Any, _ray_worker),  # its declared type knows no return value
-        train_loop_config={
-            "worker": worker,
-            "arguments": arguments,
-            "splits": splits,
-            "run": run.name,
-        },
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus,
@@ -189,7 +190,7 @@ def _fit(
             placement_strategy="SPREAD" if workers.devices == 1 else "PACK",
         ),
         run_config=RunConfig(
-            name=run.name,
+            name=config["run"],
             storage_path=storage,
             failure_config=FailureConfig(max_failures=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
@@ -215,7 +216,7 @@ def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
     run = Path(tempfile.gettempdir(), "runs", config["run"])
     take_up(ray.train.get_checkpoint(), run)
     torch.distributed.barrier()  # no worker starts before all have the same files
-    splits = ray.get(list(config["splits"]))
+    splits = ray.get(config["splits"])
     if said := reporting(config["worker"], run, *config["arguments"], *splits):
         return said
     left = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

@@ -234,11 +234,11 @@ def train(params: Params, root: Path) -> None:
     """
     workers = distributed.workers_from(os.environ)
     check_workers(params.train, workers)
-    trained = asdict(workers) | {"hardware": distributed.hardware(workers)}
+    distributed.check_devices(workers)
     splits = load_splits(root)
     shape = shape_of(splits[0], data.class_names(root))
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
-    arguments = (params, shape, workers, trained)
+    arguments = (params, shape, workers)
     try:
         if workers.nodes > 1:
             threads = params.train.threads or 1
@@ -275,11 +275,9 @@ def check_workers(params: TrainParams, workers: Workers) -> None:
         )
 
 
-def work_from_files(
-    run: Path, params: Params, shape: Shape, workers: Workers, trained: dict[str, Any], root: Path
-) -> None:
+def work_from_files(run: Path, params: Params, shape: Shape, workers: Workers, root: Path) -> None:
     """What a worker does that shares the files of this machine."""
-    work(run, params, shape, workers, trained, *load_splits(root))
+    work(run, params, shape, workers, *load_splits(root))
 
 
 def work(
@@ -287,7 +285,6 @@ def work(
     params: Params,
     shape: Shape,
     workers: Workers,
-    trained: dict[str, Any],
     train_split: Split,
     validation: Split,
 ) -> None:
@@ -295,7 +292,7 @@ def work(
     model, history, trainer = fit(params, shape, train_split, validation, run, workers=workers)
     if not trainer.is_global_zero:
         return
-    model.trained = trained
+    model.trained = asdict(workers) | {"hardware": distributed.hardware()}
     model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
     model.save(run / CHECKPOINT.name)
     history.write(run / HISTORY.name)
