@@ -45,13 +45,17 @@ class Batches:
         return math.ceil(len(self.labels) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in self.indices():
+            yield self.images[indices], self.labels[indices]
+
+    def indices(self) -> Iterator[Tensor]:
+        """Which images are in this worker's part of each batch, (n,)."""
         order = torch.arange(len(self.labels))
         if self.seed is not None:
             shuffle = torch.Generator().manual_seed(self.seed)
             order = torch.randperm(len(order), generator=shuffle)
         for batch in order.to(self.labels.device).tensor_split(len(self)):
-            indices = batch.tensor_split(self.workers)[self.part]
-            yield self.images[indices], self.labels[indices]
+            yield batch.tensor_split(self.workers)[self.part]
 
     def size(self, index: int) -> int:
         """Number of images in the batch of that index, those of all workers together."""
