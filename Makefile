@@ -23,7 +23,7 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 
 BENCHMARKS ?= digits training_speed two_workers tuning version_bumps package_image checkov_peers
 BENCH_VENV := .cache/bench-venv
-export TRITON_VENV := $(abspath .cache/bench-venv-triton)
+bench: export TRITON_VENV := $(abspath .cache/bench-venv-triton)
 
 bench: $(BENCH_VENV)/ready $(VENV)/ready ## measure side by side with others: [BENCHMARKS=digits]
 	for name in $(BENCHMARKS); do $(BENCH_VENV)/bin/python benchmarks/$$name.py || exit 1; done

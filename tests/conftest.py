@@ -17,7 +17,9 @@ TEMPLATE = Path(__file__).parent.parent
 UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
 
 # What the outer environment must not lend to a generated project.
-LEAKS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH")
+LEAKS = """
+VIRTUAL_ENV VENV TRITON_VENV MAKEFLAGS MAKELEVEL MFLAGS PYTHONPATH RAY_ADDRESS DEVICES NODES STORAGE
+""".split()
 
 
 def clean_environment() -> dict[str, str]:
