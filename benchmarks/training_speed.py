@@ -136,7 +136,7 @@ class Plain:
                 persistent_workers=True,
             )
         self.run = run
-        precision = training.precision(self.how.precision)
+        precision = training.precision(self.how)
         self.mixed = torch.autocast(
             self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
         )
@@ -345,7 +345,7 @@ def main() -> int:
         "the figures and write the last and the best\ncheckpoint in every epoch, all of which is "
         "in the time. A row has one switch other than `params.yaml`.\n"
         f"With the same switches at most {worst:.1f} % behind on 32×32 images; wanted: "
-        f"{BEHIND:g} %.\n\n"
+        f"{BEHIND:g} %: {'holds' if worst <= BEHIND else '**broken**'}.\n\n"
     )
     write(
         "training_speed",

@@ -151,23 +151,73 @@ def test_a_number_of_workers_that_is_none_is_refused(value: str) -> None:
 
 
 def test_an_absent_number_of_workers_is_one() -> None:
-    assert workers_from({"NODES": ""}) == Workers(1, 1)
+    assert workers_from({"NODES": ""}) == Workers(1, 1, by_ray=False)
+
+
+def test_ray_places_the_workers_of_several_machines_and_of_a_cluster() -> None:
+    assert workers_from({"NODES": "2"}).by_ray
+    assert workers_from({"NODES": "1", "RAY_ADDRESS": "10.0.0.1:6379"}).by_ray
+
+
+def splits(train: int, validation: int = 20) -> tuple[Split, Split]:
+    one, two = (
+        Split(np.zeros((n, 2, 2, 1), np.uint8), np.zeros(n, int)) for n in (train, validation)
+    )
+    return one, two
 
 
 def test_what_several_workers_cannot_train_is_refused(settings: Params) -> None:
     with pytest.raises(WorkersError, match=r"train.optimizer is 'lbfgs'.*instead of 2"):
-        training.check_workers(change(settings, optimizer="lbfgs").train, TWO)
-    with pytest.raises(WorkersError, match=r"train.batch_size is 3, which leaves 2 workers"):
-        training.check_workers(change(settings, batch_size=3).train, TWO)
+        training.check(change(settings, optimizer="lbfgs").train, TWO, *splits(64))
+    small = change(settings, batch_size=64).train
+    training.check(small, Workers(devices=16), *splits(65))
+    with pytest.raises(WorkersError, match=r"a batch has 32 images .* too few for 17 workers"):
+        training.check(small, Workers(devices=17), *splits(65))
+    with pytest.raises(WorkersError, match=r"the validation split 1, too few for 2 workers"):
+        training.check(small, TWO, *splits(65, 1))
 
 
-def test_more_workers_than_cores_are_refused_without_a_cluster(
-    monkeypatch: pytest.MonkeyPatch,
+def test_compiling_without_a_compiler_is_refused(
+    settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(training.TrainingError, match=r"train.compile is true, but .* no C\+\+"):
+        training.check(change(settings, compile=True).train, Workers(), *splits(64))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This machine without a GPU, with two cores, and no cluster beside it."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(WorkersError, match=r"NODES × DEVICES is 2000, but .* \d+ cores"):
-        distributed.check_devices(Workers(devices=2, nodes=1000))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(distributed, "cores", lambda: 2)
+    return monkeypatch
+
+
+def test_more_workers_than_cores_are_refused(machine: pytest.MonkeyPatch) -> None:
+    distributed.check_devices(TWO, threads=1)
+    with pytest.raises(WorkersError, match=r"is 3, but this machine has 2 cores: give fewer"):
+        distributed.check_devices(Workers(nodes=3), threads=1)
+    with pytest.raises(WorkersError, match=r"is 2 with 2 of `train.threads` each, but .* 2 cores"):
+        distributed.check_devices(TWO, threads=2)
+
+
+def test_more_workers_than_gpus_are_refused(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(WorkersError, match="is 2, but this machine has 1 GPUs"):
+        distributed.check_devices(TWO, threads=8)
+
+
+def test_a_cluster_may_have_what_this_machine_has_not(machine: pytest.MonkeyPatch) -> None:
+    machine.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    distributed.check_devices(Workers(devices=8, nodes=1000), threads=8)
+
+
+def test_a_storage_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE", "checkpoints")
+    with pytest.raises(WorkersError, match="STORAGE is 'checkpoints': give a folder from /"):
+        distributed.storage_for(Path("/project/runs/1"))
 
 
 def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path) -> None:
@@ -177,17 +227,4 @@ def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path)
     assert process.returncode == 1
     assert printed.count("error: the training loss became") == 1 and "Traceback" not in printed
     assert "starting again" not in printed and not (root / CHECKPOINT).exists()
-
-
-def test_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(WorkersError, match="DEVICES is 2, but this machine has 1 GPUs"):
-        distributed.check_devices(TWO)
-    with pytest.raises(WorkersError, match="NODES × DEVICES is 2, but this machine has 1 GPUs"):
-        distributed.check_devices(Workers(nodes=2))
-
-
-def test_a_cluster_may_have_what_this_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    distributed.check_devices(Workers(devices=8, nodes=1000))
+    assert not list(root.glob("runs/*/*.ckpt"))

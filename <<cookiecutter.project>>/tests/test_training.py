@@ -88,6 +88,45 @@ def test_training_stops_early_when_nothing_improves(root: Path, settings: Params
     assert len(history(root)) == 3
 
 
+def test_a_run_taken_up_after_it_had_stopped_early_trains_no_further(
+    root: Path, settings: Params, tmp_path: Path
+) -> None:
+    still = {"learning_rate": 1e-12, "schedule": "constant", "epochs": 20, "patience": 2}
+    stopping = change(settings, network="mlp", options={}, **still)
+    splits = training.load_splits(root)
+    shape = training.shape_of(splits[0], ["a", "b", "c"])
+    lengths = []
+    for _ in range(2):  # the second finds the checkpoints of the first
+        _, history, _ = training.fit(stopping, shape, *splits, tmp_path / "run")
+        lengths.append(len(history.epochs))
+    assert lengths == [3, 3]
+
+
+@pytest.mark.parametrize("network", ["linear_svm", "kernel_svm"])
+def test_figures_have_all_digits_whatever_the_precision(
+    network: str, root: Path, settings: Params, tmp_path: Path
+) -> None:
+    """With 16 bits, counts above 256 and losses would be rounded."""
+    train, validation = training.load_splits(root)
+    many = Split(np.repeat(validation.images, 20, axis=0), np.repeat(validation.labels, 20))
+    mixed = change(settings, network=network, options={}, precision="bf16-mixed", epochs=1)
+    shape = training.shape_of(train, ["a", "b", "c"])
+    _, history, _ = training.fit(mixed, shape, train, many, tmp_path / "run")
+    accuracy = history.epochs[-1]["validation_accuracy"] * len(many.labels)
+    assert accuracy == pytest.approx(round(accuracy), abs=1e-3)
+
+
+def test_mixed_precision_is_for_networks_that_bear_it(
+    settings: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    precision = training.precision
+    assert precision(change(settings, network="cnn").train) == "16-mixed"
+    assert precision(change(settings, network="kernel_svm").train) == "32-true"
+    assert precision(change(settings, optimizer="lbfgs").train) == "32-true"
+
+
 def test_a_loss_that_explodes_is_an_error(root: Path, settings: Params) -> None:
     wild = change(
         settings, network="linear_regression", options={}, optimizer="sgd", learning_rate=1e30

@@ -40,6 +40,7 @@ from typing import Any
 import ray
 
 import classifier
+from classifier.distributed import cores
 from classifier.errors import ClassifierError
 
 
@@ -85,8 +86,9 @@ def connect(address: str, options: dict[str, Any]) -> None:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray tries for minutes
         ray.init(address, **options)
-    except (OSError, ValueError) as error:  # Ray's own are ConnectionErrors
-        cause = str(error.__cause__ or error).strip().splitlines()[-1]
+    # of another version of Ray or Python, or without the token: the latter two
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        cause = (str(error.__cause__ or error).strip().splitlines() or ["no reason given"])[-1]
         raise ClusterError(
             f"no Ray cluster that takes us is at RAY_ADDRESS {address}: give its head, host:6379, "
             f"and the token that it may ask for ({cause.rstrip('.')})"
@@ -107,8 +109,3 @@ def remove(link: Path) -> None:
     if link.is_symlink():
         shutil.rmtree(link.resolve(), ignore_errors=True)
         link.unlink()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -4,11 +4,14 @@ A worker is one process with one device. When one dies, all of them start again 
 finished epoch.
 """
 
+import hashlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +32,17 @@ class WorkersError(ClassifierError):
     """The number of workers can't be used, or they died too often."""
 
 
+class ReportedError(WorkersError):
+    """What a worker reported that the user can put right; another start would not help."""
+
+
 @dataclass(frozen=True)
 class Workers:
-    """How many train together: `devices` on each of `nodes` machines."""
+    """How many train together: `devices` on each of `nodes` machines; whether Ray places them."""
 
     devices: int = 1
     nodes: int = 1
+    by_ray: bool = False
 
     @property
     def count(self) -> int:
@@ -43,8 +51,12 @@ class Workers:
 
 
 def workers_from(environment: Mapping[str, str]) -> Workers:
-    """Read DEVICES and NODES; absent or empty ones are 1. Raises WorkersError."""
-    return Workers(_number(environment, "DEVICES"), _number(environment, "NODES"))
+    """Read DEVICES and NODES; absent or empty ones are 1. Raises WorkersError.
+
+    Ray places the workers of several machines, and all of them where RAY_ADDRESS names a cluster.
+    """
+    devices, nodes = _number(environment, "DEVICES"), _number(environment, "NODES")
+    return Workers(devices, nodes, nodes > 1 or bool(environment.get("RAY_ADDRESS")))
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -54,23 +66,28 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     return int(value)
 
 
-def check_devices(workers: Workers) -> None:
-    """Raise WorkersError unless this machine has the devices.
+def check_devices(workers: Workers, threads: int) -> None:
+    """Raise WorkersError unless this machine has a device, or the cores, for each worker.
 
     A cluster finds them by itself, or waits for more machines.
     """
-    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
-    if workers.nodes == 1:
-        if gpus and workers.devices > gpus:
-            raise WorkersError(
-                f"DEVICES is {workers.devices}, but this machine has {gpus} GPUs: give no more."
-            )
-    elif not os.environ.get("RAY_ADDRESS") and workers.count > (gpus or cores):
+    if workers.count == 1 or os.environ.get("RAY_ADDRESS"):
+        return
+    there, taken = (
+        (torch.cuda.device_count(), 1) if torch.cuda.is_available() else (cores(), threads)
+    )
+    if workers.count * taken > there:
+        kind = "GPUs" if torch.cuda.is_available() else "cores"
+        each = f" with {taken} of `train.threads` each" if taken > 1 else ""
         raise WorkersError(
-            f"NODES × DEVICES is {workers.count}, but this machine has "
-            f"{f'{gpus} GPUs' if gpus else f'{cores} cores'}: give fewer, or name a cluster in "
-            "RAY_ADDRESS."
+            f"DEVICES × NODES is {workers.count}{each}, but this machine has {there} {kind}: give "
+            "fewer, or name a cluster in RAY_ADDRESS."
         )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def hardware() -> str:
@@ -91,6 +108,7 @@ def on_this_machine(
 
     Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -112,14 +130,18 @@ def on_this_machine(
     )
     try:
         reports = elastic_launch(config, reporting)(worker, *arguments)
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise WorkersError(
             f"worker {rank} died {RESTARTS + 1} times, at last with exit status "
-            f"{failure.exitcode}: see above why; the next `make train` takes up its last epoch."
+            f"{failure.exitcode}: see above why; the same command takes up its last epoch."
         ) from None
     if said := next(filter(None, reports.values()), None):
-        raise WorkersError(said)
+        raise ReportedError(said)
 
 
 def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
@@ -131,6 +153,9 @@ def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
         worker(*arguments)
     except ClassifierError as error:
         return str(error)
+    except Exception:
+        traceback.print_exc()  # those who start workers only tell that it died
+        raise
     return None
 
 
@@ -142,18 +167,21 @@ def on_machines(
     arguments: tuple[Any, ...],
     splits: tuple[Any, ...],
     run: Path,
+    files: tuple[str, ...],
     workers: Workers,
     threads: int,
 ) -> None:
     """Run `worker(run, *arguments, *splits)` in a Ray worker for each device.
 
-    `splits` travel through Ray's object store, so workers need no files. What the first worker
-    leaves in its own `run` comes back to the `run` here. STORAGE names where checkpoints are kept,
-    a folder or a bucket (s3://…) that all machines can reach; `runs/ray` by default.
+    `splits` travel through Ray's object store, so workers need no files. The `files` that the first
+    worker leaves in its own `run` come back to the `run` here. STORAGE names where checkpoints are
+    kept, a folder or a bucket (s3://…) that all machines can reach; `runs/ray` by default.
+    ACCELERATOR=gpu waits for GPUs where a cluster has none yet.
 
-    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times,
-    and ClusterError.
+    Raises ReportedError with what a worker reported, WorkersError when workers died more than
+    RESTARTS times, ClusterError.
     """
+    storage = storage_for(run)
     from classifier.cluster import cluster, ray
 
     with cluster(run.parent / "session", show_workers=True):
@@ -161,66 +189,97 @@ def on_machines(
             "worker": worker,
             "arguments": arguments,
             "splits": [ray.put(split) for split in splits],
-            "run": run.name,
+            "run": hashlib.sha256(str(run).encode()).hexdigest()[:16],  # may be another machine's
+            "files": files,
         }
-        storage = os.environ.get("STORAGE") or str(run.parent / "ray")
-        left = _train_with_ray(config, workers, threads, storage)
-    run.mkdir(parents=True, exist_ok=True)
-    for name, content in left.items():
-        (run / name).write_bytes(content)
+        result = _train_with_ray(config, run.name, workers, threads, storage)
+        if isinstance(result.return_value, dict):
+            run.mkdir(parents=True, exist_ok=True)
+            for name, content in result.return_value.items():
+                (run / name).write_bytes(content)
+        result.filesystem.delete_dir(result.path)  # or the next run of that name would take it up
+    if isinstance(result.return_value, str):
+        raise ReportedError(result.return_value)
+
+
+def storage_for(run: Path) -> str:
+    """Where Ray keeps checkpoints. Raises WorkersError when STORAGE can't be that."""
+    from pyarrow.fs import FileSystem
+
+    storage = os.environ.get("STORAGE") or str(run.parent / "ray")
+    try:
+        FileSystem.from_uri(storage)
+    except (ValueError, OSError):
+        raise WorkersError(
+            f"STORAGE is {storage!r}: give a folder from / or a bucket, s3://<bucket>/<prefix>."
+        ) from None
+    return storage
 
 
 def _train_with_ray(
-    config: dict[str, Any], workers: Workers, threads: int, storage: str
-) -> dict[str, bytes]:
-    """Run `_ray_worker` for each device; return what the first one left."""
+    config: dict[str, Any], name: str, workers: Workers, threads: int, storage: str
+) -> Any:
+    """Run `_ray_worker` for each device; return Ray's account of it."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    gpus = bool(ray.cluster_resources().get("GPU"))
+    there = ray.cluster_resources()
+    gpus = os.environ.get("ACCELERATOR") == "gpu" or bool(there.get("GPU"))
+    each = {"GPU": 1} if gpus else {"CPU": threads}
+    for kind, number in each.items():
+        print(
+            f"training on {workers.count} workers with {number} {kind} each; the cluster has "
+            f"{there.get(kind, 0):g} now",
+            file=sys.stderr,
+        )
     trainer = TorchTrainer(
         cast(Any, _ray_worker),  # its declared type knows no return value
         train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=gpus,
-            resources_per_worker={"GPU": 1} if gpus else {"CPU": threads},
+            resources_per_worker=each,
             placement_strategy="SPREAD" if workers.devices == 1 else "PACK",
         ),
         run_config=RunConfig(
-            name=config["run"],
+            name=name,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     try:
-        result: Any = trainer.fit()  # its declared type is that of an earlier Ray Train
+        return trainer.fit()
+    except SystemExit:  # what Ray makes of Ctrl-C
+        raise KeyboardInterrupt from None
     except TrainingFailedError as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise WorkersError(
-            f"training on {workers.count} workers failed {RESTARTS + 1} times: "
-            f"{str(error).strip().splitlines()[-1]}; the next start takes up its last epoch."
+            f"training on {workers.count} workers failed: {reason}; the same command takes up its "
+            "last epoch."
         ) from None
-    result.filesystem.delete_dir(result.path)  # or the next run of that name would take it up
-    if isinstance(result.return_value, str):
-        raise WorkersError(result.return_value)
-    return result.return_value
 
 
 def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
     """Train in a Ray worker; return the files that it left, or what the user can put right."""
     import ray.train
+    from ray.train.torch import get_device
 
     run = Path(tempfile.gettempdir(), "runs", config["run"])
     take_up(ray.train.get_checkpoint(), run)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(get_device())  # or the barrier would guess it
     torch.distributed.barrier()  # no worker starts before all have the same files
     splits = ray.get(config["splits"])
     if said := reporting(config["worker"], run, *config["arguments"], *splits):
         return said
-    left = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    return {name: content for name, content in left.items() if name not in CHECKPOINTS}
+    left = {name: run / name for name in config["files"]}
+    content = {name: path.read_bytes() for name, path in left.items() if path.exists()}
+    if ray.train.get_context().get_local_rank() == 0:  # the others of this machine read no more
+        shutil.rmtree(run, ignore_errors=True)
+    return content
 
 
 def take_up(checkpoint: Any, run: Path) -> None:
@@ -261,7 +320,7 @@ class ReportToRay(Callback):
 def trainer_options(workers: Workers, run: Path) -> dict[str, Any]:
     """What Lightning's Trainer must know of the workers."""
     options: dict[str, Any] = {"devices": 1, "plugins": [], "callbacks": []}
-    if workers.nodes > 1:
+    if workers.by_ray:
         from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
         options = {

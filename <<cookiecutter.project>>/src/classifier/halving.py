@@ -19,8 +19,8 @@ from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from classifier import training
-from classifier.cluster import cores
 from classifier.data import Split
+from classifier.distributed import cores
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.trials import (

@@ -16,11 +16,14 @@ FILE = Path("lineage.json")
 # The files that make the model what it is; parameters are recorded by value.
 CODE = ("src/classifier/**/*.py", "serving/classifier/config.pbtxt")
 LIBRARIES = (
+    "matplotlib",
     "numpy",
     "onnx",
     "onnxscript",
+    "pillow",
     "pytorch-lightning",
     "scikit-learn",
+    "scipy",
     "torch",
     "torchvision",
 )

@@ -70,7 +70,7 @@ class ExportParams:
 class Params:
     """All that the pipeline reads; `gate` and `release` belong to the delivery."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     prepare: PrepareParams
     train: TrainParams
     evaluate: EvaluateParams

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
 SAMPLE = 10_000  # training images from which the normalisation is taken
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++", "c++")
 WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
 
 
@@ -101,7 +103,7 @@ class Classifier(pl.LightningModule):
         """Loss of one batch, with the penalty of the network."""
         images, labels = batch
         scores = self.network(augment(self.normalise(images), self.params.augmentation))
-        loss = self.network.loss(scores, labels)
+        loss = self.network.loss(scores.float(), labels)  # 16 bits are too few for sums
         self.train_loss += loss.detach() * len(labels)
         self.seen += len(labels)
         return self.share(len(labels), index) * loss + self.network.penalty(
@@ -119,7 +121,7 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Loss and right answers of one batch."""
         images, labels = batch
-        scores = self(images)
+        scores = self(images).float()
         loss, right = self.network.loss(scores, labels), (scores.argmax(1) == labels).sum()
         count = loss.new_tensor(len(labels))
         self.validation_sums += torch.stack([loss * count, right.to(loss.dtype), count])
@@ -213,6 +215,14 @@ class History(Callback):
             rows.writerows(self.epochs)
 
 
+class Patience(EarlyStopping):
+    """Early stopping that also ends a run that is taken up after it had stopped."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Train no further epoch."""
+        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
 class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice."""
 
@@ -233,21 +243,22 @@ def train(params: Params, root: Path) -> None:
     WorkersError when the workers can't be had.
     """
     workers = distributed.workers_from(os.environ)
-    check_workers(params.train, workers)
-    distributed.check_devices(workers)
+    threads = params.train.threads or max(1, distributed.cores() // workers.devices)
+    distributed.check_devices(workers, threads)
     splits = load_splits(root)
+    check(params.train, workers, *splits)
     shape = shape_of(splits[0], data.class_names(root))
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
+    files = (CHECKPOINT.name, HISTORY.name)
     try:
-        if workers.nodes > 1:
-            threads = params.train.threads or 1
-            distributed.on_machines(work, arguments, splits, run, workers, threads)
+        if workers.by_ray:
+            distributed.on_machines(work, arguments, splits, run, files, workers, threads)
         elif workers.devices > 1:
             distributed.on_this_machine(work_from_files, (run, *arguments, root), workers)
         else:
             work(run, *arguments, *splits)
-    except TrainingError:
+    except (TrainingError, distributed.ReportedError):
         forget_checkpoints(run)
         raise
     for target in (CHECKPOINT, HISTORY):
@@ -261,17 +272,31 @@ def load_splits(root: Path) -> tuple[Split, Split]:
     return data.load_split(root, "train"), data.load_split(root, "validation")
 
 
-def check_workers(params: TrainParams, workers: Workers) -> None:
-    """Raise WorkersError when these parameters can't be trained by so many."""
-    if workers.count > 1 and params.optimizer == "lbfgs":
+def check(params: TrainParams, workers: Workers, train: Split, validation: Split) -> None:
+    """Refuse what can't be trained so, before it starts.
+
+    Raises TrainingError for parameters that this machine can't follow, WorkersError for those that
+    several workers can't.
+    """
+    if params.compile and not any(map(shutil.which, COMPILERS)):
+        raise TrainingError(
+            "train.compile is true, but this machine has no C++ compiler, which it needs: install "
+            "g++, or set it to false."
+        )
+    if workers.count == 1:
+        return
+    if params.optimizer == "lbfgs":
         raise distributed.WorkersError(
             f"train.optimizer is 'lbfgs', which takes the whole set as one batch: train on one "
             f"device instead of {workers.count}."
         )
-    if workers.count > params.batch_size // 2:
+    batches = Batches(train, params.batch_size)
+    smallest = batches.size(len(batches) - 1)
+    if smallest < 2 * workers.count or len(validation.labels) < workers.count:
         raise distributed.WorkersError(
-            f"train.batch_size is {params.batch_size}, which leaves {workers.count} workers less "
-            "than two images each: give fewer DEVICES or NODES, or a larger batch."
+            f"a batch has {smallest} images and the validation split {len(validation.labels)}, too "
+            f"few for {workers.count} workers, which need two of each batch: give fewer DEVICES or "
+            "NODES, or a larger train.batch_size."
         )
 
 
@@ -292,8 +317,13 @@ def work(
     model, history, trainer = fit(params, shape, train_split, validation, run, workers=workers)
     if not trainer.is_global_zero:
         return
-    model.trained = asdict(workers) | {"hardware": distributed.hardware()}
-    model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
+    model.trained = {
+        "devices": workers.devices,
+        "nodes": workers.nodes,
+        "hardware": distributed.hardware(),
+    }
+    with torch.compiler.set_stance("force_eager"):  # one pass is not worth compiling for
+        model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
     model.save(run / CHECKPOINT.name)
     history.write(run / HISTORY.name)
 
@@ -316,8 +346,9 @@ def fit(
     """
     quieten()
     pl.seed_everything(params.seed, verbose=False)
-    if params.train.threads:
-        torch.set_num_threads(params.train.threads)
+    if params.train.threads or workers.devices > 1:
+        share = max(1, distributed.cores() // workers.devices)
+        torch.set_num_threads(params.train.threads or share)
     model = Classifier(asdict(shape), asdict(params.train), params.seed, len(train_split.labels))
     model.fit_to(train_split)
     prepare_network(model.network, params.train)
@@ -348,7 +379,7 @@ def fit(
             f"lower train.learning_rate, which is {params.train.learning_rate}."
         )
     if trainer.is_global_zero:
-        found = torch.load(best.best_model_path, weights_only=False, map_location="cpu")
+        found = torch.load(run / "best.ckpt", weights_only=False, map_location="cpu")
         model.load_state_dict(found["state_dict"])
     return model.eval().cpu(), history, trainer
 
@@ -372,13 +403,13 @@ def make_trainer(
         ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
     if params.patience:
-        callbacks.append(EarlyStopping("validation_loss", patience=params.patience))
+        callbacks.append(Patience("validation_loss", patience=params.patience))
     bar = sys.stderr.isatty()
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     return pl.Trainer(
         max_epochs=params.epochs,
-        precision=precision(params.precision),  # type: ignore[arg-type]
+        precision=precision(params),  # type: ignore[arg-type]
         deterministic=params.deterministic,
         callbacks=callbacks,
         plugins=[CheckpointFile(), *options.pop("plugins")],
@@ -397,13 +428,19 @@ def warm_up(steps: int) -> float:
     return min(max(WARM_UP, 1.5 / steps), 0.9)
 
 
-def precision(choice: str) -> str:
-    """Mixed precision where the device has it, unless the parameters say otherwise."""
-    if choice != "auto":
-        return choice
-    if not torch.cuda.is_available():
+def precision(params: TrainParams) -> str:
+    """Mixed precision where the device has it, unless the parameters say otherwise.
+
+    Not for the linear networks: kernels and line searches need all digits.
+    """
+    if params.precision != "auto":
+        return params.precision
+    linear = issubclass(networks.NETWORKS[params.network], networks.LinearNetwork)
+    if linear or params.optimizer == "lbfgs" or not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    # a device that only emulates bfloat16 is slow at it
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 else "16-mixed"
 
 
 def shape_of(split: Split, classes: list[str]) -> Shape:

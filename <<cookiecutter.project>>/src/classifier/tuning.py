@@ -30,13 +30,15 @@ class TuningError(ClassifierError):
 
 
 def tune(root: Path, network: str | None = None, trials: int | None = None) -> None:
-    """Search below `root`; write table, plot and, if it is better, the best into params.yaml.
+    """Search below `root`; write a table, a plot and the best parameters into params.yaml.
+
+    These are the untuned ones if none is better; another network than there is written in any case.
 
     Raises ParamsError, SpaceError, NotPreparedError and TuningError.
     """
     root = root.resolve()
     search = make_search(root, network, trials)
-    splits = data.load_split(root, "train"), data.load_split(root, "validation")
+    splits = training.load_splits(root)
     shape = training.shape_of(splits[0], data.class_names(root))
     with only_one(root / RUNS / "lock"):
         record = Record(search.folder / "trials.jsonl")
@@ -144,6 +146,11 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
     path.write_text(f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
     plots.tuning(ended, search.ranges, objective, root)
     params.write_train(root, search.current, best.train)
+    if search.network != search.current.network:
+        print(
+            f"{params.FILE} now trains {search.network} instead of {search.current.network}, with "
+            "which this search has not compared it."
+        )
     print(f"{verdict}\nSee {path.relative_to(root)}, {plots.FOLDER}/tuning.png and `git diff`.")
 
 
