@@ -82,7 +82,7 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
         "processor_seconds": processor,
         "ended": {
             how: sum(trial["ended"] == how for trial in trials)
-            for how in ("finished", "stopped", "failed")
+            for how in ("finished", "stopped", "failed", "broken")
         },
         "epochs": sum(len(trial["epochs"]) for trial in trials),
         **{

@@ -432,6 +432,7 @@ def test_the_run_is_what_the_job_runs(ray_job, ray_pods) -> None:
         environment = {each["name"]: each["value"] for each in container(ray_pods[part])["env"]}
         gpus = container(ray_pods["gpu"])["resources"]["limits"]["nvidia.com/gpu"]
         assert (environment["NODES"], environment["DEVICES"]) == (run["nodes"], gpus)
+        assert environment["ACCELERATOR"] == "gpu"
 
 
 def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:

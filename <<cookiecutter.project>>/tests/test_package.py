@@ -79,6 +79,13 @@ def test_one_changed_byte_gives_another_digest(project: Path, path: Path) -> Non
     assert package(project, 8, Layout(project / "registry")) != before
 
 
+def test_what_other_commands_draw_is_not_in_the_image(project: Path) -> None:
+    layout = Layout(project / "registry")
+    before = package(project, 8, layout)
+    (project / "plots/review.png").write_bytes(b"of a batch of images")
+    assert package(project, 8, layout) == before
+
+
 def test_another_version_gives_another_digest(project: Path) -> None:
     layout = Layout(project / "registry")
     assert package(project, 8, layout) != package(project, 9, layout)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 
 from delivery.pipeline_job import NoDataStoreError, PipelineError, run_pipeline
 
@@ -122,6 +123,28 @@ def test_what_finished_stages_made_is_kept_when_a_later_one_fails(
 def test_without_a_data_store_nothing_is_trained(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", None)
     with pytest.raises(NoDataStoreError, match="make infra-outputs"):
+        run_pipeline(project, tmp_path / "job")
+    assert stages(log) == []
+
+
+def test_a_data_store_that_goes_with_the_job_is_none(tmp_path: Path, log: Path) -> None:
+    project = make(tmp_path / "image", None)
+    shutil.copy(PROJECT / ".dvc/config", project / ".dvc/config")  # a local folder, as generated
+    with pytest.raises(
+        NoDataStoreError, match=r"the data store is .*/\.local/data, so the results"
+    ):
+        run_pipeline(project, tmp_path / "job")
+    assert stages(log) == []
+
+
+def test_images_that_were_never_pushed_end_the_job(tmp_path: Path, log: Path) -> None:
+    project = make(tmp_path / "image", str(tmp_path / "store"))
+    (project / "data/raw").mkdir(parents=True)
+    (project / "data/raw/a.png").write_text("a")
+    dvc(project, "add", "data/raw")
+    shutil.rmtree(project / "data/raw")
+    shutil.rmtree(project / ".dvc/cache")
+    with pytest.raises(PipelineError, match=r"run `make data-push` where they are|give the data"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 

@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from classifier import training
 from classifier.data import Split
 from classifier.distributed import cores
+from classifier.errors import ClassifierError
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.trials import (
@@ -72,10 +73,12 @@ def run_trial(
             _, history, _ = training.fit(candidates[number], shape, *splits, run, [report])
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
+    except ClassifierError as error:
+        ended = {"ended": "failed", "reason": str(error)}
     except Exception as error:  # whatever it is, it is this trial's and the others go on
         traceback.print_exc()
         reason = " ".join(str(error).split()) or type(error).__name__
-        ended = {"ended": "failed", "reason": reason}
+        ended = {"ended": "broken", "reason": reason}
     ray_tune.report(ended | {"score": math.inf})  # Tune insists on the score
 
 
@@ -165,7 +168,7 @@ class Keeper(ray_tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """Keep a trial whose worker died, and the one after it."""
         reason = str(trial.get_error()).strip().splitlines()[0]
-        self.keep(trial.config["number"], "failed", f"its process died twice: {reason}")
+        self.keep(trial.config["number"], "broken", f"its process died twice: {reason}")
 
     def keep(self, number: int, ended: str, reason: str) -> None:
         """Record a trial; only then is what could take it up not needed any more."""
@@ -182,8 +185,8 @@ class Keeper(ray_tune.Callback):
         best = ranked(self.ended, objective)[0]
         place = f"{len(self.ended)}/{len(self.search.candidates)}: trial {trial.number}"
         values = described(trial.train, self.search.ranges)
-        if trial.ended == "failed":
-            outcome = f"failed, {trial.reason}"
+        if not trial.has_figures:
+            outcome = f"{trial.ended}, {trial.reason}"
         else:
             outcome = (
                 f"{trial.ended} after epoch {len(trial.epochs)}, {objective} "

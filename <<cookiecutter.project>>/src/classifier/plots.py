@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from classifier.data import Split
@@ -135,7 +135,7 @@ def tuning(
     trials: Sequence[Trial], ranges: Mapping[str, Range], objective: str, root: Path
 ) -> None:
     """Every trial in its turn, its learning curve, and its parameters against what came of it."""
-    good = [trial for trial in trials if trial.ended != "failed"]
+    good = [trial for trial in trials if trial.has_figures]
     best = ranked(good, objective)[0]
     columns = min(len(ranges), 5)
     rows = -(-len(ranges) // columns)
@@ -183,6 +183,7 @@ def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -
             if trial.ended == "stopped":
                 axes.plot(epochs[-1], values[-1], "x", color=look["color"], markersize=5)
     axes.set(xlabel="epoch", title="Learning curves (×: stopped)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def against(

@@ -43,9 +43,16 @@ class Trial:
 
     number: int
     train: TrainParams
-    ended: str  # finished, stopped (others were better at the same epoch) or failed
+    # finished; stopped, as others were better at the same epoch; failed, by its parameters; or
+    # broken, by the machine, which the next search tries again
+    ended: str
     epochs: list[Figures]
     reason: str  # of a failure
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether it can be compared."""
+        return self.ended in ("finished", "stopped")
 
     @property
     def figures(self) -> Figures:
@@ -67,7 +74,7 @@ def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:
     """Trials from the best to the worst; equal accuracies by loss, failures last."""
 
     def key(trial: Trial) -> tuple[Any, ...]:
-        if trial.ended == "failed":
+        if not trial.has_figures:
             return True, trial.number
         figures = trial.figures
         return False, score(figures, objective), figures["validation_loss"], trial.number
@@ -134,8 +141,8 @@ def table(trials: Sequence[Trial], places: Collection[str], objective: str) -> s
 def row(trial: Trial, places: Collection[str], best: bool) -> list[str]:
     """Cells of a trial."""
     name = str(trial.number) + (" (untuned)" if trial.number == 0 else "")
-    if trial.ended == "failed":
-        figures, ended = ["–", "–"], f"failed: {trial.reason}"
+    if not trial.has_figures:
+        figures, ended = ["–", "–"], f"{trial.ended}: {trial.reason}"
     else:
         loss, accuracy = (trial.figures[key] for key in ("validation_loss", "validation_accuracy"))
         figures, ended = [f"{loss:.4f}", f"{100 * accuracy:.2f}"], trial.ended

@@ -42,7 +42,7 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
     shape = training.shape_of(splits[0], data.class_names(root))
     with only_one(root / RUNS / "lock"):
         record = Record(search.folder / "trials.jsonl")
-        ended = record.read(search.candidates)
+        ended = [t for t in record.read(search.candidates) if t.ended != "broken"]
         announce(search, ended, len(splits[1].labels))
         if len(ended) < len(search.candidates):
             run_trials(root / RUNS / "session", search, ended, record, shape, splits)
@@ -137,7 +137,7 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
     """Write table and plot, then the best parameters; raises TuningError when there are none."""
     objective = search.section.objective
     best, untuned = ranked(ended, objective)[0], ended[0]
-    if best.ended == "failed":
+    if not best.has_figures:
         raise TuningError(f"all {len(ended)} trials failed; the untuned one: {untuned.reason}")
     verdict = compared(best, untuned, len(ended), images)
     path = root / FOLDER / f"{search.network}.md"
@@ -156,7 +156,7 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
 
 def compared(best: Trial, untuned: Trial, trials: int, images: int) -> str:
     """Say how much better the best is, and how little that may mean."""
-    if untuned.ended == "failed":
+    if not untuned.has_figures:
         loss, accuracy = (best.figures[name] for name in FIGURES[2:])
         return (
             f"The untuned parameters failed: {untuned.reason}. Trial {best.number} of {trials} is "

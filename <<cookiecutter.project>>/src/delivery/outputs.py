@@ -15,6 +15,8 @@ ABOUT = {  # name in the image → file of the pipeline
     "report.json": Path("data/prepared/report.json"),
     "MODEL_CARD.md": Path("MODEL_CARD.md"),
 }
+# Of the pipeline; what other commands draw is not about the model.
+PLOTS = ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")
 REQUIRED = [
     MODEL / "classifier/config.pbtxt",
     MODEL / "classifier/labels.txt",

@@ -52,7 +52,7 @@ def run_pipeline(project: Path, copy: Path) -> None:
     # An old model that was never pushed is not needed to make a new one.
     if dvc(copy, "pull", "--run-cache", "--allow-missing"):
         raise PipelineError(f"{store} did not give the data: DVC says why above")
-    (copy / "data/raw").mkdir(parents=True, exist_ok=True)  # DVC wants it to exist
+    require_data(copy, store)
     failed = dvc(copy, "repro", "--pull", STAGE, STORAGE=f"{store.rpartition('/')[0]}/training")
     if dvc(copy, "push", "--run-cache"):
         raise PipelineError(f"{store} did not take the results: DVC says why above")
@@ -61,14 +61,26 @@ def run_pipeline(project: Path, copy: Path) -> None:
     print(f"the model is in {store}: `make pipeline PULL=1` at this commit takes it up")
 
 
+def require_data(folder: Path, store: str) -> None:
+    """Raise PipelineError when DVC knows images of one's own that the data store lacks."""
+    images = folder / "data/raw"
+    if not images.with_suffix(".dvc").exists():
+        images.mkdir(parents=True, exist_ok=True)  # DVC wants it to exist
+    elif not images.exists():
+        raise PipelineError(f"{store} lacks the images: run `make data-push` where they are")
+
+
 def data_store(folder: Path) -> str:
-    """Return the address of DVC's default remote. Raises NoDataStoreError."""
+    """Return the address of DVC's default remote.
+
+    Raises NoDataStoreError when there is none, or only a folder that goes with this copy.
+    """
     name = setting(folder, "core.remote")
     address = name and setting(folder, f"remote.{name}.url")
-    if not address:
+    if not address or Path(address).is_relative_to(folder.resolve()):
         raise NoDataStoreError(
-            "no data store is set, so the results would be lost: run `make infra-outputs`, commit "
-            ".dvc/config, and build the image again"
+            f"the data store is {address or 'not set'}, so the results would be lost: run "
+            "`make infra-outputs`, commit .dvc/config, and build the image again"
         )
     return address
 

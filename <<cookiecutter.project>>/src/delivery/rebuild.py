@@ -58,7 +58,8 @@ def rebuild(project: Repository, commit: str, clone: Path) -> None:
         "DEVICES": str(devices),
         "NODES": str(nodes),
     }
-    (clone / FOLDER).mkdir(parents=True, exist_ok=True)
+    if not (clone / f"{FOLDER}.dvc").exists():
+        (clone / FOLDER).mkdir(parents=True, exist_ok=True)
     if status := run([str(python), "-m", "dvc", *REPRO], clone, outer() | own):
         raise PipelineFailedError(
             f"the pipeline of commit {commit[:12]} failed with status {status}: it says why above"
