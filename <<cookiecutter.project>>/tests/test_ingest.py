@@ -260,7 +260,7 @@ def test_renamed_classes_are_refused_with_what_they_may_be(root: Path, june: Pat
     (june / "circle").rename(june / "Circles")
     message = refusal(root, june)
     assert "no class Circles (did you mean circle?)" in message
-    assert 'NEW_CLASSES="Circles"' in message
+    assert "NEW_CLASSES=Circles;" in message
 
 
 def test_new_classes_are_added_when_allowed(root: Path, june: Path) -> None:
