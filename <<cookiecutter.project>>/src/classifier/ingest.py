@@ -7,6 +7,7 @@ written beside the data set first, with a plan; a run that was killed is finishe
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def waiting_sentence(batch: Path, name: str, waiting: dict[int, Question]) -> st
     return (
         f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
         "keep, drop or the right class into the column decision and run "
-        f"`make ingest BATCH={batch}` again; nothing is added yet"
+        f"`make ingest BATCH={shlex.quote(str(batch))}` again; nothing is added yet"
     )
 
 
