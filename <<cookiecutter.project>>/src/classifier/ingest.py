@@ -213,14 +213,14 @@ def merge(asked: dict[int, Question], written: dict[int, Question]) -> dict[int,
     answered = {i: question for i, question in written.items() if question.decision}
     known = {
         i: replace(question, decision=answered[i].decision)
-        if i in answered and answers(answered[i], question)
+        if i in answered and still_holds(answered[i], question)
         else question
         for i, question in asked.items()
     }
     return known | {i: question for i, question in answered.items() if i not in known}
 
 
-def answers(earlier: Question, question: Question) -> bool:
+def still_holds(earlier: Question, question: Question) -> bool:
     """Whether an earlier decision holds for what is asked now.
 
     It was given to the same question, or does what asking again would suggest, as when the image
