@@ -1,7 +1,9 @@
 """Batches of new images: what is refused, what a person is asked, and what is added."""
 
 import csv
+import fcntl
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from sklearn.datasets import load_digits
 from classifier import __main__, data, params
 from classifier.cleaning import SPLITS, digest
 from classifier.errors import ClassifierError
-from classifier.ingest import UndecidedError, ingest
+from classifier.ingest import LOCK, UndecidedError, ingest
 
 SRC = str(PROJECT / "src")
 
@@ -260,7 +262,46 @@ def test_renamed_classes_are_refused_with_what_they_may_be(root: Path, june: Pat
     (june / "circle").rename(june / "Circles")
     message = refusal(root, june)
     assert "no class Circles (did you mean circle?)" in message
-    assert 'NEW_CLASSES="Circles"' in message
+    assert "NEW_CLASSES=Circles;" in message
+
+
+def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
+    names = ["ice cream", "it's $5", 'the "best"']
+    for name in names:
+        shutil.copytree(june / "circle", june / name)
+    hint = refusal(root, june).split("allow new classes with ")[1].split("; it has")[0]
+    shutil.copy(PROJECT / "Makefile", root)
+    (root / "python").mkdir()
+    (root / "python/ready").touch()
+    run = f"make -o python/ready VENV=python RUN='printf %s\\\\n' ingest BATCH=june {hint}"
+    said = subprocess.run(["bash", "-c", run], cwd=root, capture_output=True, text=True)
+    assert said.stdout.splitlines() == ["classifier", "ingest", "june", "--new-class", *names]
+
+
+@pytest.mark.parametrize("name", ["keep", "Drop"])
+def test_a_class_named_as_a_decision_is_refused(name: str, root: Path, june: Path) -> None:
+    (june / "circle").rename(june / name)
+    assert f"the class {name} has the name of a decision, keep or drop: rename" in (
+        refusal(root, june, name)
+    )
+
+
+def test_a_class_named_as_a_folder_of_the_project_is_kept(root: Path, june: Path) -> None:
+    shutil.copy(PROJECT / ".dvcignore", root)
+    (june / "circle").rename(june / "runs")
+    (root / "data/raw/circle").rename(root / "data/raw/runs")
+    ingest(june, [], root)
+    tracked = yaml.safe_load((root / "data/raw.dvc").read_text())["outs"][0]
+    assert tracked["nfiles"] == len(images(root)) == 90
+    ignored = ["src/classifier/__pycache__/data.pyc", "runs/last.ckpt"]
+    for name in (*ignored, "src/classifier/data.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert dvc(root, "check-ignore", *ignored).split() == ignored
+    (root / "dvc.yaml").write_text("stages: {code: {cmd: echo, deps: [src]}}")
+    dvc(root, "repro")
+    (code,) = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["code"]["deps"]
+    assert code["nfiles"] == 1
 
 
 def test_new_classes_are_added_when_allowed(root: Path, june: Path) -> None:
@@ -532,6 +573,48 @@ def test_a_second_batch_of_the_same_name_is_refused(root: Path, june: Path) -> N
     assert "if it is another batch, rename its folder" in refusal(root, june)
 
 
+def test_an_answer_counts_only_for_its_question(root: Path, june: Path) -> None:
+    save(pixels_of(0, 8000), june / "cross/x.png")
+    assert questions(root, june)["cross/x.png"]["reason"] == "the label looks wrong"
+    answer(root, june, x="keep")
+    shutil.copy(june / "cross/x.png", root / "data/raw/circle/x.png")
+    asked = questions(root, june)["cross/x.png"]
+    assert asked["reason"] == "has the same pixels as data/raw/circle/x.png, which is circle"
+    assert asked["decision"] == ""
+    answer(root, june, x="keep")  # now it is known what that means
+    ingest(june, [], root)
+    assert "circle/x.png" not in images(root)
+
+
+def test_a_batch_with_decisions_again_asks_nothing(root: Path, doubtful: Path) -> None:
+    answer(root, doubtful, a="circle", d="drop", s="keep")
+    ingest(doubtful, [], root)
+    before = images(root), reviews(root)
+    ingest(doubtful, [], root)  # what was a cross is known as a circle by now
+    assert (images(root), reviews(root)) == before
+
+
+def test_the_report_is_final_when_all_is_dropped(root: Path, tmp_path: Path) -> None:
+    batch = tmp_path / "june"
+    shutil.copytree(root / "data/raw/circle", batch / "cross")
+    questions(root, batch)
+    assert "Waiting for a decision in `june.csv`: 20." in report(root, batch)
+    answer(root, batch, others="drop")
+    ingest(batch, [], root)
+    assert "Added to the 60 images of the data set: 0." in report(root, batch)
+    assert len(images(root)) == 60
+
+
+def test_answers_without_their_report_are_refused(root: Path, doubtful: Path) -> None:
+    (root / "reviews/june.md").unlink()
+    assert "reviews/june.csv is there without june.md" in refusal(root, doubtful)
+
+
+def test_answers_for_another_size_are_refused(root: Path, doubtful: Path) -> None:
+    change(root, prepare={"image_size": [8, 8]})
+    assert "or about these in another size or colour: if" in refusal(root, doubtful)
+
+
 @pytest.fixture
 def contradicting(root: Path, june: Path) -> Path:
     """A batch that says cross of an image that is a circle in the data set."""
@@ -595,6 +678,16 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
     assert asked["cross/x.png"]["suggestion"] == "circle"
     assert "judged by the trained mlp of artifacts/model.ckpt" in report(root, june)
 
+    (root / "data/raw/circle/00.png").rename(june / "circle/back.png")  # as of an older version
+    shutil.rmtree(root / "reviews")
+    questions(root, june)
+    assert "as the trained one may have seen images of the batch; it" in report(root, june)
+
+    (root / "artifacts/model.ckpt").write_bytes(b"PK of an earlier version")
+    shutil.rmtree(root / "reviews")
+    questions(root, june)
+    assert "as artifacts/model.ckpt can't be read; it agrees with" in report(root, june)
+
 
 # -- what stops a batch ----------------------------------------------------------------------------
 
@@ -640,6 +733,47 @@ def test_a_data_set_that_is_not_the_version_in_git(root: Path, june: Path) -> No
     assert "are not on this machine: run `make data-pull`" in refusal(root, june)
 
 
+def test_a_second_run_in_the_same_folder_is_refused(root: Path, june: Path) -> None:
+    (root / LOCK).parent.mkdir()
+    with (root / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert refusal(root, june) == (
+            "another `make ingest` is running in this folder: wait for it"
+        )
+    ingest(june, [], root)
+
+
+@pytest.mark.parametrize("most", [2_000, 60_000], ids=["reading", "copying"])
+def test_a_disk_that_takes_no_more(most: int, root: Path, june: Path) -> None:
+    with (june / "circle/00.png").open("ab") as file:
+        file.write(bytes(100_000))  # behind the image's end
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        message = refusal(root, june)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (
+        "june can't be compared or copied, nothing is added: [Errno 27] File too large" in message
+    )
+
+
+def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
+    (root / "reviews").write_text("a file")
+    with pytest.raises(ClassifierError, match=r"june is added to .* only in part \(.*put it right"):
+        ingest(june, [], root)
+    (root / "reviews").unlink()
+    ingest(june, [], root)
+    assert len(images(root)) == 90
+
+
+def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
+    (root / "data/.ingesting").write_text("mine")
+    with pytest.raises(ClassifierError, match=r"nothing is added: .*data/\.ingesting"):
+        ingest(june, [], root)
+    assert len(images(root)) == 60
+
+
 def test_the_command_ends_with_a_sentence(
     root: Path, june: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -663,7 +797,8 @@ import os, signal, sys
 from pathlib import Path
 from classifier import ingest
 batch, root, name, n = sys.argv[1:]
-holder = {"copyfile": ingest.shutil, "move": ingest, "rmtree": ingest.shutil}.get(name, ingest)
+special = {"copyfile": ingest.shutil, "rmtree": ingest.shutil, "replace": Path}
+holder = (special | {"write": ingest.review}).get(name, ingest)
 original, calls = getattr(holder, name), []
 def counted(*arguments, **options):
     calls.append(1)
@@ -676,13 +811,31 @@ ingest.ingest(Path(batch), [], Path(root))
 
 
 @pytest.mark.parametrize(
+    ("function", "call"),
+    [("replace", 1), ("write", 1), ("replace", 2)],
+    ids=["report", "questions", "questions written in part"],
+)
+def test_a_run_killed_while_it_asks_is_repeated_by_the_next(
+    function: str, call: int, root: Path, june: Path
+) -> None:
+    save(pixels_of(0, 8000), june / "cross/x.png")
+    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
+    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (root / "reviews/june.csv").exists()
+    assert (root / "reviews/june.md").exists() == ((function, call) != ("replace", 1))
+    assert {*questions(root, june)} == {"cross/x.png"}
+    assert {*reviews(root)} == {"june.csv", "june.md"}
+
+
+@pytest.mark.parametrize(
     ("function", "call", "planned"),
     [
         ("copyfile", 7, False),
         ("finish", 2, True),
         ("move", 12, True),
         ("write_report", 1, True),
-        ("rmtree", 2, True),
+        ("rmtree", 1, True),
     ],
     ids=["copying", "planned", "adding", "reporting", "tidying"],
 )

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from classifier.cleaning import EXAMPLES
-from classifier.comparison import Comparison, statistics
+from classifier.comparison import DROP, KEEP, Comparison, statistics
 from classifier.judging import Judgement
-from classifier.review import DROP, KEEP, Outcome, Question
+from classifier.review import Outcome, Question
 
+WAITING = "Waiting for a decision"
 CHANCE = 0.01  # probability that two samples of the same images are said to differ
 
 
@@ -38,7 +39,7 @@ def report(
     parts = [
         f"# Batch {_cell(title)}",
         _status(title, comparison, questions, outcome),
-        f"Content `{content}`. Labels were judged by {judgement.judge}, which agrees with "
+        f"Content `{content}`. Labels were judged by {judgement.judge}; it agrees with "
         f"{_share(_agreement(comparison, judgement))} of them.",
         "## Images per class",
         *_balance(comparison, outcome, limits.max_class_ratio),
@@ -62,6 +63,13 @@ def content_of(report: Path) -> str | None:
     return match[1] if match else ""
 
 
+def is_final(report: Path) -> bool:
+    """Whether a report is there and says what was added."""
+    return report.exists() and not re.search(
+        f"^{WAITING}", report.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
 def _status(
     title: str, comparison: Comparison, questions: Mapping[int, Question], outcome: Outcome | None
 ) -> str:
@@ -70,7 +78,7 @@ def _status(
         moved = f"; {len(outcome.moved)} of these get another class" if outcome.moved else ""
         return f"Added to the {comparison.old} images of the data set{moved}: {added}."
     waiting = sum(not question.decision for question in questions.values())
-    return f"Waiting for a decision in `{title}.csv`: {waiting}. Nothing is added yet."
+    return f"{WAITING} in `{title}.csv`: {waiting}. Nothing is added yet."
 
 
 def _agreement(comparison: Comparison, judgement: Judgement) -> float:

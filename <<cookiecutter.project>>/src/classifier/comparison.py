@@ -4,6 +4,7 @@ Pixels stay in two files on disk; memory grows by about a kilobyte an image for 
 """
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from classifier.errors import ClassifierError
 from classifier.sources import Source, image_folder
 
 CHUNK = 16  # images in memory at once
+KEEP, DROP = "keep", "drop"  # what a person may write for an image besides a class
 
 
 class BatchError(ClassifierError):
@@ -130,6 +132,7 @@ def compare(
         ClassifierError: the batch can't be used: what `prepare` would say of it.
     """
     existing, new = existing_source(data_set[0]), batch_source(batch)
+    check_class_names([*existing.classes, *used_classes(new)])
     check_new_classes(existing, new, new_classes)
     if not existing.names:
         check_classes(new)
@@ -225,6 +228,19 @@ def used_classes(source: Source) -> list[str]:
     return [source.classes[label] for label in np.unique(source.labels)]
 
 
+def check_class_names(classes: Sequence[str]) -> None:
+    """Refuse a class whose name, written as a decision, means something else.
+
+    Raises:
+        BatchError: names the class.
+    """
+    for name in classes:
+        if name.casefold() in (KEEP, DROP):
+            raise BatchError(
+                f"the class {name} has the name of a decision, {KEEP} or {DROP}: rename its folder"
+            )
+
+
 def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -> None:
     """Refuse classes that the data set does not have, unless a person allowed them.
 
@@ -242,8 +258,13 @@ def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -
         hints.append(f"{name} (did you mean {close}?)" if close else name)
     raise BatchError(
         f"the data set has no class {shorten(hints)}: rename the batch's folder, or allow new "
-        f'classes with NEW_CLASSES="{" ".join(unknown)}"; it has {shorten(known)}'
+        f"classes with NEW_CLASSES={for_make(unknown)}; it has {shorten(known)}"
     )
+
+
+def for_make(names: Sequence[str]) -> str:
+    """Quote names for the shell, for make and for the shell that make calls."""
+    return shlex.quote(shlex.join(names).replace("$", "$$"))
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:

@@ -123,6 +123,21 @@ def _open_split(folder: Path) -> Split:
     return Split(images, np.load(folder / "labels.npy"))
 
 
+def digests(root: Path) -> np.ndarray:
+    """Return the digests of all prepared images, S16 (N,).
+
+    Raises:
+        NotPreparedError: the data has not been prepared.
+    """
+    files = [root / PREPARED / name / "images.npy" for name in SPLITS]
+    try:
+        return np.array(
+            [digest(i) for file in files for part in _chunks(file) for i in part], "S16"
+        )
+    except FileNotFoundError as error:
+        raise NotPreparedError(f"{error.filename} is missing: run `make pipeline`") from error
+
+
 def class_names(root: Path) -> list[str]:
     """Return the K class names in the order of the labels.
 

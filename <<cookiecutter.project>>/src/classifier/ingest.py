@@ -7,6 +7,7 @@ written beside the data set first, with a plan; a run that was killed is finishe
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,11 +23,14 @@ from classifier.cleaning import progress
 from classifier.comparison import Comparison, compare
 from classifier.errors import ClassifierError
 from classifier.judging import judge
+from classifier.lock import only_one
 from classifier.params import IngestParams, Params
 from classifier.review import Outcome, Question
 from classifier.sources import UNFINISHED, printable
+from classifier.training import RUNS
 
 REVIEWS = Path("reviews")
+LOCK = RUNS / "ingest.lock"
 NAME_BYTES = 255  # of a file, on the usual file systems
 
 
@@ -48,18 +52,25 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
     settings, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
     folder = data_folder(settings, root)
     name = batch_name(batch, folder)
-    if finish(folder, root) == name:
-        return
-    check_version(folder, root)
-    with workplace(folder) as place:
-        known = folder, folder.relative_to(root).as_posix()
-        comparison = compare(batch, known, new_classes, settings.prepare, place)
-        content = content_sha256(comparison)
-        check_current(root, name, content)
-        add(batch, name, content, comparison, settings, limits, root, place)
+    with only_one(root / LOCK, "`make ingest`", IngestError):
+        if finish(folder, root) == name:
+            return
+        check_version(folder, root)
+        try:
+            with workplace(folder) as place:
+                known = folder, folder.relative_to(root).as_posix()
+                comparison = compare(batch, known, new_classes, settings.prepare, place)
+                content = content_sha256(comparison)
+                check_current(root, name, content)
+                ask_or_plan(batch, name, content, comparison, settings, limits, root, place)
+        except OSError as error:
+            raise IngestError(
+                f"{batch} can't be compared or copied, nothing is added: {error}"
+            ) from None
+        finish(folder, root)
 
 
-def add(
+def ask_or_plan(
     batch: Path,
     name: str,
     content: str,
@@ -69,7 +80,7 @@ def add(
     root: Path,
     place: Path,
 ) -> None:
-    """Ask what must be asked; with all the answers, plan what to add and do it."""
+    """Ask what must be asked; with all the answers, plan what to add."""
     judgement = judge(comparison, root, settings.seed, limits.judged_by)
     file = root / REVIEWS / f"{name}.csv"
     written = review.read(file, comparison)
@@ -86,18 +97,17 @@ def add(
         Limits(settings.prepare.max_class_ratio, limits.max_drift),
     )
     if outcome is None:
-        if questions.keys() != written.keys():
+        write_report(root, name, report)  # first: answers without a report are not accepted
+        if not ask_the_same(questions, written):
             review.write(file, list(questions.values()))
-        (root / REVIEWS / f"{name}.md").write_text(report, encoding="utf-8")
         review.draw(comparison, waiting, root)
         raise UndecidedError(waiting_sentence(batch, name, waiting))
     if not (outcome.labels >= 0).any() and not outcome.moved:
-        if not (root / REVIEWS / f"{name}.md").exists():
+        if not changes.is_final(root / REVIEWS / f"{name}.md"):
             write_report(root, name, report)
         print(f"nothing to add: all of {name} is in {comparison.title} or left out")
         return
     plan(batch, name, comparison, outcome, report, place)
-    finish(comparison.folder, root)
 
 
 # -- may it be added? ------------------------------------------------------------------------------
@@ -182,25 +192,53 @@ def check_current(root: Path, name: str, content: str) -> None:
     """
     report, answers = (root / REVIEWS / f"{name}.{kind}" for kind in ("md", "csv"))
     known = changes.content_of(report)
-    if known == content or (known is None and not answers.exists()):
-        return
-    raise IngestError(
-        f"{REVIEWS / name}.md and .csv are about other images than the batch now has: if it was "
-        "changed, remove both files and decide anew; if it is another batch, rename its folder"
-    )
+    if known is None and answers.exists():
+        raise IngestError(
+            f"{REVIEWS / name}.csv is there without {name}.md, which says what images it is about: "
+            "put that back, or remove the CSV file and decide anew"
+        )
+    if known not in (None, content):
+        raise IngestError(
+            f"{REVIEWS / name}.md and .csv are about other images than the batch now has, or about "
+            "these in another size or colour: if the batch or params.yaml was changed, remove both "
+            "files and decide anew; if it is another batch, rename its folder"
+        )
 
 
 # -- ask -------------------------------------------------------------------------------------------
 
 
 def merge(asked: dict[int, Question], written: dict[int, Question]) -> dict[int, Question]:
-    """Return the questions with the answers given so far; other answers stay as well."""
+    """Return the questions with the answers given so far; answers that nothing asks for stay."""
     answered = {i: question for i, question in written.items() if question.decision}
     known = {
-        i: replace(question, decision=answered[i].decision) if i in answered else question
+        i: replace(question, decision=answered[i].decision)
+        if i in answered and still_holds(answered[i], question)
+        else question
         for i, question in asked.items()
     }
     return known | {i: question for i, question in answered.items() if i not in known}
+
+
+def still_holds(earlier: Question, question: Question) -> bool:
+    """Whether an earlier decision holds for what is asked now.
+
+    It was given to the same question, or does what asking again would suggest, as when the image
+    has been added as what a person decided, or leaves the image out.
+    """
+    return same_reason(earlier, question) or earlier.decision in (review.DROP, question.suggestion)
+
+
+def ask_the_same(questions: dict[int, Question], written: dict[int, Question]) -> bool:
+    """Whether the review file has these questions already."""
+    return questions.keys() == written.keys() and all(
+        same_reason(question, written[i]) for i, question in questions.items()
+    )
+
+
+def same_reason(one: Question, other: Question) -> bool:
+    """Whether both ask the same; an editor may have written it with other code points."""
+    return unicodedata.normalize("NFC", one.reason) == unicodedata.normalize("NFC", other.reason)
 
 
 def waiting_sentence(batch: Path, name: str, waiting: dict[int, Question]) -> str:
@@ -209,7 +247,7 @@ def waiting_sentence(batch: Path, name: str, waiting: dict[int, Question]) -> st
     return (
         f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
         "keep, drop or the right class into the column decision and run "
-        f"`make ingest BATCH={batch}` again; nothing is added yet"
+        f"`make ingest BATCH={shlex.quote(str(batch))}` again; nothing is added yet"
     )
 
 
@@ -220,7 +258,8 @@ def waiting_sentence(batch: Path, name: str, waiting: dict[int, Question]) -> st
 def workplace(folder: Path) -> Iterator[Path]:
     """A folder beside the data set, so that renaming is atomic; what has a plan stays."""
     place = (folder.parent / UNFINISHED).parent
-    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed before it had a plan
+    if place.exists():  # of a run that was killed before it had a plan
+        shutil.rmtree(place)
     place.mkdir(parents=True)
     try:
         yield place
@@ -232,26 +271,19 @@ def workplace(folder: Path) -> Iterator[Path]:
 def plan(
     batch: Path, name: str, comparison: Comparison, outcome: Outcome, report: str, place: Path
 ) -> None:
-    """Copy the new files beside the data set and write down what goes where.
-
-    Raises:
-        IngestError: a file can't be copied; nothing is added then.
-    """
+    """Copy the new files beside the data set and write down what goes where."""
     names = Names(comparison)
     base = comparison.folder.name
     steps: list[tuple[str, str]] = []
     (place / "files").mkdir()
     added = [i for i, label in enumerate(outcome.labels.tolist()) if label >= 0]
-    try:
-        for k in progress(range(len(added)), "copying"):
-            i = added[k]
-            position = int(comparison.candidates[i])
-            copy = place / "files" / str(i)
-            shutil.copyfile(batch / comparison.path(position), copy)
-            target = names.free(position, int(outcome.labels[i]))
-            steps.append((str(copy.relative_to(comparison.folder.parent)), f"{base}/{target}"))
-    except OSError as error:
-        raise IngestError(f"the batch can't be copied, nothing is added: {error}") from None
+    for k in progress(range(len(added)), "copying"):
+        i = added[k]
+        position = int(comparison.candidates[i])
+        copy = place / "files" / str(i)
+        shutil.copyfile(batch / comparison.path(position), copy)
+        target = names.free(position, int(outcome.labels[i]))
+        steps.append((str(copy.relative_to(comparison.folder.parent)), f"{base}/{target}"))
     for position, label in outcome.moved.items():
         target = names.free(position, label)
         steps.append((f"{base}/{comparison.path(position)}", f"{base}/{target}"))
@@ -308,17 +340,23 @@ def finish(folder: Path, root: Path) -> str | None:
     Every step can be repeated, so a run that is killed here is finished by the next.
 
     Raises:
-        IngestError: a file is in the way, or DVC fails; the plan stays.
+        IngestError: a file is in the way, the disk is full, or DVC fails; the plan stays.
     """
     file = folder.parent / UNFINISHED
     if not file.exists():
         return None
     content = json.loads(file.read_text())
-    for k in progress(range(len(content["steps"])), "adding"):
-        source, target = content["steps"][k]
-        move(folder.parent / source, folder.parent / target)
     name = content["batch"]
-    write_report(root, name, content["report"])
+    try:
+        for k in progress(range(len(content["steps"])), "adding"):
+            source, target = content["steps"][k]
+            move(folder.parent / source, folder.parent / target)
+        write_report(root, name, content["report"])
+    except OSError as error:
+        raise IngestError(
+            f"{name} is added to {folder} only in part ({error}): put it right and run "
+            "`make ingest` again"
+        ) from None
     relative = folder.relative_to(root)
     if subprocess.run([sys.executable, "-m", "dvc", "add", str(relative)], cwd=root).returncode:
         raise IngestError(
@@ -351,6 +389,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def write_report(root: Path, name: str, text: str) -> None:
-    """Write the batch's report."""
+    """Write the batch's report, all or nothing."""
     (root / REVIEWS).mkdir(exist_ok=True)
-    (root / REVIEWS / f"{name}.md").write_text(text, encoding="utf-8")
+    partial = root / REVIEWS / f"{name}.md.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(partial.with_suffix(""))

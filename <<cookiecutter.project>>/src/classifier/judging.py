@@ -1,4 +1,7 @@
-"""Which labels of new images look wrong, by a model that has not seen these images."""
+"""Which labels of new images look wrong, by a model that should not have seen these images.
+
+The quick model has not. Of the trained model the prepared data, on which the pipeline trains, tell.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,14 +47,14 @@ class Judgement:
 def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judgement:
     """Judge the new images by the trained model, or by a quick one where there is none for them."""
     model = trained_model(comparison, root)
-    if model:
+    if isinstance(model, Classifier):
         return Judgement(
             f"the trained {model.params.network} of {CHECKPOINT}",
             trained_answers(model, comparison),
         )
     return Judgement(
         f"a quick model in {FOLDS} folds (kernel logistic regression on images of at most "
-        f"{SIDE}x{SIDE} pixels)",
+        f"{SIDE}x{SIDE} pixels), as {model}",
         out_of_fold_answers(comparison, seed, examples),
     )
 
@@ -59,17 +62,30 @@ def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judge
 # -- the trained model -----------------------------------------------------------------------------
 
 
-def trained_model(comparison: Comparison, root: Path) -> Classifier | None:
-    """Return the pipeline's model if it is of this data set's classes, size and source."""
+def trained_model(comparison: Comparison, root: Path) -> Classifier | str:
+    """Return the pipeline's model, or why it can't judge these images."""
     if not (root / CHECKPOINT).is_file() or not (root / data.PREPARED).is_dir():
-        return None
+        return "no model is trained"
     # a model of another source may have been trained on these very images
     if data.report(root)["source"] != "folder" or data.class_names(root) != comparison.classes:
-        return None
-    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
+        return "the trained one is of another source or other classes"
+    try:
+        model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
+    except Exception:  # a damaged file, or one of earlier code, can raise anything
+        return f"{CHECKPOINT} can't be read"
     shape = model.shape
-    same = (shape.height, shape.width, shape.channels) == comparison.shape
-    return model if same else None
+    if (shape.height, shape.width, shape.channels) != comparison.shape:
+        return "the trained one is of another size or colour"
+    if has_seen(comparison, root):
+        return "the trained one may have seen images of the batch"
+    return model
+
+
+def has_seen(comparison: Comparison, root: Path) -> bool:
+    """Whether the prepared data have new images, as of a later version of the data set."""
+    known = comparison.digests[: comparison.old]
+    fresh = np.setdiff1d(comparison.digests[comparison.candidates], known)
+    return bool(np.isin(fresh, data.digests(root)).any())
 
 
 @torch.inference_mode()

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from classifier import plots
-from classifier.comparison import Comparison, closest
+from classifier.comparison import DROP, KEEP, Comparison, closest
 from classifier.errors import ClassifierError
 from classifier.judging import Judgement
 
-KEEP, DROP = "keep", "drop"
 SHOWN = 48  # images on the contact sheet
 PLOT = "review"
 

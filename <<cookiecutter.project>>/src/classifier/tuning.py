@@ -4,12 +4,10 @@ A search is a list of parameters drawn in advance and a record of the trials tha
 is in the record is never trained again; a trial that was interrupted continues at its last epoch.
 """
 
-import fcntl
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from classifier import data, lineage, params, plots, space, training
 from classifier.distributed import Workers
 from classifier.errors import ClassifierError
+from classifier.lock import only_one
 from classifier.params import TuneParams
 from classifier.trials import FIGURES, Record, Search, Trial, ranked, table
 
@@ -40,7 +39,7 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
     search = make_search(root, network, trials)
     splits = training.load_splits(root)
     shape = training.shape_of(splits[0], data.class_names(root))
-    with only_one(root / RUNS / "lock"):
+    with only_one(root / RUNS / "lock", "search", TuningError):
         record = Record(search.folder / "trials.jsonl")
         ended = [t for t in record.read(search.candidates) if t.ended != "broken"]
         announce(search, ended, len(splits[1].labels))
@@ -105,18 +104,6 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
         folder,
         [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates],
     )
-
-
-@contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that the kernel releases however the process ends; raises TuningError."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TuningError("another search is running in this folder: wait for it") from None
-        yield
 
 
 # -- the result ------------------------------------------------------------------------------------
