@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from delivery.image import CONFIG, LAYER, Manifest, config_content, digest_of
 from delivery.layout import HashingWriter, Layout
-from delivery.outputs import ABOUT, MODEL, require_outputs
+from delivery.outputs import ABOUT, MODEL, PLOTS, require_outputs
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
 CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
@@ -59,7 +59,7 @@ def image_files(root: Path, version: int) -> dict[str, Path]:
     model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
     files = {_released(name, version): path for name, path in model.items() if path.is_file()}
     about = {name: root / path for name, path in ABOUT.items()}
-    about |= {f"plots/{path.name}": path for path in (root / "plots").glob("*.png")}
+    about |= {str(path): root / path for path in PLOTS if (root / path).is_file()}
     return files | {f"classifier/about/{name}": path for name, path in about.items()}
 
 
