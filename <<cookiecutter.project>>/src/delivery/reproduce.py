@@ -68,6 +68,11 @@ class Reproduction:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def image(self) -> Compared:
+        """The digests, which differ when anything of the model does."""
+        return self.values[0]
+
+    @property
     def differing(self) -> list[str]:
         """Names of the release file's values that the model made again does not have."""
         return [value.what for value in self.values if not value.same]
@@ -75,9 +80,9 @@ class Reproduction:
     @property
     def verdict(self) -> str:
         """One sentence for the person who asked."""
-        name, image = f"model {self.release.version}", self.values[0]
+        name, digest = f"model {self.release.version}", self.image.released
         if not self.differing:
-            return f"{name} was made again: its image is {image.released[:SHORT]}, as released"
+            return f"{name} was made again: its image is {digest[:SHORT]}, as released"
         return (
             f"{name} made again differs from the release in {', '.join(self.differing)}{self.cause}"
         )
@@ -85,7 +90,7 @@ class Reproduction:
     @property
     def cause(self) -> str:
         """What probably made the difference, as far as anything was found."""
-        if self.values[0].same:
+        if self.image.same:
             return ", though the image is the released one: someone edited the release file"
         causes = [each for each in self.accounts if each.what.startswith(CAUSES)][:FEW]
         if causes:
@@ -106,6 +111,8 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 def run(arguments: argparse.Namespace) -> None:
     """Make the model again in a clone of the current folder."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
 
 
@@ -168,7 +175,7 @@ def compare(repository: Repository, release: Release, clone: Path) -> Reproducti
     image = f"{layout.name}@{digest}"
     rebuilt = describe(read_outputs(clone), release.version, image, release.commit)
     found = Reproduction(release, compare_releases(release, rebuilt))
-    if not found.values[0].same:
+    if not found.image.same:
         with tempfile.TemporaryDirectory(dir=clone / LOCAL) as folder:
             compare_content(repository, found, clone, Path(folder))
         found.outputs = changed_outputs(repository, release.commit, clone)
