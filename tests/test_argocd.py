@@ -432,7 +432,7 @@ def test_the_run_is_what_the_job_runs(ray_job, ray_pods) -> None:
         environment = {each["name"]: each["value"] for each in container(ray_pods[part])["env"]}
         gpus = container(ray_pods["gpu"])["resources"]["limits"]["nvidia.com/gpu"]
         assert (environment["NODES"], environment["DEVICES"]) == (run["nodes"], gpus)
-        assert environment["ACCELERATOR"] == "gpu"
+        assert environment["ACCELERATOR"] == "gpu", "training waits for the workers"
 
 
 def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:
@@ -441,7 +441,10 @@ def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:
 
 
 def test_the_pods_run_as_the_user_of_the_image_and_write_to_memory_and_tmp_only(ray_pods) -> None:
-    (user,) = re.findall(r"^USER (\d+):\d+$", (UNBAKED / "Dockerfile").read_text(), re.M)
+    dockerfile = (UNBAKED / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (\d+):\d+$", dockerfile, re.M)
+    (cache,) = re.findall(r"\bDVC_SITE_CACHE_DIR=(\S+)", dockerfile)
+    assert cache.startswith("/tmp/"), "DVC's own choice cannot be written"
     for pod in ray_pods.values():
         assert pod["spec"]["securityContext"]["runAsUser"] == int(user)
         assert container(pod)["securityContext"]["readOnlyRootFilesystem"] is True

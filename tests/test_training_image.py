@@ -30,7 +30,3 @@ def test_packages_come_before_code_so_that_a_change_of_code_costs_one_layer() ->
     text = RECIPE.read_text()
     assert text.index("COPY pyproject.toml constraints.txt") < text.index("uv pip install")
     assert text.index("COPY --from=packages") < text.index("COPY . .")
-
-
-def test_dvc_writes_only_where_a_read_only_pod_lets_it() -> None:
-    assert "ENV DVC_SITE_CACHE_DIR=/tmp/dvc\n" in RECIPE.read_text()

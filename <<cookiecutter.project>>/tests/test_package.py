@@ -8,11 +8,12 @@ from pathlib import Path
 
 import fake_pipeline
 import pytest
+import yaml
 
 from delivery.__main__ import main
 from delivery.image import parse_manifest
 from delivery.layout import Layout
-from delivery.outputs import REQUIRED, MissingOutputError
+from delivery.outputs import PLOTS, REQUIRED, MissingOutputError
 from delivery.package import package
 
 
@@ -79,11 +80,18 @@ def test_one_changed_byte_gives_another_digest(project: Path, path: Path) -> Non
     assert package(project, 8, Layout(project / "registry")) != before
 
 
-def test_what_other_commands_draw_is_not_in_the_image(project: Path) -> None:
-    layout = Layout(project / "registry")
-    before = package(project, 8, layout)
-    (project / "plots/review.png").write_bytes(b"of a batch of images")
-    assert package(project, 8, layout) == before
+def test_only_plots_of_the_pipeline_are_packaged(project: Path) -> None:
+    before = package(project, 8, Layout(project / "registry"))
+    fake_pipeline.write(project, "plots/review.png", b"of another command")
+    assert package(project, 8, Layout(project / "registry")) == before
+    fake_pipeline.write(project, "plots/data.png", b"of the pipeline")
+    assert package(project, 8, Layout(project / "registry")) != before
+
+
+def test_all_plots_of_the_pipeline_are_known() -> None:
+    pipeline = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())
+    declared = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])]
+    assert [str(path) for path in PLOTS] == declared
 
 
 def test_another_version_gives_another_digest(project: Path) -> None:

@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
-from delivery.pipeline_job import NoDataStoreError, PipelineError, run_pipeline
+from delivery.pipeline_job import (
+    DataNotPushedError,
+    NoDataStoreError,
+    PipelineError,
+    run_pipeline,
+)
+
+CONFIG = Path(__file__).parents[1] / ".dvc/config"
 
 # Stages that leave a line in a log whenever they really run.
 PIPELINE = """\
@@ -44,7 +50,7 @@ elif stage == "train":
 else:
     pathlib.Path("metrics.json").write_text("{}")
 with open(os.environ["LOG"], "a") as log:
-    print(stage, os.environ.get("STORAGE", ""), file=log)
+    print(stage, *(os.environ.get(name) for name in ("STORAGE", "RAY_ADDRESS", "NODES")), file=log)
 """
 
 
@@ -80,13 +86,19 @@ def dvc(folder: Path, *arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_a_checkout_takes_up_the_model_that_the_job_trained(tmp_path: Path, log: Path) -> None:
+def test_a_checkout_takes_up_the_model_that_the_job_trained(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # as Ray does for a job's driver
+    monkeypatch.setenv("NODES", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))  # as the image does
     project = make(tmp_path / "image", str(tmp_path / "store"))
     before = sorted(project.rglob("*"))
     run_pipeline(project, tmp_path / "job")
     assert log.read_text() == "".join(
-        f"{stage} {tmp_path}/store/training\n" for stage in ("prepare", "train")
+        f"{stage} {tmp_path}/store/training 10.0.0.1:6379 1\n" for stage in ("prepare", "train")
     )
+    assert (tmp_path / "site").is_dir(), "nothing is written below /var/tmp"
     assert sorted(project.rglob("*")) == before, "an image is not written to"
     checkout = shutil.copytree(project, tmp_path / "checkout")
     (checkout / "data/raw").mkdir(parents=True)
@@ -122,29 +134,27 @@ def test_what_finished_stages_made_is_kept_when_a_later_one_fails(
 
 def test_without_a_data_store_nothing_is_trained(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", None)
-    with pytest.raises(NoDataStoreError, match="make infra-outputs"):
+    with pytest.raises(NoDataStoreError, match=r"is not set, so .* `make infra-outputs`"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 
 
-def test_a_data_store_that_goes_with_the_job_is_none(tmp_path: Path, log: Path) -> None:
+def test_a_data_store_that_ends_with_the_machine_is_none(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", None)
-    shutil.copy(PROJECT / ".dvc/config", project / ".dvc/config")  # a local folder, as generated
-    with pytest.raises(
-        NoDataStoreError, match=r"the data store is .*/\.local/data, so the results"
-    ):
+    shutil.copy(CONFIG, project / ".dvc/config")  # of a new project
+    with pytest.raises(NoDataStoreError, match=r"is .*/job/.local/data, so .* `make infra-"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 
 
-def test_images_that_were_never_pushed_end_the_job(tmp_path: Path, log: Path) -> None:
+def test_data_that_were_never_pushed_are_asked_for(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", str(tmp_path / "store"))
     (project / "data/raw").mkdir(parents=True)
     (project / "data/raw/a.png").write_text("a")
     dvc(project, "add", "data/raw")
     shutil.rmtree(project / "data/raw")
     shutil.rmtree(project / ".dvc/cache")
-    with pytest.raises(PipelineError, match=r"run `make data-push` where they are|give the data"):
+    with pytest.raises(DataNotPushedError, match="run `make data-push` where the data are"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 

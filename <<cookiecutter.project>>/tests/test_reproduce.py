@@ -341,7 +341,7 @@ def alive(process: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_ends_the_pipeline_and_removes_the_clone(
     project: Project, how: signal.Signals
 ) -> None:

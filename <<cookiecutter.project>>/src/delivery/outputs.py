@@ -15,8 +15,14 @@ ABOUT = {  # name in the image → file of the pipeline
     "report.json": Path("data/prepared/report.json"),
     "MODEL_CARD.md": Path("MODEL_CARD.md"),
 }
-# Of the pipeline; what other commands draw is not about the model.
-PLOTS = ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")
+PLOTS = [  # of the pipeline; `make ingest` and `make tune` draw others beside them
+    Path("plots/data.png"),
+    Path("plots/learning_curves.png"),
+    Path("plots/confusion.png"),
+    Path("plots/per_class.png"),
+    Path("plots/reliability.png"),
+    Path("plots/predictions.png"),
+]
 REQUIRED = [
     MODEL / "classifier/config.pbtxt",
     MODEL / "classifier/labels.txt",

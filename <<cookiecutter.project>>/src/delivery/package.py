@@ -59,8 +59,7 @@ def image_files(root: Path, version: int) -> dict[str, Path]:
     model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
     files = {_released(name, version): path for name, path in model.items() if path.is_file()}
     about = {name: root / path for name, path in ABOUT.items()}
-    plots = [root / f"plots/{name}.png" for name in PLOTS]
-    about |= {f"plots/{path.name}": path for path in plots if path.is_file()}
+    about |= {str(path): root / path for path in PLOTS if (root / path).is_file()}
     return files | {f"classifier/about/{name}": path for name, path in about.items()}
 
 

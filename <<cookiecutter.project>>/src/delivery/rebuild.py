@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from delivery.dvc import DvcError, dvc
+from delivery.dvc import DvcError, dvc, make_raw, settings
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
-FOLDER = "data/raw"  # where images of one's own are; DVC wants it to exist
 DOWNLOADS = "data/downloads"
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another checkout
 REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
@@ -58,8 +57,7 @@ def rebuild(project: Repository, commit: str, clone: Path) -> None:
         "DEVICES": str(devices),
         "NODES": str(nodes),
     }
-    if not (clone / f"{FOLDER}.dvc").exists():
-        (clone / FOLDER).mkdir(parents=True, exist_ok=True)
+    make_raw(clone)
     if status := run([str(python), "-m", "dvc", *REPRO], clone, outer() | own):
         raise PipelineFailedError(
             f"the pipeline of commit {commit[:12]} failed with status {status}: it says why above"
@@ -117,17 +115,16 @@ def use_stores(project: Path, clone: Path) -> None:
 
     DVC lists them with paths that are absolute, from all of its configuration files.
     """
-    settings = configparser.RawConfigParser()
-    for line in dvc(project, "config", "--list").splitlines():
-        place, _, value = line.partition("=")
+    config = configparser.RawConfigParser()
+    for place, value in settings(project).items():
         section, _, option = place.rpartition(".")
         if section.startswith("remote."):
             section = f"'remote \"{section.removeprefix('remote.')}\"'"
-        settings.read_dict({section: {option: f'"{value}"'}})
+        config.read_dict({section: {option: f'"{value}"'}})
     cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
-    settings.read_dict({"cache": {"dir": f'"{cache}"'}})
+    config.read_dict({"cache": {"dir": f'"{cache}"'}})
     with (clone / ".dvc/config").open("w") as file:
-        settings.write(file)
+        config.write(file)
 
 
 def environment(project: Repository, commit: str, clone: Path) -> Path:

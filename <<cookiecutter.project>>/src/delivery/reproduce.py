@@ -69,7 +69,7 @@ class Reproduction:
 
     @property
     def image(self) -> Compared:
-        """The image's digest, which decides."""
+        """The digests, which differ when anything of the model does."""
         return self.values[0]
 
     @property
@@ -80,9 +80,9 @@ class Reproduction:
     @property
     def verdict(self) -> str:
         """One sentence for the person who asked."""
-        name = f"model {self.release.version}"
+        name, digest = f"model {self.release.version}", self.image.released
         if not self.differing:
-            return f"{name} was made again: its image is {self.image.released[:SHORT]}, as released"
+            return f"{name} was made again: its image is {digest[:SHORT]}, as released"
         return (
             f"{name} made again differs from the release in {', '.join(self.differing)}{self.cause}"
         )
@@ -110,8 +110,9 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the model again in a clone of the current folder."""
-    for each in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal closes
-        signal.signal(each, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
 
 
