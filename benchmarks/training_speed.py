@@ -134,6 +134,7 @@ class Plain:
                 batch_size=None,
                 num_workers=loaders,
                 persistent_workers=True,
+                generator=torch.Generator(),  # or it would draw from what augmentation draws from
             )
         self.run = run
         precision = training.precision(self.how)
@@ -165,10 +166,16 @@ class Plain:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        torch.save(state, self.run / "last.pt")
+        self.keep(state, "last.pt")
         if loss < self.lowest:
             self.lowest = loss
-            torch.save(self.network.state_dict(), self.run / "best.pt")
+            self.keep(self.network.state_dict(), "best.pt")
+
+    def keep(self, state: dict[str, Any], name: str) -> None:
+        """Write a checkpoint so that a kill leaves the one before."""
+        partial = self.run / f"{name}.partial"
+        torch.save(state, partial)
+        partial.replace(self.run / name)
 
     def learn(self) -> float:
         """One pass over the training images; the mean loss."""
@@ -342,8 +349,9 @@ def main() -> int:
     body = (
         f"Training images per second of both, as they take turns; {pairs} pairs of epochs a row, "
         "medians, and quartiles of\nthe ratios of neighbours. Both train, augment, validate, note "
-        "the figures and write the last and the best\ncheckpoint in every epoch, all of which is "
-        "in the time. A row has one switch other than `params.yaml`.\n"
+        "the figures and write the last and the best\ncheckpoint in every epoch, such that a kill "
+        "leaves the one before; all of that is in the time.\nA row has one switch other than "
+        "`params.yaml`.\n"
         f"With the same switches at most {worst:.1f} % behind on 32×32 images; wanted: "
         f"{BEHIND:g} %: {'holds' if worst <= BEHIND else '**broken**'}.\n\n"
     )
