@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all, and folders that one process at a time works in."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from workspace.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Give a stream whose content takes the place of a file when the block ends well.
+
+    Until then, and after a failure, the file is as it was. What has taken its place is on disk, not
+    only in memory. `options` are those of `open`; the folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, mode, **options) as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's are for its owner only
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, as `replacing` does."""
+    with replacing(path, "wb") as stream:
+        stream.write(content if isinstance(content, bytes) else content.encode())
+
+
+def sync(folder: Path) -> None:
+    """Have a folder's names on disk: a renamed file may otherwise be gone after a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_one(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, which the kernel releases however the process ends.
+
+    Raises UserError with the sentence `busy` when another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, blocking=False):
+            yield
+    except Timeout:
+        raise UserError(busy) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
