@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import PROJECT, table, write
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC, LinearSVC
 from tqdm import tqdm
+
+from results import PROJECT, table, write
 
 sys.path.insert(0, str(PROJECT / "src"))
 

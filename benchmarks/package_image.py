@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import results
-from delivery.image import parse_manifest
-from delivery.layout import Layout
-from delivery.package import package
-from delivery.registry import pull, push
+from delivery.model.packaging import package
+from delivery.oci.image import parse_manifest
+from delivery.oci.layout import Layout
+from delivery.oci.registry import pull, push
 
 BLOCK = 64 << 20  # bytes
 REPEATS = 3  # the best counts: a shared machine only ever adds time
@@ -30,8 +30,8 @@ REPEATS = 3  # the best counts: a shared machine only ever adds time
 PACKAGE = """
 import re, sys, time
 from pathlib import Path
-from delivery.layout import Layout
-from delivery.package import package
+from delivery.oci.layout import Layout
+from delivery.model.packaging import package
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before, start = peak(), time.perf_counter()
 package(Path.cwd(), 7, Layout(Path(sys.argv[1])))

@@ -27,10 +27,11 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
-from results import PROJECT, table, write
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
+
+from results import PROJECT, table, write
 
 sys.path.insert(0, str(PROJECT / "src"))
 

@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+
 from results import PROJECT, table, write
 
 sys.path.insert(0, str(PROJECT / "src"))
 
-from classifier import evaluation, params, space, training
+from classifier import evaluation, params, training
 from classifier.params import Params, TrainParams
-from classifier.trials import best_epoch
+from tuning import search_space as space
+from tuning.trials import best_epoch
 
 LIMIT = 10  # minutes for 30 trials on two cores
 NETWORKS = ("cnn", "mlp", "logistic_regression")

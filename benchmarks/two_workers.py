@@ -18,8 +18,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
-from results import PROJECT, table, write
 from tqdm import tqdm
+
+from results import PROJECT, table, write
 
 TOLERANCE = 0.5  # points of test accuracy between the means
 FILES = ("params.yaml", "serving/classifier/config.pbtxt")

@@ -23,17 +23,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "delivery"))
 
 import numpy as np
+from tqdm import tqdm
+
 import results
-from delivery import triton
-from delivery.client import PROTOCOLS, connect
 from delivery.errors import DeliveryError
+from delivery.triton import server as triton
+from delivery.triton.client import PROTOCOLS, connect
 from tiny import SHAPE, write_repository
 from tiny_project import TinyProject, make_project
-from tqdm import tqdm
 
 CLIENTS = 8  # of each protocol
 PAUSE = 0.04  # seconds between two requests of a client: constant load, not as much as possible

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from delivery.client import PROTOCOLS, connect
+
 from delivery.errors import DeliveryError
-from delivery.triton import Ports
+from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports
 
 PAUSE = 0.02  # seconds between two requests of a client: visible traffic, not a stress test
 

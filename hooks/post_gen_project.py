@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-for folder in ("infra/modules", "argocd/base"):
+for folder in ("infra/modules", "argocd/base", "src/delivery", "src/workspace"):
     if not Path(folder).is_dir():
         sys.exit(
             f"{folder} is not a folder: this copy of the template lost its symbolic links, as zip "

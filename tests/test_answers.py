@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import TEMPLATE, UNBAKED, Project, clean_template, cookiecutter
 
 GOOD = {

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
 import rendering
 import schemas
-import yaml
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
 from pod_security import pod_templates, violations
 
@@ -178,7 +179,7 @@ def test_an_unknown_key_at_any_depth_of_a_controllers_kind_is_found(custom) -> N
 
 @needs_crds
 def test_what_a_project_knows_to_be_a_rollouts_own_is_what_the_schema_says() -> None:
-    """`delivery.manifests` judges a Rollout as a Deployment, apart from these keys."""
+    """`delivery.manifests.rendering` judges a Rollout as a Deployment, apart from these keys."""
     text = (UNBAKED / "src/delivery/manifests.py").read_text()
     (listed,) = re.findall(r"^ROLLOUT_ONLY = {(.*?)}", text, re.DOTALL | re.MULTILINE)
     schema = schemas.FOLDER / "argoproj.io_v1alpha1_rollout.json"

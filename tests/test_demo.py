@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import TEMPLATE
 
 sys.path.insert(0, str(TEMPLATE))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from conftest import Project, clean_environment
 
 STAGES = ["prepare", "train", "evaluate", "export"]
@@ -159,9 +160,9 @@ def served(project: Project) -> Iterator[dict[str, str]]:
 ANSWERS = """
 import sys
 from pathlib import Path
-from delivery import golden
-from delivery.client import PROTOCOLS, connect
-from delivery.triton import Ports
+from delivery.model import golden
+from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports
 recorded = golden.load(Path("artifacts/model/classifier/golden.npz"))
 for protocol in PROTOCOLS:
     for batch in (1, 7, 32):

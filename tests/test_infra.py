@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
 from terraform import terraform_environment

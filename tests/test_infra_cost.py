@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+
 from conftest import UNBAKED
 
 sys.path.insert(0, str(UNBAKED / "infra"))

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+
 from conftest import UNBAKED
 
 sys.path.insert(0, str(UNBAKED / "src"))
 
-from delivery import remote
-from delivery.image import CorruptBlobError, parse_manifest
-from delivery.layout import Layout, MissingBlobError
-from delivery.package import package, tag_of
-from delivery.registry import pull, push
-from delivery.remote import RefusedError, UnavailableError
+from delivery.model.packaging import package, tag_of
+from delivery.oci import registry_client as remote
+from delivery.oci.image import CorruptBlobError, parse_manifest
+from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci.registry import pull, push
+from delivery.oci.registry_client import RefusedError, UnavailableError
 
 TOOLS = ["docker-registry", "skopeo"]
 PASSWORDS = "robot:$2b$04$0ivqTK4rcbb1UZeTMPmPeu7z3d/zV3cpXlL3wB6jkGSMTNYntVgRG\n"  # of "pa:ss"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from cloud import REGION, Account, credentials, mock_cloud
 from conftest import Project, cookiecutter
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, tracked
 
 TREE = Path(__file__).parent / "tree.txt"

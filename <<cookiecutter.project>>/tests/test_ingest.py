@@ -22,10 +22,11 @@ from conftest import CLASSES, PROJECT, images_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from classifier import __main__, data, params
+from classifier import data, params
+from curation import __main__
 from classifier.cleaning import SPLITS, digest
 from classifier.errors import ClassifierError
-from classifier.ingest import LOCK, UndecidedError, ingest
+from curation.ingest import LOCK, UndecidedError, ingest
 
 SRC = str(PROJECT / "src")
 
@@ -278,7 +279,7 @@ def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
     # of the `make test` that runs this, which would have its say
     outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     said = subprocess.run(["bash", "-c", run], cwd=root, env=outer, capture_output=True, text=True)
-    assert said.stdout.splitlines() == ["classifier", "ingest", "june", "--new-class", *names]
+    assert said.stdout.splitlines() == ["curation", "june", "--new-class", *names]
 
 
 @pytest.mark.parametrize("name", ["keep", "Drop"])
@@ -456,7 +457,7 @@ def test_a_class_in_another_spelling_is_the_same_class(root: Path, june: Path) -
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from classifier.ingest import ingest
+from curation.ingest import ingest
 ingest(Path(sys.argv[1]), [], Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
@@ -782,11 +783,11 @@ def test_the_command_ends_with_a_sentence(
 ) -> None:
     monkeypatch.chdir(root)
     save(pixels_of(0, 8000), june / "cross/x.png")
-    assert __main__.main(["ingest", str(june)]) == 1
+    assert __main__.main([str(june)]) == 1
     last = capsys.readouterr().err.split("\r")[-1].strip()
     assert last.startswith("error: 1 image waits for a decision in reviews/june.csv: look at plots")
     answer(root, june, x="circle")
-    assert __main__.main(["ingest", str(june)]) == 0
+    assert __main__.main([str(june)]) == 0
     assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
     monkeypatch.chdir(PROJECT)
     assert params.load_section(PROJECT, "ingest", params.IngestParams).min_confidence == 0.5
@@ -798,7 +799,7 @@ def test_the_command_ends_with_a_sentence(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from classifier import ingest
+from curation import ingest
 batch, root, name, n = sys.argv[1:]
 special = {"copyfile": ingest.shutil, "rmtree": ingest.shutil, "replace": Path}
 holder = (special | {"write": ingest.review}).get(name, ingest)

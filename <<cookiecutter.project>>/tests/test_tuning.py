@@ -18,10 +18,12 @@ import pytest
 import yaml
 from conftest import PROJECT, prepared_project
 
-from classifier import data, networks, params, space, training, tuning
+from classifier import data, networks, params, training
 from classifier.params import Params
-from classifier.space import Range, SpaceError
-from classifier.trials import Record, Search, Trial, ranked, table
+from tuning import search as tuning
+from tuning import search_space as space
+from tuning.search_space import Range, SpaceError
+from tuning.trials import Record, Search, Trial, ranked, table
 
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
@@ -238,7 +240,7 @@ def test_all_trials_failing_is_an_error(root: Path, settings: Params) -> None:
 def test_trials_that_lag_behind_are_stopped_but_for_the_untuned(
     tmp_path: Path, settings: Params
 ) -> None:
-    from classifier.halving import Halving
+    from tuning.halving import Halving
 
     scheduler: Any = Halving(search_of([settings] * 5, tmp_path))
     scheduler.recall([trial(1, 0.1, settings.train), trial(2, 0.2, settings.train)])
@@ -268,7 +270,7 @@ def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
 def test_an_address_where_no_cluster_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from classifier.cluster import ClusterError, cluster
+    from classifier.ray_cluster import ClusterError, cluster
 
     monkeypatch.setenv("RAY_ADDRESS", address)
     message = f"at RAY_ADDRESS {address}: give its head"
@@ -277,7 +279,7 @@ def test_an_address_where_no_cluster_is_is_refused(
 
 
 def test_a_worker_without_our_disk_trains_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    from classifier.halving import folder_of
+    from tuning.halving import folder_of
 
     with folder_of(tmp_path / "elsewhere/trial") as run:
         assert run.is_dir() and tmp_path not in run.parents
@@ -295,7 +297,7 @@ def start(root: Path) -> "subprocess.Popen[str]":
     """Start the search as a user does."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "classifier", "tune"],
+        [sys.executable, "-m", "tuning"],
         cwd=root,
         env=environment | {"PYTHONPATH": str(PROJECT / "src")},
         stdout=subprocess.PIPE,

@@ -182,7 +182,7 @@ def on_machines(
     RESTARTS times, ClusterError.
     """
     storage = storage_for(run)
-    from classifier.cluster import cluster, ray
+    from classifier.ray_cluster import cluster, ray
 
     with cluster(run.parent / "session", show_workers=True):
         config = {

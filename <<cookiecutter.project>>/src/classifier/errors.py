@@ -1,5 +1,7 @@
-"""What a user can put right: reported as one sentence, without a traceback."""
+"""What a user of the pipeline can put right."""
+
+from workspace.errors import UserError
 
 
-class ClassifierError(Exception):
-    """Base of every failure that the pipeline reports; the message is the whole report."""
+class ClassifierError(UserError):
+    """Base of every failure that a stage reports; the message is the whole report."""

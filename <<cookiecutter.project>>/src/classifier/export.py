@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classifier import card, data, lineage
+from classifier import data, lineage
+from classifier import model_card as card
 from classifier.batches import Batches
 from classifier.data import Split
 from classifier.errors import ClassifierError

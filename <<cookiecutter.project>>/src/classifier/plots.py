@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from numpy.typing import NDArray
 
 from classifier.data import Split
-from classifier.space import Range
-from classifier.trials import Trial, ranked, value_at
+from tuning.search_space import Range
+from tuning.trials import Trial, ranked, value_at
 
 matplotlib.use("Agg")
 

@@ -1,0 +1,115 @@
+"""Ray, which the search and the training on several machines run on.
+
+Ray reads its settings when it is imported, so they are made first, and only what uses Ray imports
+this.
+"""
+
+# ruff: noqa: E402
+
+import os
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune says nothing: we do
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # an epoch's end waits for the next check
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # several lines for every epoch
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a worker that died is replaced
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our record is the only one
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search at once: nothing would be lost
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a worker is used again when its trial was stopped
+}
+THIS_MACHINE = {
+    "RAY_AUTH_MODE": "token",
+    # Whatever address it is given, Ray on Linux listens where other machines can reach it, but so.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not taken away
+}
+os.environ.update(SETTINGS | ({} if os.environ.get("RAY_ADDRESS") else THIS_MACHINE))
+
+import logging
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from classifier.distributed import cores
+from classifier.errors import ClassifierError
+
+# Code that workers on other machines need; what they run is in it.
+PACKAGES = [
+    Path(__file__).parents[1] / name for name in ("classifier", "tuning", "workspace")
+]
+
+
+class ClusterError(ClassifierError):
+    """There is no Ray cluster to work with."""
+
+
+@contextmanager
+def cluster(session: Path, show_workers: bool = False) -> Iterator[None]:
+    """Ray on this machine, reached from nowhere else, or the cluster that RAY_ADDRESS names.
+
+    `session` is where a link to Ray's own folder is kept while it runs. Raises ClusterError when
+    the cluster can't be used.
+    """
+    options: dict[str, Any] = {
+        "runtime_env": {"py_modules": [*map(str, PACKAGES)]},
+        "log_to_driver": show_workers,
+        "logging_level": logging.ERROR,
+        "logging_config": ray.LoggingConfig(log_level="ERROR"),
+    }
+    if address := os.environ.get("RAY_ADDRESS"):
+        connect(address, options)
+    else:
+        ray.init(
+            "local",
+            num_cpus=cores(),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=temporary(session),
+            **options,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        remove(session)
+
+
+def connect(address: str, options: dict[str, Any]) -> None:
+    """Connect to a cluster; raises ClusterError."""
+    try:
+        if address != "auto":  # of this machine
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray tries for minutes
+        ray.init(address, **options)
+    # of another version of Ray or Python, or without the token: the latter two
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        cause = (str(error.__cause__ or error).strip().splitlines() or ["no reason given"])[-1]
+        raise ClusterError(
+            f"no Ray cluster that takes us is at RAY_ADDRESS {address}: give its head, host:6379, "
+            f"and the token that it may ask for ({cause.rstrip('.')})"
+        ) from None
+
+
+def temporary(link: Path) -> str:
+    """A new folder for Ray, whose sockets need a short path; the one of a killed run goes."""
+    remove(link)
+    folder = tempfile.mkdtemp(prefix="ray-")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(folder)
+    return folder
+
+
+def remove(link: Path) -> None:
+    """Remove Ray's folder."""
+    if link.is_symlink():
+        shutil.rmtree(link.resolve(), ignore_errors=True)
+        link.unlink()

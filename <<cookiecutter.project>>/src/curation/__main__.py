@@ -1,0 +1,21 @@
+"""Command line of new images: `python -m curation <batch>`, run by `make ingest`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from curation.ingest import ingest
+from workspace.errors import reported
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Add a batch to the data set of the current folder; return the exit status."""
+    parser = argparse.ArgumentParser(prog="curation", description="add a batch of labelled images")
+    parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
+    parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
+    arguments = parser.parse_args(argv)
+    return reported(lambda: ingest(arguments.batch, arguments.new_class, Path()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

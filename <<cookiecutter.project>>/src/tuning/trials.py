@@ -1,0 +1,156 @@
+"""The trials of a search: their figures, the record that outlives a kill, and the table of them."""
+
+import json
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from classifier import networks
+from classifier.params import Params, TrainParams, TuneParams
+from tuning.search_space import Range
+
+FIGURES = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
+Figures = dict[str, float]  # those, of one epoch
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched: the parameters of all trials, those of trial 0 untuned."""
+
+    network: str
+    current: TrainParams  # what params.yaml says
+    ranges: dict[str, Range]  # of the parameters that are searched, such as `options.width`
+    candidates: list[Params]
+    section: TuneParams
+    folder: Path
+    runs: list[Path]  # of each trial's checkpoints and logs, in that folder
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest trial."""
+        return max(candidate.train.epochs for candidate in self.candidates)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training that has ended: with which parameters, how, and the figures of its epochs.
+
+    Trial 0 is the untuned one.
+    """
+
+    number: int
+    train: TrainParams
+    # finished; stopped, as others were better at the same epoch; failed, by its parameters; or
+    # broken, by the machine, which the next search tries again
+    ended: str
+    epochs: list[Figures]
+    reason: str  # of a failure
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether it can be compared."""
+        return self.ended in ("finished", "stopped")
+
+    @property
+    def figures(self) -> Figures:
+        """Those of the epoch whose weights are kept, the one with the lowest validation loss."""
+        return best_epoch(self.epochs)
+
+
+def best_epoch(epochs: Sequence[Figures]) -> Figures:
+    """The epoch whose checkpoint training keeps."""
+    return min(epochs, key=lambda figures: figures["validation_loss"])
+
+
+def score(figures: Figures, objective: str) -> float:
+    """The objective as a number of which less is better."""
+    return -figures[objective] if objective == "validation_accuracy" else figures[objective]
+
+
+def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:
+    """Trials from the best to the worst; equal accuracies by loss, failures last."""
+
+    def key(trial: Trial) -> tuple[Any, ...]:
+        if not trial.has_figures:
+            return True, trial.number
+        figures = trial.figures
+        return False, score(figures, objective), figures["validation_loss"], trial.number
+
+    return sorted(trials, key=key)
+
+
+class Record:
+    """A file with a line for each trial that has ended, on disk before anybody hears of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # of a kill in the middle of a line
+
+    def add(self, trial: Trial) -> None:
+        """Write a line and wait until it is on the disk."""
+        content = asdict(trial)
+        del content["number"]  # the place in a list that may be another one next time
+        with self.path.open("a") as file:
+            file.write(json.dumps(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self, candidates: Sequence[Params]) -> list[Trial]:
+        """The trials of those candidates that have ended, numbered by their place."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        by_parameters = {parameters(line.pop("train")): line for line in lines}
+        keys = [parameters(asdict(candidate.train)) for candidate in candidates]
+        return [
+            Trial(number, candidate.train, **by_parameters[key])
+            for number, (candidate, key) in enumerate(zip(candidates, keys, strict=True))
+            if key in by_parameters
+        ]
+
+
+def parameters(section: dict[str, Any]) -> str:
+    """Text that equal parameters share."""
+    return json.dumps(section, sort_keys=True)
+
+
+def value_at(train: TrainParams, place: str) -> Any:
+    """The value at a place such as `options.width`, be it the network's default."""
+    content = asdict(train)
+    content["options"] = networks.defaults(train.network) | train.options
+    return reduce(dict.__getitem__, place.split("."), content)
+
+
+def described(train: TrainParams, places: Iterable[str]) -> str:
+    """The values at some places, in words, without the sections that they are in."""
+    return ", ".join(f"{place.split('.')[-1]} {value_at(train, place)}" for place in places)
+
+
+def table(trials: Sequence[Trial], places: Collection[str], objective: str) -> str:
+    """A Markdown table of all trials, the best first; the best and the untuned one in bold."""
+    header = ["trial", "validation loss", "accuracy, %", "epochs", "", *(f"`{p}`" for p in places)]
+    rule = [":--", "--:", "--:", "--:", ":--", *("--:" for _ in places)]
+    ordered = ranked(trials, objective)
+    rows = [row(trial, places, trial is ordered[0]) for trial in ordered]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, rule, *rows])
+
+
+def row(trial: Trial, places: Collection[str], best: bool) -> list[str]:
+    """Cells of a trial."""
+    name = str(trial.number) + (" (untuned)" if trial.number == 0 else "")
+    if not trial.has_figures:
+        figures, ended = ["–", "–"], f"{trial.ended}: {trial.reason}"
+    else:
+        loss, accuracy = (trial.figures[key] for key in ("validation_loss", "validation_accuracy"))
+        figures, ended = [f"{loss:.4f}", f"{100 * accuracy:.2f}"], trial.ended
+    values = [value_at(trial.train, place) for place in places]
+    return [
+        f"**{name}**" if best or trial.number == 0 else name,
+        *figures,
+        str(len(trial.epochs)),
+        ended.replace("|", "\\|"),
+        *map(str, values),
+    ]

@@ -1,0 +1,119 @@
+"""The training image: build it from this commit with the tool that is there, and push it."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+from delivery.oci.image import REVISION
+from delivery.proposals.git import Repository
+
+LOCAL = "localhost/training"
+
+
+class NoBuilderError(DeliveryError):
+    """No program that builds images is installed."""
+
+
+class BuildError(DeliveryError):
+    """An image could not be built or pushed."""
+
+
+class UncommittedError(DeliveryError):
+    """The working tree differs from the commit that the image would name."""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `image`."""
+    parser = subparsers.add_parser("image", help="build the training image of this commit")
+    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<repository> to push it to")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build from the current folder and print the image's reference by digest."""
+    print(build(Repository(Path.cwd()), arguments.push))
+
+
+def build(repository: Repository, registry: str | None = None) -> str:
+    """Build the image of the commit that is checked out; return its reference by digest.
+
+    The tag is the commit, the times in the image are the commit's. Without a registry the image
+    stays on this machine. Raises NoBuilderError, UncommittedError and BuildError.
+    """
+    builder = next(filter(shutil.which, BUILDERS), None)
+    if builder is None:
+        raise NoBuilderError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
+    if changed := repository.changed_files():
+        raise UncommittedError(
+            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
+            "stash it, because the image names the commit that it is made from"
+        )
+    if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
+        raise BuildError(f"{registry!r} is not a registry: give <host>/<repository>, without a tag")
+    commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
+    name = registry or LOCAL
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer"
+        for command in BUILDERS[builder](f"{name}:{commit[:12]}", commit, epoch, answer, registry):
+            _tool(repository.folder, command, epoch)
+        digest = _digest(answer.read_text())
+    return f"{name}@{digest}"
+
+
+def docker(
+    tag: str, commit: str, epoch: str, answer: Path, registry: str | None
+) -> list[list[str]]:
+    """Return docker's commands; without attestations, so that one digest names one image."""
+    output = f"type=image,rewrite-timestamp=true,push={str(bool(registry)).lower()}"
+    command = ["docker", "buildx", "build", "--provenance=false", "--sbom=false"]
+    command += ["--label", f"{REVISION}={commit}", "--tag", tag]
+    return [[*command, "--output", output, "--metadata-file", str(answer), "."]]
+
+
+def buildah(
+    tag: str, commit: str, epoch: str, answer: Path, registry: str | None, tool: str = "buildah"
+) -> list[list[str]]:
+    """Return buildah's commands, which are also podman's."""
+    label = f"{REVISION}={commit}"
+    built = [tool, "build", "--timestamp", epoch, "--label", label, "--tag", tag, "."]
+    # A push into a folder tells the digest, too; blobs are compressed as for a registry.
+    target = f"docker://{tag}" if registry else f"dir:{answer.parent / 'image'}"
+    return [built, [tool, "push", "--digestfile", str(answer), tag, target]]
+
+
+def podman(
+    tag: str, commit: str, epoch: str, answer: Path, registry: str | None
+) -> list[list[str]]:
+    """Return podman's commands."""
+    return buildah(tag, commit, epoch, answer, registry, tool="podman")
+
+
+Commands = Callable[[str, str, str, Path, str | None], list[list[str]]]
+
+# Those that need no server come first: docker's command may be there without one.
+BUILDERS: dict[str, Commands] = {"buildah": buildah, "podman": podman, "docker": docker}
+
+
+def _tool(folder: Path, command: list[str], epoch: str) -> None:
+    """Run a builder's command; its progress goes to standard error, where it does not disturb."""
+    environment = os.environ | {"SOURCE_DATE_EPOCH": epoch}
+    with open(2, "wb", closefd=False) as progress:
+        result = subprocess.run(command, cwd=folder, env=environment, stdout=progress)
+    if result.returncode:
+        raise BuildError(f"{' '.join(command[:2])} failed: it says why above")
+
+
+def _digest(answer: str) -> str:
+    """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
+    text = answer.strip()
+    digest = json.loads(text).get("containerimage.digest", "") if text.startswith("{") else text
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise BuildError(f"the builder gave no digest but {text[:80]!r}: build again")
+    return digest

@@ -1,0 +1,20 @@
+"""`make package`: the model image, built on this machine."""
+
+import argparse
+from pathlib import Path
+
+from delivery.model.packaging import LOCAL, package
+from delivery.oci.layout import Layout
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `package`."""
+    parser = subparsers.add_parser("package", help="build the model image on this machine")
+    parser.add_argument("--version", type=int, default=1, help="version directory in the image")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build the image and print its reference."""
+    layout = Layout(LOCAL)
+    print(f"{layout.name}@{package(Path.cwd(), arguments.version, layout)}")

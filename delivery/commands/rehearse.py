@@ -1,0 +1,320 @@
+"""`make rehearse`: a release served before its merge, by the real Triton, as its manifests say.
+
+Writes one Markdown report for the people who review the release.
+"""
+
+import argparse
+import difflib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from delivery.errors import DeliveryError
+from delivery.manifests.rendering import Document, render
+from delivery.manifests.server_pod import workload
+from delivery.manifests.snapshot import snapshot
+from delivery.model import golden
+from delivery.model.pipeline_outputs import Outputs, UnreadableOutputError
+from delivery.oci.registry import pull
+from delivery.proposals.git import Repository
+from delivery.proposals.release_file import FIGURES, Release, read_release
+from delivery.proposals.releases import check_environment, release_path, released
+from delivery.proposals.texts import describe, describe_change
+from delivery.triton import server as triton
+from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.load import LOADS, Load, Speed, measure
+from delivery.triton.server import Server, check_version, latest_version
+from workspace.files import write
+from workspace.markdown import cell
+
+LOGS = Path(".local/logs")
+REPORTS = Path(".local/rehearsals")
+BATCHES = (1, 7, 32)
+TOGETHER = 8  # clients at the same time
+ACCOUNTS = ("metrics", "lineage", "export", "report")  # in the order of `Outputs`
+MARKS = {True: "passed", False: "**FAILED**"}
+LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
+
+Manifests = dict[tuple[str, str], Document]
+
+
+class RehearsalError(DeliveryError):
+    """A release must not be merged."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, for a person."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass
+class Rehearsal:
+    """What the report tells.
+
+    Attributes:
+        title: environment and commit.
+        candidate: the release under rehearsal, None if it cannot be read.
+        champion: what the deployed branch releases now, if that is something else.
+        checks: in the order in which they were made.
+        speeds: for each load what the candidate and, if there is one, the champion did.
+        difference: of the rendered manifests, as unified diff.
+        notes: what could not be compared and why.
+    """
+
+    title: str
+    candidate: Release | None = None
+    champion: Release | None = None
+    checks: list[Check] = field(default_factory=list)
+    speeds: list[tuple[Load, list[Speed]]] = field(default_factory=list)
+    difference: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Every check passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A release that is served here for the rehearsal."""
+
+    release: Release
+    documents: Manifests
+    folder: Path
+    server: Server
+    loading: float
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `rehearse`."""
+    parser = subparsers.add_parser("rehearse", help="serve a release before its merge, and report")
+    parser.add_argument("environment")
+    parser.add_argument("--image", help="rehearse this model image instead of the release's")
+    parser.add_argument("--report", type=Path, help="default: .local/rehearsals/<environment>.md")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Rehearse, write the report, and fail unless everything passed."""
+    repository = Repository(Path.cwd())
+    commit = repository.head()
+    check_environment(repository, commit, arguments.environment)
+    rehearsal = Rehearsal(f"{arguments.environment} at {commit[:12]}")
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        try:
+            rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
+        except DeliveryError as error:
+            rehearsal.checks.append(Check("the release can be served", False, str(error)))
+    path = arguments.report or REPORTS / f"{arguments.environment}.md"
+    write(path, report(rehearsal))
+    failed = [check for check in rehearsal.checks if not check.passed]
+    if failed:
+        raise RehearsalError(f"{failed[0].name}: {failed[0].detail} (report: {path})")
+    print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
+
+
+def rehearse(
+    rehearsal: Rehearsal, repository: Repository, environment: str, image: str | None, work: Path
+) -> None:
+    """Serve the candidate and what is released now side by side; fill in the rehearsal.
+
+    Raises:
+        DeliveryError: the candidate cannot be served.
+    """
+    base = repository.fetch()
+    with ExitStack() as servers:
+        new = candidate(repository, environment, image, work / "candidate")
+        servers.callback(new.server.kill)
+        rehearsal.candidate = new.release
+        rehearsal.checks += [check_ready(new), *check_figures(new), *check_answers(new)]
+        old = champion(rehearsal, repository, base, environment, work / "champion")
+        if old:
+            servers.callback(old.server.kill)
+        subjects = [new, old] if old else [new]
+        images = recorded(new).images
+        for load in tqdm(LOADS, desc="measure", unit="load"):
+            ports = [subject.server.ports for subject in subjects]
+            rehearsal.speeds.append((load, measure(ports, images, load)))
+        rehearsal.difference = difference(old.documents if old else {}, new.documents)
+
+
+def candidate(repository: Repository, environment: str, image: str | None, work: Path) -> Subject:
+    """Serve what the commit that is checked out would deploy, or the same with another image."""
+    commit = repository.head()
+    release_file = snapshot(repository, commit, work / "manifests") / release_path(environment)
+    model = work / "model"
+    if image:
+        pull(image, model)
+        release = described(model, latest_version(model), image, commit)
+        release_file.write_text(release.to_yaml())
+    else:
+        release = read_release(release_file)
+        pull(release.image, model)
+    return serve(release, release_file.parent, model, work.name)
+
+
+def champion(
+    rehearsal: Rehearsal, repository: Repository, base: str, environment: str, work: Path
+) -> Subject | None:
+    """Serve what the deployed branch releases now; note why where there is nothing to serve."""
+    now = released(repository, base, environment)
+    if now is None or now == rehearsal.candidate:
+        because = "nothing is released yet" if now is None else "this is what is released now"
+        rehearsal.notes.append(f"There is nothing to compare with: {because}.")
+        return None
+    rehearsal.champion = now
+    try:
+        pull(now.image, work / "model")
+        manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
+        return serve(now, manifests.parent, work / "model", work.name)
+    except DeliveryError as error:
+        rehearsal.notes.append(f"The released model cannot be served here: {error}.")
+        return None
+
+
+def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
+    """Start Triton on a pulled model as the manifests say; wait for their own probe."""
+    documents = render(manifests)
+    wanted = workload(documents)
+    check_version(model, wanted.version)
+    server = triton.start(model, LOGS / f"rehearse-{name}.log", arguments=wanted.arguments)
+    begun = time.monotonic()
+    try:
+        server.wait(wanted.ready_path, wanted.starting)
+    except BaseException:
+        server.kill()
+        raise
+    return Subject(release, documents, model, server, time.monotonic() - begun)
+
+
+def described(model: Path, version: int, image: str, commit: str) -> Release:
+    """Return the release that the account in an image makes. Raises UnreadableOutputError."""
+    about = model / "classifier" / "about"
+    try:
+        read = [json.loads((about / f"{name}.json").read_text()) for name in ACCOUNTS]
+        return describe(Outputs(*read), version, image, commit)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UnreadableOutputError(
+            f"the image's own account of the model cannot be read ({error!r}): package it again"
+        ) from None
+
+
+def recorded(subject: Subject) -> golden.Golden:
+    """Read the golden requests of an image."""
+    return golden.load(subject.folder / "classifier" / "golden.npz")
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def check_ready(subject: Subject) -> Check:
+    """Tell how long the start took: a failure has ended the rehearsal already."""
+    path = triton.ready_path(subject.release.version)
+    return Check("ready", True, f"{path} answered after {subject.loading:.1f} s")
+
+
+def check_figures(subject: Subject) -> Iterator[Check]:
+    """Compare what the release file says with the account that travels in the image."""
+    release = subject.release
+    told = described(subject.folder, release.version, release.image, release.commit)
+    wrong = [
+        f"{name} is {value} in the release file and {getattr(told, name)} in the image"
+        for name, value in vars(release).items()
+        if getattr(told, name) != value
+    ]
+    detail = "; ".join(wrong) or f"{', '.join(FIGURES)} and revisions are those in the image"
+    yield Check("figures", not wrong, detail)
+
+
+def check_answers(subject: Subject) -> Iterator[Check]:
+    """Send the golden requests, over both protocols, in several sizes, and all at once."""
+    requests, ports = recorded(subject), subject.server.ports
+    for protocol in PROTOCOLS:
+        with connect(protocol, ports) as client:
+            for batch in BATCHES:
+                result = golden.compare(client, requests, batch)
+                yield check_answer(f"{protocol}, batches of {batch}", [result], subject)
+    results = golden.compare_together(ports, requests, batch=1, clients=TOGETHER)
+    yield check_answer(f"{TOGETHER} clients at once", results, subject)
+
+
+def check_answer(name: str, results: list[golden.Comparison], subject: Subject) -> Check:
+    """Judge answers: same classes, same probabilities, from the released version."""
+    versions = set().union(*(result.versions for result in results))
+    passed = all(result.passed for result in results) and versions == {subject.release.version}
+    worst = max(results, key=lambda result: (not result.passed, result.difference))
+    detail = (
+        f"{worst.equal} of {worst.images} golden answers have the recorded class, probabilities "
+        f"differ by at most {worst.difference:.1e}, accuracy {worst.accuracy:.4f}, "
+        f"answered by version {', '.join(map(str, sorted(versions)))}"
+    )
+    return Check(name, passed, detail)
+
+
+# -- report ----------------------------------------------------------------------------------------
+
+
+def difference(before: Manifests, after: Manifests) -> list[str]:
+    """Compare rendered manifests; return a unified diff."""
+    old, new = text(before).splitlines(), text(after).splitlines()
+    return list(difflib.unified_diff(old, new, "released", "candidate", lineterm=""))
+
+
+def text(documents: Manifests) -> str:
+    """Write manifests in an order that does not depend on how they were made."""
+    return yaml.safe_dump_all([documents[key] for key in sorted(documents)])
+
+
+def report(rehearsal: Rehearsal) -> str:
+    """Write the report as Markdown."""
+    verdict = "passed" if rehearsal.passed else "FAILED: do not merge"
+    parts = [f"# Rehearsal of {rehearsal.title}: {verdict}", checks(rehearsal.checks)]
+    if rehearsal.candidate:
+        parts += ["## Release", describe_change(rehearsal.candidate, rehearsal.champion)]
+    parts += rehearsal.notes
+    if rehearsal.speeds:
+        parts += ["## Speed on one machine in one run", speeds(rehearsal)]
+    if rehearsal.difference:
+        parts += ["## What the merge changes in the cluster", changes(rehearsal.difference)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def checks(made: list[Check]) -> str:
+    """Write a table of checks."""
+    rows = [f"| {each.name} | {MARKS[each.passed]} | {cell(each.detail)} |" for each in made]
+    return "\n".join(["| check | | |", "| --- | --- | --- |", *rows])
+
+
+def speeds(rehearsal: Rehearsal) -> str:
+    """Write a table of latencies and throughput, a line for each load and model."""
+    models = [rehearsal.candidate, rehearsal.champion]
+    lines = [
+        "| load | model | p50 ms | p95 ms | p99 ms | images/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for load, measured in rehearsal.speeds:
+        name = f"{load.protocol}, {load.clients} client(s), {load.batch} image(s) each"
+        for model, speed in zip(models, measured, strict=False):
+            latencies = " | ".join(f"{speed.percentile(share):.1f}" for share in (50, 95, 99))
+            version = model.version if model else ""
+            lines.append(f"| {name} | {version} | {latencies} | {speed.throughput:.0f} |")
+    return "\n".join(lines)
+
+
+def changes(lines: list[str]) -> str:
+    """Write a diff, cut where it would not fit into a comment."""
+    left_out = len(lines) - LONGEST_DIFF
+    more = [f"… and {left_out} lines more"] if left_out > 0 else []
+    return "\n".join(["```diff", *lines[:LONGEST_DIFF], *more, "```"])

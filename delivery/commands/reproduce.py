@@ -1,0 +1,257 @@
+"""Reproduce: make a released model again from its release file, and say what differs.
+
+The release file names the commit; Git has its code and parameters, DVC its data.
+"""
+
+import argparse
+import signal
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+from delivery.model.differences import (
+    Compared,
+    changed_outputs,
+    committed_files,
+    compare_accounts,
+    compare_files,
+    compare_releases,
+    files_below,
+)
+from delivery.model.packaging import LOCAL, image_files, package
+from delivery.model.pipeline_outputs import read_outputs
+from delivery.model.rebuild import cloned, rebuild
+from delivery.oci.layout import Layout
+from delivery.oci.registry import parse_reference, pull
+from delivery.proposals.git import GitError, Repository
+from delivery.proposals.release_file import Release
+from delivery.proposals.releases import FIRST, check_environment, environments, released_before
+from delivery.proposals.texts import describe
+from workspace.files import write
+from workspace.markdown import cell
+
+FOLDER = Path(".local/reproduce")
+SHORT = 19  # characters that a terminal gets of a hash: those of `sha256:` and twelve more
+WIDTH = 22  # characters: enough for every digit of a figure
+FEW = 3  # causes that fit into a sentence
+CAUSES = tuple(  # what else than data and code, which the release file names, makes a model
+    f"lineage.json {name}" for name in ("params", "libraries", "python", "trained")
+)
+
+
+class UnknownVersionError(DeliveryError):
+    """No environment ever had a model."""
+
+
+class NotReproducedError(DeliveryError):
+    """The model made again is not the released one."""
+
+
+@dataclass
+class Reproduction:
+    """What the report tells.
+
+    Attributes:
+        release: what was released.
+        values: of the release file, all of them.
+        files: of the image, those that differ.
+        accounts: values of the pipeline's own account that differ, the lineage's first.
+        outputs: of the pipeline's stages, those that differ, the first stage's first.
+        notes: what could not be compared and why.
+    """
+
+    release: Release
+    values: list[Compared]
+    files: list[Compared] = field(default_factory=list)
+    accounts: list[Compared] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def image(self) -> Compared:
+        """The digests, which differ when anything of the model does."""
+        return self.values[0]
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of the release file's values that the model made again does not have."""
+        return [value.what for value in self.values if not value.same]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for the person who asked."""
+        name, digest = f"model {self.release.version}", self.image.released
+        if not self.differing:
+            return f"{name} was made again: its image is {digest[:SHORT]}, as released"
+        return (
+            f"{name} made again differs from the release in {', '.join(self.differing)}{self.cause}"
+        )
+
+    @property
+    def cause(self) -> str:
+        """What probably made the difference, as far as anything was found."""
+        if self.image.same:
+            return ", though the image is the released one: someone edited the release file"
+        causes = [each for each in self.accounts if each.what.startswith(CAUSES)][:FEW]
+        if causes:
+            said = [f"{each.what}: {each.released} → {each.rebuilt}" for each in causes]
+            return f" ({'; '.join(said)})"
+        return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `reproduce`."""
+    parser = subparsers.add_parser("reproduce", help="make a released model again and compare")
+    parser.add_argument("version", type=int)
+    parser.add_argument("--environment", help="where it was released; default: anywhere")
+    parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the model again in a clone of the current folder."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
+    reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
+
+
+def reproduce(
+    repository: Repository, version: int, environment: str | None = None, keep: bool = False
+) -> None:
+    """Make a released model again, print and write how it compares.
+
+    Raises UnknownVersionError, UnknownEnvironmentError, NotReproducedError and what making it
+    raises.
+    """
+    release = find_release(repository, version, environment)
+    clone = repository.folder.absolute() / FOLDER / f"v{version}"
+    with cloned(repository, release.commit, clone, keep):
+        rebuild(repository, release.commit, clone)
+        found = compare(repository, release, clone)
+    path = repository.folder / FOLDER / f"v{version}.md"
+    write(path, report(found))
+    print(table(found.values))
+    if found.differing:
+        raise NotReproducedError(f"{found.verdict}; report: {path.relative_to(repository.folder)}")
+    print(found.verdict)
+
+
+def find_release(repository: Repository, version: int, environment: str | None = None) -> Release:
+    """Find a version among all that were ever released, the newest file of that version first.
+
+    Raises UnknownVersionError and UnknownEnvironmentError.
+    """
+    tip = repository.fetch()
+    places = sorted(environments(repository, tip), key=lambda place: (place != FIRST, place))
+    if environment:
+        check_environment(repository, tip, environment)
+        places = [environment]
+    past = [each for place in places for each, _ in released_before(repository, tip, place)]
+    for release in past:
+        if release.version == version:
+            return with_commit(repository, release)
+    known = ", ".join(map(str, sorted({each.version for each in past})))
+    hint = f"give VERSION={known}" if known else "`make release`, and merge it first"
+    raise UnknownVersionError(f"no model {version} was released to {' or '.join(places)}: {hint}")
+
+
+def with_commit(repository: Repository, release: Release) -> Release:
+    """Return a release whose commit is here. Raises UnknownVersionError when it is not."""
+    try:
+        repository.run("cat-file", "-e", f"{release.commit}^{{commit}}")
+    except GitError:
+        raise UnknownVersionError(
+            f"model {release.version} was made from commit {release.commit[:12]}, which this clone "
+            f"lacks: `git fetch origin {release.commit}`"
+        ) from None
+    return release
+
+
+def compare(repository: Repository, release: Release, clone: Path) -> Reproduction:
+    """Compare the model in the clone with the release: its file, and if need be its image."""
+    layout = Layout(clone / LOCAL)
+    digest = package(clone, release.version, layout)
+    image = f"{layout.name}@{digest}"
+    rebuilt = describe(read_outputs(clone), release.version, image, release.commit)
+    found = Reproduction(release, compare_releases(release, rebuilt))
+    if not found.image.same:
+        with tempfile.TemporaryDirectory(dir=clone / LOCAL) as folder:
+            compare_content(repository, found, clone, Path(folder))
+        found.outputs = changed_outputs(repository, release.commit, clone)
+    return found
+
+
+def compare_content(repository: Repository, found: Reproduction, clone: Path, folder: Path) -> None:
+    """Compare file by file: with the released image, or without it with what is in Git."""
+    release, rebuilt = found.release, image_files(clone, found.release.version)
+    try:
+        pull(release.image, folder / "image")
+        released = files_below(folder / "image")
+    except (DeliveryError, OSError) as error:
+        name = parse_reference(release.image)[0]
+        found.notes.append(
+            f"The released image could not be compared file by file: {name} does not give it "
+            f"({error})."
+        )
+        released = committed_files(repository, release.commit, folder)
+        rebuilt = {name: path for name, path in rebuilt.items() if name in released}
+    found.files = compare_files(released, rebuilt)
+    found.accounts = compare_accounts(released, rebuilt)
+
+
+# -- report ----------------------------------------------------------------------------------------
+
+
+def table(values: list[Compared]) -> str:
+    """Write values for a terminal, in columns."""
+    head = ("", "released", "rebuilt", "same")
+    rows = [(v.what, short(v.released), short(v.rebuilt), answer(v)) for v in values]
+    return "\n".join(
+        f"{what:<18} {released:<{WIDTH}} {rebuilt:<{WIDTH}} {same}"
+        for what, released, rebuilt, same in [head, *rows]
+    )
+
+
+def short(value: str) -> str:
+    """Cut a hash; people compare its beginning."""
+    return value if len(value) <= WIDTH else value[:SHORT]
+
+
+def answer(value: Compared) -> str:
+    """Say whether both are the same."""
+    return "yes" if value.same else "NO"
+
+
+def report(found: Reproduction) -> str:
+    """Write the report as Markdown."""
+    release = found.release
+    parts = [
+        f"# Model {release.version}, made again",
+        f"{found.verdict}.",
+        f"Made from commit `{release.commit}`, released as `{release.image}`.",
+        markdown(found.values),
+        *found.notes,
+    ]
+    if found.outputs:
+        parts += ["## Outputs of the pipeline that differ", listed(found.outputs)]
+    if found.accounts:
+        parts += ["## Values that differ", markdown(found.accounts)]
+    if found.files:
+        parts += ["## Files of the image that differ, by SHA-256", markdown(found.files)]
+    return "\n\n".join(parts) + "\n"
+
+
+def listed(lines: list[str]) -> str:
+    """Write a list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def markdown(values: list[Compared]) -> str:
+    """Write a table."""
+    head = ["| what | released | rebuilt | same |", "| --- | --- | --- | --- |"]
+    rows = [
+        f"| {cell(v.what)} | {cell(v.released)} | {cell(v.rebuilt)} | {answer(v)} |" for v in values
+    ]
+    return "\n".join([*head, *rows])

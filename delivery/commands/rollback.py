@@ -1,0 +1,75 @@
+"""Roll back: propose an earlier release file of an environment, as it was."""
+
+import argparse
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+from delivery.proposals.git import Repository
+from delivery.proposals.proposal import Proposal, propose
+from delivery.proposals.release_file import Release
+from delivery.proposals.releases import check_environment, release_path, released, released_before
+from delivery.proposals.texts import describe_change
+
+
+class NoEarlierReleaseError(DeliveryError):
+    """An environment never had the release to go back to."""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `rollback`."""
+    parser = subparsers.add_parser("rollback", help="propose an environment's earlier release")
+    parser.add_argument("environment")
+    parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Roll back from the current folder."""
+    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
+
+
+def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
+    """Propose to restore the release file that an environment had with an earlier version.
+
+    Raises UnknownEnvironmentError, NoEarlierReleaseError, ReleaseFileError and what proposing
+    raises.
+    """
+    base = repository.fetch()
+    check_environment(repository, base, environment)
+    current = released(repository, base, environment)
+    if current is None:
+        raise NoEarlierReleaseError(f"{environment} has no release: there is nothing to roll back")
+    past = released_before(repository, base, environment)
+    restored, text = earlier(past, current, version, environment)
+    proposal = Proposal(
+        branch=f"rollback/{environment}-v{current.version}-to-v{restored.version}",
+        path=release_path(environment),
+        content=text,
+        title=f"Roll {environment} back from model {current.version} to model {restored.version}",
+        description=describe_change(restored, current),
+    )
+    propose(repository, base, proposal)
+
+
+def earlier(
+    past: list[tuple[Release, str]], current: Release, version: int | None, environment: str
+) -> tuple[Release, str]:
+    """Find a release among those of the past, newest first.
+
+    Without a version it is what the current model replaced when it was first released: after a
+    rollback the next one goes further back instead of returning to what was rolled back.
+    Raises NoEarlierReleaseError.
+    """
+    if version == current.version:
+        raise NoEarlierReleaseError(f"{environment} already serves model {version}")
+    versions = [release.version for release, _ in past]
+    if version in versions:
+        return past[versions.index(version)]
+    first = len(versions) - versions[::-1].index(current.version)
+    if version is None and first < len(past):
+        return past[first]
+    wanted = "an earlier release" if version is None else f"model {version}"
+    raise NoEarlierReleaseError(
+        f"{environment} serves model {current.version} and never had {wanted} to go back to "
+        f"(in its history: {', '.join(map(str, sorted(set(versions))))})"
+    )

@@ -1,0 +1,58 @@
+"""`make serve`: the exported model on this machine's Triton, until Ctrl-C."""
+
+import argparse
+import signal
+from pathlib import Path
+
+from delivery.triton.server import (
+    HOST,
+    STRICT,
+    NotServingError,
+    Ports,
+    Server,
+    add_ports,
+    latest_version,
+    ready_path,
+    start,
+)
+
+REPOSITORY = Path("artifacts/model")
+LOG = Path(".local/logs/serve.log")
+LOADING = 300.0  # seconds that a model may take to load
+FINISHING = 10  # seconds that running requests get at the end
+
+
+def add_arguments(subparsers: argparse._SubParsersAction) -> None:
+    """Describe the command."""
+    parser = subparsers.add_parser("serve", help="serve the exported model with Triton")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    add_ports(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Start, announce, wait for the end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
+    limit = f"--exit-timeout-secs={FINISHING}"
+    try:
+        with start(arguments.repository, LOG, ports, [*STRICT, limit]) as server:
+            version = latest_version(arguments.repository)
+            print(f"loading version {version} of the model …", flush=True)
+            server.wait(ready_path(version), LOADING)
+            announce(server, version)
+            server.process.wait()
+            raise NotServingError(f"Triton ended: {server.reason()} (log: {LOG})")
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+def announce(server: Server, version: int) -> None:
+    """Tell where the server listens and how to use it."""
+    ports = server.ports
+    print(
+        f"serving version {version}: http://{HOST}:{ports.http}, grpc://{HOST}:{ports.grpc}, "
+        f"metrics http://{HOST}:{ports.metrics}/metrics (log: {LOG})\n"
+        "classify with `make predict IMAGE=<file>`; Ctrl-C stops",
+        flush=True,
+    )

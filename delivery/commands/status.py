@@ -1,0 +1,92 @@
+"""Status: what Git wants in each environment, what runs there, and whether they agree."""
+
+import argparse
+import json
+from pathlib import Path
+
+import requests
+
+from delivery.errors import DeliveryError
+from delivery.proposals.git import Repository
+from delivery.proposals.releases import check_environment, environments, released
+
+PREVIEW = Path(".local/preview")
+TIMEOUT = 5  # seconds
+
+
+class BadAddressError(DeliveryError):
+    """An address is not given as ENVIRONMENT=HOST:PORT."""
+
+
+class DisagreementError(DeliveryError):
+    """An environment does not run what Git wants."""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `status`."""
+    parser = subparsers.add_parser("status", help="compare what Git wants with what runs")
+    parser.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        metavar="ENVIRONMENT=HOST:PORT",
+        help="where Triton's HTTP port of an environment is; default: its local preview",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Report on the current folder's environments."""
+    status(Repository(Path.cwd()), dict(_pair(text) for text in arguments.address))
+
+
+def status(repository: Repository, addresses: dict[str, str]) -> None:
+    """Print a line for each environment. Raises DisagreementError when one runs something else."""
+    commit = repository.fetch()
+    for environment in addresses:
+        check_environment(repository, commit, environment)
+    disagreeing = []
+    for environment in environments(repository, commit):
+        release = released(repository, commit, environment)
+        address = addresses.get(environment) or preview_address(repository.folder, environment)
+        wanted = f"model {release.version}" if release else "nothing"
+        running = serving(address) if address else "unknown, no address"
+        agrees = not address or running == wanted
+        disagreeing += [] if agrees else [environment]
+        image = f" ({release.image.rpartition('@')[2][:19]})" if release else ""
+        verdict = ("agree" if agrees else "DISAGREE") if address else "-"
+        print(f"{environment:<12}Git: {wanted}{image}   running: {running}   {verdict}")
+    if disagreeing:
+        raise DisagreementError(
+            f"{' and '.join(disagreeing)} does not run what Git wants: if a merge was a moment ago "
+            "wait for the sync, otherwise look at the environment's Health"
+        )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    environment, _, address = text.partition("=")
+    if not address:
+        raise BadAddressError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
+    return environment, address
+
+
+def preview_address(root: Path, environment: str) -> str | None:
+    """Return where the local preview of an environment answers, if there is one."""
+    path = root / PREVIEW / environment / "status.json"
+    return json.loads(path.read_text()).get("address") if path.is_file() else None
+
+
+def serving(address: str) -> str:
+    """Ask Triton which versions of the model are ready."""
+    url = f"{address if '://' in address else f'http://{address}'}/v2/models/classifier"
+    try:
+        answer = requests.get(url, timeout=TIMEOUT)
+        versions = answer.json().get("versions", []) if answer.ok else []
+        ready = [each for each in versions if _ready(f"{url}/versions/{each}/ready")]
+    except (requests.RequestException, ValueError):
+        return f"no answer from {address}"
+    return f"model {' and '.join(ready)}" if ready else "nothing"
+
+
+def _ready(url: str) -> bool:
+    return requests.get(url, timeout=TIMEOUT).ok

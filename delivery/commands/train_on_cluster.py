@@ -1,0 +1,113 @@
+"""Train on the cluster: propose the run that Argo CD starts when its pull request is merged."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from delivery.errors import DeliveryError
+from delivery.oci.image import ANY_MANIFEST, REVISION, checked_digest, digest_of
+from delivery.oci.registry_client import Remote
+from delivery.proposals.git import Repository
+from delivery.proposals.proposal import Proposal, propose
+from delivery.proposals.run_file import RUN_FILE, Run, next_run
+
+PLATFORM = {"architecture": "amd64", "os": "linux"}  # of the GPU nodes
+
+
+class BadNodesError(DeliveryError):
+    """The number of machines is none."""
+
+
+class TrainingImageError(DeliveryError):
+    """A reference that names no training image by its digest."""
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `train-on-cluster`."""
+    parser = subparsers.add_parser(
+        "train-on-cluster", help="propose a training run with an image on the cluster"
+    )
+    parser.add_argument("image", help="<host>/<repository>@sha256:<64 hex>, as `make image` prints")
+    parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
+
+
+def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
+    """Propose the next run: this image on this number of machines.
+
+    Raises BadNodesError, TrainingImageError, RunFileError, what reading the image's registry raises
+    and what proposing raises.
+    """
+    if not 1 <= nodes <= 1000:
+        raise BadNodesError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
+    commit = revision(image)
+    base = repository.fetch()
+    candidate = Run(next_run(repository, base), image, nodes, commit)
+    propose(repository, base, proposal(candidate))
+
+
+def revision(image: str) -> str:
+    """Return the commit that an image in a registry says it was built from.
+
+    Raises TrainingImageError and what reading from the registry raises.
+    """
+    name, _, digest = image.rpartition("@")
+    host, _, path = name.partition("/")
+    try:
+        checked_digest(digest)
+    except ValueError:
+        host = ""
+    if not host or not path or ":" in path:
+        raise TrainingImageError(
+            f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
+        )
+    remote = Remote(name)
+    manifest = document(remote, digest)
+    if "manifests" in manifest:
+        manifest = document(remote, for_the_nodes(manifest, image))
+    with remote.read(manifest["config"]["digest"]) as stream:
+        labels = json.load(stream).get("config", {}).get("Labels") or {}
+    if not re.fullmatch(r"[0-9a-f]{40}", commit := labels.get(REVISION, "")):
+        raise TrainingImageError(
+            f"{image} does not say which commit it was built from: build it with `make image`"
+        )
+    return commit
+
+
+def document(remote: Remote, digest: str) -> dict[str, Any]:
+    """Read a manifest and check that it is the one asked for. Raises TrainingImageError."""
+    content = remote.read_manifest(digest, ANY_MANIFEST)
+    if digest_of(content) != digest:
+        raise TrainingImageError(f"{remote.name} gave something else than {digest}: ask again")
+    return json.loads(content)
+
+
+def for_the_nodes(index: dict[str, Any], image: str) -> str:
+    """Return the digest of the image for the GPU nodes in an index. Raises TrainingImageError."""
+    for each in index["manifests"]:
+        if PLATFORM.items() <= each.get("platform", {}).items():
+            return each["digest"]
+    raise TrainingImageError(f"{image} has no image for linux/amd64, which the GPU nodes are")
+
+
+def proposal(candidate: Run) -> Proposal:
+    """Return the pull request for a run."""
+    machines = "one machine" if candidate.nodes == 1 else f"{candidate.nodes} machines"
+    return Proposal(
+        branch=f"training/run-{candidate.run}",
+        path=RUN_FILE,
+        content=candidate.to_yaml(),
+        title=f"Train on the cluster: run {candidate.run} on {machines}",
+        description=(
+            f"- image: `{candidate.image}`\n- commit: `{candidate.commit[:12]}`\n"
+            f"- machines: {candidate.nodes}, each with one GPU\n\n"
+            "Merging starts it and takes away the run before, finished or not.\n"
+        ),
+    )

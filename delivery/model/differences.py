@@ -1,0 +1,112 @@
+"""What differs between a released model and the same model made again."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delivery.dvc import locked
+from delivery.model.lineage import IN_GIT
+from delivery.proposals.git import Repository
+from delivery.proposals.release_file import FIGURES, Release
+
+ABSENT = "absent"
+ABOUT = "classifier/about"  # where the pipeline's account is in an image
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One thing as it was released and as it was made again."""
+
+    what: str
+    released: str
+    rebuilt: str
+
+    @property
+    def same(self) -> bool:
+        """Both are equal."""
+        return self.released == self.rebuilt
+
+
+def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
+    """Compare what the release file says with what it would say of the model made again."""
+    digests = [each.image.rpartition("@")[2] for each in (released, rebuilt)]
+    names = ["data", "test_data", "code", *FIGURES]
+    values = [(name, getattr(released, name), getattr(rebuilt, name)) for name in names]
+    return [Compared("image", *digests), *(Compared(n, str(a), str(b)) for n, a, b in values)]
+
+
+def compare_files(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
+    """List the files, by their name in the image, whose SHA-256 differs."""
+    names = sorted(released.keys() | rebuilt.keys())
+    compared = [
+        Compared(name, sha256(released.get(name)), sha256(rebuilt.get(name))) for name in names
+    ]
+    return [each for each in compared if not each.same]
+
+
+def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
+    """List the values that differ in the JSON files that both have, the lineage's first."""
+    both = (name for name in released.keys() & rebuilt.keys() if name.endswith(".json"))
+    differing = []
+    for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
+        before, after = (
+            dict(leaves(json.loads(files[name].read_text()))) for files in (released, rebuilt)
+        )
+        for place in before | after:
+            values = [str(each.get(place, ABSENT)) for each in (before, after)]
+            differing.append(Compared(f"{Path(name).name} {place}", *values))
+    return [each for each in differing if not each.same]
+
+
+def leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every value of a JSON document with its place: `("params.train.epochs", 40)`."""
+    if not isinstance(document, dict):
+        yield place.removeprefix("."), document
+        return
+    for key, value in document.items():
+        yield from leaves(value, f"{place}.{key}")
+
+
+def sha256(path: Path | None) -> str:
+    """Return the SHA-256 of a file's content, or that it is absent."""
+    if path is None:
+        return ABSENT
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Map the names of a folder's files, relative to it, to their paths."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def committed_files(repository: Repository, commit: str, folder: Path) -> dict[str, Path]:
+    """Write those files of an image that are also in Git into a folder; map names to paths."""
+    found = {}
+    for name in IN_GIT:
+        content = repository.read(commit, name)
+        if content is not None:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            found[f"{ABOUT}/{name}"] = path
+    return found
+
+
+def changed_outputs(repository: Repository, commit: str, clone: Path) -> list[str]:
+    """List the outputs that are not those of the commit, as `train: artifacts/model.ckpt`.
+
+    Both are the pipeline's own account, `dvc.lock`, in the order of the stages.
+    """
+    before = outputs(repository.read(commit, "dvc.lock"))
+    after = outputs((clone / "dvc.lock").read_bytes())
+    return [name for name, md5 in after.items() if before.get(name) != md5]
+
+
+def outputs(lock: bytes | None) -> dict[str, str]:
+    """Map the outputs in a `dvc.lock`, named by stage and path, to the MD5 of their content."""
+    return {f"{stage}: {out['path']}": out["md5"] for stage, out in locked(lock, "outs")}

@@ -1,0 +1,126 @@
+"""Golden requests: test images with recorded answers, to compare a server with."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from delivery.errors import DeliveryError
+from delivery.triton.client import PROTOCOLS, Client, connect
+from delivery.triton.server import Ports
+
+TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
+
+
+class NoGoldenError(DeliveryError):
+    """The recorded requests are missing or unreadable."""
+
+
+class OtherClassesError(DeliveryError):
+    """The server and the golden requests belong to different models."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded requests.
+
+    Attributes:
+        images: uint8 (n, H, W, C).
+        probabilities: float32 (n, K), torch's answers.
+        labels: int64 (n,), the true classes.
+    """
+
+    images: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Cut the requests into batches of at most `size` images."""
+        for first in range(0, len(self.images), size):
+            yield slice(first, first + size)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A server's answers against the recorded ones.
+
+    Attributes:
+        images: number of images sent.
+        equal: number of images with the same most probable class.
+        difference: largest absolute difference of a probability; NaN if an answer holds one.
+        accuracy: share of images whose most probable class is the true one.
+        versions: the model versions that answered.
+        latencies: seconds of each request.
+    """
+
+    images: int
+    equal: int
+    difference: float
+    accuracy: float
+    versions: frozenset[int]
+    latencies: tuple[float, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every class is the same and every probability within the tolerance."""
+        return self.equal == self.images and self.difference <= TOLERANCE
+
+
+def load(file: Path) -> Golden:
+    """Read golden.npz.
+
+    Raises:
+        NoGoldenError: the file is missing, broken or lacks an array.
+    """
+    try:
+        with np.load(file) as arrays:
+            return Golden(arrays["images"], arrays["probabilities"], arrays["labels"])
+    except FileNotFoundError:
+        raise NoGoldenError(
+            f"there are no golden requests in {file}: run `make pipeline`"
+        ) from None
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
+        raise NoGoldenError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
+
+
+def compare(client: Client, golden: Golden, batch: int) -> Comparison:
+    """Send all golden images in batches of `batch`; compare the answers.
+
+    Raises:
+        UnreachableError, RefusedError: from the client.
+        OtherClassesError: the number of classes differs.
+    """
+    answers, latencies = [], []
+    for part in golden.batches(batch):
+        begun = time.perf_counter()
+        answers.append(client.infer(golden.images[part]))
+        latencies.append(time.perf_counter() - begun)
+    probabilities = np.concatenate([answer.probabilities for answer in answers])
+    if probabilities.shape != golden.probabilities.shape:
+        raise OtherClassesError(
+            f"the server answers with {probabilities.shape[1]} classes, "
+            f"the golden requests with {golden.probabilities.shape[1]}: they belong to other models"
+        )
+    classes = probabilities.argmax(axis=1)
+    return Comparison(
+        images=len(classes),
+        equal=int((classes == golden.probabilities.argmax(axis=1)).sum()),
+        difference=float(np.abs(probabilities - golden.probabilities).max()),
+        accuracy=float((classes == golden.labels).mean()),
+        versions=frozenset(answer.version for answer in answers),
+        latencies=tuple(latencies),
+    )
+
+
+def compare_together(ports: Ports, golden: Golden, batch: int, clients: int) -> list[Comparison]:
+    """Let several clients, over HTTP and gRPC in turn, send the golden images at the same time."""
+
+    def work(index: int) -> Comparison:
+        with connect(PROTOCOLS[index % len(PROTOCOLS)], ports) as client:
+            return compare(client, golden, batch)
+
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(work, range(clients)))

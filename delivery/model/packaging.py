@@ -1,0 +1,73 @@
+"""Package the exported model as an image: the same content gives the same digest anywhere.
+
+The layer is a tar archive with sorted names, owner 0:0, mode 0644 (folders 0755) and time 0,
+not compressed: compressors differ between machines, and weights hardly shrink.
+"""
+
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from tqdm import tqdm
+
+from delivery.model.pipeline_outputs import ABOUT, MODEL, PLOTS, require_outputs
+from delivery.oci.image import CHUNK, CONFIG, LAYER, Manifest, config_content, digest_of, tag_of
+from delivery.oci.layout import HashingWriter, Layout
+
+LOCAL = Path(".local/registry")  # images are built here, also those for another registry
+
+
+def package(root: Path, version: int, layout: Layout) -> str:
+    """Build the image of the model in `root` and list it in the layout; return its digest.
+
+    Memory use does not depend on the model's size. Raises MissingOutputError.
+    """
+    files = image_files(root, version)
+    layer = layout.add(LAYER, lambda stream: write_layer(files, stream))
+    config = layout.add_bytes(CONFIG, config_content(layer))
+    content = Manifest(config, layer, str(version)).content()
+    layout.write_manifest(content, tag_of(version, digest_of(content)))
+    return digest_of(content)
+
+
+def image_files(root: Path, version: int) -> dict[str, Path]:
+    """Map names in the image to the pipeline's files. Raises MissingOutputError."""
+    require_outputs(root)
+    model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
+    files = {_released(name, version): path for name, path in model.items() if path.is_file()}
+    about = {name: root / path for name, path in ABOUT.items()}
+    about |= {str(path): root / path for path in PLOTS if (root / path).is_file()}
+    return files | {f"classifier/about/{name}": path for name, path in about.items()}
+
+
+def _released(name: Path, version: int) -> str:
+    """Exchange the pipeline's version directory, always 1, for the release's."""
+    if name.parts[:2] == ("classifier", "1"):
+        return str(PurePosixPath("classifier", str(version), *name.parts[2:]))
+    return name.as_posix()
+
+
+def write_layer(files: dict[str, Path], stream: HashingWriter) -> None:
+    """Write files as a tar archive, `name → path`, with the folders that the names imply."""
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
+    total = sum(path.stat().st_size for path in files.values())
+    with (
+        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, mininterval=1) as out,
+        tarfile.TarFile(
+            fileobj=cast(Any, out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK
+        ) as archive,
+    ):
+        for name in sorted(folders | files.keys()):
+            _add(archive, name, files.get(name))
+
+
+def _add(archive: tarfile.TarFile, name: str, path: Path | None) -> None:
+    entry = tarfile.TarInfo(name)  # owner 0:0, time 0 and no names unless they are set
+    if path is None:
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(entry)
+        return
+    entry.mode = 0o644
+    with path.open("rb") as source:
+        entry.size = path.stat().st_size
+        archive.addfile(entry, source)

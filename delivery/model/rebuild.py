@@ -1,0 +1,175 @@
+"""Make the model of a commit again: a clone of that commit, its data, its pipeline.
+
+Nothing of it is in the user's checkout, and nothing that the pipeline ever made is used: only what
+is in Git and the data that DVC keeps.
+"""
+
+import configparser
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from delivery.dvc import DvcError, dvc, make_raw, settings
+from delivery.errors import DeliveryError
+from delivery.proposals.git import Repository
+
+ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
+DOWNLOADS = "data/downloads"
+MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another checkout
+REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
+
+
+class BusyError(DeliveryError):
+    """The same model is being rebuilt."""
+
+
+class DataMissingError(DeliveryError):
+    """The data of a commit cannot be had."""
+
+
+class EnvironmentFailedError(DeliveryError):
+    """The Python environment of a commit cannot be made."""
+
+
+class PipelineFailedError(DeliveryError):
+    """The pipeline of a commit did not end well."""
+
+
+def rebuild(project: Repository, commit: str, clone: Path) -> None:
+    """Make the model of a commit in a clone, from which it can be packaged.
+
+    Raises DataMissingError, EnvironmentFailedError and PipelineFailedError.
+    """
+    pull_data(project, commit, clone)
+    python = environment(project, commit, clone)
+    devices, nodes = machines(project, commit)
+    print(f"running the pipeline of commit {commit[:12]}", flush=True)
+    own = {
+        "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": str(clone / "src"),  # comes before what the environment has installed
+        "DEVICES": str(devices),
+        "NODES": str(nodes),
+    }
+    make_raw(clone)
+    if status := run([str(python), "-m", "dvc", *REPRO], clone, outer() | own):
+        raise PipelineFailedError(
+            f"the pipeline of commit {commit[:12]} failed with status {status}: it says why above"
+        )
+
+
+@contextmanager
+def cloned(project: Repository, commit: str, clone: Path, keep: bool) -> Iterator[None]:
+    """Have a fresh clone with a commit checked out, until the block ends.
+
+    Objects are borrowed from the project, whose own branches and worktrees stay as they are. What
+    an interrupted run left is replaced. Raises BusyError and GitError.
+    """
+    clone.parent.mkdir(parents=True, exist_ok=True)
+    with clone.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{clone} is in use: another `make reproduce` runs there") from None
+        shutil.rmtree(clone, ignore_errors=True)
+        try:
+            project.run("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+            Repository(clone).run("checkout", "--quiet", "--detach", commit)
+            yield
+        finally:
+            if not keep:
+                shutil.rmtree(clone, ignore_errors=True)
+
+
+def pull_data(project: Repository, commit: str, clone: Path) -> None:
+    """Bring the data that the pipeline starts from into the clone. Raises DataMissingError.
+
+    Only data that were added to DVC by themselves; what stages wrote is to be made again.
+    """
+    downloads = project.folder / DOWNLOADS
+    if downloads.is_dir():  # the source checks what it finds there
+        (clone / DOWNLOADS).parent.mkdir(parents=True, exist_ok=True)
+        (clone / DOWNLOADS).symlink_to(downloads.absolute())
+    sources = [path for path in project.files(commit) if path.endswith(".dvc")]
+    if not sources:
+        return
+    print(f"pulling {', '.join(sources)}", flush=True)
+    try:
+        use_stores(project.folder, clone)
+        dvc(clone, "pull", *sources)
+    except DvcError as error:
+        raise DataMissingError(
+            f"the data of commit {commit[:12]} cannot be had ({error}): `dvc push` them where they "
+            "are, or correct the remote in .dvc/config or .dvc/config.local here"
+        ) from error
+
+
+def use_stores(project: Path, clone: Path) -> None:
+    """Give the clone the project's DVC settings of today: they say where the data are now.
+
+    DVC lists them with paths that are absolute, from all of its configuration files.
+    """
+    config = configparser.RawConfigParser()
+    for place, value in settings(project).items():
+        section, _, option = place.rpartition(".")
+        if section.startswith("remote."):
+            section = f"'remote \"{section.removeprefix('remote.')}\"'"
+        config.read_dict({section: {option: f'"{value}"'}})
+    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
+    config.read_dict({"cache": {"dir": f'"{cache}"'}})
+    with (clone / ".dvc/config").open("w") as file:
+        config.write(file)
+
+
+def environment(project: Repository, commit: str, clone: Path) -> Path:
+    """Return the Python that a commit wants: this one, or one that its own Makefile installs.
+
+    Raises EnvironmentFailedError.
+    """
+    changed = [name for name in ENVIRONMENT if project.read(commit, name) != here(project, name)]
+    if not changed:
+        print("using this environment: the commit wants the same", flush=True)
+        return Path(sys.executable)
+    print(f"installing the commit's own environment: other {' and '.join(changed)}", flush=True)
+    python = Path(sys.executable).resolve()  # the one that this environment was made with
+    command = ["make", "--no-print-directory", f"PYTHON={python}", ".venv/ready"]
+    if status := run(command, clone, outer()):
+        raise EnvironmentFailedError(
+            f"the environment of commit {commit[:12]} cannot be installed (status {status}): "
+            "pip says why above"
+        )
+    return clone / ".venv/bin/python"
+
+
+def here(project: Repository, name: str) -> bytes | None:
+    """Return a file of the checkout, or None where it has no such file."""
+    path = project.folder / name
+    return path.read_bytes() if path.is_file() else None
+
+
+def machines(project: Repository, commit: str) -> tuple[int, int]:
+    """Return on how many devices of how many nodes the model was trained; 1 where unsaid."""
+    trained = json.loads(project.read(commit, "lineage.json") or "{}").get("trained", {})
+    return trained.get("devices", 1), trained.get("nodes", 1)
+
+
+def outer() -> dict[str, str]:
+    """Return the environment's variables without those that Make set for this checkout."""
+    return {name: value for name, value in os.environ.items() if name not in MAKE}
+
+
+def run(command: list[str], folder: Path, variables: dict[str, str]) -> int:
+    """Run a command that prints as it likes; it ends, with all it started, when this does."""
+    process = subprocess.Popen(command, cwd=folder, env=variables, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,1 @@
+"""Images: what one is, a layout on disk, registries."""

@@ -1,0 +1,217 @@
+"""Push and pull model images.
+
+A registry is `oci:<folder>` (an image layout on disk) or `<host>/<repository>` (any registry that
+follows the OCI distribution specification). A reference adds the digest: `<registry>@sha256:…`.
+"""
+
+import hashlib
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from tqdm import tqdm
+
+from delivery.errors import DeliveryError
+from delivery.oci.image import (
+    CHUNK,
+    BadImageError,
+    Blob,
+    CorruptBlobError,
+    checked_digest,
+    digest_of,
+    parse_manifest,
+    tag_of,
+)
+from delivery.oci.layout import Layout
+from delivery.oci.registry_client import Remote, retry, unavailable
+
+
+class BadReferenceError(DeliveryError):
+    """A text names no registry, or no image by its digest."""
+
+
+class UnsafeLayerError(DeliveryError):
+    """A layer holds something that has no place in a model."""
+
+
+class FolderExistsError(DeliveryError):
+    """A pull would write into a folder that is already there."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An image in a registry: its reference, and how many bytes had to be sent for it."""
+
+    reference: str
+    sent: int
+
+
+def open_registry(name: str) -> Layout | Remote:
+    """Return the registry with this name. Raises BadReferenceError."""
+    if name.startswith("oci:") and len(name) > len("oci:"):
+        return Layout(Path(name.removeprefix("oci:")))
+    host, _, repository = name.partition("/")
+    if ":" in name.rpartition("/")[2] or not repository or not host:
+        raise BadReferenceError(
+            f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
+        )
+    return Remote(name)
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+    """Split `<registry>@sha256:<hex>` into registry and digest. Raises BadReferenceError."""
+    name, _, digest = reference.rpartition("@")
+    try:
+        return name, checked_digest(digest)
+    except ValueError as error:
+        raise BadReferenceError(
+            f"{reference!r} does not name an image by its digest: give <registry>@sha256:<64 hex>"
+        ) from error
+
+
+def push(layout: Layout, digest: str, registry: str) -> Pushed:
+    """Copy an image from a layout into a registry, the manifest last.
+
+    What the registry holds is not sent again. An interrupted push leaves at most blobs that no
+    manifest names. Raises BadReferenceError, MissingBlobError, UnavailableError and RefusedError.
+    """
+    target = open_registry(registry)
+    content = layout.read_manifest(digest)
+    manifest = parse_manifest(content, f"{layout.name}@{digest}")
+    blobs = [manifest.config, manifest.layer]
+    sent = sum(target.write(blob, layout.path(blob.digest)) for blob in blobs)
+    sent += target.write_manifest(content, tag_of(manifest.version, digest))
+    return Pushed(f"{registry}@{digest}", sent)
+
+
+def pull(reference: str, folder: Path) -> int:
+    """Unpack an image into a new folder and return the number of bytes received.
+
+    Every size and digest is checked, and the folder appears only when all of it is right. Raises
+    BadReferenceError, FolderExistsError, MissingBlobError, BadImageError, CorruptBlobError,
+    UnsafeLayerError, RefusedError and UnavailableError.
+    """
+    name, digest = parse_reference(reference)
+    registry = open_registry(name)
+    if folder.exists():
+        raise FolderExistsError(
+            f"{folder} exists: remove it, or pull {reference} into another folder"
+        )
+    content = registry.read_manifest(digest)
+    if digest_of(content) != digest:
+        raise CorruptBlobError(_mismatch(f"{name}'s manifest", digest, digest_of(content)))
+    manifest = parse_manifest(content, reference)
+    config = retry(lambda: _read(registry, manifest.config))
+    retry(lambda: _unpack(registry, manifest.layer, folder))
+    return len(content) + len(config) + manifest.layer.size
+
+
+class CheckedReader:
+    """A binary stream of a blob that ends with an error unless size and digest are right."""
+
+    def __init__(self, stream: IO[bytes], blob: Blob, origin: str) -> None:
+        """Read `blob` from `stream`; `origin` is what messages call the registry."""
+        self._stream = stream
+        self._blob = blob
+        self._origin = origin
+        self._hash = hashlib.sha256()
+        self._count = 0
+
+    def read(self, size: int = CHUNK) -> bytes:
+        """Read at most `size` bytes. Raises CorruptBlobError when the blob is too long."""
+        chunk = self._stream.read(size)
+        self._hash.update(chunk)
+        self._count += len(chunk)
+        if self._count > self._blob.size:
+            raise CorruptBlobError(self._wrong_size("more than"))
+        return chunk
+
+    def finish(self) -> None:
+        """Read what is left; raises CorruptBlobError unless size and digest are right."""
+        while self.read():
+            pass
+        if self._count < self._blob.size:
+            raise CorruptBlobError(self._wrong_size(f"only {self._count} of"))
+        found = f"sha256:{self._hash.hexdigest()}"
+        if found != self._blob.digest:
+            raise CorruptBlobError(_mismatch(f"a blob of {self._origin}", self._blob.digest, found))
+
+    def _wrong_size(self, amount: str) -> str:
+        return (
+            f"{self._origin} gave {amount} {self._blob.size} bytes for {self._blob.digest}: "
+            "push the image again"
+        )
+
+
+def _mismatch(what: str, wanted: str, found: str) -> str:
+    return f"{what} is corrupt: its digest is {found} instead of {wanted}; push the image again"
+
+
+@contextmanager
+def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
+    with (
+        unavailable(registry.name),
+        registry.read(blob.digest) as stream,
+        tqdm.wrapattr(
+            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1
+        ) as counted,
+    ):
+        yield CheckedReader(cast(Any, counted), blob, registry.name)
+
+
+def _read(registry: Layout | Remote, blob: Blob) -> bytes:
+    with _checked(registry, blob) as reader:
+        content = reader.read(blob.size)
+        reader.finish()
+    return content
+
+
+def _unpack(registry: Layout | Remote, layer: Blob, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with _checked(registry, layer) as reader:
+            _extract(reader, partial)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _extract(reader: CheckedReader, folder: Path) -> None:
+    """Extract a stream. That its bytes are wrong comes before what they made of the archive."""
+    try:
+        with tarfile.open(fileobj=cast(Any, reader), mode="r|", bufsize=CHUNK) as archive:
+            for entry in archive:
+                _place(archive, entry, folder)
+    except (tarfile.TarError, UnsafeLayerError) as error:
+        reader.finish()
+        if isinstance(error, tarfile.TarError):
+            raise BadImageError(f"the layer is not a tar archive ({error})") from error
+        raise
+    reader.finish()
+
+
+def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+    name = PurePosixPath(entry.name)
+    target = folder / name
+    if name.is_absolute() or ".." in name.parts:
+        raise UnsafeLayerError(f"the layer holds {entry.name!r}, which lies outside the image")
+    if entry.type not in (tarfile.REGTYPE, tarfile.DIRTYPE) or entry.issparse():
+        raise UnsafeLayerError(
+            f"the layer holds {entry.name!r}, which is neither a file nor a folder"
+        )
+    if target.exists() or any(parent.is_file() for parent in target.parents):
+        raise UnsafeLayerError(f"the layer holds {entry.name!r} twice, or as file and as folder")
+    if entry.isdir():
+        target.mkdir(parents=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = archive.extractfile(entry)
+    with target.open("xb") as out:
+        shutil.copyfileobj(source, out, CHUNK)  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""The gate: whether a candidate may replace what is released."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from delivery.errors import DeliveryError
+from delivery.model.pipeline_outputs import Outputs
+from delivery.parameters import Limits
+from delivery.proposals.release_file import Release
+
+GATED = ["accuracy", "macro_f1"]
+
+
+class GateError(DeliveryError):
+    """A candidate breaks rules of the gate; the message lists all of them."""
+
+
+def check_gate(
+    outputs: Outputs, limits: Limits, champion: Release | None, accept_test_data: bool
+) -> None:
+    """Raise GateError unless the candidate may be released.
+
+    `champion` is what is released now, if anything. Figures on different test data say nothing
+    about each other, so another test set needs a person's word, `accept_test_data`; the floors
+    hold all the same.
+    """
+    found = [*not_finite(outputs), *failed_checks(outputs)]
+    if not found:  # what is not a number can't be compared
+        found = [*below_floor(outputs, limits)]
+        if champion:
+            found += against_champion(outputs, limits, champion, accept_test_data)
+    if found:
+        raise GateError("\n  - ".join(["the gate refuses this model:", *found]))
+
+
+def not_finite(outputs: Outputs) -> Iterator[str]:
+    """Name every figure that is NaN or infinite, and every gated one that is no number."""
+    for file, document in vars(outputs).items():
+        for place, value in _leaves(document, file):
+            if isinstance(value, float) and not math.isfinite(value):
+                yield f"finite: {place} is {value}; a figure must be a number: train again"
+    for figure in GATED:
+        value = outputs.metrics.get(figure)
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            yield f"finite: metrics.{figure} is {value!r} instead of a number: run `make pipeline`"
+
+
+def failed_checks(outputs: Outputs) -> Iterator[str]:
+    """Repeat what the pipeline's own checks of data and export found."""
+    report, export = outputs.report, outputs.export
+    if report.get("passed") is not True:
+        failed = [check for check in report.get("checks", []) if check.get("passed") is not True]
+        what = "; ".join(f"{check.get('name')} ({check.get('detail')})" for check in failed)
+        yield f"data: checks failed: {what or 'the report has no verdict'}; repair the data"
+    if export.get("passed") is not True:
+        yield (
+            f"export parity: ONNX Runtime and torch differ by {export.get('max_abs_difference')}, "
+            f"tolerance {export.get('tolerance')}, and agree on {export.get('argmax_equal')} of "
+            f"{export.get('images')} images; look for an operator that exports badly"
+        )
+
+
+def below_floor(outputs: Outputs, limits: Limits) -> Iterator[str]:
+    """Compare with the floors."""
+    for figure in GATED:
+        value, floor = outputs.metrics[figure], getattr(limits, f"min_{figure}")
+        if value < floor:
+            yield (
+                f"min_{figure}: {figure} {value:.6g} is below the floor {floor:.6g}; train a "
+                f"better model, or lower gate.min_{figure} in params.yaml and say why in its commit"
+            )
+
+
+def against_champion(
+    outputs: Outputs, limits: Limits, champion: Release, accept_test_data: bool
+) -> Iterator[str]:
+    """Compare with the released model, where the test data allow it."""
+    test_data = outputs.lineage["data"]["test_sha256"]
+    if test_data != champion.test_data:
+        if not accept_test_data:
+            yield (
+                f"test data: this model was tested on {test_data[:12]}, the released model "
+                f"{champion.version} on {champion.test_data[:12]}, so their figures cannot be "
+                "compared; compare the two by hand, then `make release ACCEPT_TEST_DATA=1`"
+            )
+        return
+    for figure in GATED:
+        value, best = outputs.metrics[figure], getattr(champion, figure)
+        if value < best - limits.tolerance:
+            yield (
+                f"not worse than released: {figure} {value:.6g} is below {best:.6g} of the "
+                f"released model {champion.version} by more than the tolerance "
+                f"{limits.tolerance:g}; train a better model"
+            )
+
+
+def _leaves(document: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Walk through nested objects and lists: `(place, value)`."""
+    match document:
+        case dict():
+            for key, value in document.items():
+                yield from _leaves(value, f"{place}.{key}")
+        case list():
+            for number, value in enumerate(document):
+                yield from _leaves(value, f"{place}.{number}")
+        case _:
+            yield place, document

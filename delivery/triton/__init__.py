@@ -1,0 +1,1 @@
+"""The Triton server on this machine: installation, server, client, load, proxy."""

@@ -1,0 +1,108 @@
+"""One way to call a server over HTTP and over gRPC, on NVIDIA's client."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geventhttpclient.response import HTTPConnectionClosed
+from tritonclient.utils import InferenceServerException
+
+from delivery.errors import DeliveryError
+from delivery.triton.server import HOST, MODEL, Ports
+
+PROTOCOLS = ("http", "grpc")
+TIMEOUT = 30.0  # seconds of one request
+
+
+class UnreachableError(DeliveryError):
+    """No server answers at the address."""
+
+
+class RefusedError(DeliveryError):
+    """The server answered with an error; the message holds its own reason."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said to one request.
+
+    Attributes:
+        probabilities: float32 (n, K); with `top`, byte strings (n, top) of the form
+            "probability:index:label".
+        version: the model version that answered.
+    """
+
+    probabilities: np.ndarray
+    version: int
+
+
+class Client:
+    """A connection to one server, closed at the end of its `with` block."""
+
+    def __init__(self, protocol: str, port: int) -> None:
+        """Prepare a connection by "http" or "grpc" to a port on loopback; nothing is sent yet."""
+        self.protocol = protocol
+        self.address = f"{HOST}:{port}"
+        self.library: Any = importlib.import_module(f"tritonclient.{protocol}")
+        limits = {"network_timeout": TIMEOUT} if protocol == "http" else {}
+        self.connection = self.library.InferenceServerClient(self.address, **limits)
+
+    def __enter__(self) -> "Client":
+        """Return the connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def input_shape(self) -> tuple[int, int, int]:
+        """Return height, width and channels of the images that the model takes."""
+        described = self.call("get_model_metadata", MODEL)
+        if self.protocol == "grpc":
+            shape = described.inputs[0].shape
+        else:
+            shape = described["inputs"][0]["shape"]
+        _, height, width, channels = (int(size) for size in shape)
+        return height, width, channels
+
+    def infer(self, images: np.ndarray, top: int = 0) -> Answer:
+        """Classify images.
+
+        Args:
+            images: uint8 (n, H, W, C).
+            top: ask for that many classes with their labels instead of all probabilities.
+
+        Raises:
+            UnreachableError: nothing listens at the address.
+            RefusedError: the server does not accept the request.
+        """
+        datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
+        tensor = self.library.InferInput("image", list(images.shape), datatype)
+        tensor.set_data_from_numpy(images)
+        wanted = self.library.InferRequestedOutput("probabilities", class_count=top)
+        result = self.call("infer", MODEL, [tensor], outputs=[wanted])
+        response = result.get_response()
+        version = response.model_version if self.protocol == "grpc" else response["model_version"]
+        return Answer(result.as_numpy("probabilities"), int(version))
+
+    def call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Call the library, its many exceptions told in two."""
+        try:
+            return getattr(self.connection, method)(*arguments, **named)
+        except InferenceServerException as error:
+            if "UNAVAILABLE" in str(error.status()) and "failed to connect" in error.message():
+                raise UnreachableError(f"no server answers at {self.address}: {START}") from None
+            raise RefusedError(
+                f"the server refused ({error.status()}): {error.message()}"
+            ) from None
+        except (OSError, HTTPConnectionClosed):
+            raise UnreachableError(f"no server answers at {self.address}: {START}") from None
+
+
+START = "start one with `make serve`"
+
+
+def connect(protocol: str, ports: Ports) -> Client:
+    """Connect to a server on this machine."""
+    return Client(protocol, getattr(ports, protocol))

@@ -1,0 +1,85 @@
+"""Load on servers, to compare their speed in one run on one machine."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from delivery.triton.client import connect
+from delivery.triton.server import Ports
+
+ROUNDS = 2  # each server gets its turn this often, so that a busy moment hits all of them
+SECONDS = 0.5  # of one turn
+WARM_UP = 3  # requests of each client that are not counted
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who calls and how: each of `clients` sends `batch` images at a time, one after the other."""
+
+    protocol: str
+    clients: int
+    batch: int
+
+
+@dataclass
+class Speed:
+    """What a server did under a load: seconds of each request, and images in each second."""
+
+    latencies: list[float] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+
+    def percentile(self, share: float) -> float:
+        """Return the latency in milliseconds that `share` per cent of the requests stay under."""
+        return float(np.percentile(self.latencies, share)) * 1000
+
+    @property
+    def throughput(self) -> float:
+        """Images in a second."""
+        return self.images / self.seconds
+
+
+LOADS = [
+    Load(protocol, clients, batch)
+    for clients, batch in ((1, 1), (8, 1), (1, 32))
+    for protocol in ("http", "grpc")
+]
+
+
+def measure(servers: Iterable[Ports], images: np.ndarray, load: Load) -> list[Speed]:
+    """Put a load on each server in turn, several times; return what each did.
+
+    Args:
+        servers: where they listen.
+        images: uint8 (n, H, W, C) to send over and over.
+        load: who calls and how.
+    """
+    turns = [(ports, Speed()) for ports in servers]
+    for _ in range(ROUNDS):
+        for ports, speed in turns:
+            take_turn(ports, images, load, speed)
+    return [speed for _, speed in turns]
+
+
+def take_turn(ports: Ports, images: np.ndarray, load: Load, speed: Speed) -> None:
+    """Let all clients call one server for a while; add what it did."""
+    batch = np.resize(images, (load.batch, *images.shape[1:]))
+
+    def work(_: int) -> list[float]:
+        with connect(load.protocol, ports) as client:
+            for _ in range(WARM_UP):
+                client.infer(batch)
+            latencies, end = [], time.perf_counter() + SECONDS
+            while (begun := time.perf_counter()) < end:
+                client.infer(batch)
+                latencies.append(time.perf_counter() - begun)
+        return latencies
+
+    with ThreadPoolExecutor(load.clients) as pool:
+        latencies = [each for client in pool.map(work, range(load.clients)) for each in client]
+    speed.latencies += latencies
+    speed.images += len(latencies) * load.batch
+    speed.seconds += SECONDS

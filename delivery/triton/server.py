@@ -1,0 +1,314 @@
+"""The real Triton on this machine: started, awaited, stopped."""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from delivery.errors import DeliveryError
+from delivery.triton.installation import WORK, backends, installation
+
+HOST = "127.0.0.1"
+MODEL = "classifier"
+SHARED_MEMORY = Path("/dev/shm")  # where the Python backend passes tensors
+POLL = 0.05  # seconds between two looks at a starting or stopping server
+
+# Arguments of a production container that this machine's older Triton (2.51) does without.
+UNKNOWN = {
+    "--allow-client-shm": "newer than 2.51, where only a client on the same machine could use it",
+    "--http-max-input-size": "newer than 2.51, whose limit is fixed at 64 MB",
+}
+# Arguments that this machine decides itself.
+OWN = {
+    "--model-repository": "the image volume is a folder here",
+    "--backend-directory": "holds the Python stand-in for ONNX Runtime",
+    "--http-address": "loopback only",
+    "--grpc-address": "loopback only",
+    "--metrics-address": "loopback only",
+    "--http-port": "several servers share one machine",
+    "--grpc-port": "several servers share one machine",
+    "--metrics-port": "several servers share one machine",
+    "--allow-gpu-metrics": "the package's DCGM finds no GPU",
+    "--pinned-memory-pool-byte-size": "pinned memory needs a GPU",
+    "--cuda-memory-pool-byte-size": "needs a GPU",
+    "--log-file": "the log is captured",
+}
+# What production sets as well, for servers started without a manifest.
+STRICT = ("--model-control-mode=none", "--disable-auto-complete-config")
+
+
+class PortTakenError(DeliveryError):
+    """Another process listens on a port that was asked for."""
+
+
+class NoModelError(DeliveryError):
+    """The model repository holds no version to serve."""
+
+
+class WrongVersionError(DeliveryError):
+    """An image holds another version than the release says."""
+
+
+class NotServingError(DeliveryError):
+    """Triton ended, or was not ready in time; the message holds its own reason."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of one server; 0 stands for any free one."""
+
+    http: int = 0
+    grpc: int = 0
+    metrics: int = 0
+
+
+def add_ports(parser: argparse.ArgumentParser) -> None:
+    """Add the three ports of Triton; 0 picks a free one."""
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(f"--{name}-port", type=int, default=port, help="0: any free port")
+
+
+def translate(arguments: Iterable[str]) -> list[str]:
+    """Drop from a container's arguments what this machine decides or its Triton does not know."""
+    kept: list[str] = []
+    dropping = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            dropping = argument.partition("=")[0] in OWN | UNKNOWN
+        if not dropping:
+            kept.append(argument)
+    return kept
+
+
+def versions(repository: Path) -> list[int]:
+    """List the versions in a model repository, the newest last."""
+    files = (repository / MODEL).glob("[1-9]*/model.onnx")
+    return sorted(int(file.parent.name) for file in files if file.parent.name.isdecimal())
+
+
+def latest_version(repository: Path) -> int:
+    """Return the newest version in a model repository. Raises NoModelError without any."""
+    found = versions(repository)
+    if not found:
+        raise NoModelError(f"there is no exported model in {repository}: run `make pipeline` first")
+    return found[-1]
+
+
+def check_version(repository: Path, wanted: int) -> None:
+    """Raise WrongVersionError unless a pulled image holds the version that is released."""
+    found = versions(repository)
+    if found != [wanted]:
+        held = f"version {', '.join(map(str, found))}" if found else "no version"
+        raise WrongVersionError(
+            f"the image holds {held} of the model and the release says {wanted}: "
+            "release the image that was packaged for this version"
+        )
+
+
+def choose(ports: Ports) -> Ports:
+    """Replace zeros by free ports; raise PortTakenError if one asked for is not free."""
+    sockets: list[socket.socket] = []
+    try:
+        for name in ("http", "grpc", "metrics"):
+            sockets.append(bound(name, getattr(ports, name)))
+        return Ports(*(each.getsockname()[1] for each in sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def bound(name: str, port: int) -> socket.socket:
+    """Bind a loopback port."""
+    attempt = socket.socket()
+    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        attempt.bind((HOST, port))
+    except OSError as error:
+        attempt.close()
+        raise PortTakenError(
+            f"the {name} port {port} cannot be used ({error.strerror}): "
+            f"stop what listens there or choose another with {name.upper()}_PORT=<number>"
+        ) from None
+    return attempt
+
+
+@dataclass
+class Server:
+    """A running Triton. Leaving its `with` block stops it."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> "Server":
+        """Return the server."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def url(self, path: str = "") -> str:
+        """Return the HTTP address of a path on this server."""
+        return f"http://{HOST}:{self.ports.http}{path}"
+
+    def alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self.process.poll() is None
+
+    def answers(self, path: str, timeout: float = 1.0) -> bool:
+        """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
+        try:
+            with urllib.request.urlopen(self.url(path), timeout=timeout) as response:
+                return 200 <= response.status < 400
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def wait(
+        self, path: str, timeout: float, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
+
+        Raises:
+            NotServingError: the server ended, or `timeout` seconds passed.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.answers(path):
+            if not self.alive():
+                raise NotServingError(f"Triton ended: {self.reason()} (log: {self.log})")
+            if time.monotonic() > deadline:
+                raise NotServingError(
+                    f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
+                )
+            meanwhile()
+            time.sleep(POLL)
+
+    def reason(self) -> str:
+        """Return what Triton's log gives as the reason of its end."""
+        return reason(self.log.read_text(errors="replace"))
+
+    def stop(self, grace: float = 30.0) -> None:
+        """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
+        if self.alive():
+            self.process.terminate()
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server and its helper processes at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        remove(name_of(os.getpid(), self.ports.http))
+
+
+def name_of(owner: int, port: int) -> str:
+    """Return how the names begin of what a server leaves around while it runs."""
+    return f"delivery-{owner}-{port}-"
+
+
+def remove(name: str) -> None:
+    """Remove the shared memory of a server and the link to its models."""
+    for folder in (SHARED_MEMORY, WORK):
+        for path in folder.glob(f"{name}*"):
+            path.unlink(missing_ok=True)
+
+
+def sweep() -> None:
+    """Remove what servers left that were killed together with their owner."""
+    for path in [*SHARED_MEMORY.glob("delivery-*-*"), *WORK.glob("delivery-*-*")]:
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            path.unlink(missing_ok=True)
+
+
+REASONS = (
+    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
+    r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
+    r"(?P<why>unrecognized option .+)$",
+    r"error: creating server: (?P<why>.+)$",
+    r"(?P<why>failed to start .+)$",
+    r"(?P<why>error while loading shared libraries: .+)$",
+)
+
+
+def reason(log: str) -> str:
+    """Find in a log of Triton the sentence that tells why it ended."""
+    for pattern in REASONS:
+        found = re.search(pattern, log, re.MULTILINE)
+        if found:
+            return found["why"].strip().strip('"')
+    lines = log.strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def start(
+    repository: Path, log: Path, ports: Ports | None = None, arguments: Iterable[str] = STRICT
+) -> Server:
+    """Start Triton on a model repository, without waiting for it.
+
+    It listens on loopback only and ends with the thread that called this, however that ends.
+
+    Args:
+        repository: the folder that holds `classifier/<version>/model.onnx`.
+        log: the file that keeps what Triton prints.
+        ports: where to listen; by default any free ports.
+        arguments: those of a container, translated for this machine.
+
+    Raises:
+        NoTritonError, NoModelError, PortTakenError: before anything is started.
+    """
+    found = installation()
+    latest_version(repository)
+    chosen = choose(ports or Ports())
+    sweep()
+    folder = backends(found)
+    name = name_of(os.getpid(), chosen.http)
+    models = WORK / f"{name}models"
+    models.symlink_to(repository.resolve())
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *("setpriv", "--pdeathsig", "KILL", str(found.server)),
+                *translate(arguments),
+                *own(chosen),
+                f"--model-repository={models.name}",
+                f"--backend-directory={folder.name}",
+                f"--backend-config=python,shm-region-prefix-name={name}",
+            ],
+            cwd=WORK,  # Triton hands paths to a shell, unquoted: short names here are safe
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=found.environment(),
+            start_new_session=True,  # Ctrl-C in a terminal is ours to answer
+        )
+    return Server(process, chosen, log)
+
+
+def own(ports: Ports) -> list[str]:
+    """Return the arguments that this machine sets."""
+    listen = [
+        f"--{name}-{what}={value}"
+        for name, port in vars(ports).items()
+        for what, value in (("address", HOST), ("port", port))
+    ]
+    return [*listen, "--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
+
+
+def ready_path(version: int) -> str:
+    """Return the path that answers once this very version of the model can be called."""
+    return f"/v2/models/{MODEL}/versions/{version}/ready"

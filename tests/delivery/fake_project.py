@@ -1,0 +1,189 @@
+"""A project with a remote, and what people do in it: train, release, merge."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fake_pipeline
+from delivery.proposals.git import Repository
+from delivery.proposals.release_file import Release
+
+SOURCE = Path(__file__).parents[1] / "src"
+PARAMS = """
+seed: 42
+train: {epochs: 3}
+gate: {min_accuracy: 0.9, min_macro_f1: 0.9, tolerance: 0.01}
+release: {registry: "oci:.local/registry"}
+"""
+STORE = """[core]
+    analytics = false
+    check_update = false
+    remote = store
+['remote "store"']
+    url = ../.local/data
+"""
+CODE = {
+    "src/classifier/networks.py": "LAYERS = 2\n",
+    "serving/classifier/config.pbtxt": "max_batch_size: 32\n",
+}
+
+
+def code_sha256() -> str:
+    """Return what the pipeline writes about `CODE`."""
+    lines = [f"{path}\0{hashlib.sha256(CODE[path].encode()).hexdigest()}\n" for path in CODE]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone in `folder` of the bare repository `origin`, and a reviewer's clone beside them."""
+
+    folder: Path
+    origin: Path
+    reviewer: Path
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.folder)
+
+    def git(self, *arguments: str, folder: Path | None = None) -> str:
+        command = ["git", *arguments]
+        result = subprocess.run(command, cwd=folder or self.folder, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}: {result.stderr}"
+        return result.stdout.strip()
+
+    def train(self, accuracy: float = 0.97, macro_f1: float = 0.96) -> None:
+        """Run the pipeline and commit what it writes, on the newest main."""
+        fake_pipeline.write_outputs(self.folder, accuracy, macro_f1, code_sha256())
+        self.commit(f"Train a model with accuracy {accuracy}")
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        self.git("push", "--quiet", "origin", "main")
+
+    def dvc(self, *arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments, "--quiet"], cwd=self.folder, check=True
+        )
+
+    def use_dvc(self) -> None:
+        """Let DVC keep data and outputs, in a store on this machine."""
+        fake_pipeline.write(self.folder, ".dvc/config", STORE)
+        fake_pipeline.write(self.folder, ".dvc/.gitignore", "/config.local\n/tmp\n/cache\n")
+
+    def change(self, path: str, **values: Any) -> None:
+        """Change values at the top of one of the pipeline's JSON files, and commit them."""
+        document = fake_pipeline.read(self.folder, path)
+        fake_pipeline.write(self.folder, path, document | values)
+        self.commit(f"Change {path}")
+
+    def deploy(self, environment: str, version: int) -> None:
+        """Put a release on main as if it had been proposed and merged."""
+        release = Release(
+            version=version,
+            image=f"oci:.local/registry@sha256:{version:064x}",
+            accuracy=0.95 + version / 100,
+            macro_f1=0.96,
+            calibration_error=0.02,
+            loss=0.11,
+            support=36,
+            data="a" * 64,
+            test_data="b" * 64,
+            code=code_sha256(),
+            commit=self.git("rev-parse", "HEAD"),
+        )
+        path = f"argocd/environments/{environment}/model.yaml"
+        fake_pipeline.write(self.folder, path, release.to_yaml())
+        self.commit(f"Deploy model {version} to {environment}")
+
+    def merge(self, branch: str) -> None:
+        """Merge a pull request as GitHub does, and pull."""
+        self.review("fetch", "--quiet", "origin")
+        self.review("reset", "--quiet", "--hard", "origin/main")
+        self.review("merge", "--quiet", "--no-ff", "-m", f"Merge {branch}", f"origin/{branch}")
+        self.review("push", "--quiet", "origin", "main", f":{branch}")
+        self.git("pull", "--quiet", "--prune")
+
+    def review(self, *arguments: str) -> str:
+        return self.git(*arguments, folder=self.reviewer)
+
+    def branches(self) -> dict[str, str]:
+        """Return the remote's branches and their commits."""
+        listed = self.git(
+            "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", folder=self.origin
+        )
+        return dict(line.split() for line in listed.splitlines())
+
+    def state(self) -> list[str]:
+        """Return everything of the checkout that a command could disturb."""
+        return [
+            self.git("rev-parse", "HEAD"),
+            self.git("symbolic-ref", "HEAD"),
+            self.git("status", "--porcelain"),
+            self.git("for-each-ref", "refs/heads", "refs/tags"),
+            self.git("stash", "list"),
+            self.git("ls-files", "--stage"),
+        ]
+
+    def show(self, branch: str, path: str) -> str:
+        """Return a file on one of the remote's branches, to the last byte."""
+        command = ["git", "show", f"{branch}:{path}"]
+        return subprocess.run(
+            command, cwd=self.origin, capture_output=True, text=True, check=True
+        ).stdout
+
+
+def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return a project with one trained model and no release, and go into it."""
+    isolate(monkeypatch)
+    project = Project(folder / "project", folder / "origin.git", folder / "reviewer")
+    project.git(
+        "init", "--quiet", "--bare", "--initial-branch=main", str(project.origin), folder=folder
+    )
+    project.git("clone", "--quiet", str(project.origin), str(project.folder), folder=folder)
+    for path, content in CODE.items():
+        fake_pipeline.write(project.folder, path, content)
+    fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")
+    fake_pipeline.write(project.folder, "params.yaml", PARAMS)
+    for environment in ("production", "staging"):
+        path = f"argocd/environments/{environment}/kustomization.yaml"
+        fake_pipeline.write(project.folder, path, "resources: [model.yaml]\n")
+    project.git("checkout", "--quiet", "-B", "main")
+    project.train()
+    project.git("clone", "--quiet", str(project.origin), str(project.reviewer), folder=folder)
+    monkeypatch.chdir(project.folder)
+    return project
+
+
+def kill(project: Project, command: list[str], step: str, when: str) -> int:
+    """Run a command in a process that dies `before` or `after` a step; return its status."""
+    target, _, name = step.rpartition(".")
+    script = (
+        "import os, pkgutil; from delivery.__main__ import main\n"
+        f"owner = pkgutil.resolve_name({target!r})\n"
+        f"work = getattr(owner, {name!r})\n"
+        "def die(*arguments, **options):\n"
+        f"    if {when!r} == 'after': work(*arguments, **options)\n"
+        "    os._exit(9)\n"
+        f"setattr(owner, {name!r}, die)\n"
+        f"main({command!r})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    result = subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=environment)
+    return result.returncode
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the outer Git's settings and GitHub's command line out."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "A Tester")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "tester@example.com")
+    monkeypatch.setattr("shutil.which", lambda name: None)

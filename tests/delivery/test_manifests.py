@@ -1,0 +1,230 @@
+"""What would be applied, and every release file that must not get that far."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from delivery.manifests.rendering import ManifestError, RenderError, render
+from delivery.proposals.release_file import Release, ReleaseFileError, read_release
+
+RELEASE = Release(
+    version=8,
+    image="registry.example.com/digits@sha256:" + "1" * 64,
+    accuracy=0.9877,
+    macro_f1=0.9875,
+    calibration_error=3.2e-05,
+    loss=0.0431,
+    support=360,
+    data="a" * 64,
+    test_data="b" * 64,
+    code="c" * 64,
+    commit="d" * 40,
+)
+GOOD = RELEASE.to_yaml()
+
+ARGOCD = Path(__file__).parent.parent / "argocd"
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    """A copy of the manifests, with one release in staging."""
+    shutil.copytree(ARGOCD, tmp_path / "argocd")
+    environment = tmp_path / "argocd/environments/staging"
+    (environment / "model.yaml").write_text(GOOD)
+    return environment
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_release_file_says_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text(GOOD)
+    assert read_release(tmp_path / "model.yaml") == RELEASE
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_the_rollout_serves_exactly_the_release(staging: Path, environment: str) -> None:
+    folder = staging.parent / environment
+    (folder / "model.yaml").write_text(replace(RELEASE, version=12).to_yaml())
+    documents = render(folder)
+    labels = [documents["Rollout", "triton"]["metadata"]["labels"]]
+    labels += [documents["Rollout", "triton"]["spec"]["template"]["metadata"]["labels"]]
+    assert [each["app.kubernetes.io/version"] for each in labels] == ["12", "12"]
+    pod = documents["Rollout", "triton"]["spec"]["template"]["spec"]
+    (model,) = [volume for volume in pod["volumes"] if volume["name"] == "model"]
+    assert model["image"]["reference"] == RELEASE.image
+    ready = "/v2/models/classifier/versions/12/ready"
+    (container,) = pod["containers"]
+    assert container["startupProbe"]["httpGet"]["path"] == ready
+    assert container["readinessProbe"]["httpGet"]["path"] == ready
+
+
+def test_the_environments_differ_in_name_and_replicas_only(staging: Path) -> None:
+    production = staging.parent / "production"
+    (production / "model.yaml").write_text(GOOD)
+    first, second = render(staging), render(production)
+    rollouts = [each["Rollout", "triton"] for each in (first, second)]
+    assert [each["spec"].pop("replicas") for each in rollouts] == [1, 2]
+    for each in rollouts:
+        assert each["metadata"].pop("namespace").endswith(("-staging", "-production"))
+    assert rollouts[0] == rollouts[1]
+
+
+# name of the fault: (text, replacement, what the message must name)
+BAD_RELEASES = {
+    "version-zero": ('"8"', '"0"', "version is '0'"),
+    "version-with-a-leading-zero": ('"8"', '"01"', "version is '01'"),
+    "version-is-text": ('"8"', '"eight"', "version is 'eight'"),
+    "version-negative": ('"8"', '"-1"', "version is '-1'"),
+    "version-not-quoted": ('"8"', "8", "version is 8, not text"),
+    "version-in-other-digits": ('"8"', '"\u0668"', "version is"),
+    "image-by-tag": ("@sha256:" + "1" * 64, ":latest", "image is"),
+    "image-digest-too-short": ("1" * 64, "1" * 63, "image is"),
+    "image-missing": ("  image:", "  picture:", "has no image"),
+    "data-missing": ("  data:", "  date:", "has no data"),
+    "key-unknown": ("\ndata:\n", '\ndata:\n  reviewer: "me"\n', "has reviewer"),
+    "accuracy-not-a-number": ('"0.9877"', '"nan"', "accuracy is 'nan'"),
+    "accuracy-in-percent": ('"0.9877"', '"98.77"', "accuracy is '98.77'"),
+    "loss-infinite": ('"0.0431"', '"inf"', "loss is 'inf'"),
+    "commit-abbreviated": ("d" * 40, "d" * 7, "commit is"),
+    "another-kind": ("ConfigMap", "Secret", "not one ConfigMap"),
+    "another-name": ("model-release", "model", "not one ConfigMap"),
+    "two-documents": ("\ndata:\n", "\n---\ndata:\n", "is not YAML"),
+    "conflict-markers": ("\ndata:\n", "\n" + "<" * 7 + " HEAD\ndata:\n", "is not YAML"),
+    "empty": (GOOD, "", "not one ConfigMap"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_RELEASES)
+def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: str) -> None:
+    old, new, named = BAD_RELEASES[fault]
+    edit(staging / "model.yaml", old, new)
+    with pytest.raises(ReleaseFileError) as refusal:
+        render(staging)
+    assert named in str(refusal.value)
+    assert "model.yaml" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_environment_without_a_release_is_named(staging: Path) -> None:
+    (staging / "model.yaml").unlink()
+    with pytest.raises(ReleaseFileError, match="nothing is released there"):
+        render(staging)
+
+
+ROLLOUT = "base/triton/rollout.yaml"
+SERVICE = "base/triton/service.yaml"
+OVERLAY = "environments/staging/kustomization.yaml"
+
+# name of the fault: (file, text, replacement, kind of failure, what the message must name)
+BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
+    "unknown-key-in-a-service": (
+        SERVICE,
+        "  selector:",
+        "  selektor:",
+        ManifestError,
+        "'selektor' was unexpected",
+    ),
+    "unknown-key-in-the-pod": (
+        ROLLOUT,
+        "enableServiceLinks",
+        "enableServiceLink",
+        ManifestError,
+        "'enableServiceLink' was unexpected",
+    ),
+    "unknown-key-in-the-container": (
+        ROLLOUT,
+        "readinessProbe:",
+        "readyProbe:",
+        RenderError,
+        "readinessProbe",
+    ),
+    "unknown-key-in-the-rollout": (
+        ROLLOUT,
+        "revisionHistoryLimit",
+        "revisionHistory",
+        ManifestError,
+        "'revisionHistory' was unexpected",
+    ),
+    "unknown-key-in-a-monitors-metadata": (
+        "base/triton/pod-monitor.yaml",
+        "metadata:",
+        "metadata:\n  label: {team: vision}",
+        ManifestError,
+        "'label' was unexpected",
+    ),
+    "label-that-is-a-number": (
+        ROLLOUT,
+        'version: "0"',
+        "version: 0",
+        ManifestError,
+        "8 is not of type 'string'",
+    ),
+    "wrong-type": (
+        ROLLOUT,
+        "PeriodSeconds: 60",
+        "PeriodSeconds: sixty",
+        ManifestError,
+        "'sixty' is not of type",
+    ),
+    "component-left-out": (
+        OVERLAY,
+        "  - ../../base/components/release\n",
+        "",
+        ManifestError,
+        "set-by-the-release",
+    ),
+    "probe-of-another-model": (
+        ROLLOUT,
+        "models/classifier/versions/0",
+        "models/other/versions/0",
+        ManifestError,
+        "/v2/models/other/versions/8/ready",
+    ),
+    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", RenderError, "model"),
+    "missing-file": (OVERLAY, "base/triton", "base/tritom", RenderError, "tritom"),
+    "not-yaml": (ROLLOUT, "spec:", "spec: [", RenderError, "rollout.yaml"),
+    "rollout-without-spec": (
+        "base/triton/service-account.yaml",
+        "kind: ServiceAccount\nmetadata:\n  name: triton",
+        "kind: Rollout\nmetadata:\n  name: second",
+        ManifestError,
+        "Rollout second",
+    ),
+    "no-rollout": (
+        "base/triton/kustomization.yaml",
+        "  - rollout.yaml\n",
+        "",
+        ManifestError,
+        "There are 0 Rollouts",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_MANIFESTS)
+def test_bad_manifests_are_refused_with_one_sentence(staging: Path, fault: str) -> None:
+    file, old, new, failure, named = BAD_MANIFESTS[fault]
+    edit(staging.parent.parent / file, old, new)
+    with pytest.raises(failure) as refusal:
+        render(staging)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_machine_without_kubectl_is_told_so(
+    staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RenderError, match="kubectl is not installed"):
+        render(staging)
+
+
+def test_a_release_file_that_cannot_be_read_is_one_sentence(staging: Path) -> None:
+    (staging / "model.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ReleaseFileError, match="cannot be read"):
+        render(staging)

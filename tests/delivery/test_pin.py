@@ -1,0 +1,160 @@
+"""Pinning against a registry and a chart repository on loopback."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from delivery.__main__ import main
+from delivery.commands.pin import MovedError, UnpinnableError, pin
+from delivery.manifests.rendering import build, rollout
+from delivery.oci import registry_client as remote
+from delivery.oci.registry_client import UnavailableError
+from fake_registry import FakeRegistry
+
+BASE = Path(__file__).parent.parent / "argocd/base"
+CONTENT = b'{"schemaVersion": 2, "manifests": []}'
+IMAGE = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+CHART = "a" * 64
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
+    """A registry with the server's tag that is also every chart's repository."""
+    monkeypatch.setattr(remote, "DELAYS", [0])
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeRegistry()
+    server.content["26.07-py3"] = CONTENT
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def base(registry: FakeRegistry, tmp_path: Path) -> Path:
+    """The shipped manifests, with every address changed to the registry's."""
+    copy = tmp_path / "argocd/base"
+    shutil.copytree(BASE, copy)
+    server = copy / "triton/rollout.yaml"
+    server.write_text(server.read_text().replace("nvcr.io/nvidia/tritonserver", registry.name))
+    entries = {}
+    for path in (copy / "platform/controllers").glob("*.yaml"):
+        chart = yaml.safe_load(path.read_text())
+        address = f"http://127.0.0.1:{registry.server_port}"
+        path.write_text(path.read_text().replace(chart["repository"], address))
+        entries[chart["chart"]] = [
+            {"version": "0.0.1", "digest": "b" * 64},
+            {"version": chart["version"], "digest": CHART},
+        ]
+    registry.content["index.yaml"] = yaml.safe_dump({"entries": entries}).encode()
+    return copy
+
+
+def texts(base: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in base.rglob("*") if path.is_file()}
+
+
+def test_tags_and_versions_become_digests_and_nothing_else_changes(
+    base: Path, registry: FakeRegistry
+) -> None:
+    before = texts(base)
+    lines = pin(base)
+    (container,) = rollout(build(base / "triton"))["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{registry.name}:26.07-py3@{IMAGE}"
+    charts = [yaml.safe_load(each.read_text()) for each in base.glob("platform/controllers/*")]
+    assert {chart["digest"] for chart in charts} == {f"sha256:{CHART}"}
+    assert len(lines) == 1 + len(charts)
+    for path, text in texts(base).items():
+        kept = text.replace(f"@{IMAGE}", "").replace(f"digest: sha256:{CHART}\n", "")
+        assert kept == before[path], path
+
+
+def test_pinning_again_changes_nothing(base: Path) -> None:
+    pin(base)
+    before = texts(base)
+    pin(base)
+    assert texts(base) == before
+
+
+def test_a_new_version_is_pinned_in_place_of_the_old(base: Path, registry: FakeRegistry) -> None:
+    pin(base)
+    server = base / "triton/rollout.yaml"
+    server.write_text(server.read_text().replace(f"26.07-py3@{IMAGE}", "26.08-py3"))
+    registry.content["26.08-py3"] = b"{}"
+    pin(base)
+    assert f":26.08-py3@sha256:{hashlib.sha256(b'{}').hexdigest()}\n" in server.read_text()
+
+
+def tag_moved(base: Path, registry: FakeRegistry) -> None:
+    pin(base)
+    registry.content["26.07-py3"] = b"{}"
+
+
+def chart_published_again(base: Path, registry: FakeRegistry) -> None:
+    pin(base)
+    registry.content["index.yaml"] = registry.content["index.yaml"].replace(b"a" * 64, b"c" * 64)
+
+
+def tag_unknown(base: Path, registry: FakeRegistry) -> None:
+    del registry.content["26.07-py3"]
+
+
+def chart_version_unknown(base: Path, registry: FakeRegistry) -> None:
+    index = registry.content["index.yaml"]
+    registry.content["index.yaml"] = index.replace(b"2.41.0", b"2.40.0")
+
+
+def index_is_a_web_page(base: Path, registry: FakeRegistry) -> None:
+    registry.content["index.yaml"] = b"<html>{{ not: [yaml</html>"
+
+
+def registry_is_down_for_the_last_chart(base: Path, registry: FakeRegistry) -> None:
+    last = max((base / "platform/controllers").glob("*.yaml"))
+    last.write_text(last.read_text().replace(f":{registry.server_port}", ":1"))
+
+
+def controller_without_a_chart(base: Path, registry: FakeRegistry) -> None:
+    (base / "platform/controllers/new.yaml").write_text("version: 1.0.0\n")
+
+
+def two_images(base: Path, registry: FakeRegistry) -> None:
+    server = base / "triton/rollout.yaml"
+    server.write_text(server.read_text() + "# \n    image: busybox/busybox:1.37\n")
+
+
+Fault = Callable[[Path, FakeRegistry], None]
+FAULTS: dict[Fault, tuple[type[Exception], str]] = {
+    tag_moved: (MovedError, "take another version"),
+    chart_published_again: (MovedError, "take another version"),
+    tag_unknown: (UnpinnableError, "has no tag 26.07-py3"),
+    chart_version_unknown: (UnpinnableError, "argo-rollouts 2.41.0"),
+    index_is_a_web_page: (UnpinnableError, "index of a chart repository"),
+    registry_is_down_for_the_last_chart: (UnavailableError, "no answer from"),
+    controller_without_a_chart: (UnpinnableError, "new.yaml lacks a line"),
+    two_images: (UnpinnableError, "2 lines"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_is_one_sentence_and_leaves_every_file_alone(
+    fault: Fault, base: Path, registry: FakeRegistry
+) -> None:
+    fault(base, registry)
+    before = texts(base)
+    failure, named = FAULTS[fault]
+    with pytest.raises(failure) as refusal:
+        pin(base)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert texts(base) == before
+
+
+def test_the_command_prints_what_it_found(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(base.parent.parent)
+    assert main(["pin"]) == 0
+    assert f"keda 2.20.2 sha256:{CHART}" in capsys.readouterr().out

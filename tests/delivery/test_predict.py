@@ -1,0 +1,112 @@
+"""Image files classified through a running Triton."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from delivery.__main__ import main
+from delivery.commands import predict
+from delivery.model import golden
+from delivery.triton import server as triton
+from tiny import SHAPE, write_repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_repository(tmp_path_factory.mktemp("model"), version=3)
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[triton.Server]:
+    running = triton.start(repository, repository.parent / "triton.log")
+    try:
+        running.wait(triton.ready_path(3), 60)
+        yield running
+    finally:
+        running.kill()
+
+
+def arguments(server: triton.Server, *more: object) -> list[str]:
+    ports = [f"--http-port={server.ports.http}", f"--grpc-port={server.ports.grpc}"]
+    return ["predict", *ports, *map(str, more)]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_recorded_class_comes_first(
+    server: triton.Server,
+    repository: Path,
+    tmp_path: Path,
+    protocol: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded = golden.load(repository / "classifier" / "golden.npz")
+    files = [tmp_path / f"{index}.png" for index in range(4)]
+    for file, pixels in zip(files, recorded.images, strict=False):
+        Image.fromarray(pixels[..., 0]).save(file)
+    assert main(arguments(server, f"--protocol={protocol}", "--top=2", *files)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    for file, line, answer in zip(files, printed, recorded.probabilities, strict=False):
+        first, second = np.argsort(answer)[:-3:-1]
+        assert line == (
+            f"{file}: class {first} {answer[first]:.1%}, class {second} {answer[second]:.1%} "
+            "(version 3)"
+        )
+
+
+def test_other_sizes_and_modes_are_converted_and_told(
+    server: triton.Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "large.jpg"
+    Image.new("CMYK", (60, 40)).save(file)
+    assert main(arguments(server, file)) == 0
+    assert f"{file}: resized from 60x40 to 6x8" in capsys.readouterr().err
+
+
+def test_colour_models_get_colour(tmp_path: Path) -> None:
+    file = tmp_path / "grey.png"
+    Image.new("L", (5, 4), 9).save(file)
+    image = predict.read(file, (4, 5, 3))
+    assert image.shape == (4, 5, 3) and (image == 9).all()
+
+
+def test_channels_that_no_file_has(tmp_path: Path) -> None:
+    with pytest.raises(predict.UnknownModeError, match="7 channels"):
+        predict.read(tmp_path / "any.png", (4, 5, 7))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param(None, "there is no file", id="missing"),
+        pytest.param(b"hello", "is not an image that can be read", id="text"),
+        pytest.param(
+            b"\x89PNG\r\n\x1a\n\x00\x00", "is not an image that can be read", id="truncated"
+        ),
+    ],
+)
+def test_files_without_an_image(
+    server: triton.Server,
+    tmp_path: Path,
+    content: bytes | None,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "bad.png"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(arguments(server, file)) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and sentence in printed and str(file) in printed
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_no_server(tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "image.png"
+    Image.new("L", SHAPE[1::-1]).save(file)
+    ports = triton.choose(triton.Ports())
+    options = [f"--http-port={ports.http}", f"--grpc-port={ports.grpc}", f"--protocol={protocol}"]
+    assert main(["predict", *options, str(file)]) == 1
+    assert "start one with `make serve`" in capsys.readouterr().err

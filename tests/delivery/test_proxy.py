@@ -1,0 +1,221 @@
+"""The stable address: every request passes unchanged, to one server, also while servers change."""
+
+import queue
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+
+from delivery.model import golden
+from delivery.triton import server as triton
+from delivery.triton.client import PROTOCOLS, RefusedError, connect
+from delivery.triton.proxy import Proxy
+from tiny import SHAPE, write_repository
+
+IMAGE = np.zeros((1, *SHAPE), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[triton.Server]]:
+    """Versions 1 and 2 of a model, served side by side."""
+    folder = tmp_path_factory.mktemp("models")
+    started = []
+    try:
+        for version in (1, 2):
+            repository = write_repository(folder / str(version), version, seed=version)
+            started.append(triton.start(repository, folder / f"{version}.log"))
+        for version, server in enumerate(started, 1):
+            server.wait(triton.ready_path(version), 60)
+        yield started
+    finally:
+        for server in started:
+            server.kill()
+
+
+@pytest.fixture
+def recorded(servers: list[triton.Server]) -> golden.Golden:
+    return golden.load(servers[0].log.parent / "1" / "classifier" / "golden.npz")
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy(0, 0) as running:
+        yield running
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_before_the_first_version(proxy: Proxy, protocol: str) -> None:
+    status = {"http": "503", "grpc": "UNAVAILABLE"}[protocol]
+    with (
+        connect(protocol, proxy.ports) as client,
+        pytest.raises(RefusedError, match=f"{status}.*no version is being served yet"),
+    ):
+        client.infer(IMAGE)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_answers_pass_unchanged(
+    proxy: Proxy, servers: list[triton.Server], recorded: golden.Golden, protocol: str
+) -> None:
+    proxy.switch(servers[0].ports)
+    with connect(protocol, proxy.ports) as client:
+        assert golden.compare(client, recorded, 7).passed
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_refusals_pass_unchanged(proxy: Proxy, servers: list[triton.Server], protocol: str) -> None:
+    proxy.switch(servers[0].ports)
+    wrong = np.zeros((1, 3, 3, 1), np.uint8)
+    said = []
+    for ports in (servers[0].ports, proxy.ports):
+        with connect(protocol, ports) as client, pytest.raises(RefusedError) as refusal:
+            client.infer(wrong)
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+
+
+def test_streams_pass(proxy: Proxy, servers: list[triton.Server]) -> None:
+    proxy.switch(servers[0].ports)
+    answers: queue.Queue = queue.Queue()
+    address = f"{triton.HOST}:{proxy.ports.grpc}"
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        tensor = tritonclient.grpc.InferInput("image", [1, *SHAPE], "UINT8")
+        tensor.set_data_from_numpy(IMAGE)
+        for _ in range(3):
+            client.async_stream_infer("classifier", [tensor])
+        for _ in range(3):
+            result, error = answers.get(timeout=20)
+            assert error is None and result.as_numpy("probabilities").shape == (1, 5)
+
+
+def test_no_request_fails_and_none_goes_back_while_versions_change(
+    proxy: Proxy, servers: list[triton.Server]
+) -> None:
+    proxy.switch(servers[0].ports)
+    switched, stop = threading.Event(), threading.Event()
+
+    def call(protocol: str) -> tuple[list[int], list[int]]:
+        before: list[int] = []
+        after: list[int] = []
+        with connect(protocol, proxy.ports) as client:
+            while not stop.is_set():
+                asked_after = switched.is_set()
+                version = client.infer(IMAGE).version
+                (after if asked_after else before).append(version)
+        return before, after
+
+    with futures.ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(call, protocol) for protocol in PROTOCOLS * 4]
+        time.sleep(0.5)
+        former = proxy.switch(servers[1].ports)
+        switched.set()
+        assert former is not None and proxy.drain(former, 20) == 0
+        time.sleep(0.5)
+        stop.set()
+    for before, after in (each.result() for each in calls):
+        assert before == sorted(before) and before[0] == 1
+        assert set(after) == {2}
+
+
+# -- against a server that shows what arrives ------------------------------------------------------
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Answers with what it got, as late as the request asks."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(float(self.headers.get("Wait", 0)))
+        self.send_response(200)
+        for name in ("Inference-Header-Content-Length", "Content-Type"):
+            self.send_header(name, self.headers.get(name, "none"))
+        self.send_header("Got", f"{self.path} {self.headers.get('Connection', 'nothing')}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(proxy: Proxy) -> Iterator[triton.Ports]:
+    web = ThreadingHTTPServer((triton.HOST, 0), Mirror)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    calls = grpc.server(futures.ThreadPoolExecutor(1))
+    ports = triton.Ports(web.server_port, calls.add_insecure_port(f"{triton.HOST}:0"))
+    calls.start()
+    proxy.switch(ports)
+    yield ports
+    calls.stop(None)
+    web.shutdown()
+
+
+def post(proxy: Proxy, path: str, body: bytes, **headers: str) -> tuple[dict[str, str], bytes]:
+    url = f"http://{triton.HOST}:{proxy.ports.http}{path}"
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with urllib.request.urlopen(urllib.request.Request(url, body, named), timeout=30) as answer:
+        return dict(answer.headers), answer.read()
+
+
+def test_bodies_headers_and_paths_arrive_as_they_were_sent(
+    proxy: Proxy, mirror: triton.Ports
+) -> None:
+    body = np.random.default_rng(0).bytes(20_000_000)
+    path = "/v2/models/a%2Fb/infer?x=%20y&z=1"
+    headers, answer = post(proxy, path, body, Inference_Header_Content_Length="123")
+    assert answer == body
+    assert headers["Inference-Header-Content-Length"] == "123"
+    assert headers["Got"].split()[0] == path
+
+
+def test_a_running_request_is_waited_for(proxy: Proxy, mirror: triton.Ports) -> None:
+    with futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, proxy, "/slow", b"late", Wait="1")
+        wait_until(lambda: proxy.current is not None and proxy.current.running == 1)
+        former = proxy.switch(None)
+        assert former is not None and proxy.drain(former, 20) == 0
+        assert answer.result()[1] == b"late"
+
+
+def test_a_request_without_end_is_not_waited_for(proxy: Proxy, mirror: triton.Ports) -> None:
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(post, proxy, "/slow", b"late", Wait="5")
+        wait_until(lambda: proxy.current is not None and proxy.current.running == 1)
+        former = proxy.switch(None)
+        assert former is not None and proxy.drain(former, 0.1) == 1
+
+
+def wait_until(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_server_that_is_gone(proxy: Proxy, mirror: triton.Ports) -> None:
+    with ThreadingHTTPServer((triton.HOST, 0), Mirror) as closed:
+        port = closed.server_port
+    proxy.switch(triton.Ports(port, mirror.grpc))
+    with pytest.raises(urllib.error.HTTPError, match="502"):
+        post(proxy, "/any", b"")
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["http", "grpc"])
+def test_busy_port(place: int) -> None:
+    with socket.socket() as taken:
+        taken.bind((triton.HOST, 0))
+        taken.listen()
+        ports = [0, 0]
+        ports[place] = taken.getsockname()[1]
+        with pytest.raises(triton.PortTakenError, match=str(ports[place])), Proxy(*ports):
+            pass

@@ -1,0 +1,508 @@
+import base64
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fake_pipeline
+from delivery.model.packaging import package
+from delivery.oci import registry_client as remote
+from delivery.oci.image import (
+    CONFIG,
+    LAYER,
+    BadImageError,
+    CorruptBlobError,
+    Manifest,
+    config_content,
+    digest_of,
+    parse_manifest,
+)
+from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci.registry import (
+    BadReferenceError,
+    FolderExistsError,
+    UnsafeLayerError,
+    pull,
+    push,
+)
+from delivery.oci.registry_client import RefusedError, UnavailableError
+from fake_registry import FakeRegistry, Handler, once
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    server = FakeRegistry()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "DELAYS", [0, 0])
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "local")
+
+
+@pytest.fixture
+def digest(tmp_path: Path, layout: Layout) -> str:
+    fake_pipeline.write_outputs(tmp_path / "project")
+    return package(tmp_path / "project", 8, layout)
+
+
+def layer(layout: Layout, digest: str) -> Path:
+    return layout.path(parse_manifest(layout.read_manifest(digest), digest).layer.digest)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_nothing_pulled(tmp_path: Path) -> None:
+    assert not (tmp_path / "models").exists()
+    assert not list(tmp_path.glob(".models-*")), "half a model was left behind"
+
+
+# -- what works ------------------------------------------------------------------------------------
+
+
+def test_a_pulled_image_holds_what_the_pipeline_wrote(
+    tmp_path: Path, layout: Layout, digest: str
+) -> None:
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
+    pulled = files(tmp_path / "models")
+    assert pulled["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+    assert json.loads(pulled["classifier/about/metrics.json"]) == fake_pipeline.metrics()
+
+
+def test_every_registry_gives_the_same_image(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    for target in (f"oci:{tmp_path / 'shared'}", registry.name):
+        assert push(layout, digest, target).reference == f"{target}@{digest}"
+        folder = tmp_path / digest_of(target.encode())
+        pull(f"{target}@{digest}", folder)
+        assert files(folder)["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+
+
+@pytest.mark.parametrize("kind", ["folder", "http"])
+def test_the_second_push_uploads_nothing(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, kind: str
+) -> None:
+    target = registry.name if kind == "http" else f"oci:{tmp_path / 'shared'}"
+    assert push(layout, digest, target).sent > 0
+    registry.requests.clear()
+    assert push(layout, digest, target).sent == 0
+    assert {request.split()[0] for request in registry.requests} <= {"HEAD"}
+
+
+def test_the_manifest_is_pushed_last(layout: Layout, digest: str, registry: FakeRegistry) -> None:
+    push(layout, digest, registry.name)
+    puts = [request for request in registry.requests if request.startswith("PUT")]
+    assert len(puts) == 3 and "/manifests/v8-" in puts[-1]
+
+
+def test_another_version_of_the_model_is_a_new_layer_and_a_new_tag(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    push(layout, digest, registry.name)
+    other = package(tmp_path / "project", 9, layout)
+    pushed = push(layout, other, registry.name)
+    assert (
+        layer(layout, other).stat().st_size
+        < pushed.sent
+        < layer(layout, other).stat().st_size + 2048
+    )
+    assert len(registry.tags) == 2
+
+
+# -- faults of the content: each is refused, and nothing is left in the folder ---------------------
+
+
+def digest_mismatch(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+
+
+def truncated_layer(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def layer_cut_within_a_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1600])
+
+
+def layer_too_long(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def empty_layer(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("kind", ["folder", "http"])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (digest_mismatch, "is corrupt: its digest is"),
+        (truncated_layer, "gave only"),
+        (layer_cut_within_a_file, "gave only 1600 of"),
+        (layer_too_long, "gave more than"),
+        (empty_layer, "gave only 0 of"),
+    ],
+)
+def test_damaged_content_is_refused(
+    tmp_path: Path,
+    layout: Layout,
+    digest: str,
+    registry: FakeRegistry,
+    kind: str,
+    damage: Callable[[Path], None],
+    words: str,
+) -> None:
+    name = layout.name
+    if kind == "http":
+        push(layout, digest, registry.name)
+        name = registry.name
+    path = layer(layout, digest)
+    blob = f"sha256:{path.name}"
+    damage(path)
+    registry.content[blob] = path.read_bytes()
+    with pytest.raises(CorruptBlobError, match=f"{words}.*{blob}"):
+        pull(f"{name}@{digest}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+
+
+def test_a_changed_manifest_is_refused(tmp_path: Path, layout: Layout, digest: str) -> None:
+    path = layout.path(digest)
+    path.write_bytes(path.read_bytes().replace(b'"8"', b'"9"'))
+    with pytest.raises(CorruptBlobError, match=r"manifest is corrupt: its digest is sha256:"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "http"])
+@pytest.mark.parametrize("what", ["layer", "manifest"])
+def test_a_missing_blob_is_named(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, kind: str, what: str
+) -> None:
+    name = layout.name
+    if kind == "http":
+        push(layout, digest, registry.name)
+        name = registry.name
+    path = layer(layout, digest) if what == "layer" else layout.path(digest)
+    path.unlink()
+    registry.content.pop(f"sha256:{path.name}", None)
+    with pytest.raises(MissingBlobError, match=f"{path.name}: push the image to it again"):
+        pull(f"{name}@{digest}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, 4 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+def sparse_file() -> tarfile.TarInfo:
+    """Return four bytes that an extraction would turn into a terabyte of zeros."""
+    info = entry("GNUSparseFile.0/zeros")
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.name": "zeros",
+        "GNU.sparse.size": str(10**12),
+        "GNU.sparse.map": "0,4",
+    }
+    return info
+
+
+UNSAFE = {
+    "sparse file": [sparse_file()],
+    "path traversal": [entry("classifier/../../escaped")],
+    "absolute name": [entry("/tmp/escaped")],
+    "symbolic link": [entry("classifier/link", tarfile.SYMTYPE, "/etc/passwd")],
+    "write through a symbolic link": [entry("out", tarfile.SYMTYPE, ".."), entry("out/escaped")],
+    "hard link": [entry("classifier/link", tarfile.LNKTYPE, "/etc/passwd")],
+    "device": [entry("classifier/null", tarfile.CHRTYPE)],
+    "named pipe": [entry("classifier/pipe", tarfile.FIFOTYPE)],
+    "duplicate entry": [entry("classifier/config.pbtxt"), entry("classifier/config.pbtxt")],
+    "duplicate entry in other words": [entry("labels.txt"), entry("./labels.txt")],
+    "file in the place of a folder": [entry("classifier"), entry("classifier/labels.txt")],
+}
+
+
+@pytest.mark.parametrize("entries", UNSAFE.values(), ids=UNSAFE.keys())
+def test_an_unsafe_layer_is_refused(
+    tmp_path: Path, layout: Layout, entries: list[tarfile.TarInfo]
+) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for item in entries:
+            archive.addfile(item, io.BytesIO(b"evil"))
+    reference = f"{layout.name}@{image_with_layer(layout, content.getvalue())}"
+    with pytest.raises(UnsafeLayerError, match="the layer holds"):
+        pull(reference, tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+    assert not (tmp_path / "escaped").exists()
+
+
+def image_with_layer(layout: Layout, content: bytes) -> str:
+    """Store an image whose digests are all right, around any layer."""
+    blob = layout.add_bytes(LAYER, content)
+    config = layout.add_bytes(CONFIG, config_content(blob))
+    manifest = Manifest(config, blob, "8").content()
+    layout.write_manifest(manifest, "v8")
+    return digest_of(manifest)
+
+
+def test_a_layer_that_is_no_archive_is_refused(tmp_path: Path, layout: Layout) -> None:
+    digest = image_with_layer(layout, b"MZ" * 4096)
+    with pytest.raises(BadImageError, match="the layer is not a tar archive"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>",
+        b"[]",
+        b'{"layers": []}',
+        b'{"layers": [{"digest": "sha256:../../../etc/passwd"}]}',
+    ],
+    ids=["not JSON", "a list", "no layer", "path in a digest"],
+)
+def test_a_manifest_of_something_else_is_refused(
+    tmp_path: Path, layout: Layout, content: bytes
+) -> None:
+    layout.write_manifest(content, "v8")
+    with pytest.raises(BadImageError, match="is not a model image"):
+        pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
+
+
+def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, digest: str) -> None:
+    (tmp_path / "models").mkdir()
+    with pytest.raises(FolderExistsError, match="models exists"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["oci:.local/registry", "oci:.local/registry@sha256:12", "registry.example.com/model:latest"],
+    ids=["no digest", "short digest", "mutable tag"],
+)
+def test_a_reference_without_a_digest_is_refused(tmp_path: Path, reference: str) -> None:
+    with pytest.raises(BadReferenceError, match="does not name an image by its digest"):
+        pull(reference, tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["", "oci:", "registry.example.com", "example.com/model:v1"])
+def test_a_name_that_is_no_registry_is_refused(layout: Layout, digest: str, name: str) -> None:
+    with pytest.raises(BadReferenceError, match="is not a registry: give oci:<folder> or <host>/"):
+        push(layout, digest, name)
+
+
+# -- faults of the registry ------------------------------------------------------------------------
+
+
+def test_a_registry_that_goes_down_mid_push_shows_no_image(
+    layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    def down(handler: Handler) -> bool:
+        if uploads and handler.command != "HEAD":
+            handler.break_off()
+            return True
+        uploads.extend([handler.path] if handler.command == "PUT" else [])
+        return False
+
+    uploads: list[str] = []
+    registry.faults.append(down)
+    with pytest.raises(UnavailableError, match="no answer from the registry"):
+        push(layout, digest, registry.name)
+    assert digest not in registry.content and not registry.tags
+    registry.faults.clear()
+    push(layout, digest, registry.name)
+    assert digest in registry.content
+
+
+def broken_off(handler: Handler) -> bool:
+    handler.break_off()
+    return True
+
+
+def overloaded(handler: Handler) -> bool:
+    handler.body()
+    handler.answer(503, b"busy")
+    return True
+
+
+@pytest.mark.parametrize("fault", [broken_off, overloaded])
+@pytest.mark.parametrize("command", ["HEAD", "POST", "PUT"])
+def test_one_failed_request_is_repeated_when_pushing(
+    layout: Layout,
+    digest: str,
+    registry: FakeRegistry,
+    command: str,
+    fault: Callable[[Handler], bool],
+) -> None:
+    registry.faults.append(once(lambda request: request.command == command and fault(request)))
+    push(layout, digest, registry.name)
+    assert digest in registry.content
+
+
+def test_a_download_that_breaks_off_is_repeated(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    def half(handler: Handler) -> bool:
+        if layer(layout, digest).name not in handler.path or handler.command != "GET":
+            return False
+        content = layer(layout, digest).read_bytes()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[: len(content) // 2])
+        handler.break_off()
+        return True
+
+    push(layout, digest, registry.name)
+    registry.faults.append(once(half))
+    pull(f"{registry.name}@{digest}", tmp_path / "models")
+    assert files(tmp_path / "models")["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+    registry.faults[:] = [half]
+    with pytest.raises(UnavailableError):
+        pull(f"{registry.name}@{digest}", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_registry_that_is_down_is_one_sentence(layout: Layout, digest: str) -> None:
+    with pytest.raises(UnavailableError) as error:
+        push(layout, digest, "127.0.0.1:1/team/model")
+    assert str(error.value) == (
+        "no answer from the registry 127.0.0.1:1 ([Errno 111] Connection refused)"
+    )
+
+
+def test_a_registry_that_stores_something_else_is_noticed(
+    layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    def other(handler: Handler) -> bool:
+        if handler.command == "PUT" and "/manifests/" in handler.path:
+            handler.body()
+            handler.answer(201, Docker_Content_Digest="sha256:" + "0" * 64)
+            return True
+        return False
+
+    registry.faults.append(other)
+    with pytest.raises(RefusedError, match=f"stored sha256:0+ instead of {digest}"):
+        push(layout, digest, registry.name)
+
+
+def test_damage_in_the_local_layout_does_not_reach_a_registry(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    digest_mismatch(layer(layout, digest))
+    with pytest.raises(RefusedError, match="answered 400"):
+        push(layout, digest, registry.name)
+    with pytest.raises(CorruptBlobError, match="package the model again"):
+        push(layout, digest, f"oci:{tmp_path / 'shared'}")
+    assert not registry.tags and not (tmp_path / "shared/index.json").exists()
+
+
+# -- credentials -----------------------------------------------------------------------------------
+
+SECRET = base64.b64encode(b"robot:pa:ss").decode()
+
+
+def wants_password(handler: Handler) -> bool:
+    if handler.headers.get("Authorization") == f"Basic {SECRET}":
+        return False
+    handler.body()
+    handler.answer(401, WWW_Authenticate='Basic realm="registry"')
+    return True
+
+
+def wants_token(handler: Handler) -> bool:
+    host = handler.headers["Host"]
+    if handler.path.startswith("/token"):
+        known = handler.headers.get("Authorization") == f"Basic {SECRET}"
+        handler.answer(*((200, b'{"token": "t0"}') if known else (401, b"who?")))
+        return True
+    if handler.headers.get("Authorization") == "Bearer t0":
+        return False
+    handler.body()
+    challenge = f'Bearer realm="http://{host}/token",service="r",scope="repository:m:pull,push"'
+    handler.answer(401, WWW_Authenticate=challenge)
+    return True
+
+
+def log_in(tmp_path: Path, host: str, where: str) -> None:
+    """Leave credentials as `docker login` does, with and without a helper."""
+    helper = tmp_path / "bin/docker-credential-test"
+    helper.parent.mkdir()
+    answer = json.dumps({"Username": "robot", "Secret": "pa:ss"})
+    helper.write_text(
+        f"#!{sys.executable}\nimport sys\nassert sys.stdin.read() == '{host}'\n"
+        f"print('''{answer}''')\n"
+    )
+    helper.chmod(0o755)
+    places: dict[str, dict[str, Any]] = {
+        "file": {"auths": {host: {"auth": SECRET}}},
+        "helper of the host": {"credHelpers": {host: "test"}},
+        "helper of all hosts": {"auths": {host: {}}, "credsStore": "test"},
+    }
+    fake_pipeline.write(tmp_path, "docker/config.json", places[where])
+
+
+@pytest.mark.parametrize("demand", [wants_password, wants_token])
+@pytest.mark.parametrize("where", ["file", "helper of the host", "helper of all hosts"])
+def test_credentials_of_docker_login_are_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    registry: FakeRegistry,
+    demand: Callable[[Handler], bool],
+    where: str,
+) -> None:
+    registry.faults.append(demand)
+    log_in(tmp_path, registry.name.partition("/")[0], where)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    push(layout, digest, registry.name)
+    pull(f"{registry.name}@{digest}", tmp_path / "models")
+    assert digest in registry.content
+
+
+@pytest.mark.parametrize("demand", [wants_password, wants_token])
+def test_missing_credentials_say_how_to_log_in(
+    layout: Layout, digest: str, registry: FakeRegistry, demand: Callable[[Handler], bool]
+) -> None:
+    registry.faults.append(demand)
+    host = registry.name.partition("/")[0]
+    with pytest.raises(RefusedError, match=f"run `docker login {host}`"):
+        push(layout, digest, registry.name)
+    assert not registry.content
+
+
+def test_a_password_is_not_sent_to_another_host() -> None:
+    import requests
+
+    authorization = remote.Authorization("registry.example.com")
+    authorization.header = "Basic secret"
+    own = requests.Request("GET", "https://registry.example.com/v2/").prepare()
+    other = requests.Request("GET", "https://storage.example.com/v2/").prepare()
+    assert "Authorization" in authorization(own).headers
+    assert "Authorization" not in authorization(other).headers

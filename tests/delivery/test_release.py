@@ -1,0 +1,488 @@
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fake_pipeline
+from delivery.__main__ import main
+from delivery.commands.release import release
+from delivery.oci.layout import Layout
+from delivery.oci.registry import pull
+from delivery.proposals.git import Repository
+from delivery.proposals.release_file import parse_release
+from fake_project import CODE, Project, kill, make_project
+
+PATH = "argocd/environments/staging/model.yaml"
+BRANCH = "release/staging-v1"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return make_project(tmp_path, monkeypatch)
+
+
+def release_and_merge(project: Project, version: int) -> None:
+    release(project.repository)
+    project.merge(f"release/staging-v{version}")
+
+
+# -- what works ------------------------------------------------------------------------------------
+
+
+def test_a_release_is_a_branch_with_one_commit_that_changes_one_file(project: Project) -> None:
+    before, main_before = project.state(), project.branches()["main"]
+    release(project.repository)
+    changed = project.git("diff", "--name-only", f"main..{BRANCH}", folder=project.origin)
+    assert changed == PATH
+    assert project.git("rev-parse", f"{BRANCH}^", folder=project.origin) == main_before
+    assert project.branches()["main"] == main_before, "only a merge deploys"
+    assert project.state() == before
+
+
+def test_the_release_file_says_what_was_measured_and_where_it_came_from(project: Project) -> None:
+    release(project.repository)
+    found = parse_release(project.show(BRANCH, PATH), PATH)
+    assert (found.version, found.accuracy, found.macro_f1, found.support) == (1, 0.97, 0.96, 36)
+    assert (found.data, found.test_data) == ("a" * 64, "b" * 64)
+    assert found.commit == project.branches()["main"]
+
+
+def test_the_image_in_the_release_file_is_the_model(project: Project, tmp_path: Path) -> None:
+    release(project.repository)
+    pull(parse_release(project.show(BRANCH, PATH), PATH).image, tmp_path / "models")
+    model = (tmp_path / "models/classifier/1/model.onnx").read_bytes()
+    assert model == fake_pipeline.MODEL + b"0.97"
+
+
+def test_versions_count_up_with_every_release(project: Project) -> None:
+    for version, accuracy in ((1, 0.95), (2, 0.96), (3, 0.97)):
+        project.train(accuracy)
+        release_and_merge(project, version)
+    assert parse_release(project.show("main", PATH), PATH).version == 3
+
+
+def test_a_rolled_back_version_is_never_given_again(project: Project) -> None:
+    release_and_merge(project, 1)
+    project.train(0.98)
+    release_and_merge(project, 2)
+    assert main(["rollback", "staging"]) == 0
+    project.merge("rollback/staging-v2-to-v1")
+    project.train(0.99)
+    release(project.repository)
+    assert parse_release(project.show("release/staging-v3", PATH), PATH).version == 3
+
+
+def test_the_description_compares_with_the_released_model(project: Project) -> None:
+    release_and_merge(project, 1)
+    project.train(0.98)
+    release(project.repository)
+    message = project.git("log", "-1", "--format=%B", "release/staging-v2", folder=project.origin)
+    assert message.startswith("Release model 2 to staging\n")
+    assert "| | model 2 | model 1 (released) | change |" in message
+    assert "| accuracy | 0.98 | 0.97 | +0.01 |" in message
+    assert "- data: `aaaaaaaaaaaa`, unchanged" in message
+    assert parse_release(project.show("release/staging-v2", PATH), PATH).image in message
+
+
+def test_without_github_the_next_command_is_printed_and_works(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(project.repository)
+    command = capsys.readouterr().out.rpartition("next: ")[2].strip()
+    subprocess.run(command, shell=True, cwd=project.folder, check=True, capture_output=True)
+    assert parse_release(project.show("main", PATH), PATH).version == 1
+
+
+def test_with_a_github_remote_the_next_command_opens_the_pull_request(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = project.origin.rename(project.origin.with_name("github.com-stand-in.git"))
+    project.git("remote", "set-url", "origin", str(address))
+    release(project.repository)
+    assert "gh pr create --base main --head release/staging-v1" in capsys.readouterr().out
+    assert "accuracy" in (project.folder / ".local/pull-requests/release-staging-v1.md").read_text()
+
+
+def fake_github(project: Project, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """Put a `gh` on the path that notes how it was called."""
+    folder = project.folder.parent / "bin"
+    folder.mkdir()
+    calls = folder / "calls"
+    command = folder / "gh"
+    command.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr("shutil.which", lambda name: str(folder / name))
+    return calls
+
+
+def test_with_github_the_pull_request_is_opened(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = 'case "$2" in create) echo https://github.com/acme/digits/pull/1 ;; esac'
+    calls = fake_github(project, monkeypatch, script)
+    release(project.repository)
+    assert "pull request: https://github.com/acme/digits/pull/1" in capsys.readouterr().out
+    assert "--title Release model 1 to staging --body-file" in calls.read_text()
+
+
+def test_a_pull_request_that_is_open_is_not_opened_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = (
+        'case "$2" in list) echo https://github.com/acme/digits/pull/1 ;; create) exit 1 ;; esac'
+    )
+    fake_github(project, monkeypatch, script)
+    release(project.repository)
+    assert "pull request: https://github.com/acme/digits/pull/1" in capsys.readouterr().out
+
+
+# -- refusals: one sentence, nothing pushed, nothing changed ---------------------------------------
+
+
+def failed_floor(project: Project) -> str:
+    project.train(0.5)
+    return "min_accuracy: accuracy 0.5 is below the floor 0.9"
+
+
+def worse_than_champion(project: Project) -> str:
+    release_and_merge(project, 1)
+    project.train(0.92)
+    return "accuracy 0.92 is below 0.97 of the released model 1 by more than the tolerance 0.01"
+
+
+def nan_metrics(project: Project) -> str:
+    project.change("metrics.json", loss=float("nan"))
+    return "finite: metrics.loss is nan"
+
+
+def accuracy_in_percent(project: Project) -> str:
+    project.change("metrics.json", accuracy=97.0)
+    return "accuracy is '97.0'; it must be a number from 0 to 1"
+
+
+def other_test_data(project: Project) -> str:
+    release_and_merge(project, 1)
+    fake_pipeline.write(project.folder, "data/prepared/report.json", fake_pipeline.report("e" * 64))
+    data = {"source": "digits", "sha256": "a" * 64, "test_sha256": "e" * 64}
+    project.change("lineage.json", data=data)
+    return "test data: this model was tested on eeeeeeeeeeee, the released model 1 on bbbbbbbbbbbb"
+
+
+def missing_pipeline_outputs(project: Project) -> str:
+    (project.folder / "artifacts/export.json").unlink()
+    return "the pipeline has not written artifacts/export.json: run `make pipeline`"
+
+
+def truncated_pipeline_output(project: Project) -> str:
+    path = project.folder / "artifacts/export.json"
+    path.write_text(path.read_text()[:20])
+    return "artifacts/export.json is not JSON"
+
+
+def pipeline_output_of_another_form(project: Project) -> str:
+    project.change("lineage.json", data={"source": "digits"})
+    return "lineage.json lacks data.sha256: run `make pipeline`"
+
+
+def dirty_tree(project: Project) -> str:
+    fake_pipeline.write(project.folder, "src/classifier/networks.py", "LAYERS = 3\n")
+    return "the working tree is not what is committed (src/classifier/networks.py)"
+
+
+def untracked_file(project: Project) -> str:
+    fake_pipeline.write(project.folder, "src/classifier/extra.py", "")
+    return "the working tree is not what is committed (src/classifier/extra.py)"
+
+
+def code_changed_since_training(project: Project) -> str:
+    fake_pipeline.write(project.folder, "src/classifier/networks.py", "LAYERS = 3\n")
+    project.commit("Add a layer")
+    return "the model was made by code"
+
+
+def serving_config_changed_since_export(project: Project) -> str:
+    fake_pipeline.write(project.folder, "serving/classifier/config.pbtxt", "max_batch_size: 8\n")
+    project.commit("Halve the batches")
+    return "the model was made by code"
+
+
+def parameters_changed_since_training(project: Project) -> str:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 3", "epochs: 9"))
+    project.commit("Train longer")
+    return "the model was made with train.epochs = 3, but params.yaml says 9"
+
+
+def data_of_another_model(project: Project) -> str:
+    report = fake_pipeline.report() | {"sha256": "f" * 64}
+    fake_pipeline.write(project.folder, "data/prepared/report.json", report)
+    return "made with data aaaaaaaaaaaa (sha256), but data/prepared holds ffffffffffff"
+
+
+def model_of_another_export(project: Project) -> str:
+    fake_pipeline.write(project.folder, "artifacts/model/classifier/1/model.onnx", b"other")
+    return "artifacts/model/classifier/1/model.onnx is d9298a10d1b0, but artifacts/export.json is"
+
+
+def account_not_in_git(project: Project) -> str:
+    project.git("rm", "--quiet", "--cached", "metrics.json")
+    fake_pipeline.write(project.folder, ".git/info/exclude", "/metrics.json\n")
+    project.commit("Forget the metrics")
+    return "metrics.json is not in Git: commit what the pipeline wrote"
+
+
+def stale_champion(project: Project) -> str:
+    release(project.repository)
+    head = project.git("rev-parse", "HEAD")
+    project.merge(BRANCH)
+    project.git("reset", "--quiet", "--hard", head)
+    return (
+        f"origin/main is at {project.branches()['main'][:12]}, you are at {head[:12]}: `git pull`"
+    )
+
+
+def unpushed_commit(project: Project) -> str:
+    project.git("commit", "--quiet", "--allow-empty", "-m", "Not pushed")
+    return "merge what is only here"
+
+
+def skipped_version(project: Project) -> str:
+    os.environ["VERSION_ASKED"] = "3"
+    return "version 3 is not the next: give 1, or no version"
+
+
+def repeated_version(project: Project) -> str:
+    release_and_merge(project, 1)
+    os.environ["VERSION_ASKED"] = "1"
+    return "version 1 is not the next: give 2, or no version"
+
+
+def concurrent_release(project: Project) -> str:
+    project.review("checkout", "--quiet", "-b", BRANCH)
+    project.review("commit", "--quiet", "--allow-empty", "-m", "Another release of version 1")
+    project.review("push", "--quiet", "origin", BRANCH)
+    return f"the branch {BRANCH} exists and proposes something else"
+
+
+def release_file_that_nobody_can_read(project: Project) -> str:
+    fake_pipeline.write(project.folder, PATH, "kind: ConfigMap\n")
+    project.commit("Break the release file")
+    return "is not one ConfigMap named model-release"
+
+
+def misspelt_limit(project: Project) -> str:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("min_macro_f1", "min_f1"))
+    project.commit("Misspell a limit")
+    return "params.yaml: section gate lacks min_macro_f1"
+
+
+def limit_in_percent(project: Project) -> str:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("min_accuracy: 0.9", "min_accuracy: 90"))
+    project.commit("Ask for 90")
+    return "params.yaml: gate.min_accuracy is 90: give a number from 0 to 1"
+
+
+def registry_down(project: Project) -> str:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("oci:.local/registry", "127.0.0.1:1/team/model"))
+    project.commit("Use another registry")
+    return "no answer from the registry 127.0.0.1:1"
+
+
+def no_remote(project: Project) -> str:
+    project.git("remote", "remove", "origin")
+    return "git fetch failed: fatal: 'origin' does not appear to be a git repository"
+
+
+def shallow_clone(project: Project) -> str:
+    project.git("fetch", "--quiet", "--depth=1", f"file://{project.origin}", "main")
+    fake_pipeline.write(project.folder, ".git/shallow", project.git("rev-parse", "HEAD") + "\n")
+    return "this clone is shallow and lacks releases: `git fetch --unshallow`"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        failed_floor,
+        worse_than_champion,
+        nan_metrics,
+        accuracy_in_percent,
+        other_test_data,
+        missing_pipeline_outputs,
+        truncated_pipeline_output,
+        pipeline_output_of_another_form,
+        dirty_tree,
+        untracked_file,
+        code_changed_since_training,
+        serving_config_changed_since_export,
+        parameters_changed_since_training,
+        data_of_another_model,
+        model_of_another_export,
+        account_not_in_git,
+        stale_champion,
+        unpushed_commit,
+        skipped_version,
+        repeated_version,
+        concurrent_release,
+        release_file_that_nobody_can_read,
+        misspelt_limit,
+        limit_in_percent,
+        registry_down,
+        no_remote,
+        shallow_clone,
+    ],
+)
+def test_a_release_is_refused(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Callable[[Project], str],
+) -> None:
+    monkeypatch.setattr("delivery.oci.registry_client.DELAYS", [])
+    monkeypatch.setenv("VERSION_ASKED", "")
+    sentence = fault(project)
+    state, branches = project.state(), project.branches()
+    asked = os.environ["VERSION_ASKED"]
+    assert main(["release", *(["--version", asked] if asked else [])]) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and sentence in error
+    assert "Traceback" not in error
+    assert project.state() == state
+    assert project.branches() == branches
+
+
+def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
+    project: Project,
+) -> None:
+    other_test_data(project)
+    assert main(["release", "--accept-test-data"]) == 0
+    message = project.git("log", "-1", "--format=%B", "release/staging-v2", folder=project.origin)
+    assert "**The test data differ, so the figures above cannot be compared.**" in message
+
+
+@pytest.fixture
+def tracked(project: Project) -> Project:
+    """Return the project with one of its outputs kept by DVC, and something else in its store."""
+    stage = "stages: {export: {cmd: 'true', outs: [artifacts/export.json, plots/confusion.png]}}\n"
+    fake_pipeline.write(project.folder, "dvc.yaml", stage)
+    project.use_dvc()
+    project.dvc("commit", "--force")
+    project.commit("Let DVC keep the versions")
+    return project
+
+
+def test_outputs_of_another_commit_are_noticed_by_dvc(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release_and_merge(tracked, 1)
+    export = fake_pipeline.read(tracked.folder, "artifacts/export.json")
+    fake_pipeline.write(tracked.folder, "artifacts/export.json", export | {"images": 35})
+    assert main(["release"]) == 1
+    assert "are not those of this commit (stage export): run `dvc checkout`" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_release_sends_what_dvc_keeps_to_its_store(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(tracked.repository)
+    assert "data: 2 files pushed\n" in capsys.readouterr().out
+    kept = [path for path in (tracked.folder / ".local/data/files").rglob("*") if path.is_file()]
+    export = (tracked.folder / "artifacts/export.json").read_bytes()
+    assert export in [path.read_bytes() for path in kept] and len(kept) == 2
+
+
+def test_images_that_only_this_machine_has_are_not_released(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = "stages: {prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}}\n"
+    fake_pipeline.write(tracked.folder, "dvc.yaml", stage)
+    fake_pipeline.write(tracked.folder, "data/raw/zero/1.png", b"an image")
+    fake_pipeline.write(tracked.folder, ".gitignore", "/data/?*/\n/artifacts/\n/plots/\n/.local/\n")
+    tracked.dvc("commit", "--force")
+    tracked.commit("Read images of our own")
+    assert main(["release"]) == 1
+    assert (
+        "error: data/raw, which the stage prepare read, is neither in Git nor in DVC, so nobody "
+        "could make the model again: `dvc add data/raw` and commit data/raw.dvc\n"
+    ) in capsys.readouterr().err
+    tracked.dvc("add", "data/raw")
+    tracked.commit("Let DVC keep the images")
+    release(tracked.repository)
+
+
+def test_without_its_data_in_the_store_nothing_is_released(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_pipeline.write(tracked.folder, ".local/data", "in the way of the folder")
+    state, branches = tracked.state(), tracked.branches()
+    assert main(["release"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    assert error.startswith("error: the data cannot be sent to their store (dvc push failed: ")
+    assert "correct the default remote in .dvc/config" in error and error.count("\n") == 1
+    assert (tracked.state(), tracked.branches()) == (state, branches)
+    assert not (tracked.folder / ".local/registry").exists()
+
+
+# -- two at once, and interruptions ----------------------------------------------------------------
+
+
+def test_of_two_releases_at_once_one_wins(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = Repository.remote_branch
+
+    def look_too_early(self: Repository, branch: str) -> str | None:
+        monkeypatch.setattr(Repository, "remote_branch", look)
+        seen = look(self, branch)
+        concurrent_release(project)
+        return seen
+
+    monkeypatch.setattr(Repository, "remote_branch", look_too_early)
+    assert main(["release"]) == 1
+    assert f"the branch {BRANCH} exists and proposes something else" in capsys.readouterr().err
+    assert "Another release" in project.git("log", "-1", BRANCH, folder=project.origin)
+
+
+STEPS = {
+    "data": "delivery.commands.release.push_data",
+    "package": "delivery.model.packaging.write_layer",
+    "push": "delivery.oci.layout.Layout.write_manifest",
+    "commit": "delivery.proposals.git.Repository.commit_file",
+    "branch": "delivery.proposals.git.Repository.push_new_branch",
+    "pull request": "delivery.proposals.proposal.open_pull_request",
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+def test_a_killed_release_leaves_all_or_nothing(project: Project, step: str, when: str) -> None:
+    state, main_before = project.state(), project.branches()["main"]
+    assert kill(project, ["release"], step, when) == 9
+    assert project.state() == state
+    left = project.branches()
+    assert left["main"] == main_before
+    if BRANCH in left:
+        changed = project.git("diff", "--name-only", f"main..{BRANCH}", folder=project.origin)
+        assert changed == PATH
+    release(project.repository)  # doing it again finishes it
+    image = parse_release(project.show(BRANCH, PATH), PATH).image
+    assert Layout(project.folder / ".local/registry").path(image.rpartition("@")[2]).is_file()
+    assert left.get(BRANCH) in (None, project.branches()[BRANCH]), "it was made once"
+    assert project.state() == state
+
+
+def test_the_code_hash_ignores_what_does_not_make_the_model(project: Project) -> None:
+    fake_pipeline.write(project.folder, "src/classifier/README.md", "Read me.\n")
+    fake_pipeline.write(project.folder, "src/delivery/gate.py", "")
+    project.commit("Document the model")
+    release(project.repository)
+    assert BRANCH in project.branches() and len(CODE) == 2

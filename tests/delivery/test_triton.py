@@ -1,0 +1,282 @@
+"""The real Triton on this machine: right answers, clear refusals, clean ends."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delivery.commands import serve
+from delivery.model import golden
+from delivery.triton import server as triton
+from delivery.triton.client import PROTOCOLS, RefusedError, UnreachableError, connect
+from tiny import CLASSES, SHAPE, processes, write_repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_repository(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[triton.Server]:
+    running = triton.start(repository, repository.parent / "triton.log")
+    try:
+        running.wait(triton.ready_path(1), 60)
+        yield running
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_served_answers_are_the_recorded_ones(
+    server: triton.Server, repository: Path, protocol: str, batch: int
+) -> None:
+    recorded = golden.load(repository / "classifier" / "golden.npz")
+    with connect(protocol, server.ports) as client:
+        result = golden.compare(client, recorded, batch)
+    assert result.passed, result
+    assert (result.images, result.accuracy, result.versions) == (70, 1.0, {1})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        pytest.param(np.zeros((1, 8, 8, 1), np.uint8), "shape", id="wrong-width"),
+        pytest.param(np.zeros((1, *SHAPE), np.float32), "data-type", id="wrong-type"),
+        pytest.param(np.zeros((33, *SHAPE), np.uint8), "batch-size", id="too-many-images"),
+    ],
+)
+def test_bad_requests_are_refused_by_name(
+    server: triton.Server, protocol: str, images: np.ndarray, named: str
+) -> None:
+    status = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}[protocol]
+    with connect(protocol, server.ports) as client:
+        with pytest.raises(RefusedError, match=named) as refusal:
+            client.infer(images)
+        assert status in str(refusal.value)
+        answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
+    assert answer.probabilities.shape == (2, CLASSES)
+
+
+def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my models; $HOME 'quoted' & (more)"
+    shutil.copytree(repository, folder)
+    server = triton.start(folder, tmp_path / "log")
+    try:
+        server.wait(triton.ready_path(1), 20)
+        with connect("grpc", server.ports) as client:
+            assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
+    finally:
+        server.kill()
+
+
+def test_many_clients_share_batches_and_get_their_own_answers(
+    server: triton.Server, repository: Path
+) -> None:
+    recorded = golden.load(repository / "classifier" / "golden.npz")
+    results = golden.compare_together(server.ports, recorded, batch=3, clients=8)
+    assert all(result.passed for result in results)
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_only_the_loopback_address_is_listened_to(server: triton.Server, name: str) -> None:
+    port = getattr(server.ports, name)
+    socket.create_connection((triton.HOST, port)).close()
+    with pytest.raises(ConnectionRefusedError):  # as it would not be if it listened everywhere
+        socket.create_connection(("127.0.0.2", port))
+
+
+def test_a_golden_file_of_another_model_is_named(server: triton.Server, repository: Path) -> None:
+    recorded = golden.load(repository / "classifier" / "golden.npz")
+    other = golden.Golden(recorded.images, recorded.probabilities[:, :3], recorded.labels)
+    with (
+        connect("grpc", server.ports) as client,
+        pytest.raises(golden.OtherClassesError, match="5 classes, the golden requests with 3"),
+    ):
+        golden.compare(client, other, 7)
+
+
+def test_another_answer_is_not_passed(server: triton.Server, repository: Path) -> None:
+    recorded = golden.load(repository / "classifier" / "golden.npz")
+    shifted = golden.Golden(recorded.images, recorded.probabilities + 2e-4, recorded.labels)
+    with connect("grpc", server.ports) as client:
+        result = golden.compare(client, shifted, 32)
+    assert not result.passed and result.equal == 70
+
+
+# -- what cannot be served: one sentence each ------------------------------------------------------
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(triton.NoModelError, match="run `make pipeline` first"):
+        triton.start(tmp_path, tmp_path / "log")
+
+
+def failure(repository: Path) -> str:
+    server = triton.start(repository, repository / "triton.log")
+    try:
+        with pytest.raises(triton.NotServingError) as error:
+            server.wait(triton.ready_path(1), 60)
+    finally:
+        server.kill()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_corrupt_onnx(repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "classifier/1/model.onnx").write_bytes(b"not a graph")
+    assert "Protobuf parsing failed" in failure(tmp_path)
+
+
+def test_broken_configuration(repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "classifier/config.pbtxt").write_text('name: "classifier"\nbackend: 7\n')
+    assert "config.pbtxt" in failure(tmp_path)
+
+
+def test_version_that_never_becomes_ready(server: triton.Server) -> None:
+    with pytest.raises(triton.NotServingError, match="versions/9/ready did not answer within"):
+        server.wait(triton.ready_path(9), 0.2)
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None:
+    with socket.socket() as taken:
+        taken.bind((triton.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            triton.PortTakenError, match=f"the {name} port {port} .*{name.upper()}_PORT"
+        ):
+            triton.start(repository, tmp_path / "log", triton.Ports(**{name: port}))
+
+
+def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_VENV", "nowhere")
+    with pytest.raises(triton.NoTritonError, match="nowhere: run `make setup`"):
+        triton.start(repository, repository / "log")
+
+
+def test_missing_shared_library_names_the_package(tmp_path: Path) -> None:
+    with pytest.raises(triton.NoTritonError, match=r"sudo apt install libpython9\.99"):
+        triton.check_shared_library(tmp_path, "libpython9.99.so.1.0")
+
+
+@pytest.mark.parametrize("found", ["glibc 2.31", "glibc 1.99", ""])
+def test_old_c_library(found: str) -> None:
+    with pytest.raises(triton.NoTritonError, match=r"needs glibc 2\.35 or newer"):
+        triton.check_glibc(found)
+
+
+def test_recent_c_library() -> None:
+    triton.check_glibc("glibc 2.35")
+
+
+def test_container_arguments_are_translated() -> None:
+    written = [
+        "--model-repository=/models",
+        "--allow-client-shm=false",
+        "--http-port",
+        "8000",
+        "--model-control-mode=none",
+        "--exit-timeout-secs",
+        "20",
+    ]
+    kept = ["--model-control-mode=none", "--exit-timeout-secs", "20"]
+    assert triton.translate(written) == kept
+
+
+def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) -> None:
+    server = triton.start(repository, tmp_path / "log", arguments=["--no-such-thing"])
+    with (
+        server,
+        pytest.raises(triton.NotServingError, match="unrecognized option '--no-such-thing'"),
+    ):
+        server.wait(triton.ready_path(1), 60)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "delivery", "serve", "--repository", str(repository), *ports],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(triton.ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield running
+    running.kill()
+    running.communicate()
+
+
+def announced(command: subprocess.Popen[str]) -> triton.Ports:
+    """Wait for the line that tells the addresses."""
+    assert command.stdout and command.stderr
+    for line in command.stdout:
+        if line.startswith("serving version 1"):
+            return triton.Ports(*map(int, re.findall(rf"{triton.HOST}:(\d+)", line)))
+    raise AssertionError(command.stderr.read())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals) -> None:
+    ports = announced(command)
+    with connect("http", ports) as client:
+        assert client.input_shape() == SHAPE
+    command.send_signal(sign)
+    printed, errors = command.communicate(timeout=60)
+    assert (command.returncode, errors) == (0, "")
+    assert printed.endswith("stopped\n")
+    triton.choose(ports)  # raises if one of them is still taken
+
+
+def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) -> None:
+    memory = f"delivery-{command.pid}-{announced(command).http}-"  # named to server and helpers
+    assert len(processes(memory)) == 2
+    command.kill()
+    command.wait()
+    deadline = time.monotonic() + 20
+    while processes(memory):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_serve_reports_one_sentence(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "delivery", "serve"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(triton.ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    expected = f"error: there is no exported model in {serve.REPOSITORY}: run `make pipeline` first"
+    assert (result.returncode, result.stderr.strip()) == (1, expected)
+
+
+def test_calling_where_nothing_listens() -> None:
+    ports = triton.choose(triton.Ports())
+    for protocol in PROTOCOLS:
+        with (
+            connect(protocol, ports) as client,
+            pytest.raises(
+                UnreachableError, match=r"no server answers at .*: start one with `make serve`"
+            ),
+        ):
+            client.input_shape()
