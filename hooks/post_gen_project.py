@@ -22,7 +22,7 @@ for cache in CACHES:
     for folder in list(Path().rglob(cache)):
         shutil.rmtree(folder, ignore_errors=True)
 
-CONTEXT = json.loads(r"""<< cookiecutter | tojson >>""")
+CONTEXT = dict(json.loads(r"""<< cookiecutter.items() | list | tojson >>"""))  # in their order
 ANSWERS = {name: value for name, value in CONTEXT.items() if not name.startswith("_")}
 
 

@@ -37,7 +37,7 @@ def differences(repository: Repository, tree: str, folder: Path) -> dict[str, st
 
 def built_texts(folder: Path) -> dict[str, str]:
     """Return the objects that Kustomize builds of a folder. Raises RenderError."""
-    objects = build(folder) if folder.is_dir() else {}
+    objects = build(folder) if (folder / "kustomization.yaml").is_file() else {}
     return {" ".join(key): yaml.safe_dump(each, sort_keys=False) for key, each in objects.items()}
 
 
@@ -51,6 +51,6 @@ def difference(was: dict[str, str], will: dict[str, str]) -> str:
     """Return the lines that differ, by name of what they are in."""
     lines: list[str] = []
     for name in sorted(was.keys() | will.keys()):
-        sides = [side.get(name, "").splitlines() for side in (was, will)]
-        lines += difflib.unified_diff(*sides, f"{name} (now)", f"{name} (updated)", lineterm="")
+        old, new = (side.get(name, "").splitlines() for side in (was, will))
+        lines += difflib.unified_diff(old, new, f"{name} (now)", f"{name} (then)", lineterm="")
     return "\n".join(lines)

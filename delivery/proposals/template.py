@@ -18,7 +18,10 @@ from workspace.settings import Settings, check, read_json
 ORIGIN = Path(".template.json")  # written when the project was generated
 
 # In an environment of its own: a project needs it for nothing else.
-COOKIECUTTER = ("uv", "tool", "run", "--quiet", "--from", "cookiecutter>=2.6,<3", "cookiecutter")
+COOKIECUTTER = (
+    *("uv", "tool", "run", "--quiet", "--python", sys.executable),
+    *("--from", "cookiecutter>=2.6,<3", "cookiecutter"),
+)
 
 Answers = Mapping[str, Any]
 
@@ -71,20 +74,18 @@ class Template:
             here.run("clone", "--quiet", "--no-checkout", "--", address, str(folder))
         except GitError as error:
             raise DeliveryError(
-                f"the template at {address}, as {ORIGIN} says, cannot be reached: {error}"
+                f"the template at {address}, as {ORIGIN} says, cannot be cloned: {error}"
             ) from None
         return cls(address, Repository(folder))
 
     def commit(self, name: str) -> str:
         """Return the commit that a name stands for. Raises DeliveryError."""
-        for known in (name, f"origin/{name}"):
-            try:
-                return self.repository.ask(
-                    *("rev-parse", "--verify", "--end-of-options", f"{known}^{{commit}}")
-                )
-            except GitError:
-                continue
-        raise DeliveryError(f"the template at {self.address} has no commit or tag {name!r}")
+        try:
+            return self.repository.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        except GitError:
+            raise DeliveryError(
+                f"the template at {self.address} has no commit or tag {name!r}"
+            ) from None
 
     def render(self, commit: str, answers: Answers) -> Rendering:
         """Make a project of a commit; a question without an answer takes its default.
@@ -92,28 +93,33 @@ class Template:
         Raises DeliveryError.
         """
         work = Path(tempfile.mkdtemp(dir=self.repository.folder.parent))
-        checkout, output, replay = work / "template", work / "output", work / "replay"
         # line ends as the template has them, whatever the user's Git makes of them elsewhere
-        plain = ("-c", "core.autocrlf=false", "worktree", "add", "--quiet", "--detach")
-        self.repository.run(*plain, str(checkout), commit)
-        settings = {
-            "default_context": dict(answers),
-            "cookiecutters_dir": str(work),
-            "replay_dir": str(replay),
-        }
-        (work / "settings.json").write_text(json.dumps(settings))
-        options = ("--no-input", "--config-file", work / "settings.json", "--output-dir", output)
-        command = [sys.executable, "-m", *COOKIECUTTER, checkout, *options]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            reason = next(iter(result.stderr.split("\n")), "")
-            raise DeliveryError(f"the template at {commit[:12]} made no project: {reason}")
-        (project,) = output.iterdir()
-        (replayed,) = replay.iterdir()
-        context = json.loads(replayed.read_text())["cookiecutter"]
+        plain = ("-c", "core.autocrlf=false", "worktree", "add", "--detach")
+        self.repository.run(*plain, str(work / "template"), commit)
+        if failure := _run_cookiecutter(work, answers):
+            raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
+        (project,) = (work / "output").iterdir()
+        (replay,) = (work / "replay").iterdir()
+        context = json.loads(replay.read_text())["cookiecutter"]
         return Rendering(project, {name: context[name] for name in context if name[0] != "_"})
 
     def prompt(self, commit: str, name: str) -> str:
         """Return what a question says to a person."""
         questions = json.loads(self.repository.run("show", f"{commit}:cookiecutter.json"))
         return str(questions.get("__prompts__", {}).get(name, name))
+
+
+def _run_cookiecutter(work: Path, answers: Answers) -> str:
+    """Make a project of `template` in `output`, without the user's defaults; say why not."""
+    settings = {
+        "default_context": dict(answers),
+        "cookiecutters_dir": str(work),
+        "replay_dir": str(work / "replay"),
+    }
+    (work / "settings.json").write_text(json.dumps(settings))
+    options = ("--no-input", "--config-file", "settings.json", "--output-dir", "output")
+    command = [sys.executable, "-m", *COOKIECUTTER, "./template", *options]
+    result = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    if result.returncode == 0:
+        return ""
+    return next(iter(result.stderr.splitlines()), f"it ended with {result.returncode}")
