@@ -54,6 +54,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
     place = TEMPLATE / document
     room = UNBAKED if UNBAKED in place.parents else TEMPLATE
     for link in links(place.read_text()):
+        assert not link.startswith("<"), f"{document}: {link}: begin it with ./"
         path, _, heading = unquote(link).partition("#")
         target = place.parent / path if path else place
         assert target.exists(), f"{document}: {link}"
