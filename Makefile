@@ -1,6 +1,8 @@
 # Every command of the template; `make` alone lists them.
 PYTHON ?= python3
 VENV ?= .venv
+TRITON_VENV ?= .venv-triton
+PROJECT := <<cookiecutter.project>>
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
@@ -11,8 +13,8 @@ help: ## list the commands
 demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
-test: $(VENV)/ready ## generate projects and test everything they can do
-	$(VENV)/bin/pytest
+test: $(VENV)/ready $(TRITON_VENV)/ready ## generate projects and test everything they can do
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest
 
 lint: $(VENV)/ready ## check style and formatting of the template and of the un-baked tree
 	$(VENV)/bin/ruff check .
@@ -36,10 +38,18 @@ $(BENCH_VENV)/ready: <<cookiecutter.project>>/pyproject.toml <<cookiecutter.proj
 # -- upkeep ----------------------------------------------------------------------------------------
 
 clean: ## remove what the commands made
-	rm -rf $(VENV) .cache demo-output .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TRITON_VENV) .cache demo-output .pytest_cache .ruff_cache
 
-$(VENV)/ready: pyproject.toml
+# The tools of the template, and what the un-baked project needs.
+$(VENV)/ready: pyproject.toml $(PROJECT)/pyproject.toml $(PROJECT)/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --requirement pyproject.toml --group dev
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --constraint "$(PROJECT)/constraints.txt" \
+		--requirement pyproject.toml --group dev \
+		--requirement "$(PROJECT)/pyproject.toml" --group "$(PROJECT)/pyproject.toml:dev"
+	touch $@
+
+$(TRITON_VENV)/ready: $(PROJECT)/serving/requirements.txt | $(VENV)/ready
+	$(PYTHON) -m venv $(TRITON_VENV)
+	$(VENV)/bin/uv pip install --python $(TRITON_VENV)/bin/python --requirement "$<"
 	touch $@

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ import pytest
 
 TEMPLATE = Path(__file__).parent.parent
 UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
+
+# The packaged Triton with which delivery is tested; generated projects install their own.
+os.environ.setdefault("TRITON_VENV", str(TEMPLATE / ".venv-triton"))
 
 # What the outer environment must not lend to a generated project.
 LEAKS = """
@@ -82,6 +85,24 @@ def cookiecutter(
         capture_output=True,
         text=True,
     )
+
+
+def mark_root(folder: Path) -> None:
+    """Make a folder the root of a project: settings, pipeline, how Triton serves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(UNBAKED / name, folder)
+    shutil.copytree(UNBAKED / "serving", folder / "serving", dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which the tests run: that of a project, not the template's own."""
+    folder, before = tmp_path_factory.mktemp("root"), Path.cwd()
+    mark_root(folder)
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
 
 
 @pytest.fixture

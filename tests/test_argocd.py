@@ -180,7 +180,7 @@ def test_an_unknown_key_at_any_depth_of_a_controllers_kind_is_found(custom) -> N
 @needs_crds
 def test_what_a_project_knows_to_be_a_rollouts_own_is_what_the_schema_says() -> None:
     """`delivery.manifests.rendering` judges a Rollout as a Deployment, apart from these keys."""
-    text = (UNBAKED / "src/delivery/manifests.py").read_text()
+    text = (TEMPLATE / "delivery/manifests/rendering.py").read_text()
     (listed,) = re.findall(r"^ROLLOUT_ONLY = {(.*?)}", text, re.DOTALL | re.MULTILINE)
     schema = schemas.FOLDER / "argoproj.io_v1alpha1_rollout.json"
     rollout = set(json.loads(schema.read_text())["properties"]["spec"]["properties"])

@@ -5,7 +5,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -15,10 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-
-from conftest import UNBAKED
-
-sys.path.insert(0, str(UNBAKED / "src"))
 
 from delivery.model.packaging import package, tag_of
 from delivery.oci import registry_client as remote

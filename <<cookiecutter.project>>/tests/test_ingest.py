@@ -23,9 +23,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from classifier import data, params
-from curation import __main__
 from classifier.cleaning import SPLITS, digest
 from classifier.errors import ClassifierError
+from curation import __main__
 from curation.ingest import LOCK, UndecidedError, ingest
 
 SRC = str(PROJECT / "src")

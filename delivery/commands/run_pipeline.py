@@ -13,7 +13,6 @@ from pathlib import Path
 from delivery.dvc import RAW, dvc_shown, make_raw, settings
 from delivery.errors import DeliveryError
 
-PROJECT = Path(__file__).resolve().parents[2]
 STAGE = "train"  # with the stages before it
 
 
@@ -40,7 +39,7 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> None:
     """Run in a copy of this project, because an image is not written to."""
-    run_pipeline(PROJECT, Path(tempfile.gettempdir()) / "project")
+    run_pipeline(Path.cwd(), Path(tempfile.gettempdir()) / "project")
 
 
 def run_pipeline(project: Path, copy: Path) -> None:

@@ -94,7 +94,7 @@ def check_model(root: Path, outputs: Outputs) -> None:
 
 def check_pipeline(repository: Repository, commit: str) -> None:
     """Raise LineageError when DVC finds the outputs of another commit here; DvcError."""
-    if not repository.files(commit, "dvc.yaml"):
+    if not repository.files(commit, ".dvc/config"):
         return
     if not repository.files(commit, "dvc.lock"):
         raise LineageError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")

@@ -123,11 +123,11 @@ def backends(found: Installation) -> Path:
     """
     model = Path("serving/backends/onnxruntime/model.py")
     content = hashlib.sha256(model.read_bytes() + str(found.stub).encode()).hexdigest()
-    folder = WORK / content[:12]
+    folder = WORK.absolute() / content[:12]
     if folder.exists():
         return folder
-    WORK.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=WORK))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent))
     shutil.copytree(found.backend, draft / "python")
     shutil.copy2(found.stub, draft / "python")
     (draft / "onnxruntime").mkdir()

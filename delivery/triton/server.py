@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.triton.installation import WORK, backends, installation
+from delivery.triton.installation import backends, installation
 
 HOST = "127.0.0.1"
 MODEL = "classifier"
@@ -148,6 +148,7 @@ class Server:
     process: subprocess.Popen[bytes]
     ports: Ports
     log: Path
+    work: Path
     started: float = field(default_factory=time.monotonic)
 
     def __enter__(self) -> "Server":
@@ -212,7 +213,7 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        remove(name_of(os.getpid(), self.ports.http))
+        remove(self.work, name_of(os.getpid(), self.ports.http))
 
 
 def name_of(owner: int, port: int) -> str:
@@ -220,16 +221,16 @@ def name_of(owner: int, port: int) -> str:
     return f"delivery-{owner}-{port}-"
 
 
-def remove(name: str) -> None:
+def remove(work: Path, name: str) -> None:
     """Remove the shared memory of a server and the link to its models."""
-    for folder in (SHARED_MEMORY, WORK):
+    for folder in (SHARED_MEMORY, work):
         for path in folder.glob(f"{name}*"):
             path.unlink(missing_ok=True)
 
 
-def sweep() -> None:
+def sweep(work: Path) -> None:
     """Remove what servers left that were killed together with their owner."""
-    for path in [*SHARED_MEMORY.glob("delivery-*-*"), *WORK.glob("delivery-*-*")]:
+    for path in [*SHARED_MEMORY.glob("delivery-*-*"), *work.glob("delivery-*-*")]:
         if not Path("/proc", path.name.split("-")[1]).exists():
             path.unlink(missing_ok=True)
 
@@ -273,10 +274,11 @@ def start(
     found = installation()
     latest_version(repository)
     chosen = choose(ports or Ports())
-    sweep()
     folder = backends(found)
+    work = folder.parent
+    sweep(work)
     name = name_of(os.getpid(), chosen.http)
-    models = WORK / f"{name}models"
+    models = work / f"{name}models"
     models.symlink_to(repository.resolve())
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -289,14 +291,14 @@ def start(
                 f"--backend-directory={folder.name}",
                 f"--backend-config=python,shm-region-prefix-name={name}",
             ],
-            cwd=WORK,  # Triton hands paths to a shell, unquoted: short names here are safe
+            cwd=work,  # Triton hands paths to a shell, unquoted: short names here are safe
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=found.environment(),
             start_new_session=True,  # Ctrl-C in a terminal is ours to answer
         )
-    return Server(process, chosen, log)
+    return Server(process, chosen, log, work)
 
 
 def own(ports: Ports) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import fake_pipeline
+from conftest import TEMPLATE, mark_root
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import Release
 
-SOURCE = Path(__file__).parents[1] / "src"
 PARAMS = """
 seed: 42
 train: {epochs: 3}
@@ -148,6 +148,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         "init", "--quiet", "--bare", "--initial-branch=main", str(project.origin), folder=folder
     )
     project.git("clone", "--quiet", str(project.origin), str(project.folder), folder=folder)
+    mark_root(project.folder)
     for path, content in CODE.items():
         fake_pipeline.write(project.folder, path, content)
     fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")
@@ -175,7 +176,7 @@ def kill(project: Project, command: list[str], step: str, when: str) -> int:
         f"setattr(owner, {name!r}, die)\n"
         f"main({command!r})\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    environment = os.environ | {"PYTHONPATH": str(TEMPLATE)}
     result = subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=environment)
     return result.returncode
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import UNBAKED
 from delivery.__main__ import main
 from fake_project import Project, make_project
 
@@ -119,13 +120,12 @@ def test_a_machine_without_a_builder(project: Project, capsys: pytest.CaptureFix
 
 
 def test_the_image_takes_what_the_pipeline_needs_and_nothing_else() -> None:
-    root = Path(__file__).parent.parent
     pattern = [
-        line for line in (root / ".dockerignore").read_text().splitlines() if line[:1] != "#"
+        line for line in (UNBAKED / ".dockerignore").read_text().splitlines() if line[:1] != "#"
     ]
     assert pattern[0] == "*"
     taken = {line.removeprefix("!") for line in pattern if line.startswith("!")}
-    missing = {name for name in taken if "*" not in name and not (root / name).exists()}
+    missing = {name for name in taken if "*" not in name and not (UNBAKED / name).exists()}
     assert missing <= {"dvc.lock"}, "a name that no file has any more"
     assert not any(name.startswith((".git", "infra", "argocd", ".local")) for name in taken)
     assert ".dvc" not in taken, "a file beside its settings holds secrets"

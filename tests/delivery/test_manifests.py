@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import UNBAKED
 from delivery.manifests.rendering import ManifestError, RenderError, render
 from delivery.proposals.release_file import Release, ReleaseFileError, read_release
 
@@ -24,7 +25,7 @@ RELEASE = Release(
 )
 GOOD = RELEASE.to_yaml()
 
-ARGOCD = Path(__file__).parent.parent / "argocd"
+ARGOCD = UNBAKED / "argocd"
 
 
 @pytest.fixture

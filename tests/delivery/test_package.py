@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import fake_pipeline
+from conftest import TEMPLATE, UNBAKED, mark_root
 from delivery.__main__ import main
 from delivery.model.packaging import package
 from delivery.model.pipeline_outputs import PLOTS, REQUIRED, MissingOutputError
@@ -19,6 +20,7 @@ from delivery.oci.layout import Layout
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    mark_root(tmp_path / "project")
     fake_pipeline.write_outputs(tmp_path / "project")
     return tmp_path / "project"
 
@@ -89,7 +91,7 @@ def test_only_plots_of_the_pipeline_are_packaged(project: Path) -> None:
 
 
 def test_all_plots_of_the_pipeline_are_known() -> None:
-    pipeline = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())
+    pipeline = yaml.safe_load((UNBAKED / "dvc.yaml").read_text())
     declared = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])]
     assert [str(path) for path in PLOTS] == declared
 
@@ -125,13 +127,14 @@ def test_the_index_lists_every_version_once(project: Path) -> None:
 
 def test_a_killed_packaging_leaves_nothing_that_looks_complete(project: Path) -> None:
     script = (
-        "import os; from pathlib import Path; from delivery import package, layout\n"
-        "add = package._add\n"
+        "import os; from pathlib import Path\n"
+        "from delivery.model import packaging; from delivery.oci import layout\n"
+        "add = packaging._add\n"
         "def die(archive, name, path):\n"
         "    if name.endswith('model.onnx'): os._exit(9)\n"
         "    add(archive, name, path)\n"
-        "package._add = die\n"
-        "package.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
+        "packaging._add = die\n"
+        "packaging.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
     )
     died = subprocess.run([sys.executable, "-c", script], cwd=project, env=environment())
     assert died.returncode == 9
@@ -145,11 +148,12 @@ def test_memory_does_not_grow_with_the_model(project: Path) -> None:
     with (project / "artifacts/model/classifier/1/model.onnx").open("wb") as model:
         model.truncate(200 * 1024 * 1024)
     script = (
-        "import re; from pathlib import Path; from delivery import package, layout\n"
+        "import re; from pathlib import Path\n"
+        "from delivery.model import packaging; from delivery.oci import layout\n"
         "status = Path('/proc/self/status')\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
         "before = peak()\n"
-        "package.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
+        "packaging.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
         "print(peak() - before)\n"
     )
     answer = subprocess.run(
@@ -159,4 +163,4 @@ def test_memory_does_not_grow_with_the_model(project: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    return os.environ | {"PYTHONPATH": str(TEMPLATE)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
 from delivery.commands.pin import MovedError, UnpinnableError, pin
 from delivery.manifests.rendering import build, rollout
@@ -15,7 +16,7 @@ from delivery.oci import registry_client as remote
 from delivery.oci.registry_client import UnavailableError
 from fake_registry import FakeRegistry
 
-BASE = Path(__file__).parent.parent / "argocd/base"
+BASE = UNBAKED / "argocd/base"
 CONTENT = b'{"schemaVersion": 2, "manifests": []}'
 IMAGE = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 CHART = "a" * 64
@@ -155,6 +156,7 @@ def test_a_fault_is_one_sentence_and_leaves_every_file_alone(
 def test_the_command_prints_what_it_found(
     base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    mark_root(base.parent.parent)
     monkeypatch.chdir(base.parent.parent)
     assert main(["pin"]) == 0
     assert f"keda 2.20.2 sha256:{CHART}" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import UNBAKED
 from delivery.commands.run_pipeline import (
     DataNotPushedError,
     NoDataStoreError,
@@ -15,7 +16,7 @@ from delivery.commands.run_pipeline import (
     run_pipeline,
 )
 
-CONFIG = Path(__file__).parents[1] / ".dvc/config"
+CONFIG = UNBAKED / ".dvc/config"
 
 # Stages that leave a line in a log whenever they really run.
 PIPELINE = """\

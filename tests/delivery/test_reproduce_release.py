@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import fake_pipeline
+from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.release import release
 from delivery.model.rebuild import machines
 from delivery.proposals.release_file import Release, parse_release
-from fake_project import SOURCE, Project, code_sha256, isolate, kill, make_project
+from fake_project import Project, code_sha256, isolate, kill, make_project
 
 PATH = "argocd/environments/staging/model.yaml"
 STAGES = """
@@ -348,7 +349,7 @@ def test_an_interruption_ends_the_pipeline_and_removes_the_clone(
     note = project.folder.parent / "stage"
     process = subprocess.Popen(
         [sys.executable, "-m", "delivery", "reproduce", "1"],
-        env=os.environ | {"PYTHONPATH": str(SOURCE), "SLEEP": str(note)},
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE), "SLEEP": str(note)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

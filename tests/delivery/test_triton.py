@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import TEMPLATE, mark_root
 from delivery.commands import serve
 from delivery.model import golden
+from delivery.triton import installation
 from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, RefusedError, UnreachableError, connect
 from tiny import CLASSES, SHAPE, processes, write_repository
@@ -165,23 +167,23 @@ def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None
 
 def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_VENV", "nowhere")
-    with pytest.raises(triton.NoTritonError, match="nowhere: run `make setup`"):
+    with pytest.raises(installation.NoTritonError, match="nowhere: run `make setup`"):
         triton.start(repository, repository / "log")
 
 
 def test_missing_shared_library_names_the_package(tmp_path: Path) -> None:
-    with pytest.raises(triton.NoTritonError, match=r"sudo apt install libpython9\.99"):
-        triton.check_shared_library(tmp_path, "libpython9.99.so.1.0")
+    with pytest.raises(installation.NoTritonError, match=r"sudo apt install libpython9\.99"):
+        installation.check_shared_library(tmp_path, "libpython9.99.so.1.0")
 
 
 @pytest.mark.parametrize("found", ["glibc 2.31", "glibc 1.99", ""])
 def test_old_c_library(found: str) -> None:
-    with pytest.raises(triton.NoTritonError, match=r"needs glibc 2\.35 or newer"):
-        triton.check_glibc(found)
+    with pytest.raises(installation.NoTritonError, match=r"needs glibc 2\.35 or newer"):
+        installation.check_glibc(found)
 
 
 def test_recent_c_library() -> None:
-    triton.check_glibc("glibc 2.35")
+    installation.check_glibc("glibc 2.35")
 
 
 def test_container_arguments_are_translated() -> None:
@@ -212,11 +214,12 @@ def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    mark_root(tmp_path)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     running = subprocess.Popen(
         [sys.executable, "-m", "delivery", "serve", "--repository", str(repository), *ports],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(triton.ROOT / "src")},
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -259,10 +262,11 @@ def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) ->
 
 
 def test_serve_reports_one_sentence(tmp_path: Path) -> None:
+    mark_root(tmp_path)
     result = subprocess.run(
         [sys.executable, "-m", "delivery", "serve"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(triton.ROOT / "src")},
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         capture_output=True,
         text=True,
     )

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from delivery.triton.server import ROOT
+from conftest import UNBAKED
 
 SHAPE = (8, 6, 1)  # height, width, channels: not square, so that a mix-up shows
 CLASSES = 5
@@ -57,7 +57,7 @@ def write_repository(folder: Path, version: int = 1, seed: int = 0) -> Path:
     model = folder / "classifier"
     (model / str(version)).mkdir(parents=True)
     onnx.save(graph(seed), model / str(version) / "model.onnx")
-    tuned = (ROOT / "serving/classifier/config.pbtxt").read_text()
+    tuned = (UNBAKED / "serving/classifier/config.pbtxt").read_text()
     (model / "config.pbtxt").write_text(tuned + INTERFACE)
     (model / "labels.txt").write_text("".join(f"class {index}\n" for index in range(CLASSES)))
     images = np.random.default_rng(1).integers(0, 256, (70, *SHAPE), dtype=np.uint8)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fake_pipeline
+from conftest import TEMPLATE, UNBAKED, mark_root
 from delivery.model.packaging import package
 from delivery.model.pipeline_outputs import read_outputs
 from delivery.oci.layout import Layout
 from delivery.proposals.release_file import Release, read_release
 from delivery.proposals.texts import describe
-from delivery.triton.server import ROOT
 from tiny import write_repository
 
 PEOPLE = {
@@ -89,7 +89,7 @@ class TinyProject:
         return subprocess.Popen(
             [sys.executable, "-m", "delivery", *arguments],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "GIT_CONFIG_GLOBAL": os.devnull},
+            env=os.environ | {"PYTHONPATH": str(TEMPLATE), "GIT_CONFIG_GLOBAL": os.devnull},
             stdout=printed,
             stderr=printed,
             text=True,
@@ -103,7 +103,8 @@ def make_project(folder: Path) -> TinyProject:
     project.git("init", "--quiet", "--initial-branch=main")
     project.git("init", "--quiet", "--bare", "--initial-branch=main", str(project.origin))
     project.git("remote", "add", "origin", str(project.origin))
-    shutil.copytree(ROOT / "argocd", project.folder / "argocd")  # links become what they point to
+    shutil.copytree(UNBAKED / "argocd", project.folder / "argocd")
+    mark_root(project.folder)
     ignored = ("data", "artifacts", "plots", ".local")
     (project.folder / ".gitignore").write_text("".join(f"/{name}/\n" for name in ignored))
     project.merge("Generate")

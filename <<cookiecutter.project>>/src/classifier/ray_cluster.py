@@ -43,9 +43,7 @@ from classifier.distributed import cores
 from classifier.errors import ClassifierError
 
 # Code that workers on other machines need; what they run is in it.
-PACKAGES = [
-    Path(__file__).parents[1] / name for name in ("classifier", "tuning", "workspace")
-]
+PACKAGES = [Path(__file__).parents[1] / name for name in ("classifier", "tuning", "workspace")]
 
 
 class ClusterError(ClassifierError):

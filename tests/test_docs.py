@@ -1,0 +1,86 @@
+"""The documents: links lead somewhere, decisions can be found, the picture is of its script."""
+
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from conftest import TEMPLATE, UNBAKED, tracked
+
+DECISIONS = TEMPLATE / "docs/decisions.md"
+LINK = re.compile(r"\]\(([^()\s]+)\)|<img [^>]*\bsrc=\"([^\"]+)\"")
+DATED = re.compile(r"(\d{4}-\d\d-\d\d) · \[")
+
+
+def documents() -> list[Path]:
+    """The texts whose links are checked, relative to the template."""
+    ours = [Path("README.md"), Path("CONTRIBUTING.md"), Path("benchmarks/README.md")]
+    generated = [
+        path for path in tracked() if path.parts[0] == UNBAKED.name and path.name == "README.md"
+    ]
+    return [*ours, *(path for path in tracked() if path.match("docs/*.md")), *generated]
+
+
+def links(text: str) -> list[str]:
+    """Targets of a text's links and pictures, without those that lead to other hosts."""
+    targets = [link or picture for link, picture in LINK.findall(text)]
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def anchor(heading: str) -> str:
+    """The name by which a link reaches a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def anchors(text: str) -> set[str]:
+    """The names of all headings of a text."""
+    return {anchor(heading) for heading in re.findall(r"(?m)^#+ (.+)$", text)}
+
+
+@pytest.fixture(scope="module")
+def contents() -> tuple[str, list[tuple[str, str]]]:
+    """The decisions' table of contents, and heading and text of each."""
+    start, *entries = re.split(r"(?m)^## ", DECISIONS.read_text())
+    parted = (entry.partition("\n") for entry in entries)
+    return start, [(heading, text) for heading, _, text in parted]
+
+
+@pytest.mark.parametrize("document", documents(), ids=str)
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    place = TEMPLATE / document
+    room = UNBAKED if UNBAKED in place.parents else TEMPLATE
+    for link in links(place.read_text()):
+        assert not link.startswith("<"), f"{document}: {link}: begin it with ./"
+        path, _, heading = unquote(link).partition("#")
+        target = place.parent / path if path else place
+        assert target.exists(), f"{document}: {link}"
+        assert target.resolve().is_relative_to(room), f"{document}: {link} leads out of it"
+        assert not heading or heading in anchors(target.read_text()), f"{document}: {link}"
+
+
+def test_the_links_of_a_text_are_found() -> None:
+    text = '[a](x.md) ![b](y.svg#z) <img alt="c" src="d.svg"> [e](https://example.com) `f(g)`'
+    assert links(text) == ["x.md", "y.svg#z", "d.svg"]
+
+
+def test_the_table_of_contents_is_that_of_the_decisions(contents) -> None:
+    start, entries = contents
+    listed = re.findall(r"(?m)^- \[(.+)\]\(#(.+)\)$", start)
+    assert listed == [(heading, anchor(heading)) for heading, _ in entries]
+    assert len({name for _, name in listed}) == len(listed) > 50
+
+
+def test_every_decision_has_its_date_its_code_and_what_was_turned_down(contents) -> None:
+    for heading, text in contents[1]:
+        found = DATED.match(text.strip())
+        assert found, f"{heading}: begin with a date and links to the code"
+        assert date.fromisoformat(found[1]) >= date(2026, 11, 23), heading  # the first commit's
+        assert "\nTurned down: " in text, heading
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    subprocess.run([sys.executable, TEMPLATE / "docs/draw_loop.py", "--check"], check=True)
