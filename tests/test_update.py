@@ -630,9 +630,8 @@ def test_an_old_git_is_a_sentence(project: Folder, tmp_path: Path, update: Updat
 def test_interrupted_the_checkout_is_as_it_was(
     step: str, name: str, project: Folder, template: Folder, tmp_path: Path, update: Update
 ) -> None:
-    previous = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored in background jobs
+    # background jobs ignore it, and so does what they start
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     change_the_template(template)
     before = project.state()
     script = f'case " $* " in *" {step} "*) kill -s {name} $PPID; exit 1;; esac'
