@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -357,7 +357,7 @@ def test_the_update_is_one_commit_on_a_branch_of_its_own(edited: tuple) -> None:
 
 def test_what_merging_would_deploy_is_shown(edited: tuple) -> None:
     printed = edited[1]
-    assert "Argo CD would change argocd/environments/staging:\n" in printed
+    assert "\nwhat Argo CD applies of argocd/environments/staging:\n" in printed
     assert "\n-  minReadySeconds: 10\n+  minReadySeconds: 30\n" in printed
     assert "Merging it deploys what changes in argocd/environments/staging" in printed
     assert "environments/production" not in printed  # nothing is released there
@@ -561,6 +561,15 @@ def unknown_commit(project: Folder) -> None:
     project.commit()
 
 
+def ignored_file(project: Folder) -> None:
+    template = Folder(project.path.parent / "template")
+    template.write(f"{INSIDE}/notes.log", "the template's\n")
+    template.commit()
+    project.write(".gitignore", "*.log\n")
+    project.commit()
+    project.write("notes.log", "mine\n")
+
+
 def broken_template(project: Folder) -> None:
     template = Folder(project.path.parent / "template")
     template.write(f"{INSIDE}/Makefile", "{{ cookiecutter.nobody }}\n")
@@ -576,6 +585,7 @@ REFUSALS = {
     "no commit": (no_commit, ".template.json: "),
     "no template": (no_template, "/template, as .template.json says, cannot be cloned: "),
     "an unknown commit": (unknown_commit, f"has no commit or tag '{'0' * 40}'"),
+    "an ignored file in the way": (ignored_file, "would be overwritten by checkout: notes.log"),
     "a broken template": (broken_template, "made no project: "),
 }
 
@@ -623,22 +633,33 @@ def test_an_old_git_is_a_sentence(project: Folder, tmp_path: Path, update: Updat
     assert project.state() == before
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have what the test starts take an interrupt, which background jobs ignore."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.mark.parametrize(
     ("step", "name"),
-    [("clone", "INT"), ("merge-tree", "INT"), ("merge-tree", "KILL"), ("switch", "INT")],
+    [("clone", "INT"), ("merge-tree", "INT"), ("merge-tree", "KILL")],
 )
 def test_interrupted_the_checkout_is_as_it_was(
-    step: str, name: str, project: Folder, template: Folder, tmp_path: Path, update: Update
+    step: str,
+    name: str,
+    interruptible: None,
+    project: Folder,
+    template: Folder,
+    tmp_path: Path,
+    update: Update,
 ) -> None:
-    # background jobs ignore it, and so does what they start
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     change_the_template(template)
     before = project.state()
     script = f'case " $* " in *" {step} "*) kill -s {name} $PPID; exit 1;; esac'
     path = stand_in_for_git(tmp_path / "bin", script)
     (tmp_path / "temporary").mkdir()
     stopped = update(project, TMPDIR=str(tmp_path / "temporary"), **path)
-    signal.signal(signal.SIGINT, previous)
     assert stopped.returncode == (130 if name == "INT" else -9), stopped.stderr
     assert project.state() == before
     if name == "INT":
@@ -646,6 +667,15 @@ def test_interrupted_the_checkout_is_as_it_was(
         assert not list((tmp_path / "temporary").iterdir())
     else:
         report(update(project))
+
+
+def test_the_last_step_is_not_interrupted(
+    interruptible: None, conflicting: Folder, tmp_path: Path, update: Update
+) -> None:
+    script = 'case " $* " in *" switch "*) kill -s INT $PPID;; esac'
+    path = stand_in_for_git(tmp_path / "bin", script)
+    assert update(conflicting, **path).returncode == 130
+    assert "UU Makefile" in conflicting.git("status", "--porcelain")
 
 
 # -- this template ---------------------------------------------------------------------------------
@@ -678,9 +708,7 @@ def test_a_project_from_before_updates_comes_to_the_newest_template(
     made = cookiecutter(tmp_path, template=this_template.path, **answers)
     assert made.returncode == 0, made.stderr
     project = repository(tmp_path / "odd-1")
-    own = "\n\nclass Mine(nn.Module):\n    pass\n"
-    networks = project.read("src/classifier/networks.py")
-    project.write("src/classifier/networks.py", networks + own)
+    project.write("src/classifier/mine.py", "class Mine: ...\n")
     project.write("argocd/environments/staging/model.yaml", RELEASE)
     origin = {"address": str(this_template.path), "commit": BEFORE_UPDATES, "answers": answers}
     project.write(".template.json", json.dumps(origin))
@@ -689,7 +717,7 @@ def test_a_project_from_before_updates_comes_to_the_newest_template(
     newest = newest_of(this_template)
     printed = report(update(project))
     assert "CONFLICT" not in printed and project.git("status", "--porcelain") == ""
-    assert project.read("src/classifier/networks.py").endswith(own)
+    assert project.read("src/classifier/mine.py") == "class Mine: ...\n"
     assert project.read("argocd/environments/staging/model.yaml") == RELEASE
 
     fresh = tmp_path / "fresh"
@@ -699,8 +727,7 @@ def test_a_project_from_before_updates_comes_to_the_newest_template(
         capture_output=True,
         text=True,
     ).stdout.splitlines()
-    names = {line.removesuffix(" differ").replace(": ", "/").split("/")[-1] for line in differing}
-    assert names == {"networks.py", "model.yaml"}, differing
+    assert {line.partition(": ")[2] for line in differing} == {"mine.py", "model.yaml"}, differing
     assert json.loads((fresh / "odd-1/.template.json").read_text()) == json.loads(
         project.read(".template.json")
     )

@@ -134,7 +134,7 @@ def say_what_was_merged(merged: Merge, branch: str, start: str, title: str) -> N
 def say_what_to_propose(deploys: dict[str, str], branch: str, title: str, address: str) -> None:
     """Tell what merging the branch deploys, and which pull request to open."""
     for place, text in deploys.items():
-        print(f"\nArgo CD would change {place}:\n{text}")
+        print(f"\nwhat Argo CD applies of {place}:\n{text}")
     places = ", ".join(f"{place}" for place in deploys)
     print(
         f"\nnext: git push --set-upstream {REMOTE} {branch}",

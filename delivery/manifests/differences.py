@@ -20,8 +20,10 @@ def differences(repository: Repository, tree: str, folder: Path) -> dict[str, st
 
     `folder` is for what is compared. A path that cannot be built has the reason. Raises GitError.
     """
-    was = snapshot(repository, "HEAD", folder / "was") / MANIFESTS
-    will = snapshot(repository, tree, folder / "will") / MANIFESTS
+    if not repository.run("diff", "--name-only", "HEAD", tree, "--", MANIFESTS):
+        return {}
+    was = manifests(repository, "HEAD", folder / "was")
+    will = manifests(repository, tree, folder / "will")
     released = [path.parent for path in sorted(will.glob("environments/*/model.yaml"))]
     running = [path.parent for path in will.glob("training/run.yaml")]
     built = [str(path.relative_to(will)) for path in released + running] + list(BUILT)
@@ -33,6 +35,13 @@ def differences(repository: Repository, tree: str, folder: Path) -> dict[str, st
         except DeliveryError as error:
             found[place] = str(error).replace(f"{folder}/", "")
     return {f"{MANIFESTS}/{place}": text for place, text in found.items() if text}
+
+
+def manifests(repository: Repository, commit: str, folder: Path) -> Path:
+    """Write the manifests of a commit, which may have none, below a folder; return their own."""
+    if repository.files(commit, MANIFESTS):
+        snapshot(repository, commit, folder)
+    return folder / MANIFESTS
 
 
 def built_texts(folder: Path) -> dict[str, str]:

@@ -3,8 +3,12 @@
 Everything is made of objects beside the user's commits; the checkout changes last, in `check_out`.
 """
 
+import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +64,7 @@ def _leave_out_the_owners(folder: Path) -> None:
 
 def _end_lines_as(repository: Repository, folder: Path) -> None:
     """End lines with CRLF where the owner does, or every line of such a file would conflict."""
-    for line in repository.run("ls-files", "--eol", "-z").decode().split("\0"):
+    for line in os.fsdecode(repository.run("ls-files", "--eol", "-z")).split("\0"):
         ends, _, name = line.partition("\t")
         path = folder / name
         if ends.startswith("i/crlf") and path.is_file() and b"\r\n" not in path.read_bytes():
@@ -97,7 +101,7 @@ def _merge_tree(repository: Repository) -> str:
     if result.returncode > 1:
         reason = " ".join(result.stderr.decode(errors="replace").split())
         raise DeliveryError(f"git merge-tree failed: {reason}")
-    return result.stdout.decode(errors="surrogateescape")
+    return os.fsdecode(result.stdout)
 
 
 def _read(repository: Repository, output: str) -> Merge:
@@ -135,7 +139,7 @@ def _without(repository: Repository, tree: str, paths: tuple[str, ...]) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         index = Path(temporary) / "index"
         repository.run("read-tree", tree, index=index)
-        listed = "\0".join(paths).encode(errors="surrogateescape")
+        listed = os.fsencode("\0".join(paths))
         repository.run("update-index", "-z", "--force-remove", "--stdin", stdin=listed, index=index)
         return repository.run("write-tree", index=index).decode().strip()
 
@@ -146,15 +150,28 @@ def check_out(repository: Repository, merged: Merge, branch: str, message: str) 
     Raises GitError, before anything changed, when a file that Git ignores is in the way.
     """
     head = repository.head()
-    switch = ("switch", "--quiet", "--no-overwrite-ignore", "--create", branch)
-    if not merged.unmerged:
-        commit = repository.ask("commit-tree", merged.tree, "-p", head, "-m", message)
-        repository.run(*switch, commit)
-        return
-    repository.run(*switch)
-    repository.run("read-tree", "-m", "-u", head, merged.tree)
-    conflicting = {entry.partition("\t")[2] for entry in merged.unmerged}
-    removals = [f"0 {'0' * len(head)}\t{path}" for path in sorted(conflicting)]
-    entries = "".join(f"{entry}\0" for entry in [*removals, *merged.unmerged])
-    stdin = entries.encode(errors="surrogateescape")
-    repository.run("update-index", "-z", "--index-info", stdin=stdin)
+    commit = repository.ask("commit-tree", merged.tree, "-p", head, "-m", message)
+    with _uninterrupted():
+        repository.run("switch", "--quiet", "--no-overwrite-ignore", "--create", branch, commit)
+        if merged.unmerged:
+            repository.run("reset", "--quiet", "--soft", head)
+            _mark_as_unmerged(repository, merged.unmerged)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C and an end by `kill` wait, for Git as well."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _mark_as_unmerged(repository: Repository, entries: tuple[str, ...]) -> None:
+    """Put versions of files in conflict into the index, in place of the merged ones."""
+    paths = sorted({entry.partition("\t")[2] for entry in entries})
+    none = "0" * len(repository.head())
+    lines = [f"0 {none}\t{path}" for path in paths] + list(entries)
+    listed = os.fsencode("".join(f"{line}\0" for line in lines))
+    repository.run("update-index", "-z", "--index-info", stdin=listed)
