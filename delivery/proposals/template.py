@@ -122,4 +122,5 @@ def _run_cookiecutter(work: Path, answers: Answers) -> str:
     result = subprocess.run(command, cwd=work, capture_output=True, text=True)
     if result.returncode == 0:
         return ""
-    return next(iter(result.stderr.splitlines()), f"it ended with {result.returncode}")
+    lines = result.stderr.removeprefix("error: ").splitlines()
+    return lines[0] if lines else f"it ended with {result.returncode}"
