@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -564,11 +565,30 @@ def test_replicas_are_left_to_an_autoscaler(generated, environment) -> None:
 
 def allowed(project: dict, application: dict) -> bool:
     spec = application["spec"]
-    return spec["source"]["repoURL"] in project["spec"]["sourceRepos"] and any(
-        place["server"] == spec["destination"]["server"]
-        and place["namespace"] == spec["destination"]["namespace"]
-        for place in project["spec"]["destinations"]
+    return spec["source"]["repoURL"] in project["spec"]["sourceRepos"] and reaches(
+        project, spec["destination"]["server"], spec["destination"]["namespace"]
     )
+
+
+def reaches(project: dict, server: str, namespace: str) -> bool:
+    """Whether a destination matches, and none that begins with `!`, as Argo CD has it."""
+    places = project["spec"]["destinations"]
+    here = [place["namespace"] for place in places if place["server"] == server]
+    denied = any(fnmatch(namespace, each[1:]) for each in here if each.startswith("!"))
+    return not denied and any(fnmatch(namespace, each) for each in here)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "allowed"),
+    [("qa", True), ("staging", True), ("training", False), ("", False)],
+    ids=["a new environment", "staging", "training", "no environment"],
+)
+def test_models_go_to_namespaces_of_environments_only(apps, namespace: str, allowed: bool) -> None:
+    project = apps["AppProject", "models"]
+    server = "https://kubernetes.default.svc"
+    name = f"digit-classifier-{namespace}".rstrip("-")
+    assert reaches(project, server, name) is allowed
+    assert not reaches(project, server, "argocd") and not reaches(project, "https://x", name)
 
 
 def test_every_application_keeps_within_its_project(documents) -> None:
@@ -609,14 +629,16 @@ def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, projec
     used = set()
     for document in built[folder]:
         if document["kind"] == "Namespace":
-            assert ("", "Namespace", document["metadata"]["name"]) in cluster
+            named = [name for group, kind, name in cluster if (group, kind) == ("", "Namespace")]
+            assert any(fnmatch(document["metadata"]["name"], name) for name in named)
         else:
             used.add(group_kind(document))
     assert used <= namespaced
     if project in ("models", "training"):
         assert used == namespaced
     for entry in cluster | namespaced:
-        assert "*" not in "".join(filter(None, entry))
+        found = "".join(filter(None, entry))
+        assert "*" not in found or found == "Namespacedigit-classifier-*"
 
 
 def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:

@@ -17,6 +17,7 @@ import yaml
 from conftest import Project, clean_environment
 
 STAGES = ["prepare", "train", "evaluate", "export"]
+PORTS = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT")
 SMALL = {"epochs": 3, "options": {"width": 8}}
 ENVIRONMENTS = {"VENV": ".venv", "TRITON_VENV": ".venv-triton"}
 
@@ -143,7 +144,7 @@ def test_a_batch_for_embedded_data_is_refused_with_a_sentence(trained: Project) 
 @contextmanager
 def served(project: Project) -> Iterator[dict[str, str]]:
     """`make serve` until the block ends; gives the ports as make variables."""
-    ports = {name: str(free_port()) for name in ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT")}
+    ports = {name: str(free_port()) for name in PORTS}
     command = ["make", "serve", *(f"{name}={port}" for name, port in ports.items())]
     process = subprocess.Popen(
         command, cwd=project.folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
@@ -198,6 +199,58 @@ def test_the_served_model_answers_as_the_trained_one(trained: Project) -> None:
         assert status == 400 and "UINT8" in message
         status, _ = post(ports["HTTP_PORT"], shape=[1, 8, 8, 1], datatype="UINT8")
         assert status == 200
+
+
+def readme_block(project: Project, language: str, holds: str, ports: dict[str, str]) -> str:
+    """A block of code of the README, with the ports of a test's server."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", readme(project), re.M | re.S)
+    (block,) = [each for each in blocks if holds in each]
+    for usual, name in (("8000", "HTTP_PORT"), ("8001", "GRPC_PORT")):
+        block = block.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{ports[name]}")
+    return block
+
+
+def readme(project: Project) -> str:
+    return (project.folder / "README.md").read_text()
+
+
+def test_the_calls_of_the_readme_work(trained: Project) -> None:
+    with served(trained) as ports:
+        shell = readme_block(trained, "sh", "curl", ports)
+        called = trained.run("bash", "-e", "-c", shell)
+        assert called.returncode == 0, called.stderr
+        (output,) = json.loads(called.stdout)["outputs"]
+        assert (output["name"], output["shape"]) == ("probabilities", [1, 3])
+        probability, index, label = output["data"][0].split(":")
+        assert (index, label) == ("3", "3") and float(probability) > 0.5
+        script = readme_block(trained, "python", "tritonclient", ports)
+        called = trained.run(".venv/bin/python", "-c", script)
+        assert called.returncode == 0, called.stderr
+        http, grpc = called.stdout.splitlines()
+        assert re.fullmatch(r"class 3 with \d+\.\d%", http) and http == grpc
+
+
+def test_a_picture_is_prepared_for_a_call_as_training_does(trained: Project) -> None:
+    script = readme_block(trained, "python", "tritonclient", dict.fromkeys(PORTS, "0"))
+    compared = trained.run(".venv/bin/python", "-c", script.partition("\nimage = ")[0] + COMPARED)
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.split() == 8 * ["True"]
+
+
+COMPARED = """
+from classifier.sources import to_pixels
+noise = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
+turned = Image.Exif()
+turned[274] = 6
+Image.fromarray(noise).save("clear.png")
+Image.fromarray(noise[..., 3]).save("grey.png")
+Image.fromarray(noise[..., :3]).save("turned.jpg", exif=turned)
+Image.fromarray(noise, mode="CMYK").save("cmyk.jpg")
+for file in ("clear.png", "grey.png", "turned.jpg", "cmyk.jpg"):
+    for channels in (1, 3):
+        expected = to_pixels(Image.open(file), (12, 9), channels)
+        print((pixels(file, 12, 9, channels)[0] == expected).all())
+"""
 
 
 def post(port: str, shape: list[int], datatype: str) -> tuple[int, str]:

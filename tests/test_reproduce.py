@@ -1,6 +1,7 @@
 """A released model is made again in a fresh clone, with its data from S3, by the real pipeline."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ for i in range(400):
 
 @dataclass(frozen=True)
 class Clone(Project):
-    """A clone of the repository, with the environment of another project."""
+    """A clone of the repository, with the environment that these tests run in."""
 
     venv: Path
     endpoint: str
@@ -96,11 +97,11 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def author(project: Project, endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def author(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The repository in which a model of images of one's own was trained, released and merged."""
     output = tmp_path_factory.mktemp("author")
     assert cookiecutter(output, project="image-classifier").returncode == 0
-    author = Clone(output / "image-classifier", project.folder / ".venv", endpoint)
+    author = Clone(output / "image-classifier", Path(sys.prefix), endpoint)
     origin = str(output / "origin.git")
     author.done("git", "init", "--quiet", "--initial-branch=main")
     author.done("git", "init", "--quiet", "--bare", "--initial-branch=main", origin)

@@ -15,6 +15,12 @@ import yaml
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, tracked
 
 TREE = Path(__file__).parent / "tree.txt"
+VENDORED = {  # folder of a generated project: folder of the template
+    "argocd/base": "argocd",
+    "infra/modules": "infra",
+    "src/delivery": "delivery",
+    "src/workspace": "workspace",
+}
 
 
 PARSERS: dict[str, Callable[[str], object]] = {
@@ -58,9 +64,9 @@ def test_a_generated_project_has_exactly_these_files(bake: Callable[..., Project
     files = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
-    own = [name for name in files if not name.startswith(("argocd/base/", "infra/modules/"))]
+    own = [name for name in files if not name.startswith(tuple(f"{each}/" for each in VENDORED))]
     assert own == TREE.read_text().split()
-    for vendored, source in (("argocd/base", "argocd"), ("infra/modules", "infra")):
+    for vendored, source in VENDORED.items():
         for path in tracked():
             if path.parts[0] == source:
                 copy = folder / vendored / path.relative_to(source)
@@ -88,7 +94,7 @@ def test_the_answers_arrive(bake: Callable[..., Project]) -> None:
         "gpu_instance_type": "g6e.48xlarge",
     }
     folder = bake(**answers).folder
-    foreign = ("infra/modules", "argocd/base", "tests")  # their examples are no answers
+    foreign = (*VENDORED, "tests")  # their examples are no answers
     own = [path for path in folder.rglob("*") if path.is_file()]
     own = [path for path in own if not any(folder / part in path.parents for part in foreign)]
     texts = [path.read_text() for path in own]
@@ -106,8 +112,8 @@ def test_nothing_names_this_machine_or_a_package_registry() -> None:
 
 
 def test_the_vendored_folders_are_links() -> None:
-    assert (UNBAKED / "argocd/base").resolve() == TEMPLATE / "argocd"
-    assert (UNBAKED / "infra/modules").resolve() == TEMPLATE / "infra"
+    for vendored, source in VENDORED.items():
+        assert (UNBAKED / vendored).resolve() == TEMPLATE / source
 
 
 def test_make_alone_lists_every_target(bake: Callable[..., Project]) -> None:

@@ -1,0 +1,118 @@
+"""`make pipeline` and `make train`: run what is out of date, and say what came out of it."""
+
+import argparse
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+from delivery.dvc import make_raw
+from delivery.errors import DeliveryError
+from delivery.model.pipeline_outputs import Outputs, read_outputs
+from delivery.parameters import limits, read_parameters
+from delivery.proposals.gate import GateError, check_gate
+from delivery.proposals.git import BRANCH, REMOTE, Repository
+from delivery.proposals.releases import FIRST, released
+
+COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `pipeline`."""
+    parser = subparsers.add_parser("pipeline", help="run the stages that are out of date")
+    parser.add_argument("--until", metavar="STAGE", help="the last stage to run; default: all")
+    parser.add_argument("--force", action="store_true", help="run that last stage in any case")
+    parser.add_argument("--pull", action="store_true", help="take what was run elsewhere")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the pipeline of the current folder."""
+    repository = Repository(Path.cwd())
+    reproduce(repository.folder, arguments.until, arguments.force, arguments.pull)
+    if not arguments.until:
+        print(summary(repository))
+
+
+def reproduce(root: Path, until: str | None, force: bool, pull: bool) -> None:
+    """Let DVC run the stages that are out of date; each says itself what it does.
+
+    Raises DeliveryError.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    keep_headings()
+    make_raw(root)
+    os.environ["PYTHONUNBUFFERED"] = "1"  # stages print as they go, also into a pipe
+    try:
+        with Repo(str(root)) as repo:
+            ran = repo.reproduce(until, force=force, single_item=force, pull=pull)
+    except DvcException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, StageCmdFailedError):
+            raise DeliveryError(f"{error}: it says why above") from None
+        raise DeliveryError(" ".join(f"{error} ({cause})".split())) from None
+    if not ran:
+        print("nothing was out of date")
+
+
+def keep_headings() -> None:
+    """Let DVC say which stage runs and what fails, but none of its hints and notes."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    running = logging.getLogger("dvc.stage.run")
+    running.setLevel(logging.INFO)
+    running.addFilter(lambda record: str(record.msg).startswith("Running stage"))
+
+
+def summary(repository: Repository) -> str:
+    """Say how good the model is, where to look, whether it may be released, and what comes next."""
+    outputs = read_outputs(repository.folder)
+    return "\n".join(
+        [
+            f"\nmodel:    {figures(outputs)}",
+            "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
+            *verdict(repository, outputs),
+        ]
+    )
+
+
+def figures(outputs: Outputs) -> str:
+    """Write accuracy and macro F1 with their intervals."""
+    metrics = outputs.metrics
+    shown = [
+        f"{name} {metrics[key]:.1%}" + between(metrics.get("intervals", {}).get(key))
+        for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
+    ]
+    return f"{', '.join(shown)} on {metrics['support']} test pictures"
+
+
+def between(interval: list[float] | None) -> str:
+    """Write an interval of shares."""
+    return f" ({interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+
+
+def verdict(repository: Repository, outputs: Outputs) -> list[str]:
+    """Say whether the gate would let the model pass as far as is known here, and what to do."""
+    champion = released(repository, known_tip(repository), FIRST)
+    against = f"model {champion.version} in {FIRST}" if champion else "nothing, none is released"
+    try:
+        check_gate(outputs, limits(read_parameters(repository.folder)), champion, False)
+    except GateError as error:
+        return [str(error)]
+    commit = COMMIT if repository.changed_files() else ""
+    return [
+        f"gate:     would let it pass (compared with {against})",
+        f"next:     {commit}`make release`",
+    ]
+
+
+def known_tip(repository: Repository) -> str:
+    """Return the newest commit that is known of the branch that is deployed, without asking."""
+    for name in (f"refs/remotes/{REMOTE}/{BRANCH}", "HEAD"):
+        command = ["git", "rev-parse", "--verify", "--quiet", name]
+        found = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True)
+        if found.returncode == 0:
+            return found.stdout.strip()
+    raise DeliveryError('there is no commit yet: `git add --all && git commit -m "Begin"`')

@@ -1,0 +1,123 @@
+"""What `make pipeline` says: the stages, the figures, the gate's word; nothing of DVC's own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fake_pipeline
+from conftest import TEMPLATE
+from fake_project import Project, make_project
+
+STAGES = """
+stages:
+  train:
+    cmd: python stage.py train
+    deps: [data/raw]
+    params: [train]
+    outs: [artifacts/weights]
+  export:
+    cmd: python stage.py export
+    deps: [artifacts/weights]
+    outs: [artifacts/exported]
+"""
+STAGE = """
+import pathlib, sys
+stage = sys.argv[1]
+if "epochs: 0" in pathlib.Path("params.yaml").read_text():
+    sys.exit("error: cannot train for 0 epochs")
+print("working:", stage)
+pathlib.Path("artifacts", "weights" if stage == "train" else "exported").write_text(stage)
+"""
+CHATTER = (
+    "WARNING",
+    "is empty",
+    "Updating lock file",
+    "git add dvc",
+    "autostage",
+    "dvc push",
+    "> python",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = make_project(tmp_path, monkeypatch)
+    made.use_dvc()
+    fake_pipeline.write(made.folder, "dvc.yaml", STAGES)
+    fake_pipeline.write(made.folder, "stage.py", STAGE)
+    made.commit("Let DVC run the pipeline")
+    return made
+
+
+def pipeline(project: Project, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "delivery", "pipeline", *arguments],
+        cwd=project.folder,
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_it_ends_with_figures_pictures_the_gate_and_the_next_command(project: Project) -> None:
+    said = pipeline(project)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines() == [
+        *("Running stage 'train':", "working: train"),
+        *("Running stage 'export':", "working: export", ""),
+        "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 36 test "
+        "pictures",
+        "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
+        "gate:     would let it pass (compared with nothing, none is released)",
+        'next:     `git add --all && git commit --message "Train" && git push`, then `make '
+        "release`",
+    ]
+    assert [each for each in CHATTER if each in said.stdout + said.stderr] == []
+
+
+def test_the_next_command_works(project: Project) -> None:
+    pipeline(project)
+    project.commit("Train")
+    assert pipeline(project).stdout.splitlines()[-1] == "next:     `make release`"
+
+
+def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
+    pipeline(project)
+    said = pipeline(project)
+    assert said.stdout.startswith("nothing was out of date\n") and "working" not in said.stdout
+
+
+def test_only_the_stage_that_is_asked_for_runs(project: Project) -> None:
+    assert "export" not in pipeline(project, "--until", "train").stdout
+    said = pipeline(project, "--until", "train", "--force")
+    assert said.stdout.splitlines() == ["Running stage 'train':", "working: train"]
+
+
+def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
+    project.deploy("staging", 4)  # with an accuracy of 0.99
+    said = pipeline(project)
+    assert said.returncode == 0
+    assert "the gate refuses this model:\n  - not worse than released: accuracy 0.97" in said.stdout
+    assert "make release" not in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "sentence"),
+    [
+        ("params.yaml", "train: {epochs: 0}", "failed to reproduce 'train': it says why above"),
+        ("dvc.yaml", "stages: [", "dvc.yaml"),
+        ("dvc.yaml", STAGES.replace("data/raw", "data/nowhere"), "data/nowhere'"),
+    ],
+    ids=["a stage that fails", "no YAML", "a missing dependency"],
+)
+def test_what_fails_is_one_sentence(
+    project: Project, path: str, content: str, sentence: str
+) -> None:
+    fake_pipeline.write(project.folder, path, content)
+    said = pipeline(project)
+    assert said.returncode == 1 and "Traceback" not in said.stderr
+    *_, error = said.stderr.splitlines()
+    assert error.startswith("error: ") and sentence in error

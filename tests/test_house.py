@@ -1,0 +1,138 @@
+"""The rules of the house: which room may import which, and the picture of it in the documents."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import TEMPLATE, UNBAKED
+
+SOURCE = UNBAKED / "src"
+PACKAGES = ["classifier", "curation", "delivery", "tuning", "workspace"]
+NEVER = {  # room: rooms that it must not import
+    "classifier": {"curation", "delivery", "tuning"},
+    "curation": {"delivery", "tuning"},
+    "tuning": {"curation", "delivery"},
+    "delivery": {"classifier", "curation", "tuning"},
+    "workspace": {"classifier", "curation", "delivery", "tuning"},
+}
+# Paths that delivery may name: the contract between the pipeline and the way to production.
+CONTRACT = {
+    *("artifacts/model", "artifacts/export.json", "data/prepared/report.json"),
+    *("metrics.json", "lineage.json", "MODEL_CARD.md", "plots"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the house by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in (SOURCE / package).resolve().rglob("*.py"):
+            parts = (package, *path.relative_to((SOURCE / package).resolve()).with_suffix("").parts)
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> Iterator[str]:
+    """Modules of the house that a module imports, wherever in its text."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            named = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named = [f"{node.module}.{each.name}" for each in node.names]
+        else:
+            continue
+        for each in named:
+            while each and each not in MODULES:
+                each = each.rpartition(".")[0]
+            if each and each != name:
+                yield each
+
+
+def room(module: str) -> str:
+    """The folder that a module is in: `delivery.oci` of `delivery.oci.image`."""
+    parent = module.rpartition(".")[0] or module
+    return module if MODULES[module].name == "__init__.py" else parent
+
+
+GRAPH = {name: sorted(set(imports(name))) for name in MODULES}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    assert package in MODULES
+    for name, imported in GRAPH.items():
+        if name.split(".")[0] == package:
+            packages = {each.split(".")[0] for each in imported}
+            assert not packages & NEVER[package], f"{name} imports {packages & NEVER[package]}"
+
+
+def test_nothing_imports_a_command() -> None:
+    for name, imported in GRAPH.items():
+        commands = [each for each in imported if each.startswith("delivery.commands")]
+        assert not commands or name == "delivery.__main__", f"{name} imports {commands}"
+        assert commands in ([], ["delivery.commands"])
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    above: list[str] = []
+    done: set[str] = set()
+
+    def walk(name: str) -> None:
+        assert name not in above, " → ".join([*above[above.index(name) :], name])
+        if name in done:
+            return
+        above.append(name)
+        for each in GRAPH[name]:
+            walk(each)
+        done.add(above.pop())
+
+    for name in GRAPH:
+        walk(name)
+
+
+def test_a_command_has_a_target_of_its_name_or_a_job() -> None:
+    makefile = (UNBAKED / "Makefile").read_text()
+    commands = {
+        path.stem.replace("_", "-") for path in (TEMPLATE / "delivery/commands").glob("[a-z]*.py")
+    }
+    run_by_make = {name for name in commands if re.search(rf"^{name}:.* ## ", makefile, re.M)}
+    assert commands - run_by_make == {"run-pipeline"}, "only the training job has no target"
+    for name in run_by_make:
+        assert f"$(RUN) delivery {name}" in makefile
+
+
+def test_delivery_reads_only_the_files_of_the_contract() -> None:
+    pipeline = re.compile(r"^(artifacts|data/prepared|plots|runs|metrics|lineage|MODEL_CARD)\b")
+    for name in MODULES:
+        if not name.startswith("delivery"):
+            continue
+        for node in ast.walk(ast.parse(MODULES[name].read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+                if pipeline.match(text) and re.fullmatch(r"[\w./-]+", text) and "/" in text:
+                    assert any(text == each or text.startswith(f"{each}/") for each in CONTRACT), (
+                        f"{name} names {text}"
+                    )
+
+
+def picture() -> str:
+    """Mermaid of the imports between rooms; all may import `workspace`, so it has no arrows."""
+    arrows = {
+        (room(name), room(each))
+        for name, imported in GRAPH.items()
+        for each in imported
+        if room(name) != room(each) and room(each) != "workspace"
+    }
+    lines = [f"    {start} --> {end}" for start, end in sorted(arrows)]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def test_the_picture_of_the_house_is_that_of_the_code() -> None:
+    text = (TEMPLATE / "docs/architecture.md").read_text()
+    assert picture() in text, f"put this into docs/architecture.md:\n{picture()}"
