@@ -77,7 +77,9 @@ def test_generated_text_is_clean(bake: Callable[..., Project]) -> None:
     for path in bake(project="odd-1", github_owner="Odd-Owner").folder.rglob("*"):
         if path.is_file():
             text = path.read_text()
-            assert "cookiecutter" not in text.lower() and "<<" not in text, path
+            assert "<<" not in text, path
+            # what updates the project runs cookiecutter and says so
+            assert "cookiecutter" not in text.lower() or path.name == "template.py", path
             assert not text.startswith("\n") and not text.endswith("\n\n"), path
             assert text.endswith("\n") or not text, path
             assert not re.search(r"[ \t]+$", text, re.M), path
