@@ -1,0 +1,70 @@
+"""A project's own tests pass whatever its owner sets in params.yaml."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import Project
+
+FLOORS = {"min_accuracy": 0.5, "min_macro_f1": 0.4, "tolerance": 0.02}
+NO_AUGMENTATION = {"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False}
+
+# What owners set, by section; each as the README advises for some purpose.
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "as generated": {},
+    "pictures of one's own, in colour and of mixed sizes": {
+        "prepare": {"source": "folder", "image_size": [64, 48], "channels": 3},
+        "train": {"batch_size": 32, "augmentation": {"flip": True, "rotate": 20}},
+    },
+    "a larger network, stopped early, on a GPU": {
+        "train": {
+            **{"network": "resnet18", "options": {}, "optimizer": "sgd", "patience": 3},
+            **{"precision": "bf16-mixed", "threads": None, "data_on_device": False},
+        },
+        "release": {"registry": "registry.example/team/model"},
+    },
+    "a linear network on the whole set at once": {
+        "train": {
+            **{"network": "logistic_regression", "options": {"c": 2.0}, "optimizer": "lbfgs"},
+            **{"schedule": "constant", "learning_rate": 1.0, "batch_size": 100000, "epochs": 20},
+            **{"weight_decay": 0.0, "augmentation": NO_AUGMENTATION, "channels_last": False},
+        },
+        "evaluate": {"bootstrap_samples": 100, "confidence": 0.8, "calibration_bins": 5},
+        "export": {"tolerance": 0.01, "golden_images": 8},
+    },
+    "another seed, other shares, lower floors, a search of one's own": {
+        "seed": 7,
+        "prepare": {"validation_share": 0.3, "test_share": 0.3, "near_duplicate_rms": 0.0},
+        "train": {"network": "mlp", "options": {"width": 64}, "epochs": 1, "deterministic": False},
+        "tune": {"trials": 3, "space": {"mlp": {"learning_rate": {"choice": [0.1, 0.2]}}}},
+        "ingest": {"min_confidence": 0.9},
+        "gate": FLOORS,
+    },
+}
+
+
+def set_values(place: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) and name not in ("options", "space"):
+            set_values(place[name], value)
+        else:
+            place[name] = value
+
+
+@pytest.mark.parametrize("values", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_projects_own_tests_pass_as_its_owner_configures_it(
+    values: dict[str, Any], bake: Callable[..., Project]
+) -> None:
+    project = bake()
+    path = project.folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    set_values(content, values)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    result = project.run(*command, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert " passed" in result.stdout and "failed" not in result.stdout
