@@ -25,8 +25,8 @@ from sklearn.datasets import load_digits
 from classifier import data, params
 from curation import __main__
 from classifier.cleaning import SPLITS, digest
-from classifier.errors import ClassifierError
-from curation.ingest import LOCK, UndecidedError, ingest
+from workspace.errors import UserError
+from curation.ingest import LOCK, ingest
 
 SRC = str(PROJECT / "src")
 
@@ -102,7 +102,7 @@ def images(root: Path) -> dict[str, bytes]:
 def refusal(root: Path, batch: Path, *new_classes: str) -> str:
     """The sentence a user gets, after checking that nothing was written."""
     before = images(root), reviews(root)
-    with pytest.raises(ClassifierError) as caught:
+    with pytest.raises(UserError) as caught:
         ingest(batch, new_classes, root)
     assert (images(root), reviews(root)) == before
     assert not (root / "data/.ingesting").exists()
@@ -116,7 +116,7 @@ def reviews(root: Path) -> dict[str, str]:
 def questions(root: Path, batch: Path, *new_classes: str) -> dict[str, dict[str, str]]:
     """What a person is asked, by image, after checking that nothing was added."""
     before = images(root)
-    with pytest.raises(UndecidedError, match=f"reviews/{batch.name}.csv"):
+    with pytest.raises(UserError, match=f"reviews/{batch.name}.csv"):
         ingest(batch, new_classes, root)
     assert images(root) == before
     assert not (root / "data/.ingesting").exists()
@@ -199,7 +199,7 @@ def test_other_light_is_reported_as_drift(root: Path, tmp_path: Path) -> None:
     for i in range(30):
         pixels = pixels_of(i % 3, 5000 + i)
         save(pixels // 2 + 120, tmp_path / "july" / CLASSES[i % 3] / f"{i}.png")
-    with suppress(UndecidedError):  # the quick model may be unsure of such images
+    with suppress(UserError):  # the quick model may be unsure of such images
         ingest(tmp_path / "july", [], root)
     assert "**The batch differs in brightness, contrast" in report(root, tmp_path / "july")
 
@@ -508,7 +508,7 @@ def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
 def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> None:
     answer(root, doubtful, a="circle", d="drop")
     before = (root / "reviews/june.csv").read_bytes()
-    with pytest.raises(UndecidedError, match=r"1 image waits for a decision in reviews/june\.csv"):
+    with pytest.raises(UserError, match=r"1 image waits for a decision in reviews/june\.csv"):
         ingest(doubtful, [], root)
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
@@ -559,7 +559,7 @@ def test_a_review_file_that_cannot_be_read_is_refused(
 ) -> None:
     path = root / "reviews/june.csv"
     path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
-    with pytest.raises(ClassifierError, match=message):
+    with pytest.raises(UserError, match=message):
         ingest(doubtful, [], root)
     assert len(images(root)) == 60
 
@@ -764,7 +764,7 @@ def test_a_disk_that_takes_no_more(most: int, root: Path, june: Path) -> None:
 
 def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
     (root / "reviews").write_text("a file")
-    with pytest.raises(ClassifierError, match=r"june is added to .* only in part \(.*put it right"):
+    with pytest.raises(UserError, match=r"june is added to .* only in part \(.*put it right"):
         ingest(june, [], root)
     (root / "reviews").unlink()
     ingest(june, [], root)
@@ -773,7 +773,7 @@ def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
 
 def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
     (root / "data/.ingesting").write_text("mine")
-    with pytest.raises(ClassifierError, match=r"nothing is added: .*data/\.ingesting"):
+    with pytest.raises(UserError, match=r"nothing is added: .*data/\.ingesting"):
         ingest(june, [], root)
     assert len(images(root)) == 60
 
@@ -854,7 +854,7 @@ def test_a_killed_run_is_finished_by_the_next(
     killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     if planned:
-        with pytest.raises(ClassifierError, match=r"has been added to .* only in part: run"):
+        with pytest.raises(UserError, match=r"has been added to .* only in part: run"):
             data.prepare(params.load(root).prepare, 42, root)
     else:
         assert images(root) == before
@@ -875,7 +875,7 @@ def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
     steps = json.loads((root / "data/.ingesting/plan.json").read_text())["steps"]
     target = root / "data" / steps[5][1]
     target.write_text("mine")
-    with pytest.raises(ClassifierError, match="has come into being since the batch was planned"):
+    with pytest.raises(UserError, match="has come into being since the batch was planned"):
         ingest(june, [], root)
     assert target.read_text() == "mine"
     target.unlink()

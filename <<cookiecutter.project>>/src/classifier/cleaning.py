@@ -391,9 +391,9 @@ def _deal(sizes: np.ndarray, room: dict[int, int], rng: np.random.Generator) -> 
     return places
 
 
-def progress(items: range, action: str, unit: str = "image") -> tqdm:
-    """Return a progress bar on standard error that vanishes when it is done."""
-    return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1)
+def progress(items: range | list, action: str, unit: str = "image") -> tqdm:
+    """Return a progress bar that vanishes when it is done; where no terminal is, none is seen."""
+    return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1, disable=None)
 
 
 def shorten(names: list[str]) -> str:
