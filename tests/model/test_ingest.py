@@ -2,7 +2,9 @@
 
 import csv
 import fcntl
+import itertools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -18,17 +20,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import CLASSES, PROJECT, images_of
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import curation.ingest
 from classifier import data, params
-from curation import __main__
 from classifier.cleaning import SPLITS, digest
-from workspace.errors import UserError
+from conftest import UNBAKED
+from curation import __main__, review
 from curation.ingest import LOCK, ingest
+from prepared import CLASSES, PREPARE, edit, images_of
+from workspace import files
+from workspace.errors import UserError
 
-SRC = str(PROJECT / "src")
+SRC = str(UNBAKED / "src")
 
 
 def save(pixels: np.ndarray, path: Path) -> Path:
@@ -55,6 +60,7 @@ def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `dvc init` makes; once, as it takes a second."""
     folder = tmp_path_factory.mktemp("dvc")
     dvc(folder, "init", "--no-scm", "--quiet")
+    dvc(folder, "config", "core.analytics", "false")  # a process of its own for every command
     return folder / ".dvc"
 
 
@@ -70,16 +76,9 @@ def empty(tmp_path: Path, dvc_folder: Path) -> Path:
     """A project whose images come from a folder that is not there yet."""
     root = tmp_path / "project"
     shutil.copytree(dvc_folder, root / ".dvc")
-    change(root, prepare={"source": "folder", "max_unreadable_share": 0.1})
+    shutil.copy(UNBAKED / "params.yaml", root)
+    edit(root, prepare=PREPARE | {"max_unreadable_share": 0.1})
     return root
-
-
-def change(root: Path, **sections: dict[str, Any]) -> None:
-    file = root / "params.yaml"
-    content = yaml.safe_load((file if file.exists() else PROJECT / "params.yaml").read_text())
-    for name, values in sections.items():
-        content[name] |= values
-    file.write_text(yaml.safe_dump(content))
 
 
 @pytest.fixture
@@ -272,7 +271,7 @@ def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
     for name in names:
         shutil.copytree(june / "circle", june / name)
     hint = refusal(root, june).split("allow new classes with ")[1].split("; it has")[0]
-    shutil.copy(PROJECT / "Makefile", root)
+    shutil.copy(UNBAKED / "Makefile", root)
     (root / "python").mkdir()
     (root / "python/ready").touch()
     run = f"make -o python/ready VENV=python RUN='printf %s\\\\n' ingest BATCH=june {hint}"
@@ -291,7 +290,7 @@ def test_a_class_named_as_a_decision_is_refused(name: str, root: Path, june: Pat
 
 
 def test_a_class_named_as_a_folder_of_the_project_is_kept(root: Path, june: Path) -> None:
-    shutil.copy(PROJECT / ".dvcignore", root)
+    shutil.copy(UNBAKED / ".dvcignore", root)
     (june / "circle").rename(june / "runs")
     (root / "data/raw/circle").rename(root / "data/raw/runs")
     ingest(june, [], root)
@@ -399,7 +398,7 @@ def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -
 
 
 def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> None:
-    change(root, prepare={"image_size": [12, 10]})
+    edit(root, prepare={"image_size": [12, 10]})
     large = Image.fromarray(pixels_of(0, 8000)).resize((40, 48), Image.Resampling.NEAREST)
     large.save(june / "circle/large.png")
     ingest(june, [], root)
@@ -465,7 +464,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 def test_memory_does_not_grow_with_the_pixels(empty: Path, tmp_path: Path) -> None:
     side, sizes, peaks = 96, (1000, 3000), []
-    change(empty, ingest={"judged_by": 300})
+    edit(empty, ingest={"judged_by": 300})
     for images in sizes:
         shutil.rmtree(empty / "data", ignore_errors=True)
         batch = tmp_path / f"batch-{images}"
@@ -615,7 +614,7 @@ def test_answers_without_their_report_are_refused(root: Path, doubtful: Path) ->
 
 
 def test_answers_for_another_size_are_refused(root: Path, doubtful: Path) -> None:
-    change(root, prepare={"image_size": [8, 8]})
+    edit(root, prepare={"image_size": [8, 8]})
     assert "or about these in another size or colour: if" in refusal(root, doubtful)
 
 
@@ -669,7 +668,7 @@ def test_contradictions_within_the_batch_need_one_answer(root: Path, june: Path)
 
 
 def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
-    change(
+    edit(
         root,
         train={"network": "mlp", "options": {"width": 16}, "epochs": 8, "batch_size": 16},
     )
@@ -697,12 +696,12 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
 
 
 def test_another_source_than_a_folder(root: Path, june: Path) -> None:
-    change(root, prepare={"source": "digits"})
+    edit(root, prepare={"source": "digits"})
     assert "prepare.source in params.yaml is 'digits': set it to folder" in refusal(root, june)
 
 
 def test_a_folder_outside_the_project(root: Path, june: Path, tmp_path: Path) -> None:
-    change(root, prepare={"folder": str(tmp_path / "images")})
+    edit(root, prepare={"folder": str(tmp_path / "images")})
     assert "outside the project" in refusal(root, june)
 
 
@@ -789,43 +788,42 @@ def test_the_command_ends_with_a_sentence(
     answer(root, june, x="circle")
     assert __main__.main([str(june)]) == 0
     assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
-    monkeypatch.chdir(PROJECT)
-    assert params.load_section(PROJECT, "ingest", params.IngestParams).min_confidence == 0.5
+    monkeypatch.chdir(UNBAKED)
+    assert params.load_section(UNBAKED, "ingest", params.IngestParams).min_confidence == 0.5
 
 
 # -- kill ------------------------------------------------------------------------------------------
 
-# Ends itself as `kill -9` would, at the n-th call of a function.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from curation import ingest
-batch, root, name, n = sys.argv[1:]
-special = {"copyfile": ingest.shutil, "rmtree": ingest.shutil, "replace": Path}
-holder = (special | {"write": ingest.review}).get(name, ingest)
-original, calls = getattr(holder, name), []
-def counted(*arguments, **options):
-    calls.append(1)
-    if len(calls) == int(n):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **options)
-setattr(holder, name, counted)
-ingest.ingest(Path(batch), [], Path(root))
-"""
+
+def kill_at(call: int, holder: Any, function: str, batch: Path, root: Path) -> None:
+    """Add a batch in a process that ends as by `kill -9` at the n-th call of a function."""
+    original, calls = getattr(holder, function), itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    def work() -> None:
+        setattr(holder, function, counted)
+        ingest(batch, [], root)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
-    ("function", "call"),
-    [("replace", 1), ("write", 1), ("replace", 2)],
+    ("holder", "function", "call"),
+    [(Path, "replace", 1), (review, "write", 1), (Path, "replace", 2)],
     ids=["report", "questions", "questions written in part"],
 )
 def test_a_run_killed_while_it_asks_is_repeated_by_the_next(
-    function: str, call: int, root: Path, june: Path
+    holder: Any, function: str, call: int, root: Path, june: Path
 ) -> None:
     save(pixels_of(0, 8000), june / "cross/x.png")
-    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
-    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_at(call, holder, function, june, root)
     assert not (root / "reviews/june.csv").exists()
     assert (root / "reviews/june.md").exists() == ((function, call) != ("replace", 1))
     assert {*questions(root, june)} == {"cross/x.png"}
@@ -833,26 +831,24 @@ def test_a_run_killed_while_it_asks_is_repeated_by_the_next(
 
 
 @pytest.mark.parametrize(
-    ("function", "call", "planned"),
+    ("holder", "function", "call", "planned"),
     [
-        ("copyfile", 7, False),
-        ("finish", 2, True),
-        ("move", 12, True),
-        ("write_report", 1, True),
-        ("rmtree", 1, True),
+        (shutil, "copyfile", 7, False),
+        (curation.ingest, "finish", 2, True),
+        (curation.ingest, "move", 12, True),
+        (files, "write", 2, True),
+        (shutil, "rmtree", 1, True),
     ],
     ids=["copying", "planned", "adding", "reporting", "tidying"],
 )
 def test_a_killed_run_is_finished_by_the_next(
-    function: str, call: int, planned: bool, root: Path, june: Path
+    holder: Any, function: str, call: int, planned: bool, root: Path, june: Path
 ) -> None:
     shutil.copy(root / "data/raw/circle/00.png", june / "cross/x.png")
     questions(root, june)
     answer(root, june, x="cross")  # a known image moves as well
     before = images(root)
-    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
-    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_at(call, holder, function, june, root)
     if planned:
         with pytest.raises(UserError, match=r"has been added to .* only in part: run"):
             data.prepare(params.load(root).prepare, 42, root)
@@ -870,8 +866,7 @@ def test_a_killed_run_is_finished_by_the_next(
 
 
 def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(june), str(root), "finish", "2"]
-    subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True)
+    kill_at(2, curation.ingest, "finish", june, root)
     steps = json.loads((root / "data/.ingesting/plan.json").read_text())["steps"]
     target = root / "data" / steps[5][1]
     target.write_text("mine")

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import PROJECT, prepared_project
 
 from classifier import data, networks, params, training
 from classifier.params import Params
+from conftest import PROJECT, prepared_project
 from tuning import search as tuning
 from tuning import search_space as space
 from tuning.search_space import Range, SpaceError
