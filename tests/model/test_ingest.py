@@ -74,7 +74,11 @@ def dvc(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def empty(tmp_path: Path, dvc_folder: Path) -> Path:
     """A project whose images come from a folder that is not there yet."""
-    root = tmp_path / "project"
+    return new_project(tmp_path, dvc_folder)
+
+
+def new_project(folder: Path, dvc_folder: Path) -> Path:
+    root = folder / "project"
     shutil.copytree(dvc_folder, root / ".dvc")
     shutil.copy(UNBAKED / "params.yaml", root)
     edit(root, prepare=PREPARE | {"max_unreadable_share": 0.1})
@@ -463,7 +467,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def test_memory_does_not_grow_with_the_pixels(empty: Path, tmp_path: Path) -> None:
-    side, sizes, peaks = 96, (1000, 3000), []
+    side, sizes, peaks = 256, (100, 400), []
     edit(empty, ingest={"judged_by": 300})
     for images in sizes:
         shutil.rmtree(empty / "data", ignore_errors=True)
@@ -483,12 +487,22 @@ def test_memory_does_not_grow_with_the_pixels(empty: Path, tmp_path: Path) -> No
 # -- decisions -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def doubtful(root: Path, june: Path) -> Path:
-    """A batch with three wrong labels: a cross, d and s are circles."""
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, dvc_folder: Path) -> Path:
+    """A folder with a project and a batch with three wrong labels: a cross, d and s are circles."""
+    folder = tmp_path_factory.mktemp("asked")
+    project, june = new_project(folder, dvc_folder), fill(folder / "june", seed=2)
+    fill(project / "data/raw", seed=1, images=60)
     for name, seed in (("a", 1), ("d", 2), ("s", 3)):
         save(pixels_of(0, 8000 + seed), june / f"cross/{name}.png")
-    assert {*questions(root, june)} == {f"cross/{name}.png" for name in "ads"}
+    assert {*questions(project, june)} == {f"cross/{name}.png" for name in "ads"}
+    return folder
+
+
+@pytest.fixture
+def doubtful(root: Path, june: Path, asked: Path) -> Path:
+    """That batch, in this test's own project."""
+    shutil.copytree(asked, june.parent, dirs_exist_ok=True)
     return june
 
 

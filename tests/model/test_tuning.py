@@ -15,39 +15,47 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from classifier import data, networks, params, training
 from classifier.params import Params
-from conftest import PROJECT, prepared_project
-from tuning import search as tuning
-from tuning import search_space as space
-from tuning.search_space import Range, SpaceError
+from conftest import UNBAKED
+from prepared import TRAIN, edit, prepared_project
+from tuning import search, search_space
+from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
+from workspace.errors import UserError
 
-SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
+SHIPPED = params.load_section(UNBAKED, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
 
 
-def edit(root: Path, **sections: dict[str, Any]) -> None:
-    """Change keys of sections of params.yaml."""
-    content = yaml.safe_load((root / "params.yaml").read_text())
-    for name, changes in sections.items():
-        content[name] |= changes
-    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A prepared project of the test's own."""
+    return prepared_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Params:
+    """The template's parameters, shrunk until a test can train with them."""
+    content = params.read(UNBAKED)
+    content["train"] |= TRAIN
+    return params.parse({name: content[name] for name in params.SECTIONS})
 
 
 # -- spaces ----------------------------------------------------------------------------------------
 
 
 def test_every_network_has_a_space() -> None:
-    assert set(space.parse(SHIPPED.space, params.load(PROJECT).train)) == set(networks.NETWORKS)
+    assert set(search_space.parse(SHIPPED.space, params.load(UNBAKED).train)) == set(
+        networks.NETWORKS
+    )
 
 
 @pytest.mark.parametrize("network", networks.NETWORKS)
 def test_every_network_can_be_searched(network: str, root: Path, settings: Params) -> None:
-    spaces = space.parse(SHIPPED.space, settings.train)
-    drawn = space.candidates(network, spaces[network], settings.train, seed=1)
+    spaces = search_space.parse(SHIPPED.space, settings.train)
+    drawn = search_space.candidates(network, spaces[network], settings.train, seed=1)
     untuned, first = islice(drawn, 2)
     assert untuned.network == first.network == network
     candidate = dataclasses.replace(settings, train=dataclasses.replace(first, epochs=1))
@@ -58,15 +66,15 @@ def test_every_network_can_be_searched(network: str, root: Path, settings: Param
 
 
 def test_draws_follow_from_the_seed_and_begin_with_what_is_there(settings: Params) -> None:
-    cnn = space.parse(SHIPPED.space, settings.train)["cnn"]
+    cnn = search_space.parse(SHIPPED.space, settings.train)["cnn"]
 
     def draw(count: int, seed: int) -> list[Any]:
-        return list(islice(space.candidates("cnn", cnn, settings.train, seed), count))
+        return list(islice(search_space.candidates("cnn", cnn, settings.train, seed), count))
 
     five = draw(5, seed=1)
     assert five[0] == settings.train
     assert five == draw(9, seed=1)[:5] != draw(5, seed=2)
-    for name, limits in space.ranges(cnn).items():
+    for name, limits in search_space.ranges(cnn).items():
         values = [value_of(train, name) for train in draw(30, seed=1)[1:]]
         low, high = min(limits.values), max(limits.values)
         assert all(low <= value <= high for value in values) and len(set(values)) > 2
@@ -81,7 +89,7 @@ def value_of(train: Any, place: str) -> Any:
 
 def test_a_small_space_is_drawn_from_once(settings: Params) -> None:
     two = {"batch_size": Range("choice", (16, 32))}  # 16 is what the untuned one has
-    assert len(list(islice(space.candidates("cnn", two, settings.train, 1), 10))) == 2
+    assert len(list(islice(search_space.candidates("cnn", two, settings.train, 1), 10))) == 2
 
 
 @pytest.mark.parametrize(
@@ -124,8 +132,8 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_mistake_in_a_space_is_named(
     network: str, content: dict[str, Any], message: str, settings: Params
 ) -> None:
-    with pytest.raises(SpaceError, match=message):
-        space.parse({network: content}, settings.train)
+    with pytest.raises(UserError, match=message):
+        search_space.parse({network: content}, settings.train)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +153,12 @@ def test_a_mistake_in_the_section_is_named(
     changes: dict[str, Any], trials: int | None, message: str, root: Path
 ) -> None:
     edit(root, tune=changes)
-    with pytest.raises((params.ParamsError, tuning.TuningError), match=message):
-        tuning.tune(root, trials=trials)
+    with pytest.raises(UserError, match=message):
+        search.tune(root, trials=trials)
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
-    assert "tune" not in params.SECTIONS and "tune" not in asdict(params.load(PROJECT))
+    assert "tune" not in params.SECTIONS and "tune" not in asdict(params.load(UNBAKED))
 
 
 # -- what is written -------------------------------------------------------------------------------
@@ -159,7 +167,7 @@ def test_the_search_is_no_part_of_a_models_parameters() -> None:
 def test_only_what_changed_is_in_the_diff(root: Path) -> None:
     before = params.load(root).train
     values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
-    after = space.changed(before, values)
+    after = search_space.changed(before, values)
     old = (root / "params.yaml").read_text().splitlines()
     params.write_train(root, before, after)
     new = (root / "params.yaml").read_text().splitlines()
@@ -174,7 +182,7 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
 
 def test_another_network_takes_its_options_along(root: Path) -> None:
     before = params.load(root).train
-    after = space.changed(before, {"network": "mlp", "options": {"depth": 3}})
+    after = search_space.changed(before, {"network": "mlp", "options": {"depth": 3}})
     params.write_train(root, before, after)
     assert params.load(root).train == after
 
@@ -182,7 +190,7 @@ def test_another_network_takes_its_options_along(root: Path) -> None:
 def test_what_was_edited_meanwhile_stays(root: Path) -> None:
     before = params.load(root).train
     edit(root, train={"epochs": 99})
-    params.write_train(root, before, space.changed(before, {"batch_size": 8}))
+    params.write_train(root, before, search_space.changed(before, {"batch_size": 8}))
     assert (params.load(root).train.epochs, params.load(root).train.batch_size) == (99, 8)
 
 
@@ -229,8 +237,8 @@ def search_of(candidates: list[Params], folder: Path) -> Search:
 def test_all_trials_failing_is_an_error(root: Path, settings: Params) -> None:
     failed = trial(0, 0.1, settings.train, ended="failed", epochs=[], reason="no memory")
     before = (root / "params.yaml").read_text()
-    with pytest.raises(tuning.TuningError, match="all 1 trials failed; the untuned one: no memory"):
-        tuning.conclude(search_of([settings], root), [failed], 21, root)
+    with pytest.raises(UserError, match="all 1 trials failed; the untuned one: no memory"):
+        search.conclude(search_of([settings], root), [failed], 21, root)
     assert (root / "params.yaml").read_text() == before and not (root / "tuning").exists()
 
 
@@ -258,12 +266,12 @@ def test_trials_that_lag_behind_are_stopped_but_for_the_untuned(
 
 
 def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
-    lock = root / tuning.RUNS / "lock"
+    lock = root / search.RUNS / "lock"
     lock.parent.mkdir(parents=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(tuning.TuningError, match="another search is running"):
-            tuning.tune(root)
+        with pytest.raises(UserError, match="another search is running"):
+            search.tune(root)
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
@@ -299,7 +307,7 @@ def start(root: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "tuning"],
         cwd=root,
-        env=environment | {"PYTHONPATH": str(PROJECT / "src")},
+        env=environment | {"PYTHONPATH": str(UNBAKED / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -386,6 +394,6 @@ def test_a_search_that_is_done_is_not_done_again(
     searched: Searched, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = lines(searched.root)
-    tuning.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
+    search.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
     assert "is better than the parameters as they are" in capsys.readouterr().out
     assert lines(searched.root) == before
