@@ -45,7 +45,7 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
     Raises UserError: questions are open, which are in reviews/<batch>.csv and nothing is added; or
     the batch, the review file or the data set can't be used.
     """
-    pipeline = params.load(root)
+    pipeline, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
     folder = data_folder(pipeline, root)
     name = batch_name(batch, folder)
     with files.only_one(root / LOCK, BUSY):
@@ -57,7 +57,7 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
             with workplace(folder) as place:
                 known = folder, folder.relative_to(root).as_posix()
                 comparison = compare(batch, known, new_classes, pipeline.prepare, place)
-                ask_or_plan(batch, name, comparison, pipeline, root, place)
+                ask_or_plan(batch, name, comparison, pipeline, limits, root)
         except OSError as error:
             raise UserError(
                 f"{batch} can't be compared or copied, nothing is added: {error}"
@@ -66,10 +66,14 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
 
 
 def ask_or_plan(
-    batch: Path, name: str, comparison: Comparison, pipeline: Params, root: Path, place: Path
+    batch: Path,
+    name: str,
+    comparison: Comparison,
+    pipeline: Params,
+    limits: IngestParams,
+    root: Path,
 ) -> None:
     """Ask what must be asked; with all the answers, plan what to add. Raises UserError."""
-    limits = params.load_section(root, "ingest", IngestParams)
     content = content_sha256(comparison)
     report_file, answers_file = review_files(name, root)
     check_current(report_file, answers_file, content)
@@ -89,7 +93,7 @@ def ask_or_plan(
         review.draw(comparison, waiting, root)
         raise UserError(waiting_sentence(batch, name, len(waiting)))
     if (outcome.labels >= 0).any() or outcome.moved:
-        plan(batch, name, comparison, outcome, report, place)
+        plan(batch, name, comparison, outcome, report)
         return
     if not batch_report.is_final(report_file):
         files.write(report_file, report)
@@ -208,14 +212,12 @@ def check_current(report: Path, answers: Path, content: str) -> None:
 
 def merge(asked: dict[int, Question], written: dict[int, Question]) -> dict[int, Question]:
     """Return the questions with the answers given so far; answers that nothing asks for stay."""
-    answered = {i: question for i, question in written.items() if question.decision}
-    known = {
-        i: replace(question, decision=answered[i].decision)
-        if i in answered and still_holds(answered[i], question)
-        else question
-        for i, question in asked.items()
-    }
-    return known | {i: question for i, question in answered.items() if i not in known}
+    merged = dict(asked)
+    for i, earlier in written.items():
+        question = asked.get(i, earlier)
+        if earlier.decision and still_holds(earlier, question):
+            merged[i] = replace(question, decision=earlier.decision)
+    return merged
 
 
 def still_holds(earlier: Question, question: Question) -> bool:
@@ -266,13 +268,12 @@ def workplace(folder: Path) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def plan(
-    batch: Path, name: str, comparison: Comparison, outcome: Outcome, report: str, place: Path
-) -> None:
+def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, report: str) -> None:
     """Copy the new files beside the data set and write down what goes where."""
     names = FreeNames(comparison)
     base = comparison.folder.name
-    copies = place / "files"
+    file = comparison.folder.parent / UNFINISHED
+    copies = file.with_name("files")
     copies.mkdir()
     steps: list[tuple[str, str]] = []
     added = np.flatnonzero(outcome.labels >= 0).tolist()
@@ -280,12 +281,11 @@ def plan(
         position = int(comparison.candidates[i])
         shutil.copyfile(batch / comparison.path(position), copies / str(i))
         target = names.take(position, int(outcome.labels[i]))
-        steps.append((f"{place.name}/{copies.name}/{i}", f"{base}/{target}"))
+        steps.append((f"{UNFINISHED.parent}/{copies.name}/{i}", f"{base}/{target}"))
     for position, label in outcome.moved.items():
         target = names.take(position, label)
         steps.append((f"{base}/{comparison.path(position)}", f"{base}/{target}"))
-    content = {"batch": name, "steps": steps, "report": report}
-    files.write(comparison.folder.parent / UNFINISHED, json.dumps(content))
+    files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
 
 
 class FreeNames:
