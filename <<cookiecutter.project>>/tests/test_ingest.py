@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import CLASSES, PROJECT, images_of
 from PIL import Image
 from sklearn.datasets import load_digits
+from small_project import CLASSES, PROJECT, images_of
 
-from classifier import data, params
-from curation import __main__
+from classifier import data, params, preparation
 from classifier.cleaning import SPLITS, digest
 from classifier.errors import ClassifierError
+from curation import __main__
 from curation.ingest import LOCK, UndecidedError, ingest
 
 SRC = str(PROJECT / "src")
@@ -326,7 +326,7 @@ def test_absent_classes_are_reported(root: Path, june: Path) -> None:
 
 
 def prepared(root: Path) -> dict[str, set[bytes]]:
-    data.prepare(params.load(root).prepare, 42, root)
+    preparation.prepare(params.load(root), root)
     return {
         name: {digest(image) for image in data.load_split(root, name).images} for name in SPLITS
     }
@@ -855,7 +855,7 @@ def test_a_killed_run_is_finished_by_the_next(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     if planned:
         with pytest.raises(ClassifierError, match=r"has been added to .* only in part: run"):
-            data.prepare(params.load(root).prepare, 42, root)
+            preparation.prepare(params.load(root), root)
     else:
         assert images(root) == before
     ingest(june, [], root)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +15,17 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import PROJECT, prepared_project
+from small_project import PROJECT, prepared_project
 
 from classifier import data, networks, params, training
 from classifier.params import Params
 from tuning import search as tuning
 from tuning import search_space as space
+from tuning.params_file import write_train
 from tuning.search_space import Range, SpaceError
 from tuning.trials import Record, Search, Trial, ranked, table
+from workspace.errors import UserError
+from workspace.settings import SettingsError
 
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
@@ -50,7 +52,7 @@ def test_every_network_can_be_searched(network: str, root: Path, settings: Param
     drawn = space.candidates(network, spaces[network], settings.train, seed=1)
     untuned, first = islice(drawn, 2)
     assert untuned.network == first.network == network
-    candidate = dataclasses.replace(settings, train=dataclasses.replace(first, epochs=1))
+    candidate = settings.model_copy(update={"train": first.model_copy(update={"epochs": 1})})
     splits = data.load_split(root, "train"), data.load_split(root, "validation")
     shape = training.shape_of(splits[0], data.class_names(root))
     _, history, _ = training.fit(candidate, shape, *splits, root / "run")
@@ -73,7 +75,7 @@ def test_draws_follow_from_the_seed_and_begin_with_what_is_there(settings: Param
 
 
 def value_of(train: Any, place: str) -> Any:
-    section = asdict(train)
+    section = train.model_dump()
     for name in place.split("."):
         section = section[name]
     return section
@@ -145,12 +147,12 @@ def test_a_mistake_in_the_section_is_named(
     changes: dict[str, Any], trials: int | None, message: str, root: Path
 ) -> None:
     edit(root, tune=changes)
-    with pytest.raises((params.ParamsError, tuning.TuningError), match=message):
+    with pytest.raises((SettingsError, tuning.TuningError), match=message):
         tuning.tune(root, trials=trials)
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
-    assert "tune" not in params.SECTIONS and "tune" not in asdict(params.load(PROJECT))
+    assert "tune" not in params.SECTIONS and "tune" not in params.load(PROJECT).model_dump()
 
 
 # -- what is written -------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
     values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
     after = space.changed(before, values)
     old = (root / "params.yaml").read_text().splitlines()
-    params.write_train(root, before, after)
+    write_train(root, before, after)
     new = (root / "params.yaml").read_text().splitlines()
     changed = [line for line in difflib.ndiff(old, new) if line.startswith("+ ")]
     assert changed == [
@@ -175,14 +177,14 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
 def test_another_network_takes_its_options_along(root: Path) -> None:
     before = params.load(root).train
     after = space.changed(before, {"network": "mlp", "options": {"depth": 3}})
-    params.write_train(root, before, after)
+    write_train(root, before, after)
     assert params.load(root).train == after
 
 
 def test_what_was_edited_meanwhile_stays(root: Path) -> None:
     before = params.load(root).train
     edit(root, train={"epochs": 99})
-    params.write_train(root, before, space.changed(before, {"batch_size": 8}))
+    write_train(root, before, space.changed(before, {"batch_size": 8}))
     assert (params.load(root).train.epochs, params.load(root).train.batch_size) == (99, 8)
 
 
@@ -195,7 +197,7 @@ def trial(number: int, loss: float, train: Any, **changes: Any) -> Trial:
 
 
 def test_a_record_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path, settings: Params) -> None:
-    candidates = [settings, dataclasses.replace(settings, train=changed(settings, 8))]
+    candidates = [settings, settings.model_copy(update={"train": changed(settings, 8)})]
     file = tmp_path / "new/trials.jsonl"
     Record(file).add(trial(0, 0.5, settings.train))
     with file.open("a") as torn:
@@ -208,7 +210,7 @@ def test_a_record_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path, settin
 
 
 def changed(settings: Params, batch_size: int) -> Any:
-    return dataclasses.replace(settings.train, batch_size=batch_size)
+    return settings.train.model_copy(update={"batch_size": batch_size})
 
 
 def test_trials_are_ranked_and_failures_come_last(settings: Params) -> None:
@@ -222,7 +224,7 @@ def test_trials_are_ranked_and_failures_come_last(settings: Params) -> None:
 
 
 def search_of(candidates: list[Params], folder: Path) -> Search:
-    section = dataclasses.replace(SHIPPED, grace_epochs=1)
+    section = SHIPPED.model_copy(update={"grace_epochs": 1})
     return Search("cnn", candidates[0].train, {}, candidates, section, folder, [])
 
 
@@ -270,11 +272,11 @@ def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
 def test_an_address_where_no_cluster_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from classifier.ray_cluster import ClusterError, cluster
+    from classifier.ray_cluster import cluster
 
     monkeypatch.setenv("RAY_ADDRESS", address)
     message = f"at RAY_ADDRESS {address}: give its head"
-    with pytest.raises(ClusterError, match=message), cluster(tmp_path / "session"):
+    with pytest.raises(UserError, match=message), cluster(tmp_path / "session"):
         pass
 
 
@@ -359,7 +361,7 @@ def test_a_trial_trains_as_the_pipeline_does(searched: Searched) -> None:
     first = next(
         found
         for line in lines(searched.root)
-        if (found := json.loads(line))["train"] == asdict(searched.settings.train)
+        if (found := json.loads(line))["train"] == searched.settings.train.model_dump()
     )
     root, settings = searched.root, searched.settings
     splits = data.load_split(root, "train"), data.load_split(root, "validation")
@@ -378,7 +380,11 @@ def test_table_plot_and_the_best_parameters_are_written(searched: Searched) -> N
         (trial for trial in found if trial["ended"] != "failed"),
         key=lambda trial: min(figures["validation_loss"] for figures in trial["epochs"]),
     )
-    assert asdict(params.load(root).train) == best["train"] != asdict(searched.settings.train)
+    assert (
+        params.load(root).train.model_dump()
+        == best["train"]
+        != searched.settings.train.model_dump()
+    )
     assert "is better than the untuned parameters" in searched.printed
 
 

@@ -1,7 +1,5 @@
-"""What a user of the pipeline can put right."""
+"""The other name of `UserError`, until nothing imports it any more."""
 
-from workspace.errors import UserError
+from workspace.errors import UserError as ClassifierError
 
-
-class ClassifierError(UserError):
-    """Base of every failure that a stage reports; the message is the whole report."""
+__all__ = ["ClassifierError"]

@@ -24,8 +24,8 @@ from classifier.cleaning import (
     shorten,
     stage,
 )
-from classifier.data import PrepareParams
 from classifier.errors import ClassifierError
+from classifier.params import PrepareParams
 from classifier.sources import Source, image_folder
 
 CHUNK = 16  # images in memory at once

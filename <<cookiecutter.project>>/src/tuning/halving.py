@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from classifier import training
 from classifier.data import Split
-from classifier.distributed import cores
+from classifier.distributed import TrainingError
 from classifier.errors import ClassifierError
 from classifier.networks import Shape
 from classifier.params import Params
@@ -35,6 +35,7 @@ from tuning.trials import (
     ranked,
     score,
 )
+from workspace.machine import cores
 
 
 class Report(Callback):
@@ -53,7 +54,7 @@ class Report(Callback):
         """Report what has not been; raises TrainingError when a loss is no number."""
         for figures in history.epochs[len(self.epochs) :]:
             if not all(map(math.isfinite, figures.values())):
-                raise training.TrainingError(f"the loss exploded in epoch {figures['epoch']}")
+                raise TrainingError(f"the loss exploded in epoch {figures['epoch']}")
             self.epochs.append(figures)
             ray_tune.report(figures | {"score": score(best_epoch(self.epochs), self.objective)})
 

@@ -8,17 +8,18 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from classifier import data, lineage, params, plots, training
+from classifier import data, params, plots, training
 from classifier.distributed import Workers
 from classifier.errors import ClassifierError
 from classifier.lock import only_one
+from classifier.model_code import code_sha256
 from classifier.params import TuneParams
 from tuning import search_space as space
+from tuning.params_file import write_train
 from tuning.trials import FIGURES, Record, Search, Trial, ranked, table
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
@@ -57,7 +58,7 @@ def run_trials(session: Path, *work: Any) -> None:
     from tuning import halving
 
     try:
-        with cluster.cluster(session):
+        with cluster.cluster(session, "tuning"):
             halving.run_trials(*work)
     except KeyboardInterrupt:
         pass  # the caller sees what is missing
@@ -78,7 +79,7 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
     """Draw the trials of a network; raises ParamsError, SpaceError and TuningError."""
     values, section = params.load(root), params.load_section(root, "tune", TuneParams)
     if trials is not None:
-        section = params.check(TuneParams, asdict(section) | {"trials": trials}, "tune")
+        section = params.check(TuneParams, section.model_dump() | {"trials": trials}, "tune")
     network = network or values.train.network
     spaces = space.parse(section.space, values.train)
     if not space.ranges(spaces.get(network, {})):
@@ -87,15 +88,17 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
             "give a parameter {choice: [...]}, {uniform: [low, high]} or {log_uniform: [low, high]}"
         )
     drawn = space.candidates(network, spaces[network], values.train, values.seed)
+    alike = {"trials": None, "trials_per_gpu": None, "space": section.space[network]}
     what = [
         network,
-        asdict(section) | {"trials": None, "trials_per_gpu": None, "space": section.space[network]},
+        section.model_dump() | alike,
         values.seed,
         data.report(root)["sha256"],
-        lineage.code_sha256(root),
+        code_sha256(root),
     ]
     name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    candidates = [replace(values, train=train) for train in islice(drawn, section.trials)]
+    some = islice(drawn, section.trials)
+    candidates = [values.model_copy(update={"train": train}) for train in some]
     folder = root / RUNS / name
     return Search(
         network,
@@ -134,7 +137,7 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
     rows = table(ended, search.ranges, objective)
     path.write_text(f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
     plots.tuning(ended, search.ranges, objective, root)
-    params.write_train(root, search.current, best.train)
+    write_train(root, search.current, best.train)
     if search.network != search.current.network:
         print(
             f"{params.FILE} now trains {search.network} instead of {search.current.network}, with "

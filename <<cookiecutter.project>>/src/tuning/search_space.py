@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from classifier import networks, params
 from classifier.errors import ClassifierError
 from classifier.networks import Shape
 from classifier.params import TrainParams
+from workspace.settings import SettingsError
 
 KINDS = ("uniform", "log_uniform", "choice")
 DIGITS = 3  # of a number that was drawn: the rest is noise, and a reviewer reads it
@@ -141,14 +142,14 @@ def check(key: str, start: TrainParams, name: str, value: Any) -> None:
 
 def changed(train: TrainParams, values: Mapping[str, Any]) -> TrainParams:
     """The section with values at their places, such as `options.width`; raises ParamsError."""
-    content = asdict(train)
+    content = train.model_dump()
     for name, value in values.items():
         *path, last = name.split(".")
         section = content
         for part in path:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise params.ParamsError(f"{params.FILE}: train.{part} holds no parameters.")
+                raise SettingsError(f"{params.FILE}: train.{part} holds no parameters.")
         section[last] = value
     return params.check(TrainParams, content, "train")
 

@@ -93,7 +93,7 @@ class Record:
 
     def add(self, trial: Trial) -> None:
         """Write a line and wait until it is on the disk."""
-        content = asdict(trial)
+        content = asdict(trial) | {"train": trial.train.model_dump()}
         del content["number"]  # the place in a list that may be another one next time
         with self.path.open("a") as file:
             file.write(json.dumps(content) + "\n")
@@ -104,7 +104,7 @@ class Record:
         """The trials of those candidates that have ended, numbered by their place."""
         lines = [json.loads(line) for line in self.path.read_text().splitlines()]
         by_parameters = {parameters(line.pop("train")): line for line in lines}
-        keys = [parameters(asdict(candidate.train)) for candidate in candidates]
+        keys = [parameters(candidate.train.model_dump()) for candidate in candidates]
         return [
             Trial(number, candidate.train, **by_parameters[key])
             for number, (candidate, key) in enumerate(zip(candidates, keys, strict=True))
@@ -119,7 +119,7 @@ def parameters(section: dict[str, Any]) -> str:
 
 def value_at(train: TrainParams, place: str) -> Any:
     """The value at a place such as `options.width`, be it the network's default."""
-    content = asdict(train)
+    content = train.model_dump()
     content["options"] = networks.defaults(train.network) | train.options
     return reduce(dict.__getitem__, place.split("."), content)
 
