@@ -101,9 +101,9 @@ def releasable_commit(repository: Repository) -> str:
 def push_data(repository: Repository, commit: str) -> None:
     """Send what DVC keeps for this commit to its remote, so that the model can be made again.
 
-    Raises DataNotPushedError; a commit without a pipeline has nothing to send.
+    Raises DataNotPushedError; a commit without DVC has nothing to send.
     """
-    if not repository.files(commit, "dvc.yaml"):
+    if not repository.files(commit, ".dvc/config"):
         return
     try:
         printed = dvc(repository.folder, "push")

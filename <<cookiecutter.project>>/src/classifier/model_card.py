@@ -3,26 +3,26 @@
 Front matter as the Hugging Face Hub reads it (its documentation, "Model Cards").
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from classifier import data, lineage
+from classifier import data
 from classifier.evaluation import METRICS
+from classifier.model_code import code_sha256
 from classifier.params import Params
+from workspace import files, settings
 
 FILE = Path("MODEL_CARD.md")
 
 
 def write(params: Params, root: Path) -> None:
     """Write MODEL_CARD.md from the metrics and the data report."""
-    metrics = json.loads((root / METRICS).read_text())
+    metrics = settings.read_json(root / METRICS)
     matter = yaml.safe_dump(front_matter(params, metrics), sort_keys=False, allow_unicode=True)
-    text = body(params, metrics, data.report(root), lineage.code_sha256(root))
-    (root / FILE).write_text(f"---\n{matter}---\n\n{text}")
+    text = body(params, metrics, data.report(root), code_sha256(root))
+    files.write(root / FILE, f"---\n{matter}---\n\n{text}")
 
 
 def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code_sha256: str) -> str:
+def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code: str) -> str:
     """The part for people."""
     low, high = metrics["intervals"]["accuracy"]
     splits = ", ".join(f"{split['images']} {name}" for name, split in report["splits"].items())
@@ -65,9 +65,8 @@ def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code_s
         f"| {row['support']} |\n"
         for name, row in metrics["per_class"].items()
     )
-    settings = "".join(
-        f"- {name}: {value}\n" for name, value in asdict(params.train).items() if value is not None
-    )
+    used = params.train.model_dump(exclude_none=True)
+    settings = "".join(f"- {name}: {value}\n" for name, value in used.items())
     return f"""# <<cookiecutter.project>>
 
 Classifies images into {len(metrics["per_class"])} classes.
@@ -94,7 +93,7 @@ It answers for images like those it was trained on; for others its probabilities
 
 {settings}- seed: {params.seed}
 - data: sha256 {report["sha256"]}
-- code: sha256 {code_sha256}
+- code: sha256 {code}
 
 `lineage.json` holds what is needed to make it again.
 """

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from classifier import data, training
 from classifier.data import Split
-from classifier.distributed import cores
+from classifier.distributed import TrainingError
 from classifier.networks import Shape
 from classifier.params import Params
 from tuning.trials import (
@@ -35,6 +35,7 @@ from tuning.trials import (
     score,
 )
 from workspace.errors import UserError
+from workspace.machine import cores
 
 
 class Report(Callback):
@@ -53,7 +54,7 @@ class Report(Callback):
         """Report what has not been; raises TrainingError when a loss is no number."""
         for figures in history.epochs[len(self.epochs) :]:
             if not all(map(math.isfinite, figures.values())):
-                raise training.TrainingError(f"the loss exploded in epoch {figures['epoch']}")
+                raise TrainingError(f"the loss exploded in epoch {figures['epoch']}")
             self.epochs.append(figures)
             tune.report(with_score(self.epochs, self.objective))
 

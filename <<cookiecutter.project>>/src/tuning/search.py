@@ -8,14 +8,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
-from classifier import data, lineage, params, plots, training
+from classifier import data, params, plots, training
 from classifier.distributed import Workers
+from classifier.model_code import code_sha256
 from classifier.params import TuneParams
 from tuning import pictures, search_space
+from tuning.params_file import write_train
 from tuning.trials import Figures, Record, Search, Trial, ranked, table
 from workspace import files
 from workspace.errors import UserError
@@ -52,7 +53,7 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
     from tuning import halving
 
     try:
-        with ray_cluster.cluster(root / RUNS / "session"):
+        with ray_cluster.cluster(root / RUNS / "session", "tuning"):
             halving.run_trials(search, ended, record, root)
     except KeyboardInterrupt:
         pass  # the caller sees what is missing
@@ -73,7 +74,7 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
     """Draw the trials of a network. Raises UserError."""
     values, section = params.load(root), params.load_section(root, "tune", TuneParams)
     if trials is not None:
-        section = params.check(TuneParams, asdict(section) | {"trials": trials}, "tune")
+        section = params.check(TuneParams, section.model_dump() | {"trials": trials}, "tune")
     network = network or values.train.network
     space = search_space.parse(section.space, values.train).get(network, {})
     ranges = search_space.ranges(space)
@@ -83,7 +84,8 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
             "give a parameter {choice: [...]}, {uniform: [low, high]} or {log_uniform: [low, high]}"
         )
     drawn = search_space.candidates(network, space, values.train, values.seed)
-    candidates = [replace(values, train=train) for train in islice(drawn, section.trials)]
+    some = islice(drawn, section.trials)
+    candidates = [values.model_copy(update={"train": train}) for train in some]
     folder = root / RUNS / fingerprint(network, section, values.seed, root)
     runs = [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates]
     return Search(network, values.train, ranges, candidates, section, folder, runs)
@@ -91,13 +93,13 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
 
 def fingerprint(network: str, section: TuneParams, seed: int, root: Path) -> str:
     """What searches share that take up each other's trials; more trials are the same search."""
-    irrelevant = {"trials": None, "trials_per_gpu": None}
+    alike = {"trials": None, "trials_per_gpu": None, "space": section.space[network]}
     what = [
         network,
-        asdict(section) | irrelevant | {"space": section.space[network]},
+        section.model_dump() | alike,
         seed,
         data.report(root)["sha256"],
-        lineage.code_sha256(root),
+        code_sha256(root, "train"),
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -127,7 +129,7 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
     rows = table(ended, search.ranges, objective)
     files.write(root / file, f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
     pictures.draw(ended, search.ranges, objective, root)
-    params.write_train(root, search.current, best.train)
+    write_train(root, search.current, best.train)
     if search.network != search.current.network:
         print(
             f"{params.FILE} now trains {search.network} instead of {search.current.network}, with "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ def check(key: str, start: TrainParams, name: str, value: Any) -> None:
 
 def changed(train: TrainParams, values: Mapping[str, Any]) -> TrainParams:
     """The section with values at their places, such as `options.width`; raises UserError."""
-    content = asdict(train)
+    content = train.model_dump()
     for name, value in values.items():
         *path, last = name.split(".")
         section = content

@@ -92,7 +92,7 @@ class Record:
 
     def add(self, trial: Trial) -> None:
         """Write a line and wait until it is on the disk."""
-        content = asdict(trial)
+        content = asdict(trial) | {"train": trial.train.model_dump()}
         del content["number"]  # the place in a list that may be another one next time
         with self.path.open("a") as file:
             file.write(json.dumps(content) + "\n")
@@ -103,7 +103,7 @@ class Record:
         """The trials of those candidates that have ended, numbered by their place."""
         lines = [json.loads(line) for line in self.path.read_text().splitlines()]
         by_parameters = {parameters(line.pop("train")): line for line in lines}
-        keys = [parameters(asdict(candidate.train)) for candidate in candidates]
+        keys = [parameters(candidate.train.model_dump()) for candidate in candidates]
         return [
             Trial(number, candidate.train, **by_parameters[key])
             for number, (candidate, key) in enumerate(zip(candidates, keys, strict=True))
@@ -118,7 +118,7 @@ def parameters(section: dict[str, Any]) -> str:
 
 def value_at(train: TrainParams, place: str) -> Any:
     """The value at a place such as `options.width`, be it the network's default."""
-    value: Any = asdict(train)
+    value: Any = train.model_dump()
     value["options"] = networks.defaults(train.network) | train.options
     for name in place.split("."):
         value = value[name]

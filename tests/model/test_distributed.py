@@ -13,7 +13,6 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, change, prepared_project, small
 
 from classifier import distributed, training
 from classifier.batches import Batches
@@ -21,6 +20,7 @@ from classifier.data import Split
 from classifier.distributed import Workers, WorkersError, workers_from
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, Classifier
+from conftest import PROJECT, change, prepared_project, small
 
 TWO = Workers(devices=2)
 
