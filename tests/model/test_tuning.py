@@ -160,6 +160,20 @@ def test_the_search_is_no_part_of_a_models_parameters() -> None:
     assert "tune" not in params.SECTIONS and "tune" not in params.load(PROJECT).model_dump()
 
 
+def test_only_code_that_trains_makes_another_search(root: Path) -> None:
+    (root / "src").unlink()
+    shutil.copytree(PROJECT / "src", root / "src")
+
+    def name_after_a_comment_in(file: str) -> str:
+        with (root / "src" / file).open("a") as code:
+            code.write("# of no account\n")
+        return search.fingerprint("cnn", SHIPPED, 1, root)
+
+    before = search.fingerprint("cnn", SHIPPED, 1, root)
+    assert name_after_a_comment_in("curation/ingest.py") == before
+    assert name_after_a_comment_in("classifier/networks.py") != before
+
+
 # -- what is written -------------------------------------------------------------------------------
 
 

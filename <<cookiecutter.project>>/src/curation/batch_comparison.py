@@ -47,6 +47,8 @@ class Comparison:
     title: str  # of the folder, as people know it
     parts: tuple[Source, Source]
     staged: tuple[Staged, Staged]
+    names: list[str]  # where each image is: of a new one, below the batch
+    paths: list[str]  # of its file, relative to its part's folder
     labels: np.ndarray
     repeats: np.ndarray
     contradicts: np.ndarray
@@ -72,23 +74,6 @@ class Comparison:
     def candidates(self) -> np.ndarray:
         """The new images that repeat none, int64."""
         return self.old + np.flatnonzero(self.repeats[self.old :] < 0)
-
-    def origin(self, position: int) -> tuple[int, int]:
-        """Return the part, 0 or 1, that an image belongs to, and its place in that source."""
-        if position < self.old:
-            return 0, int(self.staged[0].origins[position])
-        return 1, int(self.staged[1].origins[position - self.old])
-
-    def name(self, position: int) -> str:
-        """Where an image is: of a new one, below the batch."""
-        part, i = self.origin(position)
-        name = self.parts[part].names[i]
-        return name if part else f"{self.title}/{name}"
-
-    def path(self, position: int) -> str:
-        """The path of an image's file, relative to its part's folder."""
-        part, i = self.origin(position)
-        return self.parts[part].paths[i]
 
     def label(self, position: int) -> str:
         """Name of the class that an image is labelled as."""
@@ -167,8 +152,15 @@ def relate(
     groups[distinct] = near_groups(fingerprints[distinct], near_rms)
     contradicts = rivals(digests, labels, distinct, old)
     resembles = np.where(contradicts < 0, rivals(groups.tolist(), labels, distinct, old), -1)
+    folder, title = data_set
+    known = [f"{title}/{parts[0].names[i]}" for i in staged[0].origins]
+    names = known + [parts[1].names[i] for i in staged[1].origins]
+    paths = [
+        source.paths[i] for source, part in zip(parts, staged, strict=True) for i in part.origins
+    ]
     return Comparison(
-        classes, *data_set, parts, staged, labels, repeats, contradicts, resembles, groups
+        *(classes, folder, title, parts, staged, names, paths),
+        *(labels, repeats, contradicts, resembles, groups),
     )
 
 

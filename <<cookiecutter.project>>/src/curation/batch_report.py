@@ -128,7 +128,7 @@ def _left_out(comparison: Comparison) -> list[str]:
         original = comparison.repeats[position]
         is_known = original < comparison.old
         reason = "in the data set already" if is_known else "repeated within the batch"
-        reasons[reason].append(f"{comparison.name(position)} = {comparison.name(original)}")
+        reasons[reason].append(f"{comparison.names[position]} = {comparison.names[original]}")
     rows = [
         (reason, len(found), lines(_shown(found))) for reason, found in reasons.items() if found
     ]
@@ -150,7 +150,7 @@ def _near(comparison: Comparison) -> list[str]:
     for p, group in enumerate(groups.tolist()):
         first.setdefault(group, p)
     examples = [
-        f"{comparison.name(p)} ≈ {comparison.name(first[groups[p]])}"
+        f"{comparison.names[p]} ≈ {comparison.names[first[groups[p]]]}"
         for p in near
         if first[groups[p]] != p
     ]

@@ -279,12 +279,12 @@ def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, repor
     added = np.flatnonzero(outcome.labels >= 0).tolist()
     for i in progress(added, "copying"):
         position = int(comparison.candidates[i])
-        shutil.copyfile(batch / comparison.path(position), copies / str(i))
+        shutil.copyfile(batch / comparison.paths[position], copies / str(i))
         target = names.take(position, int(outcome.labels[i]))
         steps.append((f"{UNFINISHED.parent}/{copies.name}/{i}", f"{base}/{target}"))
     for position, label in outcome.moved.items():
         target = names.take(position, label)
-        steps.append((f"{base}/{comparison.path(position)}", f"{base}/{target}"))
+        steps.append((f"{base}/{comparison.paths[position]}", f"{base}/{target}"))
     files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
 
 
@@ -302,7 +302,7 @@ class FreeNames:
         name = self.comparison.classes[label]
         folder = self.folders.setdefault(name, name)
         taken = self.taken.setdefault(folder, set())
-        own = Path(self.comparison.path(position)).name
+        own = Path(self.comparison.paths[position]).name
         free = (
             possible
             for possible in possible_names(own, self.comparison.digests[position].hex()[:12])

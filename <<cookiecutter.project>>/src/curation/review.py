@@ -74,11 +74,11 @@ def _question(comparison: Comparison, judgement: Judgement, i: int, kind: int) -
     if kind != WRONG:
         how = "has the same pixels as" if kind == SAME else "is nearly the same as"
         partner = int((comparison.contradicts if kind == SAME else comparison.resembles)[position])
-        reason = f"{how} {comparison.name(partner)}, which is {comparison.label(partner)}"
+        reason = f"{how} {comparison.names[partner]}, which is {comparison.label(partner)}"
         if kind == SAME and partner < comparison.old:  # a label that was reviewed before
             suggestion, confidence = comparison.label(partner), ""
     return Question(
-        comparison.name(position), comparison.label(position), reason, suggestion, confidence
+        comparison.names[position], comparison.label(position), reason, suggestion, confidence
     )
 
 
@@ -101,7 +101,7 @@ def read(path: Path, comparison: Comparison) -> dict[int, Question]:
     """
     if not path.exists():
         return {}
-    places = {comparison.name(p): p for p in range(comparison.old, len(comparison.labels))}
+    places = {name: p for p, name in enumerate(comparison.names) if p >= comparison.old}
     composed = {unicodedata.normalize("NFC", name): p for name, p in places.items()}
     found: dict[int, Question] = {}
     for where, row in _rows(path):
@@ -176,7 +176,7 @@ def decide(comparison: Comparison, answers: Mapping[int, Question]) -> Outcome:
 
 def _check_one_label(comparison: Comparison, labels: np.ndarray, same: list[int]) -> None:
     if len(set(labels[same].tolist())) > 1:
-        names = " and ".join(comparison.name(comparison.candidates[i]) for i in same[:2])
+        names = " and ".join(comparison.names[comparison.candidates[i]] for i in same[:2])
         raise UserError(
             f"{names} have the same pixels, but the decisions put them into different classes: "
             "decide for one class, or drop all but one"
