@@ -57,7 +57,9 @@ def prepared_project(folder: Path) -> Path:
     prepared = folder / "data/prepared"
     sizes = {"train": 60, "validation": 21, "test": 33}
     splits = {name: write_split(prepared / name, n, rng) for name, n in sizes.items()}
-    report = {"sha256": "sha256 of all", "splits": splits, "passed": True}
+    image = {"height": HEIGHT, "width": WIDTH, "channels": CHANNELS}
+    known = {"classes": CLASSES, "image": image}
+    report = {"sha256": "sha256 of all", "splits": splits, "passed": True} | known
     (prepared / "report.json").write_text(json.dumps(report))
     (prepared / "classes.json").write_text(json.dumps(CLASSES))
     for file in COPIED:

@@ -109,7 +109,7 @@ def test_the_hash_follows_the_content_of_the_models_code(path: str, copied: Path
         "src/curation/ingest.py",
         "src/tuning/search.py",
         "src/delivery/dvc.py",
-        "src/workspace/markdown.py",
+        "src/workspace/unused.py",
         "src/classifier/__pycache__/networks.pyc",
     ],
 )
