@@ -107,12 +107,13 @@ class Halving(ASHAScheduler):
     """
 
     def __init__(self, search: Search) -> None:
+        longest = max(candidate.train.epochs for candidate in search.candidates)
         super().__init__(
             time_attr="epoch",
             metric="score",
             mode="min",
-            max_t=search.epochs,
-            grace_period=min(search.section.grace_epochs, search.epochs),
+            max_t=longest,
+            grace_period=min(search.section.grace_epochs, longest),
             reduction_factor=search.section.reduction_factor,
         )
         self.search = search

@@ -43,7 +43,11 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
         if len(ended) < len(search.candidates):
             run_trials(search, ended, record, root)
             ended = record.read(search.candidates)
-            check_all(ended, len(search.candidates))
+            if len(ended) < len(search.candidates):
+                raise UserError(
+                    f"interrupted with {len(ended)} of {len(search.candidates)} trials finished: "
+                    "the same command takes the search up"
+                )
         conclude(search, ended, images, root)
 
 
@@ -59,15 +63,6 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
         pass  # the caller sees what is missing
     except OSError as error:
         raise UserError(f"the search cannot be kept on disk: {error}") from None
-
-
-def check_all(ended: Sequence[Trial], trials: int) -> None:
-    """Raise UserError unless that many trials have ended."""
-    if len(ended) < trials:
-        raise UserError(
-            f"interrupted with {len(ended)} of {trials} trials finished: "
-            "the same command takes the search up"
-        )
 
 
 def make_search(root: Path, network: str | None, trials: int | None) -> Search:

@@ -18,10 +18,7 @@ DIGITS = 3  # of a number that was drawn: the rest is noise, and a reviewer read
 ANY_SHAPE = Shape(8, 8, 1, 10)
 
 # What makes a trial comparable with the others, or belongs to the machine.
-FIXED = {
-    "network": "say which with NETWORK",
-    "threads": "give train.threads",
-}
+FIXED = {"network": "say which with NETWORK", "threads": "give train.threads"}
 NOT_RANGES = {"epochs": "trials stop early by comparing them at the same epoch of equal schedules"}
 
 

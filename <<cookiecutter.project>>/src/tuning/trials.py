@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,6 @@ class Search:
     section: TuneParams
     folder: Path
     runs: list[Path]  # of each trial's checkpoints and logs, in that folder
-
-    @property
-    def epochs(self) -> int:
-        """Of the longest trial."""
-        return max(candidate.train.epochs for candidate in self.candidates)
 
 
 @dataclass(frozen=True)
@@ -92,8 +87,13 @@ class Record:
 
     def add(self, trial: Trial) -> None:
         """Write a line and wait until it is on the disk."""
-        content = asdict(trial) | {"train": trial.train.model_dump()}
-        del content["number"]  # the place in a list that may be another one next time
+        # without its number, its place in a list that may be another one next time
+        content = {
+            "train": trial.train.model_dump(),
+            "ended": trial.ended,
+            "epochs": trial.epochs,
+            "reason": trial.reason,
+        }
         with self.path.open("a") as file:
             file.write(json.dumps(content) + "\n")
             file.flush()
