@@ -28,7 +28,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 from classifier import evaluation, params, training
 from classifier.params import Params, TrainParams
-from tuning import search_space as space
+from tuning import search_space
 from tuning.trials import best_epoch
 
 LIMIT = 10  # minutes for 30 trials on two cores
@@ -73,9 +73,10 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
     seconds, processor = run(root, "tune", "--network", network)
     record = next(root.glob("runs/tune/*/trials.jsonl")).read_text().splitlines()
     trials = [json.loads(line) for line in record]
-    spaces = space.parse(params.load_section(root, "tune", params.TuneParams).space, before.train)
+    section = params.load_section(root, "tune", params.TuneParams)
+    spaces = search_space.parse(section.space, before.train)
     parameters = {
-        "untuned": space.default(network, spaces[network], before.train),
+        "untuned": search_space.untuned(network, spaces[network], before.train),
         "best": params.load(root).train,
     }
     return {

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workspace.errors import UserError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -12,11 +14,46 @@ class Machine:
 
     Attributes:
         triton_venv: TRITON_VENV, the environment that holds the packaged Triton.
+        devices: DEVICES, the processes that train together on each machine, a device each.
+        nodes: NODES, the machines that train together.
+        ray_address: RAY_ADDRESS, the Ray cluster to use; empty: Ray is started on this machine.
+        storage: STORAGE, a folder or bucket that all machines reach, for checkpoints; or empty.
+        waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
+        compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
     """
 
     triton_venv: Path
+    devices: int
+    nodes: int
+    ray_address: str
+    storage: str
+    waits_for_gpus: bool
+    compiler: str
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Machine":
-        """Read them; one that is absent or empty has its default."""
-        return cls(triton_venv=Path(variables.get("TRITON_VENV") or ".venv-triton"))
+        """Read them; one that is absent or empty has its default. Raises UserError."""
+        accelerator = variables.get("ACCELERATOR", "")
+        if accelerator not in ("", "gpu"):
+            raise UserError(f"ACCELERATOR is {accelerator!r}: give gpu, or leave it out")
+        return cls(
+            triton_venv=Path(variables.get("TRITON_VENV") or ".venv-triton"),
+            devices=_count(variables, "DEVICES"),
+            nodes=_count(variables, "NODES"),
+            ray_address=variables.get("RAY_ADDRESS", ""),
+            storage=variables.get("STORAGE", ""),
+            waits_for_gpus=accelerator == "gpu",
+            compiler=variables.get("CXX", ""),
+        )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _count(variables: Mapping[str, str], name: str) -> int:
+    value = variables.get(name) or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{name} is {value!r}: give a whole number from 1")
+    return int(value)

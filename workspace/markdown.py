@@ -12,6 +12,11 @@ def cell(value: Any) -> str:
     return text
 
 
+def lines(values: Iterable[Any]) -> str:
+    """Return values for a table's cell, each on a line of its own."""
+    return "<br>".join(cell(value) for value in values)
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[int] = ()) -> str:
     """Return a table; cells are Markdown already; `right` are the columns of numbers."""
     right = set(right)

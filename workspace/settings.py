@@ -93,7 +93,8 @@ def _sentence(mistake: Any, kind: Any, name: str, place: Sequence[str]) -> str:
     if mistake["type"] == "extra_forbidden":
         known = list(_fields(_at(kind, path[:-1])))
         close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        listed = f"known are {', '.join(known)}" if known else "there are none here"
+        hint = f"did you mean {close[0]!r}?" if close else listed
         return f"{name}: there is no {key!r}: {hint}"
     wanted = _wanted(kind, path)
     if mistake["type"] == "missing":

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
 from classifier.networks import NETWORKS, KernelSVM, LinearRegression, LinearSVM, Shape, build
-from classifier.networks import UnknownNetworkError as Unknown
+from workspace.settings import SettingsError
 
 SHAPE = Shape(height=9, width=7, channels=3, classes=4)
 
@@ -47,7 +47,9 @@ def test_the_penalty_shrinks_with_the_number_of_examples() -> None:
 @pytest.mark.parametrize("kernel", ["rbf", "polynomial"])
 def test_with_every_image_as_landmark_the_feature_map_is_the_exact_kernel(kernel: str) -> None:
     images = torch.randn(20, 1, 3, 3, generator=torch.Generator().manual_seed(1))
-    network = KernelSVM(Shape(3, 3, 1, 2), kernel=kernel, gamma=0.1, degree=2, landmarks=32)
+    options = {"kernel": kernel, "gamma": 0.1, "degree": 2, "landmarks": 32}
+    network = build("kernel_svm", Shape(3, 3, 1, 2), options)
+    assert isinstance(network, KernelSVM)
     network.fit_to(images, torch.Generator().manual_seed(0))
     features = network.features(images)
     points = images.flatten(1).numpy()
@@ -69,13 +71,18 @@ def test_gamma_defaults_to_scikit_learns_scale() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vgg", {}, "'vgg': use one of linear_regression"),
-        ("cnn", {"depth": 3}, "cnn has no option 'depth': it takes width, dropout"),
-        ("resnet18", {"width": 3}, "takes none"),
-        ("kernel_svm", {"kernel": "cosine"}, "'cosine': use 'rbf' or 'polynomial'"),
+        ("vgg", {}, "params.yaml: train.network is 'vgg': give one of linear_regression"),
+        ("cnn", {"layers": 3}, "no 'train.options.layers': known are width, dropout"),
+        ("resnet18", {"width": 3}, "no 'train.options.width': there are none here"),
+        ("mlp", {"depth": "two"}, "train.options.depth is 'two': input should be a valid integer"),
+        (
+            "kernel_svm",
+            {"kernel": "cosine"},
+            "kernel is 'cosine': input should be 'rbf'",
+        ),
     ],
-    ids=["unknown name", "unknown option", "no options", "unknown kernel"],
+    ids=["unknown name", "unknown option", "no options", "no number", "unknown kernel"],
 )
 def test_a_wrong_name_is_named(name: str, options: dict[str, object], message: str) -> None:
-    with pytest.raises(Unknown, match=message):
+    with pytest.raises(SettingsError, match=message):
         build(name, SHAPE, options)

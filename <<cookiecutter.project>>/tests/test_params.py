@@ -5,29 +5,42 @@ from typing import Any
 
 import pytest
 import yaml
+from small_project import PARAMS, PROJECT, fixed
 
 from classifier import networks, params
 from classifier.networks import Shape
+from classifier.params import IngestParams, TuneParams
+from workspace.settings import SettingsError
 
-PROJECT = Path(__file__).parent.parent
 
-
-def test_the_shipped_parameters_are_right() -> None:
+def test_the_projects_parameters_are_right() -> None:
     values = params.load(PROJECT)
     shape = Shape(8, 8, 1, 10)
     assert networks.build(values.train.network, shape, values.train.options)
+    params.load_section(PROJECT, "ingest", IngestParams)
+    params.load_section(PROJECT, "tune", TuneParams)
 
 
 MISTAKES = {
-    "a typo in a key": ("train", "epoch", 3, "there is no parameter 'train.epoch'.*'epochs'"),
+    "a typo in a key": ("train", "epoch", 3, "there is no 'train.epoch': did you mean 'epochs'"),
     "a key of a nested section": (
         "train",
         "augmentation",
         {"shfit": 1.0},
         "'train.augmentation.shfit'.*'shift'",
     ),
-    "text for a number": ("train", "epochs", "many", "train.epochs is 'many'"),
-    "a number out of range": ("train", "learning_rate", -1.0, "train.learning_rate is -1.0"),
+    "text for a number": (
+        "train",
+        "epochs",
+        "many",
+        "train.epochs is 'many': give a whole number from 1, for example 20",
+    ),
+    "a number out of range": (
+        "train",
+        "learning_rate",
+        -1.0,
+        "train.learning_rate is -1.0: give a number above 0",
+    ),
     "an unknown choice": ("train", "optimizer", "adam", "train.optimizer is 'adam'.*adamw"),
     "an unknown precision": ("train", "precision", "8-bit", "train.precision is '8-bit'"),
     "a section that is no section": ("", "evaluate", 3, "evaluate is 3"),
@@ -35,9 +48,9 @@ MISTAKES = {
 
 
 def test_a_misspelt_key_is_named_rather_than_the_one_it_should_be(tmp_path: Path) -> None:
-    text = (PROJECT / "params.yaml").read_text()
+    text = PARAMS.read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  epochs:", "  epoch:"))
-    with pytest.raises(params.ParamsError, match=r"no parameter 'train\.epoch'.*'epochs'"):
+    with pytest.raises(SettingsError, match=r"params.yaml: there is no 'train\.epoch'.*'epochs'"):
         params.load(tmp_path)
 
 
@@ -45,25 +58,25 @@ def test_a_misspelt_key_is_named_rather_than_the_one_it_should_be(tmp_path: Path
 def test_a_mistake_is_named(
     section: str, key: str, value: Any, message: str, tmp_path: Path
 ) -> None:
-    content = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    content = fixed()
     (content[section] if section else content)[key] = value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(params.ParamsError, match=message):
+    with pytest.raises(SettingsError, match=message):
         params.load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is not in"),
-        ("a: [", "not valid YAML"),
+        (None, "params.yaml cannot be read: No such file"),
+        ("a: [", "params.yaml, line 2, is not YAML"),
         ("", "holds no sections"),
-        ("seed: 1", "prepare"),
+        ("seed: 1", "'prepare' is missing"),
     ],
     ids=["missing", "not YAML", "empty", "without sections"],
 )
 def test_an_unusable_file_is_named(text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(params.ParamsError, match=message):
+    with pytest.raises(SettingsError, match=message):
         params.load(tmp_path)

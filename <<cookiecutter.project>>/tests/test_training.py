@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, change
+from small_project import PROJECT, change
 
 from classifier import params, training
 from classifier.augmentation import Augmentation, augment
 from classifier.batches import Batches
 from classifier.data import Split
+from classifier.distributed import TrainingError
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, fit_temperature
 
@@ -65,7 +66,7 @@ def test_a_killed_run_is_taken_up_and_ends_as_an_uninterrupted_one(
     root: Path, settings: Params
 ) -> None:
     content = yaml.safe_load((root / "params.yaml").read_text())
-    content["train"] |= {"epochs": 5, "batch_size": 16, "options": {"width": 4}, "patience": 4}
+    content["train"] |= {"epochs": 5, "patience": 4}
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
     command = [sys.executable, "-c", KILLED_AFTER]
@@ -131,7 +132,7 @@ def test_a_loss_that_explodes_is_an_error(root: Path, settings: Params) -> None:
     wild = change(
         settings, network="linear_regression", options={}, optimizer="sgd", learning_rate=1e30
     )
-    with pytest.raises(training.TrainingError, match=r"train.learning_rate, which is 1e\+30"):
+    with pytest.raises(TrainingError, match=r"train.learning_rate, which is 1e\+30"):
         training.train(wild, root)
     assert not (root / CHECKPOINT).exists()
     assert not list(root.glob("runs/*/*.ckpt"))

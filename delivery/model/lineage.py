@@ -12,7 +12,7 @@ from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import MODEL, Outputs
 from delivery.proposals.git import Repository
 
-CODE = ("src/classifier", "serving/classifier/config.pbtxt")
+CODE = ("src/", "serving/")  # what stages of the pipeline read of these is code
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 
 
@@ -36,13 +36,22 @@ def check_lineage(repository: Repository, commit: str, outputs: Outputs) -> None
 
 
 def code_sha256(repository: Repository, commit: str) -> str:
-    """Return the SHA-256 of the committed files that make the model.
+    """Return the SHA-256 of the committed files that make the model: the code of `export`.
 
-    It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path.
+    It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
+    are its Python modules. Raises DeliveryError for a commit without that stage.
     """
-    paths = repository.files(commit, *CODE)
+    content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
+    try:
+        named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
+    except (KeyError, TypeError, AttributeError):
+        raise DeliveryError(
+            f"commit {commit[:12]} has no dvc.yaml with a stage `export` and its deps, which say "
+            "what code makes the model: put it back and commit it"
+        ) from None
+    paths = repository.files(commit, *named) if named else []
     lines = []
-    for path in sorted(path for path in paths if path.endswith((".py", ".pbtxt"))):
+    for path in sorted(path for path in paths if path in named or path.endswith(".py")):
         content = repository.run("cat-file", "blob", f"{commit}:{path}")
         lines.append(f"{path}\0{hashlib.sha256(content).hexdigest()}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -32,6 +32,7 @@ CODE = {
     "src/classifier/networks.py": "LAYERS = 2\n",
     "serving/classifier/config.pbtxt": "max_batch_size: 32\n",
 }
+EXPORT = f"export: {{cmd: 'true', deps: [{', '.join(CODE)}]"  # a stage, open for its outs
 
 
 def code_sha256() -> str:
@@ -153,6 +154,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         fake_pipeline.write(project.folder, path, content)
     fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")
     fake_pipeline.write(project.folder, "params.yaml", PARAMS)
+    fake_pipeline.write(project.folder, "dvc.yaml", f"stages: {{{EXPORT}}}}}\n")
     for environment in ("production", "staging"):
         path = f"argocd/environments/{environment}/kustomization.yaml"
         fake_pipeline.write(project.folder, path, "resources: [model.yaml]\n")

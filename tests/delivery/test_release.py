@@ -13,7 +13,7 @@ from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import parse_release
-from fake_project import CODE, Project, kill, make_project
+from fake_project import CODE, EXPORT, Project, kill, make_project
 
 PATH = "argocd/environments/staging/model.yaml"
 BRANCH = "release/staging-v1"
@@ -369,7 +369,7 @@ def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
 @pytest.fixture
 def tracked(project: Project) -> Project:
     """Return the project with one of its outputs kept by DVC, and something else in its store."""
-    stage = "stages: {export: {cmd: 'true', outs: [artifacts/export.json, plots/confusion.png]}}\n"
+    stage = f"stages: {{{EXPORT}, outs: [artifacts/export.json, plots/confusion.png]}}}}\n"
     fake_pipeline.write(project.folder, "dvc.yaml", stage)
     project.use_dvc()
     project.dvc("commit", "--force")
@@ -402,8 +402,8 @@ def test_a_release_sends_what_dvc_keeps_to_its_store(
 def test_images_that_only_this_machine_has_are_not_released(
     tracked: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = "stages: {prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}}\n"
-    fake_pipeline.write(tracked.folder, "dvc.yaml", stage)
+    stage = "prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}"
+    fake_pipeline.write(tracked.folder, "dvc.yaml", f"stages: {{{stage}, {EXPORT}}}}}\n")
     fake_pipeline.write(tracked.folder, "data/raw/zero/1.png", b"an image")
     fake_pipeline.write(tracked.folder, ".gitignore", "/data/?*/\n/artifacts/\n/plots/\n/.local/\n")
     tracked.dvc("commit", "--force")

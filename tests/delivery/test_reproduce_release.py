@@ -29,9 +29,9 @@ stages:
     deps: [pipeline.sh, made, data/raw]
     outs: [artifacts, data/prepared, plots]
     metrics: [metrics.json: {cache: false}]
-  tell:
+  export:
     cmd: cp made/lineage.json made/MODEL_CARD.md .
-    deps: [metrics.json]
+    deps: [metrics.json, src/classifier, serving/classifier/config.pbtxt]
     outs: [lineage.json: {cache: false}, MODEL_CARD.md: {cache: false}]
 """
 # tests change what it does by variables, as another machine would
@@ -117,7 +117,7 @@ def test_a_model_is_made_again_from_its_release_file(
     assert main(["reproduce", "1"]) == 0
     printed = capfd.readouterr().out
     assert "using this environment: the commit wants the same" in printed
-    assert "Running stage 'copy'" in printed and "Running stage 'tell'" in printed
+    assert "Running stage 'copy'" in printed and "Running stage 'export'" in printed
     assert f"model 1 was made again: its image is {digest[:19]}, as released\n" in printed
     assert printed.count(" yes\n") == 9 and " NO\n" not in printed
     assert f"| image | {digest} | {digest} | yes |" in report(project)
@@ -228,7 +228,7 @@ def test_another_model_is_described_by_files_values_and_stages(
     )
     assert f"| classifier/1/model.onnx | {before} | {after} | NO |" in lines
     outputs = [line for line in lines if line.startswith("- ")]
-    assert outputs == ["- copy: artifacts", "- copy: metrics.json", "- tell: lineage.json"]
+    assert outputs == ["- copy: artifacts", "- copy: metrics.json", "- export: lineage.json"]
     assert not any("golden.npz" in line for line in lines), "equal files are not listed"
 
 

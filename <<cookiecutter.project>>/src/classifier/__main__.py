@@ -2,23 +2,20 @@
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from classifier import data, evaluation, export, params, training
-from classifier.params import Params
+from classifier import params
 from workspace.errors import reported
+from workspace.root import find_root
 
-
-def prepare(values: Params, root: Path) -> None:
-    """Clean the data and split it."""
-    data.prepare(values.prepare, values.seed, root)
-
-
+# The module of each stage, whose function of the stage's name runs it. Only that is imported, so
+# that a stage depends on nothing else, and `prepare` need not wait for torch.
 STAGES = {
-    "prepare": prepare,
-    "train": training.train,
-    "evaluate": evaluation.evaluate,
-    "export": export.export,
+    "prepare": "preparation",
+    "train": "training",
+    "evaluate": "evaluation",
+    "export": "export",
 }
 
 
@@ -26,8 +23,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one stage in the current folder; return the exit status."""
     parser = argparse.ArgumentParser(prog="classifier", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
-    stage = STAGES[parser.parse_args(argv).stage]
-    return reported(lambda: stage(params.load(Path()), Path()))
+    stage = parser.parse_args(argv).stage
+
+    def run() -> None:
+        find_root()
+        work = getattr(import_module(f"classifier.{STAGES[stage]}"), stage)
+        work(params.load(Path()), Path())
+
+    return reported(run)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,12 @@
 """Random changes to training images, drawn anew for every image of a batch, on its device."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far an image may be moved from what was recorded; zeros leave it as it is."""
-
-    shift: float = 0.0  # share of the image's size, in each direction
-    rotate: float = 0.0  # degrees, to each side
-    scale: float = 0.0  # share by which it may grow or shrink
-    flip: bool = False  # mirror left and right, one time in two
+from classifier.params import Augmentation
 
 
 def augment(images: Tensor, how: Augmentation) -> Tensor:

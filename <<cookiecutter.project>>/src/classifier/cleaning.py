@@ -4,7 +4,6 @@ Pixels pass through one file on disk, so memory grows only by about 300 bytes an
 label, digest and fingerprint.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -18,25 +17,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from classifier.errors import ClassifierError
+from classifier.data import SPLITS, digest
 from classifier.sources import GREY_MODES, Source, conversions, to_pixels, upright_size
+from workspace.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 EXAMPLES = 20  # how many names a list in the report shows
 BATCH = 32  # images decoded ahead by the threads
 BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
-
-
-class MixedImagesError(ClassifierError):
-    """Images have different sizes and `prepare.image_size` doesn't say which to use."""
-
-
-class UnreadableImagesError(ClassifierError):
-    """More images than allowed can't be read."""
-
-
-class ClassesError(ClassifierError):
-    """There are too few classes, or too few images in a class, to train and test on."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +67,16 @@ def check_classes(source: Source) -> None:
     """Refuse what no cleaning can cure.
 
     Raises:
-        ClassesError: fewer than two classes, or classes without images.
+        UserError: fewer than two classes, or classes without images.
     """
     if len(source.classes) < 2:
-        raise ClassesError(
+        raise UserError(
             f"there is only one class, {source.classes[0]!r}: a classifier needs at least two"
         )
     counts = np.bincount(source.labels, minlength=len(source.classes))
     empty = [name for name, images in zip(source.classes, counts, strict=True) if not images]
     if empty:
-        raise ClassesError(f"no images in class {shorten(empty)}: add some or remove the class")
+        raise UserError(f"no images in class {shorten(empty)}: add some or remove the class")
 
 
 def common_shape(
@@ -98,8 +85,8 @@ def common_shape(
     """Return (H, W, C) of the data set from the images' headers, unless it is given.
 
     Raises:
-        MixedImagesError: no size is given and the images differ; names two of them.
-        UnreadableImagesError: not one image can be read.
+        UserError: no size is given and the images differ; names two of them.
+        UserError: not one image can be read.
     """
     if size and channels:
         return *size, channels
@@ -114,12 +101,12 @@ def common_shape(
         if first is None:
             first, first_name = this, source.names[i]
         if this != first and not size:
-            raise MixedImagesError(
+            raise UserError(
                 f"images differ in size: {first_name} is {first[0]}x{first[1]}, {source.names[i]} "
                 f"is {this[0]}x{this[1]} (heightxwidth): set prepare.image_size to [height, width]"
             )
     if first is None:
-        raise UnreadableImagesError(f"none of {len(source.names)} files can be read as an image")
+        raise UserError(f"none of {len(source.names)} files can be read as an image")
     return *(size or first), channels or (1 if grey else 3)
 
 
@@ -154,12 +141,11 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path) -> Staged:
 def check_readable(source: Source, staged: Staged, max_share: float) -> None:
     """Refuse a source of which too much is broken.
 
-    Raises:
-        UnreadableImagesError: more than `max_share` of the images can't be read; names some.
+    Raises UserError: more than `max_share` of the images can't be read.
     """
     share = len(staged.unreadable) / len(source.names)
     if share > max_share:
-        raise UnreadableImagesError(
+        raise UserError(
             f"{len(staged.unreadable)} of {len(source.names)} images can't be read "
             f"({share:.1%}, prepare.max_unreadable_share allows {max_share:.1%}): repair or remove "
             + shorten(_reasons(source, staged))
@@ -272,11 +258,6 @@ def _describe(source: Source, staged: Staged, kept: np.ndarray, original: np.nda
 # -- near duplicates -------------------------------------------------------------------------------
 
 
-def digest(pixels: np.ndarray) -> bytes:
-    """Return 16 bytes that only equal images of one shape share."""
-    return hashlib.blake2b(pixels.data, digest_size=16).digest()
-
-
 def fingerprint(pixels: np.ndarray) -> np.ndarray:
     """Return an image (H,W,C) as 8x8 area averages of grey, uint8 (64,)."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("L")
@@ -348,8 +329,7 @@ def split(
     Every class is dealt by itself in the given shares (validation, test), whole groups at a time,
     and is in every split. An official test split is taken as it is.
 
-    Raises:
-        ClassesError: a class has fewer groups than there are splits to fill; names them.
+    Raises UserError: a class has fewer groups than there are splits to fill.
     """
     places = np.where(official_test, SPLITS.index("test"), SPLITS.index("train"))
     free = np.flatnonzero(~official_test)
@@ -361,7 +341,7 @@ def split(
     counts = np.bincount(group_labels, minlength=len(classes))
     few = [f"{classes[k]} ({counts[k]})" for k in np.flatnonzero(counts <= len(to_fill))]
     if few:
-        raise ClassesError(
+        raise UserError(
             f"fewer distinct images than the {len(to_fill) + 1} splits to fill are left of class "
             f"{shorten(few)}: add images, remove the class or lower prepare.near_duplicate_rms"
         )
@@ -391,9 +371,9 @@ def _deal(sizes: np.ndarray, room: dict[int, int], rng: np.random.Generator) -> 
     return places
 
 
-def progress(items: range, action: str, unit: str = "image") -> tqdm:
-    """Return a progress bar on standard error that vanishes when it is done."""
-    return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1)
+def progress(items: range | list, action: str, unit: str = "image") -> tqdm:
+    """Return a progress bar that vanishes when it is done; where no terminal is, none is seen."""
+    return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1, disable=None)
 
 
 def shorten(names: list[str]) -> str:

@@ -1,44 +1,38 @@
-"""Training with several workers: torch's elastic launcher on one machine, Ray Train on several.
+"""Training with several workers, which Ray starts: on this machine, or on those of a cluster.
 
 A worker is one process with one device. When one dies, all of them start again from the last
 finished epoch.
 """
 
 import hashlib
-import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from classifier.errors import ClassifierError
+from workspace.errors import UserError
+from workspace.machine import Machine, cores
 
 RESTARTS = 3  # more deaths than this have a cause that another start doesn't cure
 CHECKPOINTS = ("last.ckpt", "best.ckpt")  # what the next start of a run needs of it
 
 
-class WorkersError(ClassifierError):
-    """The number of workers can't be used, or they died too often."""
-
-
-class ReportedError(WorkersError):
-    """What a worker reported that the user can put right; another start would not help."""
+class TrainingError(UserError):
+    """Training did not give a usable model, and another start would not help."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many train together: `devices` on each of `nodes` machines; whether Ray places them."""
+    """How many train together: `devices` on each of `nodes` machines; whether Ray starts them."""
 
     devices: int = 1
     nodes: int = 1
@@ -50,28 +44,18 @@ class Workers:
         return self.devices * self.nodes
 
 
-def workers_from(environment: Mapping[str, str]) -> Workers:
-    """Read DEVICES and NODES; absent or empty ones are 1. Raises WorkersError.
-
-    Ray places the workers of several machines, and all of them where RAY_ADDRESS names a cluster.
-    """
-    devices, nodes = _number(environment, "DEVICES"), _number(environment, "NODES")
-    return Workers(devices, nodes, nodes > 1 or bool(environment.get("RAY_ADDRESS")))
+def workers_of(machine: Machine) -> Workers:
+    """The workers that the environment asks for; Ray starts several, and those of a cluster."""
+    several = machine.devices * machine.nodes > 1
+    return Workers(machine.devices, machine.nodes, several or bool(machine.ray_address))
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
-    value = environment.get(name) or "1"
-    if not value.isdecimal() or int(value) < 1:
-        raise WorkersError(f"{name} is {value!r}: give a whole number from 1.")
-    return int(value)
-
-
-def check_devices(workers: Workers, threads: int) -> None:
-    """Raise WorkersError unless this machine has a device, or the cores, for each worker.
+def check_devices(workers: Workers, threads: int, machine: Machine) -> None:
+    """Raise UserError unless this machine has a device, or the cores, for each worker.
 
     A cluster finds them by itself, or waits for more machines.
     """
-    if workers.count == 1 or os.environ.get("RAY_ADDRESS"):
+    if workers.count == 1 or machine.ray_address:
         return
     there, taken = (
         (torch.cuda.device_count(), 1) if torch.cuda.is_available() else (cores(), threads)
@@ -79,15 +63,10 @@ def check_devices(workers: Workers, threads: int) -> None:
     if workers.count * taken > there:
         kind = "GPUs" if torch.cuda.is_available() else "cores"
         each = f" with {taken} of `train.threads` each" if taken > 1 else ""
-        raise WorkersError(
+        raise UserError(
             f"DEVICES × NODES is {workers.count}{each}, but this machine has {there} {kind}: give "
-            "fewer, or name a cluster in RAY_ADDRESS."
+            "fewer, or name a cluster in RAY_ADDRESS"
         )
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def hardware() -> str:
@@ -98,90 +77,25 @@ def hardware() -> str:
     return f"CPU {os.uname().machine} {torch.backends.cpu.get_cpu_capability()}"
 
 
-# -- one machine -----------------------------------------------------------------------------------
-
-
-def on_this_machine(
-    worker: Callable[..., None], arguments: tuple[Any, ...], workers: Workers
-) -> None:
-    """Run a module's function in a process for each device.
-
-    Raises WorkersError with what a worker reported, or when workers died more than RESTARTS times.
-    """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no other machine takes part
-    # A store that outlives a start still holds the addresses of the workers that died.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks of the launcher's own
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=workers.devices,
-        run_id=uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=RESTARTS,
-        monitor_interval=0.5,
-    )
-    try:
-        reports = elastic_launch(config, reporting)(worker, *arguments)
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        sys.exit(128 + error.sigval)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        raise WorkersError(
-            f"worker {rank} died {RESTARTS + 1} times, at last with exit status "
-            f"{failure.exitcode}: see above why; the same command takes up its last epoch."
-        ) from None
-    if said := next(filter(None, reports.values()), None):
-        raise ReportedError(said)
-
-
-def reporting(worker: Callable[..., None], *arguments: Any) -> str | None:
-    """Run a worker; return what the user can put right, as another start would not help."""
-    deaths = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    if deaths and os.environ["RANK"] == "0":
-        print(f"a worker died ({deaths} of {RESTARTS} times): starting again", file=sys.stderr)
-    try:
-        worker(*arguments)
-    except ClassifierError as error:
-        return str(error)
-    except Exception:
-        traceback.print_exc()  # those who start workers only tell that it died
-        raise
-    return None
-
-
-# -- several machines ------------------------------------------------------------------------------
-
-
-def on_machines(
+def train_with_ray(
     worker: Callable[..., None],
     arguments: tuple[Any, ...],
     splits: tuple[Any, ...],
     run: Path,
-    files: tuple[str, ...],
-    workers: Workers,
+    left: tuple[str, ...],
     threads: int,
+    machine: Machine,
 ) -> None:
     """Run `worker(run, *arguments, *splits)` in a Ray worker for each device.
 
-    `splits` travel through Ray's object store, so workers need no files. The `files` that the first
-    worker leaves in its own `run` come back to the `run` here. STORAGE names where checkpoints are
-    kept, a folder or a bucket (s3://…) that all machines can reach; `runs/ray` by default.
-    ACCELERATOR=gpu waits for GPUs where a cluster has none yet.
+    `splits` travel through Ray's object store, so that workers of other machines need no files.
+    What the first worker has `left` in its own `run` comes back to the `run` here. Checkpoints are
+    kept in the machine's storage, which all workers must reach; `runs/ray` by default.
 
-    Raises ReportedError with what a worker reported, WorkersError when workers died more than
-    RESTARTS times, ClusterError.
+    Raises TrainingError with what a worker reported; UserError when workers died more than RESTARTS
+    times, or there is no cluster.
     """
-    storage = storage_for(run)
+    storage = storage_for(run, machine.storage)
     from classifier.ray_cluster import cluster, ray
 
     with cluster(run.parent / "session", show_workers=True):
@@ -190,47 +104,45 @@ def on_machines(
             "arguments": arguments,
             "splits": [ray.put(split) for split in splits],
             "run": hashlib.sha256(str(run).encode()).hexdigest()[:16],  # may be another machine's
-            "files": files,
+            "left": left,
         }
-        result = _train_with_ray(config, run.name, workers, threads, storage)
+        result = _fit(config, run.name, threads, machine, storage)
         if isinstance(result.return_value, dict):
             run.mkdir(parents=True, exist_ok=True)
             for name, content in result.return_value.items():
                 (run / name).write_bytes(content)
         result.filesystem.delete_dir(result.path)  # or the next run of that name would take it up
     if isinstance(result.return_value, str):
-        raise ReportedError(result.return_value)
+        raise TrainingError(result.return_value)
 
 
-def storage_for(run: Path) -> str:
-    """Where Ray keeps checkpoints. Raises WorkersError when STORAGE can't be that."""
+def storage_for(run: Path, storage: str) -> str:
+    """Where Ray keeps checkpoints. Raises UserError when STORAGE can't be that."""
     from pyarrow.fs import FileSystem
 
-    storage = os.environ.get("STORAGE") or str(run.parent / "ray")
+    storage = storage or str(run.parent / "ray")
     try:
         FileSystem.from_uri(storage)
     except (ValueError, OSError):
-        raise WorkersError(
-            f"STORAGE is {storage!r}: give a folder from / or a bucket, s3://<bucket>/<prefix>."
+        raise UserError(
+            f"STORAGE is {storage!r}: give a folder from / or a bucket, s3://<bucket>/<prefix>"
         ) from None
     return storage
 
 
-def _train_with_ray(
-    config: dict[str, Any], name: str, workers: Workers, threads: int, storage: str
-) -> Any:
+def _fit(config: dict[str, Any], name: str, threads: int, machine: Machine, storage: str) -> Any:
     """Run `_ray_worker` for each device; return Ray's account of it."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    there = ray.cluster_resources()
-    gpus = os.environ.get("ACCELERATOR") == "gpu" or bool(there.get("GPU"))
+    there, count = ray.cluster_resources(), machine.devices * machine.nodes
+    gpus = machine.waits_for_gpus or bool(there.get("GPU"))
     each = {"GPU": 1} if gpus else {"CPU": threads}
     for kind, number in each.items():
         print(
-            f"training on {workers.count} workers with {number} {kind} each; the cluster has "
+            f"training on {count} workers with {number} {kind} each; the cluster has "
             f"{there.get(kind, 0):g} now",
             file=sys.stderr,
         )
@@ -238,16 +150,17 @@ def _train_with_ray(
         cast(Any, _ray_worker),  # its declared type knows no return value
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=count,
             use_gpu=gpus,
             resources_per_worker=each,
-            placement_strategy="SPREAD" if workers.devices == 1 else "PACK",
+            placement_strategy="SPREAD" if machine.devices == 1 else "PACK",
         ),
         run_config=RunConfig(
             name=name,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[_teller_of_deaths()],
         ),
     )
     try:
@@ -256,10 +169,25 @@ def _train_with_ray(
         raise KeyboardInterrupt from None
     except TrainingFailedError as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise WorkersError(
-            f"training on {workers.count} workers failed: {reason}; the same command takes up its "
-            "last epoch."
+        raise UserError(
+            f"training on {count} workers failed: {reason}; the same command takes up its "
+            "last epoch"
         ) from None
+
+
+def _teller_of_deaths() -> Any:
+    """What Ray calls when workers die: it says so."""
+    from ray.train import UserCallback
+
+    class TellerOfDeaths(UserCallback):
+        deaths = 0
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Any]) -> None:
+            self.deaths += 1
+            if self.deaths <= RESTARTS:
+                print(f"a worker died ({self.deaths} of {RESTARTS} times): starting again")
+
+    return TellerOfDeaths()
 
 
 def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
@@ -273,9 +201,14 @@ def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
         torch.cuda.set_device(get_device())  # or the barrier would guess it
     torch.distributed.barrier()  # no worker starts before all have the same files
     splits = ray.get(config["splits"])
-    if said := reporting(config["worker"], run, *config["arguments"], *splits):
-        return said
-    left = {name: run / name for name in config["files"]}
+    try:
+        config["worker"](run, *config["arguments"], *splits)
+    except UserError as error:
+        return str(error)  # another start would not help
+    except Exception:
+        traceback.print_exc()  # Ray only tells that a worker died
+        raise
+    left = {name: run / name for name in config["left"]}
     content = {name: path.read_bytes() for name, path in left.items() if path.exists()}
     if ray.train.get_context().get_local_rank() == 0:  # the others of this machine read no more
         shutil.rmtree(run, ignore_errors=True)
@@ -329,7 +262,5 @@ def trainer_options(workers: Workers, run: Path) -> dict[str, Any]:
             "plugins": [RayLightningEnvironment()],
             "callbacks": [ReportToRay(run)],
         }
-    elif workers.devices > 1:
-        options |= {"devices": workers.devices, "strategy": "ddp"}
     # Statistics of a share of the batch are noisier; torch can gather them on GPUs only.
     return options | {"sync_batchnorm": workers.count > 1 and torch.cuda.is_available()}

@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from classifier import data, plots
 from classifier.params import EvaluateParams, Params
 from classifier.training import CHECKPOINT, HISTORY, Classifier, scores_of
+from workspace import files
 
 METRICS = Path("metrics.json")
 
@@ -28,7 +29,7 @@ def evaluate(params: Params, root: Path) -> None:
     confusion = confusion_matrix(labels, probabilities.argmax(1), labels=range(len(classes)))
     metrics = figures(probabilities, labels, classes, params.evaluate)
     metrics["intervals"] = intervals(confusion, params.evaluate, params.seed)
-    (root / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+    files.write(root / METRICS, json.dumps(metrics, indent=2) + "\n")
     with (root / HISTORY).open() as file:
         plots.learning_curves(list(csv.DictReader(file)), root)
     plots.confusion(confusion, classes, root)

@@ -15,23 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classifier import data, lineage
-from classifier import model_card as card
+from classifier import data, lineage, model_card
 from classifier.batches import Batches
 from classifier.data import Split
-from classifier.errors import ClassifierError
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.training import CHECKPOINT, Classifier, scores_of
+from workspace import files
+from workspace.errors import UserError
 
 REPOSITORY = Path("artifacts/model")
 REPORT = Path("artifacts/export.json")
 CONFIG = Path("serving/classifier/config.pbtxt")
 NAME = "classifier"
-
-
-class ParityError(ClassifierError):
-    """The exported graph does not answer as the trained model does."""
 
 
 class Served(nn.Module):
@@ -49,7 +45,7 @@ class Served(nn.Module):
 def export(params: Params, root: Path) -> None:
     """Write the Triton model repository, the parity report, lineage.json and MODEL_CARD.md.
 
-    Raises ParityError, and leaves no repository, when the graph's answers on the test split differ.
+    Raises UserError, and leaves no repository, when the graph's answers on the test split differ.
     """
     model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
     split, classes = data.load_split(root, "test"), data.class_names(root)
@@ -63,14 +59,14 @@ def export(params: Params, root: Path) -> None:
         scores, _ = scores_of(model, split)
         expected = model.probabilities(scores).numpy()
         report = parity(graph, split, expected, params.export.tolerance)
-        (root / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        files.write(root / REPORT, json.dumps(report, indent=2) + "\n")
         refuse_unless_passed(report)
         (folder / "config.pbtxt").write_text((root / CONFIG).read_text() + interface(model.shape))
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in classes))
         write_golden(folder / "golden.npz", split, expected, params.export.golden_images)
         shutil.copytree(temporary, root / REPOSITORY)
     lineage.write(params, model.trained, root)
-    card.write(params, root)
+    model_card.write(params, root)
 
 
 def to_onnx(served: Served, shape: Shape) -> bytes:
@@ -126,9 +122,9 @@ def parity(
 
 
 def refuse_unless_passed(report: dict[str, Any]) -> None:
-    """Raise ParityError with the figures of a report that did not pass."""
+    """Raise UserError with the figures of a report that did not pass."""
     if not report["passed"]:
-        raise ParityError(
+        raise UserError(
             f"the exported graph answers differently: probabilities differ by up to "
             f"{report['max_abs_difference']:.2g} (export.tolerance is {report['tolerance']:.2g}) "
             f"and {report['images'] - report['argmax_equal']} of {report['images']} test images "

@@ -1,20 +1,17 @@
 """Where a model comes from: the data, the code, the parameters and the machine that made it."""
 
-import hashlib
 import json
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from classifier import data
+from classifier.model_code import code_sha256
 from classifier.params import Params
+from workspace import files
 
 FILE = Path("lineage.json")
-
-# The files that make the model what it is; parameters are recorded by value.
-CODE = ("src/classifier/**/*.py", "serving/classifier/config.pbtxt")
 LIBRARIES = (
     "matplotlib",
     "numpy",
@@ -27,18 +24,6 @@ LIBRARIES = (
     "torch",
     "torchvision",
 )
-
-
-def code_sha256(root: Path) -> str:
-    """SHA-256 over "path NUL sha256-of-content newline" of the CODE files, sorted by path.
-
-    A hash of the content, not a commit: code is the same before and after it is committed.
-    """
-    total = hashlib.sha256()
-    for path in sorted(path for pattern in CODE for path in root.glob(pattern)):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()
 
 
 def lineage(params: Params, trained: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -54,7 +39,7 @@ def lineage(params: Params, trained: dict[str, Any], root: Path) -> dict[str, An
             "test_sha256": report["splits"]["test"]["sha256"],
         },
         "code": {"sha256": code_sha256(root)},
-        "params": asdict(params),
+        "params": params.model_dump(),
         "seed": params.seed,
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -65,4 +50,4 @@ def lineage(params: Params, trained: dict[str, Any], root: Path) -> dict[str, An
 def write(params: Params, trained: dict[str, Any], root: Path) -> None:
     """Write lineage.json."""
     content = json.dumps(lineage(params, trained, root), indent=2, sort_keys=True)
-    (root / FILE).write_text(content + "\n")
+    files.write(root / FILE, content + "\n")

@@ -3,26 +3,27 @@
 Front matter as the Hugging Face Hub reads it (its documentation, "Model Cards").
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from classifier import data, lineage
+from classifier import data
 from classifier.evaluation import METRICS
+from classifier.model_code import code_sha256
 from classifier.params import Params
+from workspace import files, settings
+from workspace.markdown import cell, table
 
 FILE = Path("MODEL_CARD.md")
 
 
 def write(params: Params, root: Path) -> None:
     """Write MODEL_CARD.md from the metrics and the data report."""
-    metrics = json.loads((root / METRICS).read_text())
+    metrics = settings.read_json(root / METRICS)
     matter = yaml.safe_dump(front_matter(params, metrics), sort_keys=False, allow_unicode=True)
-    text = body(params, metrics, data.report(root), lineage.code_sha256(root))
-    (root / FILE).write_text(f"---\n{matter}---\n\n{text}")
+    text = body(params, metrics, data.report(root), code_sha256(root))
+    files.write(root / FILE, f"---\n{matter}---\n\n{text}")
 
 
 def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -56,45 +57,138 @@ def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code_sha256: str) -> str:
+def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code: str) -> str:
     """The part for people."""
-    low, high = metrics["intervals"]["accuracy"]
+    parts = (
+        introduction(params, report),
+        quality(params, metrics),
+        usage(report["image"], report["classes"]),
+        LIMITS,
+        origin(params, report, code),
+    )
+    return "\n".join(parts)
+
+
+def introduction(params: Params, report: dict[str, Any]) -> str:
+    """What it is, in two sentences and a picture."""
     splits = ", ".join(f"{split['images']} {name}" for name, split in report["splits"].items())
-    rows = "".join(
-        f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "
-        f"| {row['support']} |\n"
-        for name, row in metrics["per_class"].items()
-    )
-    settings = "".join(
-        f"- {name}: {value}\n" for name, value in asdict(params.train).items() if value is not None
-    )
     return f"""# <<cookiecutter.project>>
 
-Classifies images into {len(metrics["per_class"])} classes.
-Network `{params.train.network}`, trained on `{params.prepare.source}` ({splits} images).
+Classifies pictures into {len(report["classes"])} classes.
+Network `{params.train.network}`, trained on `{params.prepare.source}` ({splits} pictures).
 
-## How good it is
+![How many pictures each class has, and examples](plots/data.png)
+"""
 
-On {metrics["support"]} test images: accuracy {metrics["accuracy"]:.4f}
+
+def quality(params: Params, metrics: dict[str, Any]) -> str:
+    """Its figures on the test set, as text, table and plots."""
+    low, high = metrics["intervals"]["accuracy"]
+    head = ["class", "precision", "recall", "F1", "pictures"]
+    rows = [
+        [cell(name), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), row["support"]]
+        for name, row in metrics["per_class"].items()
+    ]
+    return f"""## How good it is
+
+On {metrics["support"]} test pictures: accuracy {metrics["accuracy"]:.4f}
 ({params.evaluate.confidence:.0%} bootstrap interval {low:.4f} to {high:.4f}),
 macro F1 {metrics["macro_f1"]:.4f}, cross-entropy {metrics["loss"]:.4f} nats,
 expected calibration error {metrics["calibration_error"]:.4f}.
 
-| class | precision | recall | F1 | images |
+{table(head, rows, right=range(1, 5))}
+![Counts of true class against predicted class](plots/confusion.png)
+
+![Precision, recall and F1 of every class](plots/per_class.png)
+
+![Accuracy against confidence](plots/reliability.png)
+
+![Test pictures with their answers, the mistakes first](plots/predictions.png)
+
+![Loss and accuracy over the epochs](plots/learning_curves.png)
+"""
+
+
+def usage(image: dict[str, int], classes: list[str]) -> str:
+    """How it is called: input, output, examples."""
+    height, width, channels = image["height"], image["width"], image["channels"]
+    shape = f"{height}, {width}, {channels}"
+    mode = "L" if channels == 1 else "RGB"
+    colours = "grey" if channels == 1 else "red, green and blue"
+    to_channels = (
+        "colours become grey, their luma of ITU-R 601-2"
+        if channels == 1
+        else "grey becomes three equal channels"
+    )
+    indices = table(["index", "class"], [[k, cell(name)] for k, name in enumerate(classes)])
+    return f"""## How it is called
+
+| | name | type | shape | values |
 |---|---|---|---|---|
-{rows}
-## How it is used
+| input | `image` | UINT8 | [batch, {shape}]: height, width, {colours} | 0 (black) to 255 |
+| output | `probabilities` | FP32 | [batch, {len(classes)}]: one of each class | 0 to 1, in all 1 |
 
-Input `image`: raw pixels, uint8, (batch, height, width, channels). Output `probabilities`:
-(batch, classes) in the order of `labels.txt`. Normalisation and softmax are part of the model.
+Pixels go in as they are: their normalisation and the softmax are part of the model. The place of a
+probability is the index of its class; `labels.txt` has the classes in this order.
 
-It answers for images like those it was trained on; for others its probabilities mean nothing.
+{indices}
+On a server at `localhost`, HTTP at port 8000 and gRPC at 8001, a black picture:
 
-## How it was made
+```sh
+python3 -c 'import json; print(json.dumps({{"inputs": [{{"name": "image", "datatype": "UINT8",
+  "shape": [1, {shape}], "data": [0] * {height * width * channels}}}]}}))' |
+  curl --silent --data @- localhost:8000/v2/models/classifier/infer
+```
+
+A file, by NVIDIA's client over HTTP (`pip install "tritonclient[http]" pillow`):
+
+```python
+import numpy as np
+import tritonclient.http as triton
+from PIL import Image, ImageOps
+
+picture = ImageOps.exif_transpose(Image.open("picture.png")).convert("{mode}")
+picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)
+image = triton.InferInput("image", [1, {shape}], "UINT8")
+image.set_data_from_numpy(np.asarray(picture).reshape(1, {shape}))
+answer = triton.InferenceServerClient("localhost:8000").infer("classifier", [image])
+probabilities = answer.as_numpy("probabilities")[0]
+print(probabilities.argmax(), probabilities.max())
+```
+
+Over gRPC it is the same with `tritonclient.grpc` and `localhost:8001`.
+
+## How a picture is prepared
+
+The pictures that it learnt from became pixels so; others should, too:
+
+- turned upright, as their EXIF orientation says; of several frames the first;
+- what is transparent is laid onto white;
+- 16 bits of grey become 8, by division by 257; palettes, CMYK and single bits become plain colour;
+- {to_channels};
+- stretched to {height} × {width} pixels (height × width) by bilinear interpolation where they have
+  another size: the ratio of the sides is not kept, and nothing is cut off.
+"""
+
+
+LIMITS = """## Limits
+
+It knows its classes and nothing else: a picture of something else gets one of them, too. Its
+probabilities are calibrated for pictures like those it was tested on; for other cameras, light or
+places they mean little, until it has been tested there. The figures above are of the test set; the
+interval says how far chance may have moved them.
+"""
+
+
+def origin(params: Params, report: dict[str, Any], code: str) -> str:
+    """What it was made from."""
+    used = params.train.model_dump(exclude_none=True)
+    settings = "".join(f"- {name}: {value}\n" for name, value in used.items())
+    return f"""## How it was made
 
 {settings}- seed: {params.seed}
 - data: sha256 {report["sha256"]}
-- code: sha256 {code_sha256}
+- code: sha256 {code}
 
 `lineage.json` holds what is needed to make it again.
 """

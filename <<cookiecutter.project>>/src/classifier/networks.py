@@ -9,18 +9,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from pydantic import create_model
 from torch import Tensor, nn
 
-from classifier.errors import ClassifierError
-
-
-class UnknownNetworkError(ClassifierError):
-    """The parameters name a network, or an option of it, that does not exist."""
+from classifier import params
+from workspace.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True)
@@ -137,14 +135,12 @@ class KernelSVM(LinearSVM):
     def __init__(
         self,
         shape: Shape,
-        kernel: str = "rbf",
+        kernel: Literal["rbf", "polynomial"] = "rbf",
         c: float = 10.0,
         gamma: float | None = None,
         degree: int = 3,
         landmarks: int = 1024,
     ) -> None:
-        if kernel not in ("rbf", "polynomial"):
-            raise UnknownNetworkError(f"kernel is {kernel!r}: use 'rbf' or 'polynomial'.")
         super().__init__(shape, c)
         self.kernel_name = kernel
         self.degree = degree
@@ -265,19 +261,23 @@ NETWORKS: dict[str, type[Network]] = {
 def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
     """Build the network of that name for images of that shape.
 
-    Raises UnknownNetworkError for a name that is not in NETWORKS or an option it does not take.
+    Raises SettingsError for a name that is not in NETWORKS or an option that it does not take.
     """
     if name not in NETWORKS:
-        raise UnknownNetworkError(f"network is {name!r}: use one of {', '.join(NETWORKS)}.")
-    known = defaults(name)
-    for option in options or {}:
-        if option not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise UnknownNetworkError(f"{name} has no option {option!r}: {takes}.")
-    return NETWORKS[name](shape, **(options or {}))
+        raise SettingsError(
+            f"{params.FILE}: train.network is {name!r}: give one of {', '.join(NETWORKS)}"
+        )
+    checked = params.check(options_of(name), options or {}, "train", "options")
+    return NETWORKS[name](shape, **dict(checked))
+
+
+def options_of(name: str) -> type[Settings]:
+    """The options of the network of that name: what its class takes beside the shape."""
+    _, *taken = inspect.signature(NETWORKS[name]).parameters.values()
+    fields: dict[str, Any] = {each.name: (each.annotation, each.default) for each in taken}
+    return create_model(f"Options of {name}", __base__=Settings, **fields)
 
 
 def defaults(name: str) -> dict[str, Any]:
     """The options of the network of that name and what they are unless somebody says otherwise."""
-    options = list(inspect.signature(NETWORKS[name]).parameters.values())[1:]
-    return {option.name: option.default for option in options}
+    return {option: field.default for option, field in options_of(name).model_fields.items()}

@@ -8,6 +8,8 @@ this.
 
 import os
 
+from workspace.machine import Machine, cores
+
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune says nothing: we do
@@ -25,8 +27,10 @@ THIS_MACHINE = {
     # Whatever address it is given, Ray on Linux listens where other machines can reach it, but so.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not taken away
+    "GLOO_SOCKET_IFNAME": "lo",  # no other machine takes part
+    "NCCL_SOCKET_IFNAME": "lo",
 }
-os.environ.update(SETTINGS | ({} if os.environ.get("RAY_ADDRESS") else THIS_MACHINE))
+os.environ.update(SETTINGS | ({} if Machine.from_environment().ray_address else THIS_MACHINE))
 
 import logging
 import shutil
@@ -39,31 +43,36 @@ from typing import Any
 
 import ray
 
-from classifier.distributed import cores
-from classifier.errors import ClassifierError
+from workspace.errors import UserError
 
+<<<<<<< HEAD
 # Code that workers on other machines need; what they run is in it.
 PACKAGES = [Path(__file__).parents[1] / name for name in ("classifier", "tuning", "workspace")]
 
 
 class ClusterError(ClassifierError):
     """There is no Ray cluster to work with."""
+=======
+SOURCE = Path(__file__).parents[1]
+PACKAGES = ("classifier", "workspace")  # code that workers on other machines need
+>>>>>>> curation
 
 
 @contextmanager
-def cluster(session: Path, show_workers: bool = False) -> Iterator[None]:
+def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterator[None]:
     """Ray on this machine, reached from nowhere else, or the cluster that RAY_ADDRESS names.
 
-    `session` is where a link to Ray's own folder is kept while it runs. Raises ClusterError when
+    `session` is where a link to Ray's own folder is kept while it runs; `packages` are those of
+    `src/` that workers need beside PACKAGES. Raises UserError when
     the cluster can't be used.
     """
     options: dict[str, Any] = {
-        "runtime_env": {"py_modules": [*map(str, PACKAGES)]},
+        "runtime_env": {"py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]},
         "log_to_driver": show_workers,
         "logging_level": logging.ERROR,
         "logging_config": ray.LoggingConfig(log_level="ERROR"),
     }
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := Machine.from_environment().ray_address:
         connect(address, options)
     else:
         ray.init(
@@ -82,7 +91,7 @@ def cluster(session: Path, show_workers: bool = False) -> Iterator[None]:
 
 
 def connect(address: str, options: dict[str, Any]) -> None:
-    """Connect to a cluster; raises ClusterError."""
+    """Connect to a cluster; raises UserError."""
     try:
         if address != "auto":  # of this machine
             host, _, port = address.rpartition(":")
@@ -91,7 +100,7 @@ def connect(address: str, options: dict[str, Any]) -> None:
     # of another version of Ray or Python, or without the token: the latter two
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         cause = (str(error.__cause__ or error).strip().splitlines() or ["no reason given"])[-1]
-        raise ClusterError(
+        raise UserError(
             f"no Ray cluster that takes us is at RAY_ADDRESS {address}: give its head, host:6379, "
             f"and the token that it may ask for ({cause.rstrip('.')})"
         ) from None

@@ -10,16 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from classifier.errors import ClassifierError
+from workspace.errors import UserError
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DOWNLOADS = Path("data/downloads")
 UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
-
-
-class SourceError(ClassifierError):
-    """The source of the images is missing, damaged or not laid out as expected."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,12 @@ class Source:
         """Refuse labels that are not a class.
 
         Raises:
-            SourceError: a label is outside 0..K-1; the message names the image.
+            UserError: a label is outside 0..K-1; the message names the image.
         """
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(outside):
             first = outside[0]
-            raise SourceError(
+            raise UserError(
                 f"{self.names[first]} has the label {self.labels[first]}, but labels go from 0 to "
                 f"{len(self.classes) - 1}: correct the source ({len(outside)} such images)"
             )
@@ -59,7 +55,7 @@ def load_source(kind: str, folder: str | None, root: Path) -> Source:
     """Open a source by its name in `params.yaml`; `folder` and downloads are relative to `root`.
 
     Raises:
-        SourceError: it is missing, damaged or not laid out as expected.
+        UserError: it is missing, damaged or not laid out as expected.
     """
     if kind == "digits":
         return digits()
@@ -90,14 +86,14 @@ def cifar10(root: Path) -> Source:
     """Return CIFAR-10 with its official test split, downloaded once and checked by torchvision.
 
     Raises:
-        SourceError: there is no network or the archive is damaged; says how to place it by hand.
+        UserError: there is no network or the archive is damaged; says how to place it by hand.
     """
     from torchvision.datasets import CIFAR10  # takes seconds to import, only this source needs it
 
     try:
         parts = [CIFAR10(root / DOWNLOADS, train=train, download=train) for train in (True, False)]
     except (OSError, RuntimeError, EOFError) as error:
-        raise SourceError(
+        raise UserError(
             f"CIFAR-10 could not be downloaded ({error}): fetch {CIFAR10.url} elsewhere, place it "
             f"at {DOWNLOADS / CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) and run again"
         ) from error
@@ -121,25 +117,25 @@ def image_folder(folder: Path) -> Source:
     Sub-folders of a class folder belong to the class; hidden files are passed over.
 
     Raises:
-        SourceError: the folder is missing, holds no class folder, or a class name can't be used.
+        UserError: the folder is missing, holds no class folder, or a class name can't be used.
     """
     if not folder.is_dir():
-        raise SourceError(f"the folder {folder} does not exist: correct prepare.folder")
+        raise UserError(f"the folder {folder} does not exist: correct prepare.folder")
     if (folder.parent / UNFINISHED).exists():
-        raise SourceError(
+        raise UserError(
             f"a batch has been added to {folder} only in part: run the `make ingest` that was "
             "interrupted again"
         )
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     class_folders = [path for path in entries if path.is_dir()]
     if not class_folders:
-        raise SourceError(
+        raise UserError(
             f"{folder} has no class folders: put the images of each class into {folder}/<class>/"
         )
     classes = [_class_name(path) for path in class_folders]
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
-        raise SourceError(f"{folder} has two folders whose name reads {twice!r}: merge them")
+        raise UserError(f"{folder} has two folders whose name reads {twice!r}: merge them")
     files = [_files_below(path) for path in class_folders]
     Image.init()  # load every decoder now, not in several threads at once
     paths = [str(path.relative_to(folder)) for group in files for path in group]
@@ -171,7 +167,7 @@ def _class_name(path: Path) -> str:
     # The same name has two spellings in Unicode; file systems differ in which they return.
     name = unicodedata.normalize("NFC", path.name)
     if not name.isprintable() or name != name.strip():
-        raise SourceError(
+        raise UserError(
             f"the class folder {path.name!r} has characters that can't be shown or stray blanks: "
             "rename it"
         )

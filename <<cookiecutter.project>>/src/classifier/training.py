@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import shutil
 import sys
 import warnings
@@ -27,14 +26,17 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from classifier import data, distributed, lineage, networks
+from classifier import data, distributed, networks
 from classifier.augmentation import augment
 from classifier.batches import Batches, Images, epoch_seed
 from classifier.data import Split
-from classifier.distributed import Workers
-from classifier.errors import ClassifierError
+from classifier.distributed import TrainingError, Workers
+from classifier.model_code import code_sha256
 from classifier.networks import Network, Shape
-from classifier.params import Params, TrainParams, train_params
+from classifier.params import Params, TrainParams
+from workspace import files, settings
+from workspace.errors import UserError
+from workspace.machine import Machine, cores
 
 CHECKPOINT = Path("artifacts/model.ckpt")
 HISTORY = Path("artifacts/history.csv")
@@ -42,12 +44,8 @@ RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
 SAMPLE = 10_000  # training images from which the normalisation is taken
-COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++", "c++")
+COMPILERS = ("g++", "clang++", "c++")
 WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
-
-
-class TrainingError(ClassifierError):
-    """Training did not give a usable model."""
 
 
 class Classifier(pl.LightningModule):
@@ -62,7 +60,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.params = train_params(train)
+        self.params = settings.check(TrainParams, train, str(CHECKPOINT), "train")
         self.shape = Shape(**shape)
         self.network = networks.build(self.params.network, self.shape, self.params.options)
         self.register_buffer("mean", torch.zeros(self.shape.channels, 1, 1))
@@ -208,8 +206,7 @@ class History(Callback):
 
     def write(self, path: Path) -> None:
         """Write one row per epoch as CSV."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
+        with files.replacing(path, newline="") as file:
             rows = csv.DictWriter(file, list(self.epochs[0]))
             rows.writeheader()
             rows.writerows(self.epochs)
@@ -227,38 +224,38 @@ class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write under a temporary name, then rename, so that a kill leaves the one before."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(checkpoint, partial)
-        partial.replace(path)
+        """Write the file whole or not at all, so that a kill leaves the one before."""
+        with files.replacing(Path(path), "wb") as file:
+            torch.save(checkpoint, file)
 
 
 def train(params: Params, root: Path) -> None:
     """Train the network of the parameters on the prepared splits and write checkpoint and history.
 
-    DEVICES and NODES in the environment say how many workers train. A run that was interrupted is
-    taken up at its last finished epoch. Raises TrainingError when the loss stops being a number,
-    WorkersError when the workers can't be had.
+    The environment says how many workers train, see `Machine`. A run that was interrupted is taken
+    up at its last finished epoch. Raises UserError when the workers can't be had, TrainingError
+    when what they did gave no model.
     """
-    workers = distributed.workers_from(os.environ)
-    threads = params.train.threads or max(1, distributed.cores() // workers.devices)
-    distributed.check_devices(workers, threads)
+    machine = Machine.from_environment()
+    workers = distributed.workers_of(machine)
+    threads = params.train.threads or max(1, cores() // workers.devices)
+    distributed.check_devices(workers, threads, machine)
     splits = load_splits(root)
     check(params.train, workers, *splits)
+    check_compiler(params.train, machine)
     shape = shape_of(splits[0], data.class_names(root))
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
-    files = (CHECKPOINT.name, HISTORY.name)
+    left = (CHECKPOINT.name, HISTORY.name)
     try:
-        if workers.by_ray:
-            distributed.on_machines(work, arguments, splits, run, files, workers, threads)
-        elif workers.devices > 1:
-            distributed.on_this_machine(work_from_files, (run, *arguments, root), workers)
-        else:
+        if not workers.by_ray:
             work(run, *arguments, *splits)
-    except (TrainingError, distributed.ReportedError):
+        elif machine.ray_address:
+            distributed.train_with_ray(work, arguments, splits, run, left, threads, machine)
+        else:
+            here = (*arguments, root.resolve())
+            distributed.train_with_ray(work_from_files, here, (), run, left, threads, machine)
+    except TrainingError:
         forget_checkpoints(run)
         raise
     for target in (CHECKPOINT, HISTORY):
@@ -273,30 +270,31 @@ def load_splits(root: Path) -> tuple[Split, Split]:
 
 
 def check(params: TrainParams, workers: Workers, train: Split, validation: Split) -> None:
-    """Refuse what can't be trained so, before it starts.
-
-    Raises TrainingError for parameters that this machine can't follow, WorkersError for those that
-    several workers can't.
-    """
-    if params.compile and not any(map(shutil.which, COMPILERS)):
-        raise TrainingError(
-            "train.compile is true, but this machine has no C++ compiler, which it needs: install "
-            "g++, or set it to false."
-        )
+    """Raise UserError for what several workers can't train, before they start."""
     if workers.count == 1:
         return
     if params.optimizer == "lbfgs":
-        raise distributed.WorkersError(
+        raise UserError(
             f"train.optimizer is 'lbfgs', which takes the whole set as one batch: train on one "
             f"device instead of {workers.count}."
         )
     batches = Batches(train, params.batch_size)
     smallest = batches.size(len(batches) - 1)
     if smallest < 2 * workers.count or len(validation.labels) < workers.count:
-        raise distributed.WorkersError(
+        raise UserError(
             f"a batch has {smallest} images and the validation split {len(validation.labels)}, too "
             f"few for {workers.count} workers, which need two of each batch: give fewer DEVICES or "
             "NODES, or a larger train.batch_size."
+        )
+
+
+def check_compiler(params: TrainParams, machine: Machine) -> None:
+    """Raise UserError when torch is to compile the network and there is nothing to do it with."""
+    compilers = (machine.compiler, *COMPILERS)
+    if params.compile and not any(shutil.which(name) for name in compilers if name):
+        raise UserError(
+            "params.yaml: train.compile is True, but this machine has no C++ compiler, which it "
+            "needs: install g++, or set it to false"
         )
 
 
@@ -347,9 +345,10 @@ def fit(
     quieten()
     pl.seed_everything(params.seed, verbose=False)
     if params.train.threads or workers.devices > 1:
-        share = max(1, distributed.cores() // workers.devices)
+        share = max(1, cores() // workers.devices)
         torch.set_num_threads(params.train.threads or share)
-    model = Classifier(asdict(shape), asdict(params.train), params.seed, len(train_split.labels))
+    examples = len(train_split.labels)
+    model = Classifier(asdict(shape), params.train.model_dump(), params.seed, examples)
     model.fit_to(train_split)
     prepare_network(model.network, params.train)
     history = History()
@@ -452,11 +451,11 @@ def shape_of(split: Split, classes: list[str]) -> Shape:
 def fingerprint(params: Params, workers: Workers, root: Path) -> str:
     """Name of a run: the same for the same parameters, workers, data and code."""
     what = [
-        asdict(params.train),
+        params.train.model_dump(),
         asdict(workers),
         params.seed,
         data.report(root)["sha256"],
-        lineage.code_sha256(root),
+        code_sha256(root, "train"),
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -490,7 +489,7 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
 
 def forget_checkpoints(run: Path) -> None:
     """Leave nothing to take up of a run that has ended; its logs stay."""
-    for checkpoint in run.glob("*.ckpt"):
+    for checkpoint in run.glob("*.ckpt*"):  # and what a kill left of one
         checkpoint.unlink()
 
 

@@ -6,7 +6,7 @@ Pixels stay in two files on disk; memory grows by about a kilobyte an image for 
 import difflib
 import shlex
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +24,12 @@ from classifier.cleaning import (
     shorten,
     stage,
 )
-from classifier.data import PrepareParams
-from classifier.errors import ClassifierError
+from classifier.params import PrepareParams
 from classifier.sources import Source, image_folder
+from workspace.errors import UserError
 
 CHUNK = 16  # images in memory at once
 KEEP, DROP = "keep", "drop"  # what a person may write for an image besides a class
-
-
-class BatchError(ClassifierError):
-    """The batch is not there, or does not fit the data set."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,8 @@ class Comparison:
     title: str  # of the folder, as people know it
     parts: tuple[Source, Source]
     staged: tuple[Staged, Staged]
+    names: list[str]  # where each image is: of a new one, below the batch
+    paths: list[str]  # of its file, relative to its part's folder
     labels: np.ndarray
     repeats: np.ndarray
     contradicts: np.ndarray
@@ -77,23 +75,6 @@ class Comparison:
         """The new images that repeat none, int64."""
         return self.old + np.flatnonzero(self.repeats[self.old :] < 0)
 
-    def origin(self, position: int) -> tuple[int, int]:
-        """Return the part, 0 or 1, that an image belongs to, and its place in that source."""
-        if position < self.old:
-            return 0, int(self.staged[0].origins[position])
-        return 1, int(self.staged[1].origins[position - self.old])
-
-    def name(self, position: int) -> str:
-        """Where an image is: of a new one, below the batch."""
-        part, i = self.origin(position)
-        name = self.parts[part].names[i]
-        return name if part else f"{self.title}/{name}"
-
-    def path(self, position: int) -> str:
-        """The path of an image's file, relative to its part's folder."""
-        part, i = self.origin(position)
-        return self.parts[part].paths[i]
-
     def label(self, position: int) -> str:
         """Name of the class that an image is labelled as."""
         return self.classes[self.labels[position]]
@@ -107,10 +88,9 @@ class Comparison:
                 chunk = positions[start : start + CHUNK]
                 images = np.empty((len(chunk), *self.shape), np.uint8)
                 for image, position in zip(images, chunk.tolist(), strict=True):
-                    file, place = (
-                        (old, position) if position < self.old else (new, position - self.old)
-                    )
-                    file.seek(place * size)
+                    is_old = position < self.old
+                    file = old if is_old else new
+                    file.seek(size * (position if is_old else position - self.old))
                     file.readinto(image.data)
                 yield images
 
@@ -127,9 +107,8 @@ def compare(
 ) -> Comparison:
     """Read the batch and the data set, a folder with a title, into files in `place`; compare them.
 
-    Raises:
-        BatchError: the batch brings classes that it may not, or other sizes or channels.
-        ClassifierError: the batch can't be used: what `prepare` would say of it.
+    Raises UserError: the batch can't be used, be it what `prepare` would say of it, or brings
+    classes that it may not, or other sizes or channels.
     """
     existing, new = existing_source(data_set[0]), batch_source(batch)
     check_class_names([*existing.classes, *used_classes(new)])
@@ -140,14 +119,19 @@ def compare(
     staged = stage(existing, shape, place / "existing"), stage(new, shape, place / "batch")
     check_readable(new, staged[1], params.max_unreadable_share)
     classes = sorted({*existing.classes, *used_classes(new)})
-    parts = [
-        np.array([classes.index(name) if name in classes else -1 for name in source.classes], int)[
-            source.labels[part.origins]
-        ]
-        for source, part in zip((existing, new), staged, strict=True)
-    ]
-    labels = np.concatenate(parts)
-    return relate(classes, data_set, (existing, new), staged, labels, params.near_duplicate_rms)
+    parts = existing, new
+    labels = np.concatenate(
+        [labels_among(classes, *part) for part in zip(parts, staged, strict=True)]
+    )
+    return relate(classes, data_set, parts, staged, labels, params.near_duplicate_rms)
+
+
+def labels_among(classes: list[str], source: Source, staged: Staged) -> np.ndarray:
+    """Return the labels of a source's readable images as indices into other classes, int64."""
+    places = {name: label for label, name in enumerate(classes)}
+    # a class that has no images may not be among them
+    there = np.array([places.get(name, -1) for name in source.classes], np.int64)
+    return there[source.labels[staged.origins]]
 
 
 def relate(
@@ -159,39 +143,55 @@ def relate(
     near_rms: float,
 ) -> Comparison:
     """Find what the new images repeat, contradict and resemble."""
-    old, total = len(staged[0].origins), len(labels)
-    new = np.arange(total) >= old
-    _, codes = np.unique(np.concatenate([part.digests for part in staged]), return_inverse=True)
-    _, first, inverse = np.unique(
-        codes * len(classes) + labels, return_index=True, return_inverse=True
-    )
-    first = first[inverse]
-    repeats = np.where(new & (first != np.arange(total)), first, -1)
+    old = len(staged[0].origins)
+    digests = np.concatenate([part.digests for part in staged]).tolist()
+    repeats = repetitions(digests, labels.tolist(), old)
     distinct = np.flatnonzero(repeats < 0)
-    groups = np.full(total, -1)
+    groups = np.full(len(labels), -1)
     fingerprints = np.concatenate([part.fingerprints for part in staged])
     groups[distinct] = near_groups(fingerprints[distinct], near_rms)
-    found = []
-    for keys in (codes, groups):
-        partners = np.full(total, -1)
-        rival = rivals(keys[distinct], labels[distinct])
-        partners[distinct] = np.where(rival < 0, -1, distinct[rival])
-        found.append(np.where(new, partners, -1))
-    contradicts, resembles = found
-    resembles = np.where(contradicts < 0, resembles, -1)
+    contradicts = rivals(digests, labels, distinct, old)
+    resembles = np.where(contradicts < 0, rivals(groups.tolist(), labels, distinct, old), -1)
+    folder, title = data_set
+    known = [f"{title}/{parts[0].names[i]}" for i in staged[0].origins]
+    names = known + [parts[1].names[i] for i in staged[1].origins]
+    paths = [
+        source.paths[i] for source, part in zip(parts, staged, strict=True) for i in part.origins
+    ]
     return Comparison(
-        classes, *data_set, parts, staged, labels, repeats, contradicts, resembles, groups
+        *(classes, folder, title, parts, staged, names, paths),
+        *(labels, repeats, contradicts, resembles, groups),
     )
 
 
-def rivals(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each of N images, the first with the same key and another label; -1 if there is none."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    differs = labels != labels[first[inverse]]
-    other = np.full(len(first), -1)
-    backwards = np.flatnonzero(differs)[::-1]
-    other[inverse[backwards]] = backwards  # the first one is written last
-    return np.where(differs, first[inverse], other[inverse])
+def repetitions(digests: list[bytes], labels: list[int], old: int) -> np.ndarray:
+    """For each of M images, the first with its digest and label; -1 if it is that or not new."""
+    repeats = np.full(len(labels), -1)
+    first: dict[tuple[bytes, int], int] = {}
+    for position, key in enumerate(zip(digests, labels, strict=True)):
+        earlier = first.setdefault(key, position)
+        if position >= old and position != earlier:
+            repeats[position] = earlier
+    return repeats
+
+
+def rivals(keys: Sequence[Hashable], labels: np.ndarray, among: np.ndarray, old: int) -> np.ndarray:
+    """For each of M images, the first among some with the same key and another label.
+
+    -1 if there is none, or if the image is not new or not among them.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for position in among.tolist():
+        members.setdefault(keys[position], []).append(position)
+    found = np.full(len(labels), -1)
+    for positions in members.values():
+        first = positions[0]
+        others = [position for position in positions if labels[position] != labels[first]]
+        if others:
+            found[positions] = others[0]
+            found[others] = first
+    found[:old] = -1
+    return found
 
 
 # -- the two folders -------------------------------------------------------------------------------
@@ -210,16 +210,15 @@ def existing_source(folder: Path) -> Source:
 def batch_source(batch: Path) -> Source:
     """Return the images of the batch.
 
-    Raises:
-        BatchError: it is not a folder, or there is no image in it.
+    Raises UserError: it is not a folder, or there is no image in it.
     """
     if not batch.is_dir():
-        raise BatchError(
+        raise UserError(
             f"{batch} is not a folder: give one with a sub-folder of images for each class"
         )
     source = image_folder(batch)
     if not source.names:
-        raise BatchError(f"there is no file in the class folders of {batch}: nothing to add")
+        raise UserError(f"there is no file in the class folders of {batch}: nothing to add")
     return source
 
 
@@ -229,14 +228,10 @@ def used_classes(source: Source) -> list[str]:
 
 
 def check_class_names(classes: Sequence[str]) -> None:
-    """Refuse a class whose name, written as a decision, means something else.
-
-    Raises:
-        BatchError: names the class.
-    """
+    """Raise UserError for a class whose name, written as a decision, means something else."""
     for name in classes:
         if name.casefold() in (KEEP, DROP):
-            raise BatchError(
+            raise UserError(
                 f"the class {name} has the name of a decision, {KEEP} or {DROP}: rename its folder"
             )
 
@@ -244,8 +239,7 @@ def check_class_names(classes: Sequence[str]) -> None:
 def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -> None:
     """Refuse classes that the data set does not have, unless a person allowed them.
 
-    Raises:
-        BatchError: names the classes and those they may be meant to be.
+    Raises UserError, which names the classes and those they may be meant to be.
     """
     permitted = {unicodedata.normalize("NFC", name) for name in allowed}
     known = existing.classes
@@ -256,7 +250,7 @@ def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -
     for name in unknown:
         close = closest(name, known)
         hints.append(f"{name} (did you mean {close}?)" if close else name)
-    raise BatchError(
+    raise UserError(
         f"the data set has no class {shorten(hints)}: rename the batch's folder, or allow new "
         f"classes with NEW_CLASSES={for_make(unknown)}; it has {shorten(known)}"
     )
@@ -277,9 +271,8 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tuple[int, int, int]:
     """Return (H, W, C) of the data set, which the batch must fit.
 
-    Raises:
-        BatchError: the batch's images have another size, or colour and the data set is grey.
-        MixedImagesError: the batch's images differ in size, and no size is set.
+    Raises UserError: the batch's images have another size, or colour and the data set is grey; or
+    they differ in size, and no size is set.
     """
     size = (params.image_size[0], params.image_size[1]) if params.image_size else None
     new = common_shape(batch, size, params.channels)
@@ -287,12 +280,12 @@ def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tupl
         return new
     old = common_shape(existing, size, params.channels)
     if old[:2] != new[:2]:
-        raise BatchError(
+        raise UserError(
             f"the batch's images are {new[0]}x{new[1]}, those of the data set {old[0]}x{old[1]} "
             "(heightxwidth): bring the batch to that size or set prepare.image_size"
         )
     if old[2] < new[2]:
-        raise BatchError(
+        raise UserError(
             "the batch has images in colour, the data set is grey: set prepare.channels to 1 to "
             "make the batch grey, or to 3 to have the data set in colour"
         )
@@ -307,15 +300,11 @@ def statistics(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
 
     In grey levels of 255.
     """
-    total, channels = len(comparison.labels), comparison.shape[2]
-    means, deviations = np.empty((2, total, channels), np.float32)
-    start = 0
-    bar = progress(range(total), "measuring")
-    for images in comparison.pixels(np.arange(total)):
-        chunk = slice(start, start + len(images))
-        means[chunk] = images.mean(axis=(1, 2), dtype=np.float64)
-        deviations[chunk] = images.std(axis=(1, 2), dtype=np.float64)
-        start += len(images)
-        bar.update(len(images))
-    bar.close()
-    return means, deviations
+    total = len(comparison.labels)
+    means, deviations = [], []
+    with progress(range(total), "measuring") as bar:
+        for images in comparison.pixels(np.arange(total)):
+            means.append(images.mean(axis=(1, 2), dtype=np.float64).astype(np.float32))
+            deviations.append(images.std(axis=(1, 2), dtype=np.float64).astype(np.float32))
+            bar.update(len(images))
+    return np.concatenate(means), np.concatenate(deviations)

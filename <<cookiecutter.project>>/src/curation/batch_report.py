@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,10 @@ from classifier.cleaning import EXAMPLES
 from curation.batch_comparison import DROP, KEEP, Comparison, statistics
 from curation.label_doubts import Judgement
 from curation.review import Outcome, Question
+from workspace.markdown import cell, lines, table
 
 WAITING = "Waiting for a decision"
 CHANCE = 0.01  # probability that two samples of the same images are said to differ
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The parameters that the report compares with."""
-
-    max_class_ratio: float
-    max_drift: float
 
 
 def report(
@@ -33,16 +25,17 @@ def report(
     judgement: Judgement,
     questions: Mapping[int, Question],
     outcome: Outcome | None,
-    limits: Limits,
+    max_class_ratio: float,
+    max_drift: float,
 ) -> str:
     """Write the report: of what is asked, or with an outcome of what was added."""
     parts = [
-        f"# Batch {_cell(title)}",
+        f"# Batch {cell(title)}",
         _status(title, comparison, questions, outcome),
         f"Content `{content}`. Labels were judged by {judgement.judge}; it agrees with "
         f"{_share(_agreement(comparison, judgement))} of them.",
         "## Images per class",
-        *_balance(comparison, outcome, limits.max_class_ratio),
+        *_balance(comparison, outcome, max_class_ratio),
         "## Left out",
         *_left_out(comparison),
         "## Near duplicates",
@@ -50,9 +43,9 @@ def report(
         "## Decisions",
         *_decisions(questions),
         "## Statistics",
-        *_statistics(comparison, limits.max_drift),
+        *_statistics(comparison, max_drift),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n".join(f"{part.rstrip()}\n" for part in parts)
 
 
 def content_of(report: Path) -> str | None:
@@ -98,7 +91,7 @@ def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) 
             after[comparison.labels[position]] -= 1
             after[label] += 1
     rows = [
-        (classes[k], before[k], _part(before, k), new[k], after[k], _part(after, k))
+        (cell(classes[k]), before[k], _part(before, k), new[k], after[k], _part(after, k))
         for k in range(count)
     ]
     rows.append(("all", before.sum(), "", new.sum(), after.sum(), ""))
@@ -108,43 +101,42 @@ def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) 
         for when, images in (("before", before), ("after", after))
         if images.any()
     )
-    lines = [
-        _table(("class", "before", "share", "new", last, "share"), rows),
+    said = [
+        table(("class", "before", "share", "new", last, "share"), rows, right=range(1, 6)),
         f"Images of the largest class over the smallest: {ratios}; `prepare.max_class_ratio` "
         f"allows {max_ratio:g}.",
     ]
     absent = [name for name, images in zip(classes, new, strict=True) if not images]
     if absent:
-        lines.append(f"Classes that the batch does not have: {_cell(', '.join(absent))}.")
+        said.append(f"Classes that the batch does not have: {cell(', '.join(absent))}.")
     added = [name for name in classes if name not in comparison.parts[0].classes]
     if added and comparison.old:
-        lines.append(f"New classes: {_cell(', '.join(added))}.")
-    return lines
+        said.append(f"New classes: {cell(', '.join(added))}.")
+    return said
 
 
 def _left_out(comparison: Comparison) -> list[str]:
     batch, staged = comparison.parts[1], comparison.staged[1]
     new = np.arange(comparison.old, len(comparison.labels))
-    original = comparison.repeats[new]
-    within, known = original >= comparison.old, (original >= 0) & (original < comparison.old)
-
-    def pairs(chosen: np.ndarray) -> list[str]:
-        return [
-            f"{comparison.name(p)} = {comparison.name(comparison.repeats[p])}" for p in new[chosen]
-        ]
-
-    reasons = {
+    reasons: dict[str, list[str]] = {
         "can't be read": [f"{batch.names[i]}: {why}" for i, why in staged.unreadable.items()],
         "outside a class folder": batch.ignored,
-        "in the data set already": pairs(known),
-        "repeated within the batch": pairs(within),
+        "in the data set already": [],
+        "repeated within the batch": [],
     }
-    rows = [(reason, len(found), _shown(found)) for reason, found in reasons.items() if found]
-    lines = [_table(("reason", "files", "examples"), rows)] if rows else ["Nothing."]
+    for position in new[comparison.repeats[new] >= 0]:
+        original = comparison.repeats[position]
+        is_known = original < comparison.old
+        reason = "in the data set already" if is_known else "repeated within the batch"
+        reasons[reason].append(f"{comparison.names[position]} = {comparison.names[original]}")
+    rows = [
+        (reason, len(found), lines(_shown(found))) for reason, found in reasons.items() if found
+    ]
+    said = [table(("reason", "files", "examples"), rows, right=[1]) if rows else "Nothing."]
     if staged.converted:
         counts = ", ".join(f"{step} {n}" for step, n in sorted(staged.converted.items()))
-        lines.append(f"`prepare` will convert: {counts}.")
-    return lines
+        said.append(f"`prepare` will convert: {counts}.")
+    return said
 
 
 def _near(comparison: Comparison) -> list[str]:
@@ -154,16 +146,18 @@ def _near(comparison: Comparison) -> list[str]:
     near = [p for p in candidates.tolist() if sizes[groups[p]] > 1]
     if not near:
         return ["None."]
-    first = {group: p for p, group in reversed([*enumerate(groups.tolist())])}
+    first: dict[int, int] = {}
+    for p, group in enumerate(groups.tolist()):
+        first.setdefault(group, p)
     examples = [
-        f"{comparison.name(p)} ≈ {comparison.name(first[groups[p]])}"
+        f"{comparison.names[p]} ≈ {comparison.names[first[groups[p]]]}"
         for p in near
         if first[groups[p]] != p
     ]
     return [
         f"New images that are nearly the same as others: {len(near)}. They stay; `prepare` keeps "
         "them in one split.",
-        "\n".join(f"- {_cell(text)}" for text in _shown(examples)),
+        "\n".join(f"- {cell(text)}" for text in _shown(examples)),
     ]
 
 
@@ -174,19 +168,20 @@ def _decisions(questions: Mapping[int, Question]) -> list[str]:
     total = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
     reasons = Counter(question.reason.split(" as ")[0] for question in questions.values())
     why = ", ".join(f"{reason} ({n})" for reason, n in sorted(reasons.items()))
-    rows = [
-        (
-            *(question.image, question.label, question.reason),
-            f"{question.suggestion} {question.confidence}".rstrip(),
-            question.decision or "…",
-        )
-        for question in [*questions.values()][:EXAMPLES]
+    rows = [_row(question) for question in [*questions.values()][:EXAMPLES]]
+    said = [
+        f"{total}. Asked because an image or its label: {why}.",
+        table(("image", "label", "reason", "suggestion", "decision"), rows),
     ]
-    table = _table(("image", "label", "reason", "suggestion", "decision"), rows)
-    lines = [f"{total}. Asked because an image or its label: {why}.", table]
     if len(questions) > EXAMPLES:
-        lines.append(f"And {len(questions) - EXAMPLES} more, all in the CSV file.")
-    return lines
+        said.append(f"And {len(questions) - EXAMPLES} more, all in the CSV file.")
+    return said
+
+
+def _row(question: Question) -> list[str]:
+    suggestion = f"{question.suggestion} {question.confidence}"
+    values = (question.image, question.label, question.reason, suggestion, question.decision or "…")
+    return [cell(value) for value in values]
 
 
 def _kind(question: Question) -> str:
@@ -198,36 +193,26 @@ def _kind(question: Question) -> str:
 
 
 def _statistics(comparison: Comparison, max_drift: float) -> list[str]:
-    means, deviations = statistics(comparison)
+    measures = _measures(*statistics(comparison))
     old, new = np.arange(comparison.old), comparison.candidates
     if not len(old) or not len(new):
-        chosen = old if len(old) else new
-        found = [
-            (name, f"{values[chosen].mean():.1f}") for name, values in _measures(means, deviations)
-        ]
-        return [_table(("mean over images, grey levels", ""), found)]
+        there = old if len(old) else new
+        means = [(name, f"{values[there].mean():.1f}") for name, values in measures]
+        return [table(("mean over images, grey levels", ""), means, right=[1])]
     chance = critical_distance(len(old), len(new))
     rows, drifted = [], []
-    for name, values in _measures(means, deviations):
+    for name, values in measures:
         distance = float(ks_2samp(values[old], values[new], method="asymp").statistic)
         far = distance > max(max_drift, chance)
         drifted += [name] if far else []
-        rows.append(
-            (
-                name,
-                f"{values[old].mean():.1f}",
-                f"{values[new].mean():.1f}",
-                f"{distance:.3f}",
-                "drift" if far else "",
-            )
-        )
-    verdict = (
-        f"**The batch differs in {', '.join(drifted)}**: look at some of its images."
-        if drifted
-        else "No drift."
-    )
+        means_of_both = f"{values[old].mean():.1f}", f"{values[new].mean():.1f}"
+        rows.append((name, *means_of_both, f"{distance:.3f}", "drift" if far else ""))
+    verdict = "No drift."
+    if drifted:
+        verdict = f"**The batch differs in {', '.join(drifted)}**: look at some of its images."
+    head = ("mean over images, grey levels", "data set", "batch", "distance", "")
     return [
-        _table(("mean over images, grey levels", "data set", "batch", "distance", ""), rows),
+        table(head, rows, right=(1, 2, 3)),
         f"{verdict} The distance is Kolmogorov-Smirnov's; `ingest.max_drift` allows {max_drift:g}, "
         f"and {chance:.3f} may be chance.",
     ]
@@ -251,18 +236,7 @@ def critical_distance(n: int, m: int) -> float:
     return float(np.sqrt(-np.log(CHANCE / 2) / 2 * (n + m) / (n * m)))
 
 
-# -- Markdown --------------------------------------------------------------------------------------
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(content: object) -> str:
-    if isinstance(content, list):
-        return "<br>".join(_cell(text) for text in content)
-    return re.sub(r"([\\|`*_\[\]<>])", r"\\\1", str(content))
+# -- words ---------------------------------------------------------------------------------------
 
 
 def _shown(texts: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ written beside the data set first, with a plan; a run that was killed is finishe
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -17,56 +18,48 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from classifier import params
 from classifier.cleaning import progress
-from classifier.errors import ClassifierError
-from classifier.lock import only_one
 from classifier.params import IngestParams, Params
 from classifier.sources import UNFINISHED, printable
 from classifier.training import RUNS
-from curation import batch_report as changes
-from curation import review
+from curation import batch_report, review
 from curation.batch_comparison import Comparison, compare
-from curation.batch_report import Limits
 from curation.label_doubts import judge
 from curation.review import Outcome, Question
+from workspace import files, settings
+from workspace.errors import UserError
 
 REVIEWS = Path("reviews")
 LOCK = RUNS / "ingest.lock"
+BUSY = "another `make ingest` is running in this folder: wait for it"
+DVC = (sys.executable, "-m", "dvc")
 NAME_BYTES = 255  # of a file, on the usual file systems
-
-
-class IngestError(ClassifierError):
-    """The batch can't be added to this data set."""
-
-
-class UndecidedError(ClassifierError):
-    """A person must decide on images of the batch first."""
 
 
 def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
     """Compare the batch with the data set and ask, or add it if every question is answered.
 
-    Raises:
-        UndecidedError: questions are open; they are in reviews/<batch>.csv, nothing is added.
-        ClassifierError: the batch, the review file or the data set can't be used.
+    Raises UserError: questions are open, which are in reviews/<batch>.csv and nothing is added; or
+    the batch, the review file or the data set can't be used.
     """
-    settings, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
-    folder = data_folder(settings, root)
+    pipeline, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
+    folder = data_folder(pipeline, root)
     name = batch_name(batch, folder)
-    with only_one(root / LOCK, "`make ingest`", IngestError):
+    with files.only_one(root / LOCK, BUSY):
+        forget_partial_files(root / REVIEWS)
         if finish(folder, root) == name:
             return
         check_version(folder, root)
         try:
             with workplace(folder) as place:
                 known = folder, folder.relative_to(root).as_posix()
-                comparison = compare(batch, known, new_classes, settings.prepare, place)
-                content = content_sha256(comparison)
-                check_current(root, name, content)
-                ask_or_plan(batch, name, content, comparison, settings, limits, root, place)
+                comparison = compare(batch, known, new_classes, pipeline.prepare, place)
+                ask_or_plan(batch, name, comparison, pipeline, limits, root)
         except OSError as error:
-            raise IngestError(
+            raise UserError(
                 f"{batch} can't be compared or copied, nothing is added: {error}"
             ) from None
         finish(folder, root)
@@ -75,61 +68,68 @@ def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
 def ask_or_plan(
     batch: Path,
     name: str,
-    content: str,
     comparison: Comparison,
-    settings: Params,
+    pipeline: Params,
     limits: IngestParams,
     root: Path,
-    place: Path,
 ) -> None:
-    """Ask what must be asked; with all the answers, plan what to add."""
-    judgement = judge(comparison, root, settings.seed, limits.judged_by)
-    file = root / REVIEWS / f"{name}.csv"
-    written = review.read(file, comparison)
+    """Ask what must be asked; with all the answers, plan what to add. Raises UserError."""
+    content = content_sha256(comparison)
+    report_file, answers_file = review_files(name, root)
+    check_current(report_file, answers_file, content)
+    judgement = judge(comparison, root, pipeline.seed, limits.judged_by)
+    written = review.read(answers_file, comparison)
     questions = merge(review.ask(comparison, judgement, limits.min_confidence), written)
     waiting = {i: question for i, question in questions.items() if not question.decision}
     outcome = None if waiting else review.decide(comparison, questions)
-    report = changes.report(
-        name,
-        content,
-        comparison,
-        judgement,
-        questions,
-        outcome,
-        Limits(settings.prepare.max_class_ratio, limits.max_drift),
+    report = batch_report.report(
+        *(name, content, comparison, judgement, questions, outcome),
+        *(pipeline.prepare.max_class_ratio, limits.max_drift),
     )
     if outcome is None:
-        write_report(root, name, report)  # first: answers without a report are not accepted
+        files.write(report_file, report)  # first: answers without a report are not accepted
         if not ask_the_same(questions, written):
-            review.write(file, list(questions.values()))
+            review.write(answers_file, list(questions.values()))
         review.draw(comparison, waiting, root)
-        raise UndecidedError(waiting_sentence(batch, name, waiting))
-    if not (outcome.labels >= 0).any() and not outcome.moved:
-        if not changes.is_final(root / REVIEWS / f"{name}.md"):
-            write_report(root, name, report)
-        print(f"nothing to add: all of {name} is in {comparison.title} or left out")
+        raise UserError(waiting_sentence(batch, name, len(waiting)))
+    if (outcome.labels >= 0).any() or outcome.moved:
+        plan(batch, name, comparison, outcome, report)
         return
-    plan(batch, name, comparison, outcome, report, place)
+    if not batch_report.is_final(report_file):
+        files.write(report_file, report)
+    print(f"nothing to add: all of {name} is in {comparison.title} or left out")
+
+
+def forget_partial_files(reviews: Path) -> None:
+    """Remove what a run that was killed had begun to write."""
+    for kind in ("md", "csv"):
+        for partial in reviews.glob(f".*.{kind}.*"):
+            partial.unlink()
+
+
+def review_files(name: str, root: Path) -> tuple[Path, Path]:
+    """Where a batch's report and the answers to its questions are."""
+    return root / REVIEWS / f"{name}.md", root / REVIEWS / f"{name}.csv"
 
 
 # -- may it be added? ------------------------------------------------------------------------------
 
 
-def data_folder(settings: Params, root: Path) -> Path:
+def data_folder(pipeline: Params, root: Path) -> Path:
     """Return the folder of the data set.
 
-    Raises:
-        IngestError: the data are not a folder of images, or DVC can't keep their versions.
+    Raises UserError: the data are not a folder of images, or DVC can't keep their versions.
     """
-    if settings.prepare.source != "folder":
-        raise IngestError(
-            f"prepare.source in params.yaml is {settings.prepare.source!r}: set it to folder, "
+    prepare = pipeline.prepare
+    if prepare.source != "folder":
+        raise UserError(
+            f"prepare.source in params.yaml is {prepare.source!r}: set it to folder, "
             "as a batch is added to a folder of images"
         )
-    folder = (root / str(settings.prepare.folder)).resolve()
+    folder = (root / str(prepare.folder)).resolve()
     if root.resolve() not in folder.parents:
-        raise IngestError(
-            f"prepare.folder in params.yaml is {settings.prepare.folder!r}, outside the project, "
+        raise UserError(
+            f"prepare.folder in params.yaml is {prepare.folder!r}, outside the project, "
             "where DVC keeps no versions: move it inside"
         )
     return root / folder.relative_to(root.resolve())
@@ -138,17 +138,16 @@ def data_folder(settings: Params, root: Path) -> Path:
 def batch_name(batch: Path, folder: Path) -> str:
     """Return the batch's name, which its review carries.
 
-    Raises:
-        IngestError: it overlaps with the data set, or its name can't be that of a file.
+    Raises UserError: it overlaps with the data set, or its name can't be that of a file.
     """
     inside, outside = batch.resolve(), folder.resolve()
     if inside == outside or inside in outside.parents or outside in inside.parents:
-        raise IngestError(
+        raise UserError(
             f"the batch {batch} and the data set {folder} are in one another: move the batch out"
         )
     name = unicodedata.normalize("NFC", inside.name)
     if printable(name) != name:
-        raise IngestError(
+        raise UserError(
             f"the batch's folder {printable(name)} has characters that can't be shown: rename it"
         )
     return name
@@ -157,20 +156,23 @@ def batch_name(batch: Path, folder: Path) -> str:
 def check_version(folder: Path, root: Path) -> None:
     """Refuse a data set that is not the version that Git names, lest other images get lost.
 
-    Raises:
-        IngestError: says how to get that version, or to keep what is there.
+    Raises UserError, which says how to get that version, or to keep what is there.
     """
     tracked = folder.with_name(f"{folder.name}.dvc")
     if not tracked.exists():
         return
     if not folder.exists():
-        raise IngestError(f"the images of {tracked} are not on this machine: run `make data-pull`")
-    command = [sys.executable, "-m", "dvc", "status", "--json", str(tracked.relative_to(root))]
-    answer = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        raise UserError(f"the images of {tracked} are not on this machine: run `make data-pull`")
+    answer = subprocess.run(
+        [*DVC, "status", "--json", tracked.relative_to(root)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
     if answer.returncode:
-        raise IngestError(f"dvc status failed: {' '.join(answer.stderr.split())}")
+        raise UserError(f"dvc status failed: {' '.join(answer.stderr.split())}")
     if json.loads(answer.stdout):
-        raise IngestError(
+        raise UserError(
             f"{folder} is not what {tracked} says: run `dvc checkout {tracked}` for that version, "
             f"after `make data-pull` if it is not here, or `dvc add {folder}` to keep what is there"
         )
@@ -186,24 +188,22 @@ def content_sha256(comparison: Comparison) -> str:
     return total.hexdigest()
 
 
-def check_current(root: Path, name: str, content: str) -> None:
-    """Refuse answers that were given for other images.
+def check_current(report: Path, answers: Path, content: str) -> None:
+    """Refuse answers that were given for other images than those of that content.
 
-    Raises:
-        IngestError: the review's files are of another batch or an earlier state of this one.
+    Raises UserError: the files are of another batch or an earlier state of this one.
     """
-    report, answers = (root / REVIEWS / f"{name}.{kind}" for kind in ("md", "csv"))
-    known = changes.content_of(report)
+    known = batch_report.content_of(report)
     if known is None and answers.exists():
-        raise IngestError(
-            f"{REVIEWS / name}.csv is there without {name}.md, which says what images it is about: "
-            "put that back, or remove the CSV file and decide anew"
+        raise UserError(
+            f"{REVIEWS / answers.name} is there without {report.name}, which says what images it "
+            "is about: put that back, or remove the CSV file and decide anew"
         )
     if known not in (None, content):
-        raise IngestError(
-            f"{REVIEWS / name}.md and .csv are about other images than the batch now has, or about "
-            "these in another size or colour: if the batch or params.yaml was changed, remove both "
-            "files and decide anew; if it is another batch, rename its folder"
+        raise UserError(
+            f"{REVIEWS / report.name} and .csv are about other images than the batch now has, or "
+            "about these in another size or colour: if the batch or params.yaml was changed, "
+            "remove both files and decide anew; if it is another batch, rename its folder"
         )
 
 
@@ -212,14 +212,12 @@ def check_current(root: Path, name: str, content: str) -> None:
 
 def merge(asked: dict[int, Question], written: dict[int, Question]) -> dict[int, Question]:
     """Return the questions with the answers given so far; answers that nothing asks for stay."""
-    answered = {i: question for i, question in written.items() if question.decision}
-    known = {
-        i: replace(question, decision=answered[i].decision)
-        if i in answered and still_holds(answered[i], question)
-        else question
-        for i, question in asked.items()
-    }
-    return known | {i: question for i, question in answered.items() if i not in known}
+    merged = dict(asked)
+    for i, earlier in written.items():
+        question = asked.get(i, earlier)
+        if earlier.decision and still_holds(earlier, question):
+            merged[i] = replace(question, decision=earlier.decision)
+    return merged
 
 
 def still_holds(earlier: Question, question: Question) -> bool:
@@ -243,9 +241,9 @@ def same_reason(one: Question, other: Question) -> bool:
     return unicodedata.normalize("NFC", one.reason) == unicodedata.normalize("NFC", other.reason)
 
 
-def waiting_sentence(batch: Path, name: str, waiting: dict[int, Question]) -> str:
+def waiting_sentence(batch: Path, name: str, images: int) -> str:
     """Say how many images wait for what."""
-    count = f"{len(waiting)} images wait" if len(waiting) > 1 else "1 image waits"
+    count = f"{images} images wait" if images > 1 else "1 image waits"
     return (
         f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
         "keep, drop or the right class into the column decision and run "
@@ -270,69 +268,77 @@ def workplace(folder: Path) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def plan(
-    batch: Path, name: str, comparison: Comparison, outcome: Outcome, report: str, place: Path
-) -> None:
+def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, report: str) -> None:
     """Copy the new files beside the data set and write down what goes where."""
-    names = Names(comparison)
+    names = FreeNames(comparison)
     base = comparison.folder.name
+    file = comparison.folder.parent / UNFINISHED
+    copies = file.with_name("files")
+    copies.mkdir()
     steps: list[tuple[str, str]] = []
-    (place / "files").mkdir()
-    added = [i for i, label in enumerate(outcome.labels.tolist()) if label >= 0]
-    for k in progress(range(len(added)), "copying"):
-        i = added[k]
+    added = np.flatnonzero(outcome.labels >= 0).tolist()
+    for i in progress(added, "copying"):
         position = int(comparison.candidates[i])
-        copy = place / "files" / str(i)
-        shutil.copyfile(batch / comparison.path(position), copy)
-        target = names.free(position, int(outcome.labels[i]))
-        steps.append((str(copy.relative_to(comparison.folder.parent)), f"{base}/{target}"))
+        shutil.copyfile(batch / comparison.paths[position], copies / str(i))
+        target = names.take(position, int(outcome.labels[i]))
+        steps.append((f"{UNFINISHED.parent}/{copies.name}/{i}", f"{base}/{target}"))
     for position, label in outcome.moved.items():
-        target = names.free(position, label)
-        steps.append((f"{base}/{comparison.path(position)}", f"{base}/{target}"))
-    content = {"batch": name, "steps": steps, "report": report}
-    partial = place / "plan.partial"
-    partial.write_text(json.dumps(content))
-    partial.rename(comparison.folder.parent / UNFINISHED)
+        target = names.take(position, label)
+        steps.append((f"{base}/{comparison.paths[position]}", f"{base}/{target}"))
+    files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
 
 
-class Names:
+class FreeNames:
     """Names of files in the class folders, none of which is given twice."""
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        there = [path for path in folders(comparison.folder) if path.is_dir()]
+        there = [path for path in inside(comparison.folder) if path.is_dir()]
         self.folders = {unicodedata.normalize("NFC", path.name): path.name for path in there}
-        self.taken = {
-            self.folders[name]: {_folded(path.name) for path in folders(comparison.folder / real)}
-            for name, real in self.folders.items()
-        }
+        self.taken = {path.name: {folded(file.name) for file in inside(path)} for path in there}
 
-    def free(self, position: int, label: int) -> str:
+    def take(self, position: int, label: int) -> str:
         """Return where an image goes, relative to the data set: its own name if that is free."""
-        folder = self.folders.setdefault(*[self.comparison.classes[label]] * 2)
+        name = self.comparison.classes[label]
+        folder = self.folders.setdefault(name, name)
         taken = self.taken.setdefault(folder, set())
-        own = unicodedata.normalize("NFC", Path(self.comparison.path(position)).name)
-        # DVC keeps no names that are not UTF-8, and nobody can type the others
-        name = "".join(sign if sign.isprintable() else "_" for sign in own)
-        digest = self.comparison.digests[position].hex()[:12]
-        stem, suffix = Path(name).stem, Path(name).suffix
-        number = 0
-        while name != own or _folded(name) in taken or len(name.encode()) > NAME_BYTES:
-            tail = f"-{digest}{f'-{number}' if number else ''}{suffix[:16]}"
-            room = NAME_BYTES - len(tail.encode())
-            name = own = stem.encode()[:room].decode(errors="ignore") + tail
-            number += 1
-        taken.add(_folded(name))
-        return f"{folder}/{name}"
+        own = Path(self.comparison.paths[position]).name
+        free = (
+            possible
+            for possible in possible_names(own, self.comparison.digests[position].hex()[:12])
+            if folded(possible) not in taken and len(possible.encode()) <= NAME_BYTES
+        )
+        file = next(free)
+        taken.add(folded(file))
+        return f"{folder}/{file}"
 
 
-def folders(path: Path) -> list[Path]:
+def possible_names(own: str, digest: str) -> Iterator[str]:
+    """Yield a file's own name, then with the digest of its pixels, then with numbers besides."""
+    composed = unicodedata.normalize("NFC", own)
+    # DVC keeps no names that are not UTF-8, and nobody can type the others
+    plain = "".join(sign if sign.isprintable() else "_" for sign in composed)
+    if plain == composed:
+        yield plain
+    yield with_tail(plain, f"-{digest}")
+    for number in itertools.count(1):
+        yield with_tail(plain, f"-{digest}-{number}")
+
+
+def with_tail(name: str, tail: str) -> str:
+    """Put a tail between a name's stem, which is cut if need be, and its suffix."""
+    end = tail + Path(name).suffix[:16]
+    room = NAME_BYTES - len(end.encode())
+    return Path(name).stem.encode()[:room].decode(errors="ignore") + end
+
+
+def inside(folder: Path) -> list[Path]:
     """What is in a folder, which need not exist."""
-    return sorted(path.iterdir()) if path.is_dir() else []
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _folded(name: str) -> str:
-    # some file systems take these for the same name
+def folded(name: str) -> str:
+    """What names share that some file systems take for the same."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -341,27 +347,25 @@ def finish(folder: Path, root: Path) -> str | None:
 
     Every step can be repeated, so a run that is killed here is finished by the next.
 
-    Raises:
-        IngestError: a file is in the way, the disk is full, or DVC fails; the plan stays.
+    Raises UserError: a file is in the way, the disk is full, or DVC fails; the plan stays.
     """
     file = folder.parent / UNFINISHED
     if not file.exists():
         return None
-    content = json.loads(file.read_text())
+    content = settings.read_json(file)
     name = content["batch"]
     try:
-        for k in progress(range(len(content["steps"])), "adding"):
-            source, target = content["steps"][k]
+        for source, target in progress(content["steps"], "adding"):
             move(folder.parent / source, folder.parent / target)
-        write_report(root, name, content["report"])
+        files.write(review_files(name, root)[0], content["report"])
     except OSError as error:
-        raise IngestError(
+        raise UserError(
             f"{name} is added to {folder} only in part ({error}): put it right and run "
             "`make ingest` again"
         ) from None
     relative = folder.relative_to(root)
-    if subprocess.run([sys.executable, "-m", "dvc", "add", str(relative)], cwd=root).returncode:
-        raise IngestError(
+    if subprocess.run([*DVC, "add", relative], cwd=root).returncode:
+        raise UserError(
             f"the images of {name} are in {folder}, but `dvc add` failed as it says above: put it "
             "right and run `make ingest` again"
         )
@@ -374,25 +378,13 @@ def finish(folder: Path, root: Path) -> str | None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file unless that is done already.
-
-    Raises:
-        IngestError: another file has the name.
-    """
+    """Rename a file unless that is done already. Raises UserError if another has the name."""
     if not source.exists():
         return
     if target.exists():
-        raise IngestError(
+        raise UserError(
             f"{target} has come into being since the batch was planned: move it away and run "
             "`make ingest` again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
-
-
-def write_report(root: Path, name: str, text: str) -> None:
-    """Write the batch's report, all or nothing."""
-    (root / REVIEWS).mkdir(exist_ok=True)
-    partial = root / REVIEWS / f"{name}.md.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(partial.with_suffix(""))

@@ -109,11 +109,8 @@ def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.
     """
     rng = np.random.default_rng(seed)
     usable, positions = np.flatnonzero(comparison.repeats < 0), comparison.candidates
+    folds = deal(comparison.labels, usable, rng)
     probabilities = np.zeros((len(positions), len(comparison.classes)), np.float32)
-    folds = np.full(len(comparison.labels), -1)
-    shuffled = rng.permutation(usable)
-    by_class = shuffled[np.argsort(comparison.labels[shuffled], kind="stable")]
-    folds[by_class] = np.arange(len(by_class)) % FOLDS
     for fold in progress(range(FOLDS), "judging", "fold"):
         here = np.flatnonzero(folds[positions] == fold)
         outside = np.sort(rng.permutation(usable[folds[usable] != fold])[:examples])
@@ -131,6 +128,15 @@ def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.
     return probabilities
 
 
+def deal(labels: np.ndarray, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a fold for each of M images, int64 (M,); -1 for those that are not usable."""
+    shuffled = rng.permutation(usable)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    folds = np.full(len(labels), -1)
+    folds[by_class] = np.arange(len(by_class)) % FOLDS
+    return folds
+
+
 def quick_model(examples: int, seed: int) -> Pipeline:
     """Logistic regression on Nyström's features of an RBF kernel."""
     return make_pipeline(
@@ -145,10 +151,8 @@ def features(comparison: Comparison, positions: np.ndarray) -> np.ndarray:
     height, width, channels = comparison.shape
     size = (min(width, SIDE), min(height, SIDE))
     rows = np.empty((len(positions), size[0] * size[1] * channels), np.float32)
-    start = 0
-    for images in comparison.pixels(positions):
-        for image in images:
-            small = Image.fromarray(image if channels == 3 else image[:, :, 0])
-            rows[start] = np.asarray(small.resize(size, Image.Resampling.BOX)).ravel()
-            start += 1
+    images = (image for chunk in comparison.pixels(positions) for image in chunk)
+    for row, image in zip(rows, images, strict=True):
+        small = Image.fromarray(image if channels == 3 else image[:, :, 0])
+        row[:] = np.asarray(small.resize(size, Image.Resampling.BOX)).ravel()
     return rows / 255

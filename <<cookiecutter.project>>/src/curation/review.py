@@ -3,23 +3,23 @@
 import csv
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from classifier import plots
-from classifier.errors import ClassifierError
 from curation.batch_comparison import DROP, KEEP, Comparison, closest
 from curation.label_doubts import Judgement
+from workspace import files
+from workspace.errors import UserError
 
 SHOWN = 48  # images on the contact sheet
 PLOT = "review"
-
-
-class ReviewError(ClassifierError):
-    """The review file holds something that is not an answer to its questions."""
+SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
 
 
 @dataclass(frozen=True)
@@ -53,84 +53,83 @@ class Outcome:
 
 def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> dict[int, Question]:
     """Return what must be asked, by the image's place among the candidates, the surest first."""
-    candidates = comparison.candidates
-    same, near = comparison.contradicts[candidates], comparison.resembles[candidates]
-    disagrees = judgement.answers != comparison.labels[candidates]
-    wrong = disagrees & (judgement.confidences >= min_confidence)
-    kinds = np.select([same >= 0, near >= 0, wrong], [0, 1, 2], 3)
-    order = np.lexsort((-judgement.confidences, kinds))
-    return {
-        int(i): _question(comparison, judgement, int(i), max(same[i], near[i]), kinds[i])
-        for i in order
-        if kinds[i] < 3
-    }
+    doubts = []
+    for i, position in enumerate(comparison.candidates.tolist()):
+        confidence = float(judgement.confidences[i])
+        is_answered_otherwise = judgement.answers[i] != comparison.labels[position]
+        if comparison.contradicts[position] >= 0:
+            doubts.append((SAME, -confidence, i))
+        elif comparison.resembles[position] >= 0:
+            doubts.append((NEAR, -confidence, i))
+        elif is_answered_otherwise and confidence >= min_confidence:
+            doubts.append((WRONG, -confidence, i))
+    return {i: _question(comparison, judgement, i, kind) for kind, _, i in sorted(doubts)}
 
 
-def _question(
-    comparison: Comparison, judgement: Judgement, i: int, partner: int, kind: int
-) -> Question:
+def _question(comparison: Comparison, judgement: Judgement, i: int, kind: int) -> Question:
     position = int(comparison.candidates[i])
     reason = "the label looks wrong"
-    if kind < 2:
-        how = ("has the same pixels as", "is nearly the same as")[kind]
-        reason = f"{how} {comparison.name(partner)}, which is {comparison.label(partner)}"
     suggestion = comparison.classes[judgement.answers[i]]
     confidence = f"{judgement.confidences[i]:.2f}"
-    if kind == 0 and partner < comparison.old:  # a label that was reviewed before
-        suggestion, confidence = comparison.label(partner), ""
+    if kind != WRONG:
+        how = "has the same pixels as" if kind == SAME else "is nearly the same as"
+        partner = int((comparison.contradicts if kind == SAME else comparison.resembles)[position])
+        reason = f"{how} {comparison.names[partner]}, which is {comparison.label(partner)}"
+        if kind == SAME and partner < comparison.old:  # a label that was reviewed before
+            suggestion, confidence = comparison.label(partner), ""
     return Question(
-        comparison.name(position), comparison.label(position), reason, suggestion, confidence
+        comparison.names[position], comparison.label(position), reason, suggestion, confidence
     )
 
 
 # -- the file --------------------------------------------------------------------------------------
 
 
-def write(path: Path, questions: Sequence[Question]) -> None:
+def write(path: Path, questions: Iterable[Question]) -> None:
     """Write the review file."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with files.replacing(path, newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         rows.writeheader()
         rows.writerows(asdict(question) for question in questions)
-    partial.replace(path)
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
     """Return the rows of the review file by the image's place among the candidates.
 
-    Raises:
-        ReviewError: it is not such a file, names an image that the batch does not have, or holds a
-            word that is no decision; names the line.
+    Raises UserError, which names the line: it is not such a file, names an image that the batch
+    does not have, or holds a word that is no decision.
     """
     if not path.exists():
         return {}
-    places = {comparison.name(p): p for p in range(comparison.old, len(comparison.labels))}
+    places = {name: p for p, name in enumerate(comparison.names) if p >= comparison.old}
     composed = {unicodedata.normalize("NFC", name): p for name, p in places.items()}
     found: dict[int, Question] = {}
+    for where, row in _rows(path):
+        name = row["image"]
+        # an editor may have written the same name with other code points
+        position = places.get(name, composed.get(unicodedata.normalize("NFC", name)))
+        if position is None or position in found:
+            problem = "is not in the batch" if position is None else "is there twice"
+            raise UserError(f"{where}: {name} {problem}: remove the line")
+        row["decision"] = _decision(row["decision"], comparison.classes, where)
+        found[position] = Question(**row)
+    # what was added since is no candidate any more
+    order = {p: i for i, p in enumerate(comparison.candidates.tolist())}
+    return {order[p]: question for p, question in found.items() if p in order}
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield what stands in the columns of each row, and where that is. Raises UserError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             for row in rows:
                 where = f"{path.parent.name}/{path.name} line {rows.line_num}"
                 if set(COLUMNS) - row.keys() or None in row.values():
-                    raise ReviewError(f"{where}: the columns must be {','.join(COLUMNS)}")
-                name = row["image"]
-                # an editor may have written the same name with other code points
-                position = places.get(name, composed.get(unicodedata.normalize("NFC", name)))
-                if position is None or position in found:
-                    problem = "is not in the batch" if position is None else "is there twice"
-                    raise ReviewError(f"{where}: {name} {problem}: remove the line")
-                decision = _decision(row["decision"], comparison.classes, where)
-                found[position] = Question(
-                    **{name: row[name] for name in COLUMNS} | {"decision": decision}
-                )
+                    raise UserError(f"{where}: the columns must be {','.join(COLUMNS)}")
+                yield where, {name: row[name] for name in COLUMNS}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ReviewError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
-    # what was added since is no candidate any more
-    order = {p: i for i, p in enumerate(comparison.candidates.tolist())}
-    return {order[p]: question for p, question in found.items() if p in order}
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
 
 
 def _decision(word: str, classes: Sequence[str], where: str) -> str:
@@ -140,7 +139,7 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
     if word not in classes:
         close = closest(word, [KEEP, DROP, *classes])
         hint = f", did you mean {close}?" if close else ""
-        raise ReviewError(
+        raise UserError(
             f"{where}: the decision {word!r} is unknown: write keep, drop or the class it is{hint}"
         )
     return word
@@ -152,8 +151,7 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
 def decide(comparison: Comparison, answers: Mapping[int, Question]) -> Outcome:
     """Apply the decisions; images with the same pixels get one label and are in the set once.
 
-    Raises:
-        ReviewError: the decisions give the same pixels two labels; names the images.
+    Raises UserError, which names the images, if the decisions give the same pixels two labels.
     """
     candidates = comparison.candidates
     labels = comparison.labels[candidates].copy()
@@ -162,26 +160,27 @@ def decide(comparison: Comparison, answers: Mapping[int, Question]) -> Outcome:
             labels[i] = -1
         elif question.decision != KEEP:
             labels[i] = comparison.classes.index(question.decision)
+    same_pixels: dict[bytes, list[int]] = {}
+    for i in np.flatnonzero(comparison.contradicts[candidates] >= 0).tolist():
+        if labels[i] >= 0:
+            same_pixels.setdefault(comparison.digests[candidates[i]], []).append(i)
     moved: dict[int, int] = {}
-    in_conflict = np.flatnonzero(comparison.contradicts[candidates] >= 0)
-    by_digest: dict[bytes, list[int]] = {}
-    for i in in_conflict.tolist():
-        by_digest.setdefault(comparison.digests[candidates[i]], []).append(i)
-    for digest, members in by_digest.items():
-        kept = [i for i in members if labels[i] >= 0]
-        if not kept:
-            continue
-        if len({*labels[kept].tolist()}) > 1:
-            names = " and ".join(comparison.name(candidates[i]) for i in kept[:2])
-            raise ReviewError(
-                f"{names} have the same pixels, but the decisions put them into different classes: "
-                "decide for one class, or drop all but one"
-            )
+    for digest, kept in same_pixels.items():
+        _check_one_label(comparison, labels, kept)
         wanted = int(labels[kept[0]])
         there = np.flatnonzero(comparison.digests[: comparison.old] == digest).tolist()
         moved |= {p: wanted for p in there if comparison.labels[p] != wanted}
         labels[kept if there else kept[1:]] = -1
     return Outcome(labels, moved)
+
+
+def _check_one_label(comparison: Comparison, labels: np.ndarray, same: list[int]) -> None:
+    if len(set(labels[same].tolist())) > 1:
+        names = " and ".join(comparison.names[comparison.candidates[i]] for i in same[:2])
+        raise UserError(
+            f"{names} have the same pixels, but the decisions put them into different classes: "
+            "decide for one class, or drop all but one"
+        )
 
 
 # -- the picture -----------------------------------------------------------------------------------
@@ -194,33 +193,31 @@ def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) 
     rows = -(-len(chosen) // columns)
     step = max(1, max(comparison.shape[:2]) // 128)  # a thumbnail needs no more pixels
     images = [
-        chunk[:, ::step, ::step].copy()
+        image[::step, ::step].copy()
         for chunk in comparison.pixels(comparison.candidates[chosen])
+        for image in chunk
     ]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
         with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
             more = f", the first {len(chosen)}" if len(chosen) < len(questions) else ""
             drawing.suptitle(f"Label → suggestion of {len(questions)} images{more}", fontsize=11)
-            axes = drawing.subplots(rows, columns, squeeze=False).ravel()
-            for place in axes:
-                place.set_axis_off()
-            for place, image, i in zip(axes, np.concatenate(images), chosen, strict=False):
-                question = questions[i]
-                place.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-                title = f"{_short(question.label)} → {_short(question.suggestion)}"
-                if question.confidence:
-                    title += f"  {float(question.confidence):.0%}"
-                place.set_title(title, fontsize=8, parse_math=False)
-                place.text(
-                    *(0.5, -0.04, _short(question.image, 20)),
-                    transform=place.transAxes,
-                    ha="center",
-                    va="top",
-                    fontsize=6,
-                    color=plots.GREY,
-                    parse_math=False,
-                )
+            panels = drawing.subplots(rows, columns, squeeze=False).ravel()
+            for axes in panels:
+                axes.set_axis_off()
+            for axes, image, i in zip(panels, images, chosen, strict=False):
+                _thumbnail(axes, image, questions[i])
+
+
+def _thumbnail(axes: Axes, image: np.ndarray, question: Question) -> None:
+    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+    title = f"{_short(question.label)} → {_short(question.suggestion)}"
+    if question.confidence:
+        title += f"  {float(question.confidence):.0%}"
+    axes.set_title(title, fontsize=8, parse_math=False)
+    below: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    name = _short(question.image, 20)
+    axes.text(0.5, -0.04, name, fontsize=6, color=plots.GREY, parse_math=False, **below)
 
 
 def _short(text: str, signs: int = 9) -> str:

@@ -1,6 +1,5 @@
 """Trials side by side with Ray Tune; those that lag behind are stopped early."""
 
-import fcntl
 import math
 import shutil
 import sys
@@ -8,20 +7,20 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
 import ray
+from filelock import FileLock
 from pytorch_lightning.callbacks import Callback
-from ray import tune as ray_tune
+from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from classifier import training
+from classifier import data, training
 from classifier.data import Split
-from classifier.distributed import cores
-from classifier.errors import ClassifierError
+from classifier.distributed import TrainingError
 from classifier.networks import Shape
 from classifier.params import Params
 from tuning.trials import (
@@ -35,6 +34,8 @@ from tuning.trials import (
     ranked,
     score,
 )
+from workspace.errors import UserError
+from workspace.machine import cores
 
 
 class Report(Callback):
@@ -42,7 +43,7 @@ class Report(Callback):
 
     def __init__(self, objective: str) -> None:
         self.objective = objective
-        self.epochs: list[dict[str, float]] = []
+        self.epochs: list[Figures] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Report the epoch; in a run that was taken up, those before it too."""
@@ -53,9 +54,14 @@ class Report(Callback):
         """Report what has not been; raises TrainingError when a loss is no number."""
         for figures in history.epochs[len(self.epochs) :]:
             if not all(map(math.isfinite, figures.values())):
-                raise training.TrainingError(f"the loss exploded in epoch {figures['epoch']}")
+                raise TrainingError(f"the loss exploded in epoch {figures['epoch']}")
             self.epochs.append(figures)
-            ray_tune.report(figures | {"score": score(best_epoch(self.epochs), self.objective)})
+            tune.report(with_score(self.epochs, self.objective))
+
+
+def with_score(epochs: Sequence[Figures], objective: str) -> Figures:
+    """Figures of the last epoch, and the score so far: that of the best one."""
+    return epochs[-1] | {"score": score(best_epoch(epochs), objective)}
 
 
 def run_trial(
@@ -73,13 +79,13 @@ def run_trial(
             _, history, _ = training.fit(candidates[number], shape, *splits, run, [report])
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
-    except ClassifierError as error:
+    except UserError as error:
         ended = {"ended": "failed", "reason": str(error)}
     except Exception as error:  # whatever it is, it is this trial's and the others go on
         traceback.print_exc()
         reason = " ".join(str(error).split()) or type(error).__name__
         ended = {"ended": "broken", "reason": reason}
-    ray_tune.report(ended | {"score": math.inf})  # Tune insists on the score
+    tune.report(ended | {"score": math.inf})  # Tune insists on the score
 
 
 @contextmanager
@@ -87,8 +93,7 @@ def folder_of(run: Path) -> Iterator[Path]:
     """The run's folder, where this machine shares the driver's disk; otherwise a temporary one."""
     if run.parent.is_dir():
         run.mkdir(exist_ok=True)
-        with (run / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a worker of a killed search may not know it yet
+        with FileLock(run / "lock"):  # a worker of a killed search may not know it yet
             yield run
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -102,43 +107,39 @@ class Halving(ASHAScheduler):
     """
 
     def __init__(self, search: Search) -> None:
+        longest = max(candidate.train.epochs for candidate in search.candidates)
         super().__init__(
             time_attr="epoch",
             metric="score",
             mode="min",
-            max_t=search.epochs,
-            grace_period=min(search.section.grace_epochs, search.epochs),
+            max_t=longest,
+            grace_period=min(search.section.grace_epochs, longest),
             reduction_factor=search.section.reduction_factor,
         )
         self.search = search
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide whether a trial goes on: the untuned one to its end, as all are compared to it."""
-        decision = super().on_trial_result(controller, trial, result)
         number = trial.config["number"]
-        if number == 0 or result.get("epoch") == self.search.candidates[number].train.epochs:
-            return TrialScheduler.CONTINUE
-        return decision
+        last_epoch = self.search.candidates[number].train.epochs
+        decision = super().on_trial_result(controller, trial, result)  # others are compared to it
+        is_exempt = number == 0 or result.get("epoch") == last_epoch
+        return TrialScheduler.CONTINUE if is_exempt else decision
 
     def recall(self, ended: Sequence[Trial]) -> None:
         """Have the trials of the record as what later ones are compared with."""
-        nobody: Any = None
+        controller: Any = None  # the scheduler does not ask it
         for trial in ended:
-            known: Any = Recalled(f"recalled {trial.number}")
-            self.on_trial_add(nobody, known)
-            for count, figures in enumerate(trial.epochs, 1):
-                reached = score(best_epoch(trial.epochs[:count]), self.search.section.objective)
-                super().on_trial_result(nobody, known, figures | {"score": reached})
+            stand_in: Any = SimpleNamespace(trial_id=f"recalled {trial.number}")
+            self.on_trial_add(controller, stand_in)
+            epochs: list[Figures] = []
+            for figures in trial.epochs:
+                epochs.append(figures)
+                result = with_score(epochs, self.search.section.objective)
+                super().on_trial_result(controller, stand_in, result)
 
 
-@dataclass(frozen=True)
-class Recalled:
-    """As much of Tune's trial as its scheduler wants to know."""
-
-    trial_id: str
-
-
-class Keeper(ray_tune.Callback):
+class Keeper(tune.Callback):
     """Collects figures as they come; records every trial that has ended, and tells of it."""
 
     def __init__(self, search: Search, ended: Sequence[Trial], record: Record) -> None:
@@ -196,36 +197,31 @@ class Keeper(ray_tune.Callback):
         print(f"{place} {outcome}: {values}", file=sys.stderr, flush=True)
 
 
-def run_trials(
-    search: Search,
-    ended: Sequence[Trial],
-    record: Record,
-    shape: Shape,
-    splits: tuple[Split, Split],
-) -> None:
+def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Path) -> None:
     """Run the trials that have not ended, as many at a time as there are cores for."""
     unfinished = sorted(set(range(len(search.candidates))) - {trial.number for trial in ended})
-    keeper, scheduler = Keeper(search, ended, record), Halving(search)
+    scheduler = Halving(search)
     scheduler.recall(ended)
+    splits = training.load_splits(root)
     storage = search.folder / "ray"  # Tune insists on one
     shutil.rmtree(storage, ignore_errors=True)
-    work = ray_tune.with_parameters(
+    work = tune.with_parameters(
         run_trial,
         candidates=search.candidates,
         runs=search.runs,
         objective=search.section.objective,
-        shape=shape,
+        shape=training.shape_of(splits[0], data.class_names(root)),
         splits=splits,
     )
-    ray_tune.Tuner(
-        ray_tune.with_resources(work, resources(search)),
-        param_space={"number": ray_tune.grid_search(unfinished)},
-        tune_config=ray_tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
-        run_config=ray_tune.RunConfig(
+    tune.Tuner(
+        tune.with_resources(work, resources(search)),
+        param_space={"number": tune.grid_search(unfinished)},
+        tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
+        run_config=tune.RunConfig(
             name="tune",
             storage_path=str(storage),
-            callbacks=[keeper],
-            failure_config=ray_tune.FailureConfig(max_failures=1),
+            callbacks=[Keeper(search, ended, record)],
+            failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     ).fit()

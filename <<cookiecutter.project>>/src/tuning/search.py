@@ -8,25 +8,22 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from classifier import data, lineage, params, plots, training
+from classifier import data, params, plots, training
 from classifier.distributed import Workers
-from classifier.errors import ClassifierError
-from classifier.lock import only_one
+from classifier.model_code import code_sha256
 from classifier.params import TuneParams
-from tuning import search_space as space
-from tuning.trials import FIGURES, Record, Search, Trial, ranked, table
+from tuning import pictures, search_space
+from tuning.params_file import write_train
+from tuning.trials import Figures, Record, Search, Trial, ranked, table
+from workspace import files
+from workspace.errors import UserError
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
 RUNS = training.RUNS / "tune"
-
-
-class TuningError(ClassifierError):
-    """The search can't start, was interrupted or found nothing."""
+BUSY = "another search is running in this folder: wait for it"
 
 
 def tune(root: Path, network: str | None = None, trials: int | None = None) -> None:
@@ -34,78 +31,72 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
 
     These are the untuned ones if none is better; another network than there is written in any case.
 
-    Raises ParamsError, SpaceError, NotPreparedError and TuningError.
+    Raises UserError: the search can't start, was interrupted or found nothing.
     """
     root = root.resolve()
     search = make_search(root, network, trials)
-    splits = training.load_splits(root)
-    shape = training.shape_of(splits[0], data.class_names(root))
-    with only_one(root / RUNS / "lock", "search", TuningError):
+    images = len(data.load_split(root, "validation").labels)
+    with files.only_one(root / RUNS / "lock", BUSY):
         record = Record(search.folder / "trials.jsonl")
         ended = [t for t in record.read(search.candidates) if t.ended != "broken"]
-        announce(search, ended, len(splits[1].labels))
+        announce(search, ended, images)
         if len(ended) < len(search.candidates):
-            run_trials(root / RUNS / "session", search, ended, record, shape, splits)
+            run_trials(search, ended, record, root)
             ended = record.read(search.candidates)
-            check_all(ended, len(search.candidates))
-        conclude(search, ended, len(splits[1].labels), root)
+            if len(ended) < len(search.candidates):
+                raise UserError(
+                    f"interrupted with {len(ended)} of {len(search.candidates)} trials finished: "
+                    "the same command takes the search up"
+                )
+        conclude(search, ended, images, root)
 
 
-def run_trials(session: Path, *work: Any) -> None:
-    """Run the trials that have not ended with Ray; raises ClusterError and TuningError."""
-    from classifier import ray_cluster as cluster  # bring Ray, which nothing else needs
+def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Path) -> None:
+    """Run the trials that have not ended with Ray. Raises UserError."""
+    from classifier import ray_cluster  # these bring Ray, which nothing else needs
     from tuning import halving
 
     try:
-        with cluster.cluster(session):
-            halving.run_trials(*work)
+        with ray_cluster.cluster(root / RUNS / "session", "tuning"):
+            halving.run_trials(search, ended, record, root)
     except KeyboardInterrupt:
         pass  # the caller sees what is missing
     except OSError as error:
-        raise TuningError(f"the search cannot be kept on disk: {error}") from None
-
-
-def check_all(ended: Sequence[Trial], trials: int) -> None:
-    """Raise TuningError unless that many trials have ended."""
-    if len(ended) < trials:
-        raise TuningError(
-            f"interrupted with {len(ended)} of {trials} trials finished: "
-            "the same command takes the search up"
-        )
+        raise UserError(f"the search cannot be kept on disk: {error}") from None
 
 
 def make_search(root: Path, network: str | None, trials: int | None) -> Search:
-    """Draw the trials of a network; raises ParamsError, SpaceError and TuningError."""
+    """Draw the trials of a network. Raises UserError."""
     values, section = params.load(root), params.load_section(root, "tune", TuneParams)
     if trials is not None:
-        section = params.check(TuneParams, asdict(section) | {"trials": trials}, "tune")
+        section = params.check(TuneParams, section.model_dump() | {"trials": trials}, "tune")
     network = network or values.train.network
-    spaces = space.parse(section.space, values.train)
-    if not space.ranges(spaces.get(network, {})):
-        raise TuningError(
+    space = search_space.parse(section.space, values.train).get(network, {})
+    ranges = search_space.ranges(space)
+    if not ranges:
+        raise UserError(
             f"tune.space.{network} in {params.FILE} names nothing to search: "
             "give a parameter {choice: [...]}, {uniform: [low, high]} or {log_uniform: [low, high]}"
         )
-    drawn = space.candidates(network, spaces[network], values.train, values.seed)
+    drawn = search_space.candidates(network, space, values.train, values.seed)
+    some = islice(drawn, section.trials)
+    candidates = [values.model_copy(update={"train": train}) for train in some]
+    folder = root / RUNS / fingerprint(network, section, values.seed, root)
+    runs = [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates]
+    return Search(network, values.train, ranges, candidates, section, folder, runs)
+
+
+def fingerprint(network: str, section: TuneParams, seed: int, root: Path) -> str:
+    """What searches share that take up each other's trials; more trials are the same search."""
+    alike = {"trials": None, "trials_per_gpu": None, "space": section.space[network]}
     what = [
         network,
-        asdict(section) | {"trials": None, "trials_per_gpu": None, "space": section.space[network]},
-        values.seed,
+        section.model_dump() | alike,
+        seed,
         data.report(root)["sha256"],
-        lineage.code_sha256(root),
+        code_sha256(root, "train"),
     ]
-    name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    candidates = [replace(values, train=train) for train in islice(drawn, section.trials)]
-    folder = root / RUNS / name
-    return Search(
-        network,
-        values.train,
-        space.ranges(spaces[network]),
-        candidates,
-        section,
-        folder,
-        [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates],
-    )
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # -- the result ------------------------------------------------------------------------------------
@@ -123,39 +114,33 @@ def announce(search: Search, ended: Sequence[Trial], images: int) -> None:
 
 
 def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) -> None:
-    """Write table and plot, then the best parameters; raises TuningError when there are none."""
+    """Write table and picture, then the best parameters; raises UserError if all failed."""
     objective = search.section.objective
     best, untuned = ranked(ended, objective)[0], ended[0]
     if not best.has_figures:
-        raise TuningError(f"all {len(ended)} trials failed; the untuned one: {untuned.reason}")
+        raise UserError(f"all {len(ended)} trials failed; the untuned one: {untuned.reason}")
     verdict = compared(best, untuned, len(ended), images)
-    path = root / FOLDER / f"{search.network}.md"
-    path.parent.mkdir(exist_ok=True)
+    file = FOLDER / f"{search.network}.md"
     rows = table(ended, search.ranges, objective)
-    path.write_text(f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
-    plots.tuning(ended, search.ranges, objective, root)
-    params.write_train(root, search.current, best.train)
+    files.write(root / file, f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
+    pictures.draw(ended, search.ranges, objective, root)
+    write_train(root, search.current, best.train)
     if search.network != search.current.network:
         print(
             f"{params.FILE} now trains {search.network} instead of {search.current.network}, with "
             "which this search has not compared it."
         )
-    print(f"{verdict}\nSee {path.relative_to(root)}, {plots.FOLDER}/tuning.png and `git diff`.")
+    print(f"{verdict}\nSee {file}, {plots.FOLDER}/tuning.png and `git diff`.")
 
 
 def compared(best: Trial, untuned: Trial, trials: int, images: int) -> str:
     """Say how much better the best is, and how little that may mean."""
+    after = in_words(best.figures)
     if not untuned.has_figures:
-        loss, accuracy = (best.figures[name] for name in FIGURES[2:])
         return (
             f"The untuned parameters failed: {untuned.reason}. Trial {best.number} of {trials} is "
-            f"best: loss {loss:.4f}, accuracy {accuracy:.2%} on {images} validation images."
+            f"best: {after} on {images} validation images."
         )
-    before, after = (
-        f"loss {trial.figures['validation_loss']:.4f}, accuracy "
-        f"{trial.figures['validation_accuracy']:.2%}"
-        for trial in (untuned, best)
-    )
     if best is untuned:
         return (
             f"None of {trials} trials is better than the parameters as they are: {after} on "
@@ -163,8 +148,14 @@ def compared(best: Trial, untuned: Trial, trials: int, images: int) -> str:
         )
     gain = best.figures["validation_accuracy"] - untuned.figures["validation_accuracy"]
     return (
-        f"Trial {best.number} of {trials} is better than the untuned parameters: {before} became "
-        f"{after} on {images} validation images ({round(gain * images):+d} right). The best of "
-        "many looks better than it is, and few images decide little: what was gained shows on the "
-        "test set, which the search has not seen."
+        f"Trial {best.number} of {trials} is better than the untuned parameters: "
+        f"{in_words(untuned.figures)} became {after} on {images} validation images "
+        f"({round(gain * images):+d} right). The best of many looks better than it is, and few "
+        "images decide little: what was gained shows on the test set, which the search has not "
+        "seen."
     )
+
+
+def in_words(figures: Figures) -> str:
+    """Loss and accuracy of an epoch."""
+    return f"loss {figures['validation_loss']:.4f}, accuracy {figures['validation_accuracy']:.2%}"

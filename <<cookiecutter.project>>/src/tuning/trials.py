@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import reduce
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classifier import networks
 from classifier.params import Params, TrainParams, TuneParams
 from tuning.search_space import Range
+from workspace import markdown
 
 FIGURES = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
 Figures = dict[str, float]  # those, of one epoch
@@ -27,11 +27,6 @@ class Search:
     section: TuneParams
     folder: Path
     runs: list[Path]  # of each trial's checkpoints and logs, in that folder
-
-    @property
-    def epochs(self) -> int:
-        """Of the longest trial."""
-        return max(candidate.train.epochs for candidate in self.candidates)
 
 
 @dataclass(frozen=True)
@@ -73,13 +68,12 @@ def score(figures: Figures, objective: str) -> float:
 def ranked(trials: Iterable[Trial], objective: str) -> list[Trial]:
     """Trials from the best to the worst; equal accuracies by loss, failures last."""
 
-    def key(trial: Trial) -> tuple[Any, ...]:
-        if not trial.has_figures:
-            return True, trial.number
-        figures = trial.figures
-        return False, score(figures, objective), figures["validation_loss"], trial.number
+    def key(trial: Trial) -> tuple[float, float]:
+        return score(trial.figures, objective), trial.figures["validation_loss"]
 
-    return sorted(trials, key=key)
+    in_turn = sorted(trials, key=lambda trial: trial.number)
+    failures = [trial for trial in in_turn if not trial.has_figures]
+    return sorted((trial for trial in in_turn if trial.has_figures), key=key) + failures
 
 
 class Record:
@@ -93,8 +87,13 @@ class Record:
 
     def add(self, trial: Trial) -> None:
         """Write a line and wait until it is on the disk."""
-        content = asdict(trial)
-        del content["number"]  # the place in a list that may be another one next time
+        # without its number, its place in a list that may be another one next time
+        content = {
+            "train": trial.train.model_dump(),
+            "ended": trial.ended,
+            "epochs": trial.epochs,
+            "reason": trial.reason,
+        }
         with self.path.open("a") as file:
             file.write(json.dumps(content) + "\n")
             file.flush()
@@ -104,7 +103,7 @@ class Record:
         """The trials of those candidates that have ended, numbered by their place."""
         lines = [json.loads(line) for line in self.path.read_text().splitlines()]
         by_parameters = {parameters(line.pop("train")): line for line in lines}
-        keys = [parameters(asdict(candidate.train)) for candidate in candidates]
+        keys = [parameters(candidate.train.model_dump()) for candidate in candidates]
         return [
             Trial(number, candidate.train, **by_parameters[key])
             for number, (candidate, key) in enumerate(zip(candidates, keys, strict=True))
@@ -119,9 +118,11 @@ def parameters(section: dict[str, Any]) -> str:
 
 def value_at(train: TrainParams, place: str) -> Any:
     """The value at a place such as `options.width`, be it the network's default."""
-    content = asdict(train)
-    content["options"] = networks.defaults(train.network) | train.options
-    return reduce(dict.__getitem__, place.split("."), content)
+    value: Any = train.model_dump()
+    value["options"] = networks.defaults(train.network) | train.options
+    for name in place.split("."):
+        value = value[name]
+    return value
 
 
 def described(train: TrainParams, places: Iterable[str]) -> str:
@@ -131,26 +132,24 @@ def described(train: TrainParams, places: Iterable[str]) -> str:
 
 def table(trials: Sequence[Trial], places: Collection[str], objective: str) -> str:
     """A Markdown table of all trials, the best first; the best and the untuned one in bold."""
-    header = ["trial", "validation loss", "accuracy, %", "epochs", "", *(f"`{p}`" for p in places)]
-    rule = [":--", "--:", "--:", "--:", ":--", *("--:" for _ in places)]
+    head = ["trial", "validation loss", "accuracy, %", "epochs", "", *(f"`{p}`" for p in places)]
+    numbers = set(range(len(head))) - {0, 4}
     ordered = ranked(trials, objective)
     rows = [row(trial, places, trial is ordered[0]) for trial in ordered]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [header, rule, *rows])
+    return markdown.table(head, rows, right=numbers)
 
 
 def row(trial: Trial, places: Collection[str], best: bool) -> list[str]:
     """Cells of a trial."""
     name = str(trial.number) + (" (untuned)" if trial.number == 0 else "")
-    if not trial.has_figures:
-        figures, ended = ["–", "–"], f"{trial.ended}: {trial.reason}"
-    else:
-        loss, accuracy = (trial.figures[key] for key in ("validation_loss", "validation_accuracy"))
-        figures, ended = [f"{loss:.4f}", f"{100 * accuracy:.2f}"], trial.ended
+    loss, accuracy, ended = "–", "–", f"{trial.ended}: {trial.reason}"
+    if trial.has_figures:
+        loss = f"{trial.figures['validation_loss']:.4f}"
+        accuracy = f"{100 * trial.figures['validation_accuracy']:.2f}"
+        ended = trial.ended
     values = [value_at(trial.train, place) for place in places]
     return [
         f"**{name}**" if best or trial.number == 0 else name,
-        *figures,
-        str(len(trial.epochs)),
-        ended.replace("|", "\\|"),
-        *map(str, values),
+        *(loss, accuracy, str(len(trial.epochs))),
+        *map(markdown.cell, [ended, *values]),
     ]

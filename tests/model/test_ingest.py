@@ -2,7 +2,9 @@
 
 import csv
 import fcntl
+import itertools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -18,15 +20,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import CLASSES, PROJECT, images_of
 from PIL import Image
 from sklearn.datasets import load_digits
+from small_project import CLASSES, PARAMS, PROJECT, images_of, other_sections
 
-from classifier import data, params
+import curation.ingest
+from classifier import data, params, preparation, training
 from classifier.cleaning import SPLITS, digest
-from classifier.errors import ClassifierError
-from curation import __main__
-from curation.ingest import LOCK, UndecidedError, ingest
+from curation import __main__, review
+from curation.ingest import LOCK, ingest
+from params_edit import edit
+from workspace import files
+from workspace.errors import UserError
 
 SRC = str(PROJECT / "src")
 
@@ -55,6 +60,7 @@ def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `dvc init` makes; once, as it takes a second."""
     folder = tmp_path_factory.mktemp("dvc")
     dvc(folder, "init", "--no-scm", "--quiet")
+    dvc(folder, "config", "core.analytics", "false")  # a process of its own for every command
     return folder / ".dvc"
 
 
@@ -68,18 +74,15 @@ def dvc(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def empty(tmp_path: Path, dvc_folder: Path) -> Path:
     """A project whose images come from a folder that is not there yet."""
-    root = tmp_path / "project"
+    return new_project(tmp_path, dvc_folder)
+
+
+def new_project(folder: Path, dvc_folder: Path) -> Path:
+    root = folder / "project"
     shutil.copytree(dvc_folder, root / ".dvc")
-    change(root, prepare={"source": "folder", "max_unreadable_share": 0.1})
+    (root / "params.yaml").write_text(PARAMS.read_text() + other_sections())
+    edit(root, prepare={"source": "folder", "max_unreadable_share": 0.1})
     return root
-
-
-def change(root: Path, **sections: dict[str, Any]) -> None:
-    file = root / "params.yaml"
-    content = yaml.safe_load((file if file.exists() else PROJECT / "params.yaml").read_text())
-    for name, values in sections.items():
-        content[name] |= values
-    file.write_text(yaml.safe_dump(content))
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def images(root: Path) -> dict[str, bytes]:
 def refusal(root: Path, batch: Path, *new_classes: str) -> str:
     """The sentence a user gets, after checking that nothing was written."""
     before = images(root), reviews(root)
-    with pytest.raises(ClassifierError) as caught:
+    with pytest.raises(UserError) as caught:
         ingest(batch, new_classes, root)
     assert (images(root), reviews(root)) == before
     assert not (root / "data/.ingesting").exists()
@@ -116,7 +119,7 @@ def reviews(root: Path) -> dict[str, str]:
 def questions(root: Path, batch: Path, *new_classes: str) -> dict[str, dict[str, str]]:
     """What a person is asked, by image, after checking that nothing was added."""
     before = images(root)
-    with pytest.raises(UndecidedError, match=f"reviews/{batch.name}.csv"):
+    with pytest.raises(UserError, match=f"reviews/{batch.name}.csv"):
         ingest(batch, new_classes, root)
     assert images(root) == before
     assert not (root / "data/.ingesting").exists()
@@ -199,7 +202,7 @@ def test_other_light_is_reported_as_drift(root: Path, tmp_path: Path) -> None:
     for i in range(30):
         pixels = pixels_of(i % 3, 5000 + i)
         save(pixels // 2 + 120, tmp_path / "july" / CLASSES[i % 3] / f"{i}.png")
-    with suppress(UndecidedError):  # the quick model may be unsure of such images
+    with suppress(UserError):  # the quick model may be unsure of such images
         ingest(tmp_path / "july", [], root)
     assert "**The batch differs in brightness, contrast" in report(root, tmp_path / "july")
 
@@ -326,7 +329,7 @@ def test_absent_classes_are_reported(root: Path, june: Path) -> None:
 
 
 def prepared(root: Path) -> dict[str, set[bytes]]:
-    data.prepare(params.load(root).prepare, 42, root)
+    preparation.prepare(params.load(root), root)
     return {
         name: {digest(image) for image in data.load_split(root, name).images} for name in SPLITS
     }
@@ -399,7 +402,7 @@ def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -
 
 
 def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> None:
-    change(root, prepare={"image_size": [12, 10]})
+    edit(root, prepare={"image_size": [12, 10]})
     large = Image.fromarray(pixels_of(0, 8000)).resize((40, 48), Image.Resampling.NEAREST)
     large.save(june / "circle/large.png")
     ingest(june, [], root)
@@ -455,41 +458,53 @@ def test_a_class_in_another_spelling_is_the_same_class(root: Path, june: Path) -
 
 
 MEASURE = """
-import resource, sys
+import resource, shutil, sys
 from pathlib import Path
 from curation.ingest import ingest
-ingest(Path(sys.argv[1]), [], Path(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+root, *batches = map(Path, sys.argv[1:])
+for batch in batches:
+    shutil.rmtree(root / "data", ignore_errors=True)
+    ingest(batch, [], root)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 def test_memory_does_not_grow_with_the_pixels(empty: Path, tmp_path: Path) -> None:
-    side, sizes, peaks = 96, (1000, 3000), []
-    change(empty, ingest={"judged_by": 300})
+    side, sizes = 256, (100, 400)
+    edit(empty, ingest={"judged_by": 300})
     for images in sizes:
-        shutil.rmtree(empty / "data", ignore_errors=True)
-        batch = tmp_path / f"batch-{images}"
         for i in range(images):
             small = Image.fromarray(pixels_of(i % 3, i))
-            path = batch / CLASSES[i % 3] / f"{i}.bmp"
+            path = tmp_path / str(images) / CLASSES[i % 3] / f"{i}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
             small.resize((side, side), Image.Resampling.NEAREST).save(path)
-        command = [sys.executable, "-c", MEASURE, str(batch), str(empty)]
-        result = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        peaks.append(int(result.stdout.splitlines()[-1]))
-    assert peaks[1] - peaks[0] < 0.5 * (sizes[1] - sizes[0]) * side * side * 3
+    batches = [str(tmp_path / str(images)) for images in sizes]
+    command = [sys.executable, "-c", MEASURE, str(empty), *batches]
+    result = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    first, second = (int(line) for line in result.stdout.splitlines() if line.isdigit())
+    assert second - first < 0.5 * (sizes[1] - sizes[0]) * side * side * 3
 
 
 # -- decisions -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def doubtful(root: Path, june: Path) -> Path:
-    """A batch with three wrong labels: a cross, d and s are circles."""
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, dvc_folder: Path) -> Path:
+    """A folder with a project and a batch with three wrong labels: a cross, d and s are circles."""
+    folder = tmp_path_factory.mktemp("asked")
+    project, june = new_project(folder, dvc_folder), fill(folder / "june", seed=2)
+    fill(project / "data/raw", seed=1, images=60)
     for name, seed in (("a", 1), ("d", 2), ("s", 3)):
         save(pixels_of(0, 8000 + seed), june / f"cross/{name}.png")
-    assert {*questions(root, june)} == {f"cross/{name}.png" for name in "ads"}
+    assert {*questions(project, june)} == {f"cross/{name}.png" for name in "ads"}
+    return folder
+
+
+@pytest.fixture
+def doubtful(root: Path, june: Path, asked: Path) -> Path:
+    """That batch, in this test's own project."""
+    shutil.copytree(asked, june.parent, dirs_exist_ok=True)
     return june
 
 
@@ -508,7 +523,7 @@ def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
 def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> None:
     answer(root, doubtful, a="circle", d="drop")
     before = (root / "reviews/june.csv").read_bytes()
-    with pytest.raises(UndecidedError, match=r"1 image waits for a decision in reviews/june\.csv"):
+    with pytest.raises(UserError, match=r"1 image waits for a decision in reviews/june\.csv"):
         ingest(doubtful, [], root)
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
@@ -559,7 +574,7 @@ def test_a_review_file_that_cannot_be_read_is_refused(
 ) -> None:
     path = root / "reviews/june.csv"
     path.write_bytes(change(path.read_text()).encode(errors="surrogateescape"))
-    with pytest.raises(ClassifierError, match=message):
+    with pytest.raises(UserError, match=message):
         ingest(doubtful, [], root)
     assert len(images(root)) == 60
 
@@ -615,7 +630,7 @@ def test_answers_without_their_report_are_refused(root: Path, doubtful: Path) ->
 
 
 def test_answers_for_another_size_are_refused(root: Path, doubtful: Path) -> None:
-    change(root, prepare={"image_size": [8, 8]})
+    edit(root, prepare={"image_size": [8, 8]})
     assert "or about these in another size or colour: if" in refusal(root, doubtful)
 
 
@@ -669,12 +684,12 @@ def test_contradictions_within_the_batch_need_one_answer(root: Path, june: Path)
 
 
 def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
-    change(
+    edit(
         root,
         train={"network": "mlp", "options": {"width": 16}, "epochs": 8, "batch_size": 16},
     )
-    from classifier import training
-
+    shutil.copy(PROJECT / "dvc.yaml", root)  # what says which code trains
+    (root / "src").symlink_to(PROJECT / "src")
     prepared(root)
     training.train(params.load(root), root)
     save(pixels_of(0, 8000), june / "cross/x.png")
@@ -697,12 +712,12 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
 
 
 def test_another_source_than_a_folder(root: Path, june: Path) -> None:
-    change(root, prepare={"source": "digits"})
+    edit(root, prepare={"source": "digits"})
     assert "prepare.source in params.yaml is 'digits': set it to folder" in refusal(root, june)
 
 
 def test_a_folder_outside_the_project(root: Path, june: Path, tmp_path: Path) -> None:
-    change(root, prepare={"folder": str(tmp_path / "images")})
+    edit(root, prepare={"folder": str(tmp_path / "images")})
     assert "outside the project" in refusal(root, june)
 
 
@@ -764,7 +779,7 @@ def test_a_disk_that_takes_no_more(most: int, root: Path, june: Path) -> None:
 
 def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
     (root / "reviews").write_text("a file")
-    with pytest.raises(ClassifierError, match=r"june is added to .* only in part \(.*put it right"):
+    with pytest.raises(UserError, match=r"june is added to .* only in part \(.*put it right"):
         ingest(june, [], root)
     (root / "reviews").unlink()
     ingest(june, [], root)
@@ -773,7 +788,7 @@ def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
 
 def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
     (root / "data/.ingesting").write_text("mine")
-    with pytest.raises(ClassifierError, match=r"nothing is added: .*data/\.ingesting"):
+    with pytest.raises(UserError, match=r"nothing is added: .*data/\.ingesting"):
         ingest(june, [], root)
     assert len(images(root)) == 60
 
@@ -795,37 +810,36 @@ def test_the_command_ends_with_a_sentence(
 
 # -- kill ------------------------------------------------------------------------------------------
 
-# Ends itself as `kill -9` would, at the n-th call of a function.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from curation import ingest
-batch, root, name, n = sys.argv[1:]
-special = {"copyfile": ingest.shutil, "rmtree": ingest.shutil, "replace": Path}
-holder = (special | {"write": ingest.review}).get(name, ingest)
-original, calls = getattr(holder, name), []
-def counted(*arguments, **options):
-    calls.append(1)
-    if len(calls) == int(n):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **options)
-setattr(holder, name, counted)
-ingest.ingest(Path(batch), [], Path(root))
-"""
+
+def kill_at(call: int, holder: Any, function: str, batch: Path, root: Path) -> None:
+    """Add a batch in a process that ends as by `kill -9` at the n-th call of a function."""
+    original, calls = getattr(holder, function), itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    def work() -> None:
+        setattr(holder, function, counted)
+        ingest(batch, [], root)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
-    ("function", "call"),
-    [("replace", 1), ("write", 1), ("replace", 2)],
+    ("holder", "function", "call"),
+    [(Path, "replace", 1), (review, "write", 1), (Path, "replace", 2)],
     ids=["report", "questions", "questions written in part"],
 )
 def test_a_run_killed_while_it_asks_is_repeated_by_the_next(
-    function: str, call: int, root: Path, june: Path
+    holder: Any, function: str, call: int, root: Path, june: Path
 ) -> None:
     save(pixels_of(0, 8000), june / "cross/x.png")
-    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
-    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_at(call, holder, function, june, root)
     assert not (root / "reviews/june.csv").exists()
     assert (root / "reviews/june.md").exists() == ((function, call) != ("replace", 1))
     assert {*questions(root, june)} == {"cross/x.png"}
@@ -833,29 +847,27 @@ def test_a_run_killed_while_it_asks_is_repeated_by_the_next(
 
 
 @pytest.mark.parametrize(
-    ("function", "call", "planned"),
+    ("holder", "function", "call", "planned"),
     [
-        ("copyfile", 7, False),
-        ("finish", 2, True),
-        ("move", 12, True),
-        ("write_report", 1, True),
-        ("rmtree", 1, True),
+        (shutil, "copyfile", 7, False),
+        (curation.ingest, "finish", 2, True),
+        (curation.ingest, "move", 12, True),
+        (files, "write", 2, True),
+        (shutil, "rmtree", 1, True),
     ],
     ids=["copying", "planned", "adding", "reporting", "tidying"],
 )
 def test_a_killed_run_is_finished_by_the_next(
-    function: str, call: int, planned: bool, root: Path, june: Path
+    holder: Any, function: str, call: int, planned: bool, root: Path, june: Path
 ) -> None:
     shutil.copy(root / "data/raw/circle/00.png", june / "cross/x.png")
     questions(root, june)
     answer(root, june, x="cross")  # a known image moves as well
     before = images(root)
-    command = [sys.executable, "-c", KILLED, str(june), str(root), function, str(call)]
-    killed = subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill_at(call, holder, function, june, root)
     if planned:
-        with pytest.raises(ClassifierError, match=r"has been added to .* only in part: run"):
-            data.prepare(params.load(root).prepare, 42, root)
+        with pytest.raises(UserError, match=r"has been added to .* only in part: run"):
+            preparation.prepare(params.load(root), root)
     else:
         assert images(root) == before
     ingest(june, [], root)
@@ -870,12 +882,11 @@ def test_a_killed_run_is_finished_by_the_next(
 
 
 def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(june), str(root), "finish", "2"]
-    subprocess.run(command, env={"PYTHONPATH": SRC}, capture_output=True)
+    kill_at(2, curation.ingest, "finish", june, root)
     steps = json.loads((root / "data/.ingesting/plan.json").read_text())["steps"]
     target = root / "data" / steps[5][1]
     target.write_text("mine")
-    with pytest.raises(ClassifierError, match="has come into being since the batch was planned"):
+    with pytest.raises(UserError, match="has come into being since the batch was planned"):
         ingest(june, [], root)
     assert target.read_text() == "mine"
     target.unlink()

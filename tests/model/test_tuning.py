@@ -5,52 +5,59 @@ import difflib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
-from conftest import PROJECT, prepared_project
+from small_project import PROJECT, fixed, prepared_project
 
 from classifier import data, networks, params, training
 from classifier.params import Params
-from tuning import search as tuning
-from tuning import search_space as space
-from tuning.search_space import Range, SpaceError
+from params_edit import edit
+from tuning import search, search_space
+from tuning.params_file import write_train
+from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
+from workspace.errors import UserError
 
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
 
 
-def edit(root: Path, **sections: dict[str, Any]) -> None:
-    """Change keys of sections of params.yaml."""
-    content = yaml.safe_load((root / "params.yaml").read_text())
-    for name, changes in sections.items():
-        content[name] |= changes
-    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A prepared project of the test's own."""
+    return prepared_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Params:
+    """The tests' parameters."""
+    return params.parse(fixed())
 
 
 # -- spaces ----------------------------------------------------------------------------------------
 
 
 def test_every_network_has_a_space() -> None:
-    assert set(space.parse(SHIPPED.space, params.load(PROJECT).train)) == set(networks.NETWORKS)
+    assert set(search_space.parse(SHIPPED.space, params.load(PROJECT).train)) == set(
+        networks.NETWORKS
+    )
 
 
 @pytest.mark.parametrize("network", networks.NETWORKS)
 def test_every_network_can_be_searched(network: str, root: Path, settings: Params) -> None:
-    spaces = space.parse(SHIPPED.space, settings.train)
-    drawn = space.candidates(network, spaces[network], settings.train, seed=1)
+    spaces = search_space.parse(SHIPPED.space, settings.train)
+    drawn = search_space.candidates(network, spaces[network], settings.train, seed=1)
     untuned, first = islice(drawn, 2)
     assert untuned.network == first.network == network
-    candidate = dataclasses.replace(settings, train=dataclasses.replace(first, epochs=1))
+    candidate = settings.model_copy(update={"train": first.model_copy(update={"epochs": 1})})
     splits = data.load_split(root, "train"), data.load_split(root, "validation")
     shape = training.shape_of(splits[0], data.class_names(root))
     _, history, _ = training.fit(candidate, shape, *splits, root / "run")
@@ -58,22 +65,22 @@ def test_every_network_can_be_searched(network: str, root: Path, settings: Param
 
 
 def test_draws_follow_from_the_seed_and_begin_with_what_is_there(settings: Params) -> None:
-    cnn = space.parse(SHIPPED.space, settings.train)["cnn"]
+    cnn = search_space.parse(SHIPPED.space, settings.train)["cnn"]
 
     def draw(count: int, seed: int) -> list[Any]:
-        return list(islice(space.candidates("cnn", cnn, settings.train, seed), count))
+        return list(islice(search_space.candidates("cnn", cnn, settings.train, seed), count))
 
     five = draw(5, seed=1)
     assert five[0] == settings.train
     assert five == draw(9, seed=1)[:5] != draw(5, seed=2)
-    for name, limits in space.ranges(cnn).items():
+    for name, limits in search_space.ranges(cnn).items():
         values = [value_of(train, name) for train in draw(30, seed=1)[1:]]
         low, high = min(limits.values), max(limits.values)
         assert all(low <= value <= high for value in values) and len(set(values)) > 2
 
 
 def value_of(train: Any, place: str) -> Any:
-    section = asdict(train)
+    section = train.model_dump()
     for name in place.split("."):
         section = section[name]
     return section
@@ -81,7 +88,7 @@ def value_of(train: Any, place: str) -> Any:
 
 def test_a_small_space_is_drawn_from_once(settings: Params) -> None:
     two = {"batch_size": Range("choice", (16, 32))}  # 16 is what the untuned one has
-    assert len(list(islice(space.candidates("cnn", two, settings.train, 1), 10))) == 2
+    assert len(list(islice(search_space.candidates("cnn", two, settings.train, 1), 10))) == 2
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a typo": ("cnn", {"learning_rat": 0.1}, r"cnn\.learning_rat .*did you mean 'learning_rate'"),
     "a typo in a section": ("cnn", {"optoins.width": 8}, r"cnn\.optoins\.width .*'options'"),
     "a section that is none": ("cnn", {"epochs.first": 8}, r"train\.epochs holds no parameters"),
-    "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht .*width, drop"),
+    "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht .* mean 'width'"),
     "an option's type": ("cnn", {"options.width": {"choice": [8, "a"]}}, r"cannot be 'a'"),
     "a value out of bounds": ("cnn", {"learning_rate": {"uniform": [-1, 1]}}, "cannot be -1"),
     "an unknown range": ("cnn", {"batch_size": {"normal": [0, 1]}}, "batch_size is .*give {unif"),
@@ -124,8 +131,8 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_mistake_in_a_space_is_named(
     network: str, content: dict[str, Any], message: str, settings: Params
 ) -> None:
-    with pytest.raises(SpaceError, match=message):
-        space.parse({network: content}, settings.train)
+    with pytest.raises(UserError, match=message):
+        search_space.parse({network: content}, settings.train)
 
 
 @pytest.mark.parametrize(
@@ -145,23 +152,38 @@ def test_a_mistake_in_the_section_is_named(
     changes: dict[str, Any], trials: int | None, message: str, root: Path
 ) -> None:
     edit(root, tune=changes)
-    with pytest.raises((params.ParamsError, tuning.TuningError), match=message):
-        tuning.tune(root, trials=trials)
+    with pytest.raises(UserError, match=message):
+        search.tune(root, trials=trials)
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
-    assert "tune" not in params.SECTIONS and "tune" not in asdict(params.load(PROJECT))
+    assert "tune" not in params.SECTIONS and "tune" not in params.load(PROJECT).model_dump()
+
+
+def test_only_code_that_trains_makes_another_search(root: Path) -> None:
+    (root / "src").unlink()
+    shutil.copytree(PROJECT / "src", root / "src")
+
+    def name_after_a_comment_in(file: str) -> str:
+        with (root / "src" / file).open("a") as code:
+            code.write("# of no account\n")
+        return search.fingerprint("cnn", SHIPPED, 1, root)
+
+    before = search.fingerprint("cnn", SHIPPED, 1, root)
+    assert name_after_a_comment_in("curation/ingest.py") == before
+    assert name_after_a_comment_in("classifier/networks.py") != before
 
 
 # -- what is written -------------------------------------------------------------------------------
 
 
 def test_only_what_changed_is_in_the_diff(root: Path) -> None:
+    shutil.copy(PROJECT / "params.yaml", root)
     before = params.load(root).train
     values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
-    after = space.changed(before, values)
+    after = search_space.changed(before, values)
     old = (root / "params.yaml").read_text().splitlines()
-    params.write_train(root, before, after)
+    write_train(root, before, after)
     new = (root / "params.yaml").read_text().splitlines()
     changed = [line for line in difflib.ndiff(old, new) if line.startswith("+ ")]
     assert changed == [
@@ -174,15 +196,15 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
 
 def test_another_network_takes_its_options_along(root: Path) -> None:
     before = params.load(root).train
-    after = space.changed(before, {"network": "mlp", "options": {"depth": 3}})
-    params.write_train(root, before, after)
+    after = search_space.changed(before, {"network": "mlp", "options": {"depth": 3}})
+    write_train(root, before, after)
     assert params.load(root).train == after
 
 
 def test_what_was_edited_meanwhile_stays(root: Path) -> None:
     before = params.load(root).train
     edit(root, train={"epochs": 99})
-    params.write_train(root, before, space.changed(before, {"batch_size": 8}))
+    write_train(root, before, search_space.changed(before, {"batch_size": 8}))
     assert (params.load(root).train.epochs, params.load(root).train.batch_size) == (99, 8)
 
 
@@ -195,7 +217,7 @@ def trial(number: int, loss: float, train: Any, **changes: Any) -> Trial:
 
 
 def test_a_record_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path, settings: Params) -> None:
-    candidates = [settings, dataclasses.replace(settings, train=changed(settings, 8))]
+    candidates = [settings, settings.model_copy(update={"train": changed(settings, 8)})]
     file = tmp_path / "new/trials.jsonl"
     Record(file).add(trial(0, 0.5, settings.train))
     with file.open("a") as torn:
@@ -208,7 +230,7 @@ def test_a_record_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path, settin
 
 
 def changed(settings: Params, batch_size: int) -> Any:
-    return dataclasses.replace(settings.train, batch_size=batch_size)
+    return settings.train.model_copy(update={"batch_size": batch_size})
 
 
 def test_trials_are_ranked_and_failures_come_last(settings: Params) -> None:
@@ -222,15 +244,15 @@ def test_trials_are_ranked_and_failures_come_last(settings: Params) -> None:
 
 
 def search_of(candidates: list[Params], folder: Path) -> Search:
-    section = dataclasses.replace(SHIPPED, grace_epochs=1)
+    section = SHIPPED.model_copy(update={"grace_epochs": 1})
     return Search("cnn", candidates[0].train, {}, candidates, section, folder, [])
 
 
 def test_all_trials_failing_is_an_error(root: Path, settings: Params) -> None:
     failed = trial(0, 0.1, settings.train, ended="failed", epochs=[], reason="no memory")
     before = (root / "params.yaml").read_text()
-    with pytest.raises(tuning.TuningError, match="all 1 trials failed; the untuned one: no memory"):
-        tuning.conclude(search_of([settings], root), [failed], 21, root)
+    with pytest.raises(UserError, match="all 1 trials failed; the untuned one: no memory"):
+        search.conclude(search_of([settings], root), [failed], 21, root)
     assert (root / "params.yaml").read_text() == before and not (root / "tuning").exists()
 
 
@@ -258,23 +280,23 @@ def test_trials_that_lag_behind_are_stopped_but_for_the_untuned(
 
 
 def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
-    lock = root / tuning.RUNS / "lock"
+    lock = root / search.RUNS / "lock"
     lock.parent.mkdir(parents=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(tuning.TuningError, match="another search is running"):
-            tuning.tune(root)
+        with pytest.raises(UserError, match="another search is running"):
+            search.tune(root)
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
 def test_an_address_where_no_cluster_is_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from classifier.ray_cluster import ClusterError, cluster
+    from classifier.ray_cluster import cluster
 
     monkeypatch.setenv("RAY_ADDRESS", address)
     message = f"at RAY_ADDRESS {address}: give its head"
-    with pytest.raises(ClusterError, match=message), cluster(tmp_path / "session"):
+    with pytest.raises(UserError, match=message), cluster(tmp_path / "session"):
         pass
 
 
@@ -359,7 +381,7 @@ def test_a_trial_trains_as_the_pipeline_does(searched: Searched) -> None:
     first = next(
         found
         for line in lines(searched.root)
-        if (found := json.loads(line))["train"] == asdict(searched.settings.train)
+        if (found := json.loads(line))["train"] == searched.settings.train.model_dump()
     )
     root, settings = searched.root, searched.settings
     splits = data.load_split(root, "train"), data.load_split(root, "validation")
@@ -378,7 +400,11 @@ def test_table_plot_and_the_best_parameters_are_written(searched: Searched) -> N
         (trial for trial in found if trial["ended"] != "failed"),
         key=lambda trial: min(figures["validation_loss"] for figures in trial["epochs"]),
     )
-    assert asdict(params.load(root).train) == best["train"] != asdict(searched.settings.train)
+    assert (
+        params.load(root).train.model_dump()
+        == best["train"]
+        != searched.settings.train.model_dump()
+    )
     assert "is better than the untuned parameters" in searched.printed
 
 
@@ -386,6 +412,6 @@ def test_a_search_that_is_done_is_not_done_again(
     searched: Searched, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = lines(searched.root)
-    tuning.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
+    search.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
     assert "is better than the parameters as they are" in capsys.readouterr().out
     assert lines(searched.root) == before

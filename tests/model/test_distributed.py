@@ -13,16 +13,30 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, change, prepared_project, small
+from small_project import PROJECT, change, fixed, prepared_project
 
-from classifier import distributed, training
+from classifier import distributed, params, training
 from classifier.batches import Batches
 from classifier.data import Split
-from classifier.distributed import Workers, WorkersError, workers_from
+from classifier.distributed import Workers, workers_of
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, Classifier
+from workspace.errors import UserError
+from workspace.machine import Machine
 
-TWO = Workers(devices=2)
+TWO = Workers(devices=2, by_ray=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A prepared project of the test's own."""
+    return prepared_project(tmp_path)
+
+
+@pytest.fixture
+def settings() -> Params:
+    """The tests' parameters."""
+    return params.parse(fixed())
 
 
 def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
@@ -43,14 +57,14 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return printed
 
 
-def workers_of(process: "subprocess.Popen[str]", named: str) -> list[psutil.Process]:
-    """The processes below this one that do the training."""
+def kill_a_worker(process: "subprocess.Popen[str]") -> None:
     children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if named in " ".join(child.cmdline())]
+    workers = [child for child in children if "ray::RayTrainWorker" in " ".join(child.cmdline())]
+    workers[0].send_signal(signal.SIGKILL)
 
 
 def shrink(root: Path, **values: Any) -> None:
-    content = small(yaml.safe_load((root / "params.yaml").read_text()))
+    content = yaml.safe_load((root / "params.yaml").read_text())
     content["train"] |= values
     (root / "params.yaml").write_text(yaml.safe_dump(content))
 
@@ -73,8 +87,6 @@ ALIKE = {  # no augmentation: workers draw it from seeds of their own
     "network": "logistic_regression",
     "options": {},
     "optimizer": "sgd",
-    "batch_size": 16,
-    "epochs": 3,
     "augmentation": {},
 }
 
@@ -115,24 +127,13 @@ def assert_same_result(one: Path, other: Path) -> None:
 def test_a_worker_that_dies_is_started_again_from_the_last_epoch(
     root: Path, undisturbed: Path
 ) -> None:
-    shrink(root, epochs=EPOCHS)
-    process = start(root, DEVICES="2")
-    wait_for(root, "runs/*/last.ckpt", process)
-    workers_of(process, "spawn_main")[0].send_signal(signal.SIGKILL)  # the one that has the files
-    printed = finish(process)
-    assert "a worker died (1 of 3 times): starting again" in printed
-    assert "taking up the run" in printed
-    assert_same_result(root, undisturbed)
-
-
-def test_ray_trains_on_several_machines_and_outlives_a_worker(
-    root: Path, undisturbed: Path
-) -> None:
+    """Two machines that are one give what two devices of one machine gave, to the bit."""
     shrink(root, epochs=EPOCHS)
     process = start(root, NODES="2")
     wait_for(root, "runs/ray/*/checkpoint_manager_snapshot.json", process)
-    workers_of(process, "ray::RayTrainWorker")[0].send_signal(signal.SIGKILL)
+    kill_a_worker(process)
     printed = finish(process)
+    assert "a worker died (1 of 3 times): starting again" in printed
     assert "taking up the run" in printed
     assert not list(root.glob("runs/ray/*")) and not list(root.glob("runs/*/*.ckpt"))
     assert_same_result(root, undisturbed)
@@ -146,17 +147,27 @@ def wait_for(root: Path, pattern: str, process: "subprocess.Popen[str]") -> None
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
 def test_a_number_of_workers_that_is_none_is_refused(value: str) -> None:
-    with pytest.raises(WorkersError, match=f"DEVICES is '{value}': give a whole number from 1"):
-        workers_from({"DEVICES": value})
+    with pytest.raises(UserError, match=f"DEVICES is '{value}': give a whole number from 1"):
+        Machine.from_environment({"DEVICES": value})
+
+
+def workers(**environment: str) -> Workers:
+    return workers_of(Machine.from_environment(environment))
 
 
 def test_an_absent_number_of_workers_is_one() -> None:
-    assert workers_from({"NODES": ""}) == Workers(1, 1, by_ray=False)
+    assert workers(NODES="") == Workers(1, 1, by_ray=False)
 
 
-def test_ray_places_the_workers_of_several_machines_and_of_a_cluster() -> None:
-    assert workers_from({"NODES": "2"}).by_ray
-    assert workers_from({"NODES": "1", "RAY_ADDRESS": "10.0.0.1:6379"}).by_ray
+def test_ray_starts_several_workers_and_those_of_a_cluster() -> None:
+    assert workers(DEVICES="2") == Workers(2, 1, by_ray=True)
+    assert workers(NODES="2").by_ray
+    assert workers(NODES="1", RAY_ADDRESS="10.0.0.1:6379").by_ray
+
+
+def test_an_unknown_accelerator_is_refused() -> None:
+    with pytest.raises(UserError, match="ACCELERATOR is 'tpu': give gpu, or leave it out"):
+        Machine.from_environment({"ACCELERATOR": "tpu"})
 
 
 def splits(train: int, validation: int = 20) -> tuple[Split, Split]:
@@ -167,13 +178,13 @@ def splits(train: int, validation: int = 20) -> tuple[Split, Split]:
 
 
 def test_what_several_workers_cannot_train_is_refused(settings: Params) -> None:
-    with pytest.raises(WorkersError, match=r"train.optimizer is 'lbfgs'.*instead of 2"):
+    with pytest.raises(UserError, match=r"train.optimizer is 'lbfgs'.*instead of 2"):
         training.check(change(settings, optimizer="lbfgs").train, TWO, *splits(64))
     small = change(settings, batch_size=64).train
     training.check(small, Workers(devices=16), *splits(65))
-    with pytest.raises(WorkersError, match=r"a batch has 32 images .* too few for 17 workers"):
+    with pytest.raises(UserError, match=r"a batch has 32 images .* too few for 17 workers"):
         training.check(small, Workers(devices=17), *splits(65))
-    with pytest.raises(WorkersError, match=r"the validation split 1, too few for 2 workers"):
+    with pytest.raises(UserError, match=r"the validation split 1, too few for 2 workers"):
         training.check(small, TWO, *splits(65, 1))
 
 
@@ -181,43 +192,46 @@ def test_compiling_without_a_compiler_is_refused(
     settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(training.TrainingError, match=r"train.compile is true, but .* no C\+\+"):
-        training.check(change(settings, compile=True).train, Workers(), *splits(64))
+    compiling = change(settings, compile=True).train
+    with pytest.raises(UserError, match=r"train.compile is True, but .* no C\+\+"):
+        training.check_compiler(compiling, ALONE)
+    training.check_compiler(compiling, Machine.from_environment({"CXX": sys.executable}))
+
+
+ALONE = Machine.from_environment({})
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """This machine without a GPU, with two cores, and no cluster beside it."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This machine without a GPU and with two cores."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(distributed, "cores", lambda: 2)
     return monkeypatch
 
 
-def test_more_workers_than_cores_are_refused(machine: pytest.MonkeyPatch) -> None:
-    distributed.check_devices(TWO, threads=1)
-    with pytest.raises(WorkersError, match=r"is 3, but this machine has 2 cores: give fewer"):
-        distributed.check_devices(Workers(nodes=3), threads=1)
-    with pytest.raises(WorkersError, match=r"is 2 with 2 of `train.threads` each, but .* 2 cores"):
-        distributed.check_devices(TWO, threads=2)
+def test_more_workers_than_cores_are_refused(two_cores: pytest.MonkeyPatch) -> None:
+    distributed.check_devices(TWO, 1, ALONE)
+    with pytest.raises(UserError, match=r"is 3, but this machine has 2 cores: give fewer"):
+        distributed.check_devices(Workers(nodes=3), 1, ALONE)
+    with pytest.raises(UserError, match=r"is 2 with 2 of `train.threads` each, but .* 2 cores"):
+        distributed.check_devices(TWO, 2, ALONE)
 
 
-def test_more_workers_than_gpus_are_refused(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(torch.cuda, "is_available", lambda: True)
-    machine.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(WorkersError, match="is 2, but this machine has 1 GPUs"):
-        distributed.check_devices(TWO, threads=8)
+def test_more_workers_than_gpus_are_refused(two_cores: pytest.MonkeyPatch) -> None:
+    two_cores.setattr(torch.cuda, "is_available", lambda: True)
+    two_cores.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="is 2, but this machine has 1 GPUs"):
+        distributed.check_devices(TWO, 8, ALONE)
 
 
-def test_a_cluster_may_have_what_this_machine_has_not(machine: pytest.MonkeyPatch) -> None:
-    machine.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    distributed.check_devices(Workers(devices=8, nodes=1000), threads=8)
+def test_a_cluster_may_have_what_this_machine_has_not(two_cores: pytest.MonkeyPatch) -> None:
+    cluster = Machine.from_environment({"RAY_ADDRESS": "10.0.0.1:6379"})
+    distributed.check_devices(Workers(devices=8, nodes=1000), 8, cluster)
 
 
-def test_a_storage_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE", "checkpoints")
-    with pytest.raises(WorkersError, match="STORAGE is 'checkpoints': give a folder from /"):
-        distributed.storage_for(Path("/project/runs/1"))
+def test_a_storage_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="STORAGE is 'checkpoints': give a folder from /"):
+        distributed.storage_for(Path("/project/runs/1"), "checkpoints")
 
 
 def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path) -> None:

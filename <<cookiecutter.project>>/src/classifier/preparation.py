@@ -1,0 +1,142 @@
+"""Data preparation: one source of images in, three checked splits, a report and a picture out."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from classifier import data_plot, data_report
+from classifier.cleaning import (
+    Cleaned,
+    Staged,
+    check_classes,
+    check_readable,
+    clean,
+    common_shape,
+    split,
+    stage,
+)
+from classifier.data import PREPARED, SPLITS, open_split
+from classifier.params import Params, PrepareParams
+from classifier.sources import Source, load_source
+from workspace import files
+
+WORKPLACE = Path("data/.preparing")  # beside the result, so that renaming is atomic
+PLOT = Path("plots/data.png")
+SAMPLES = 12
+
+
+def prepare(values: Params, root: Path) -> None:
+    """Write the splits, `classes.json`, `report.json`, samples and `plots/data.png` below `root`.
+
+    The same source, parameters and seed give the same bytes. Nothing is written before all is well.
+
+    Raises UserError when the source, its images or its classes can't be used.
+    """
+    params = values.prepare
+    source = load_source(params.source, params.folder, root)
+    check_classes(source)
+    shape = common_shape(source, params.image_size, params.channels)
+    with _workplace(root) as folder:
+        staged = stage(source, shape, folder / "staged")
+        check_readable(source, staged, params.max_unreadable_share)
+        cleaned = clean(source, staged, params.near_duplicate_rms)
+        _write_splits(source, staged, cleaned, params, np.random.default_rng(values.seed), folder)
+        staged.path.unlink()
+        report = data_report.report(source, staged, cleaned, params, values.seed, folder)
+        _write_json(folder / "report.json", report)
+        _write_samples(folder, source.classes)
+        data_plot.plot(folder, source.classes, folder / PLOT.name)
+        _publish(folder, root)
+    _announce(report)
+
+
+@contextmanager
+def _workplace(root: Path) -> Iterator[Path]:
+    folder = root / WORKPLACE
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_splits(
+    source: Source,
+    staged: Staged,
+    cleaned: Cleaned,
+    params: PrepareParams,
+    rng: np.random.Generator,
+    folder: Path,
+) -> None:
+    origins = staged.origins[cleaned.kept]
+    labels = source.labels[origins]
+    places = split(
+        labels,
+        cleaned.groups,
+        source.official_test[origins],
+        (params.validation_share, params.test_share),
+        source.classes,
+        rng,
+    )
+    for place, name in enumerate(SPLITS):
+        # shuffled, so that the first images of a split are a fair sample of it
+        chosen = rng.permutation(np.flatnonzero(places == place))
+        _write_split(staged, cleaned.kept[chosen], labels[chosen], folder / name)
+    _write_json(folder / "classes.json", source.classes)
+
+
+def _write_split(staged: Staged, positions: np.ndarray, labels: np.ndarray, folder: Path) -> None:
+    folder.mkdir()
+    np.save(folder / "labels.npy", labels.astype(np.int64))
+    header = {
+        "descr": "|u1",
+        "fortran_order": False,
+        "shape": (len(positions), *staged.shape),
+    }
+    size = int(np.prod(staged.shape))
+    # plain reads and writes: the pages of a memory map would count as this process's memory
+    with staged.path.open("rb") as pixels, (folder / "images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for position in positions:
+            pixels.seek(int(position) * size)
+            file.write(pixels.read(size))
+
+
+def _write_samples(folder: Path, classes: list[str]) -> None:
+    test = open_split(folder / "test")
+    (folder / "samples").mkdir()
+    by_class = [np.flatnonzero(test.labels == label) for label in range(len(classes))]
+    turns = [(i, label) for i in range(SAMPLES) for label in range(len(classes))]
+    there = [(i, label) for i, label in turns if i < len(by_class[label])]
+    for i, label in there[:SAMPLES]:
+        pixels = test.images[by_class[label][i]]
+        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+        image.save(folder / "samples" / f"{classes[label]}-{i}.png")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    files.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _publish(folder: Path, root: Path) -> None:
+    (root / PLOT).parent.mkdir(exist_ok=True)
+    (folder / PLOT.name).replace(root / PLOT)
+    target = root / PREPARED
+    if target.exists():
+        shutil.rmtree(target)
+    folder.rename(target)
+
+
+def _announce(report: dict[str, Any]) -> None:
+    sizes = ", ".join(f"{name} {part['images']}" for name, part in report["splits"].items())
+    print(f"prepared {report['source']}: {sizes} images of {len(report['classes'])} classes")
+    for check in report["checks"]:
+        if not check["passed"]:
+            print(f"data check failed: {check['name']}: {check['detail']}")

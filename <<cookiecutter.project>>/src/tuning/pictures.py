@@ -1,0 +1,106 @@
+"""The picture of a search, plots/tuning.png: its trials, how they learned, what they were given."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from classifier.plots import BLUE, GREY, ORANGE, figure
+from tuning.search_space import Range
+from tuning.trials import Trial, ranked, value_at
+
+
+def draw(trials: Sequence[Trial], ranges: Mapping[str, Range], objective: str, root: Path) -> None:
+    """Every trial in its turn, its learning curve, and its parameters against what came of it."""
+    good = [trial for trial in trials if trial.has_figures]
+    best = ranked(good, objective)[0]
+    columns = min(len(ranges), 5)
+    rows = -(-len(ranges) // columns)
+    with figure(root, "tuning", 12, 3.8 + 2.5 * rows) as drawing:
+        parts: Any = drawing.subfigures(2, 1, height_ratios=(3.8, 2.5 * rows))
+        above, below = parts
+        turns, curves = above.subplots(1, 2, sharey=True)
+        in_turn(turns, good, best, objective)
+        learning(curves, good, best, objective)
+        panels = below.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, (place, limits) in zip(panels.flat, ranges.items(), strict=False):
+            against(axes, good, best, place, limits, objective)
+        for axes in panels.flat[len(ranges) :]:
+            axes.set_axis_off()
+        for axes in panels[:, 0]:
+            axes.set_ylabel(objective.replace("_", " "))
+        for axes in drawing.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+            if objective == "validation_loss":
+                axes.set_yscale("log")
+        above.legend(*turns.get_legend_handles_labels(), loc="outside upper center", ncols=5)
+
+
+def in_turn(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -> None:
+    """What came of every trial, and the best so far."""
+    for look, some in looks(trials, best):
+        values = [trial.figures[objective] for trial in some]
+        axes.scatter([trial.number for trial in some], values, **look)
+    pick = np.minimum if objective == "validation_loss" else np.maximum
+    so_far = pick.accumulate([trial.figures[objective] for trial in trials])
+    axes.step(
+        [trial.number for trial in trials], so_far, where="post", color=ORANGE, label="best so far"
+    )
+    axes.set(xlabel="trial", ylabel=objective.replace("_", " "), title="Trials")
+
+
+def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -> None:
+    """The learning curve of every trial, and where it was stopped."""
+    for look, some in looks(trials, best):
+        for trial in some:
+            values = [figures[objective] for figures in trial.epochs]
+            epochs = [figures["epoch"] for figures in trial.epochs]
+            weight = 2 if trial in (best, trials[0]) else 0.8
+            axes.plot(epochs, values, color=look["color"], linewidth=weight, zorder=look["zorder"])
+            if trial.ended == "stopped":
+                axes.plot(epochs[-1], values[-1], "x", color=look["color"], markersize=5)
+    axes.set(xlabel="epoch", title="Learning curves (×: stopped)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def against(
+    axes: Axes, trials: Sequence[Trial], best: Trial, place: str, limits: Range, objective: str
+) -> None:
+    """What came of every trial over one of its parameters."""
+    chosen = list(limits.values) if limits.kind == "choice" else []
+    chosen += [v for v in (value_at(trial.train, place) for trial in trials) if v not in chosen]
+    for look, some in looks(trials, best):
+        values: list[Any] = [value_at(trial.train, place) for trial in some]
+        if limits.kind == "choice":
+            values = [chosen.index(value) for value in values]
+        axes.scatter(values, [trial.figures[objective] for trial in some], **look)
+    if limits.kind == "choice":
+        axes.set_xticks(range(len(chosen)), map(str, chosen))
+        axes.set_xlim(-0.5, len(chosen) - 0.5)
+    elif limits.kind == "log_uniform":
+        axes.set_xscale("log")
+        low, high = limits.values
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())  # the labels would lie on each other
+    axes.set_xlabel(place)
+
+
+def looks(trials: Sequence[Trial], best: Trial) -> list[tuple[dict[str, Any], list[Trial]]]:
+    """How each kind of trial is drawn, and the trials of that kind."""
+    untuned = [trial for trial in trials if trial.number == 0]
+    rest = [trial for trial in trials if trial not in (*untuned, best)]
+    kinds = [
+        ("stopped", GREY, "o", 18, [trial for trial in rest if trial.ended == "stopped"]),
+        ("finished", BLUE, "o", 26, [trial for trial in rest if trial.ended == "finished"]),
+        ("untuned", "black", "D", 40, untuned),
+        ("best", ORANGE, "*", 150, [best]),
+    ]
+    return [
+        ({"label": name, "color": colour, "marker": sign, "s": size, "zorder": 2 + order}, some)
+        for order, (name, colour, sign, size, some) in enumerate(kinds)
+        if some
+    ]
