@@ -56,9 +56,7 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
     `session` is where a link to Ray's own folder is kept while it runs; `packages` are those of
     `src/` that workers need beside PACKAGES. Raises UserError when the cluster can't be used.
     """
-    code: dict[str, Any] = {
-        "py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]
-    }
+    code: dict[str, Any] = {"py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]}
     options: dict[str, Any] = {
         "runtime_env": code,
         "log_to_driver": show_workers,
