@@ -139,7 +139,7 @@ def take(split: Split, indices: np.ndarray) -> Split:
 
 def change(shipped: Params, contest: Contest) -> Params:
     """The shipped parameters with the contest's changes."""
-    content = dataclasses.asdict(shipped)
+    content = shipped.model_dump()
     if contest.network != "default":
         content["train"] |= {"network": contest.network, "options": {}}
     content["train"] |= contest.train

@@ -272,7 +272,7 @@ class Clock(NamedTuple):
 
 def measure(workload: Workload, switch: str, pairs: int) -> dict[str, Any]:
     """Train with both loops in turns; times of every pair of epochs, and whether weights agree."""
-    content = dataclasses.asdict(params.load(PROJECT))
+    content = params.load(PROJECT).model_dump()
     changes = {"options": {}, "epochs": pairs + 2} | workload.train | SWITCHES[switch]
     content["train"] |= changes
     settings = params.parse({name: content[name] for name in params.SECTIONS})

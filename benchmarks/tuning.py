@@ -7,7 +7,6 @@ the search has not seen either.
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -39,8 +38,9 @@ def project(folder: Path) -> Path:
     """A project with the digits prepared."""
     for part in ("src", "serving"):
         shutil.copytree(PROJECT / part, folder / part)
-    shutil.copy(PROJECT / params.FILE, folder)
-    run(folder, "prepare")
+    for file in (params.FILE, "dvc.yaml"):
+        shutil.copy(PROJECT / file, folder)
+    run(folder, "classifier", "prepare")
     return folder
 
 
@@ -49,7 +49,7 @@ def run(root: Path, *command: str) -> tuple[float, float]:
     processor, as far as looking once in a while sees them."""
     start, used = time.monotonic(), dict[int, float]()
     process = subprocess.Popen(
-        [sys.executable, "-m", "classifier", *command],
+        [sys.executable, "-m", *command],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root / "src")},
     )
@@ -61,7 +61,7 @@ def run(root: Path, *command: str) -> tuple[float, float]:
                 used[member.pid] = times.user + times.system
         time.sleep(0.5)
     if process.returncode:
-        raise SystemExit(f"classifier {' '.join(command)} failed")
+        raise SystemExit(f"{' '.join(command)} failed")
     return time.monotonic() - start, sum(used.values())
 
 
@@ -70,7 +70,7 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
     shutil.copy(PROJECT / params.FILE, root)
     shutil.rmtree(root / "runs", ignore_errors=True)
     before = params.load(root)
-    seconds, processor = run(root, "tune", "--network", network)
+    seconds, processor = run(root, "tuning", "--network", network)
     record = next(root.glob("runs/tune/*/trials.jsonl")).read_text().splitlines()
     trials = [json.loads(line) for line in record]
     section = params.load_section(root, "tune", params.TuneParams)
@@ -90,7 +90,7 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
         "epochs": sum(len(trial["epochs"]) for trial in trials),
         **{
             name: {
-                "parameters": dataclasses.asdict(train),
+                "parameters": train.model_dump(),
                 "validation": validation(trials, train),
                 "test": [test(before, train, before.seed + 1 + n, root) for n in range(seeds)],
             }
@@ -101,13 +101,13 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
 
 def validation(trials: list[dict[str, Any]], train: TrainParams) -> dict[str, float]:
     """Figures of the trial with those parameters."""
-    wanted = dataclasses.asdict(train)
+    wanted = train.model_dump()
     return best_epoch(next(trial["epochs"] for trial in trials if trial["train"] == wanted))
 
 
 def test(values: Params, train: TrainParams, seed: int, root: Path) -> dict[str, float]:
     """Figures on the test set after a training with a seed of its own."""
-    settings = dataclasses.replace(values, train=train, seed=seed)
+    settings = values.model_copy(update={"train": train, "seed": seed})
     with contextlib.redirect_stderr(io.StringIO()):
         training.train(settings, root)
     evaluation.evaluate(settings, root)

@@ -105,7 +105,7 @@ def test_two_workers_take_the_steps_of_one(root: Path) -> None:
     assert model.trained["devices"] == 2 and model.trained["nodes"] == 1
 
 
-EPOCHS = 40  # enough to be interrupted
+EPOCHS = 20  # enough to be interrupted
 
 
 @pytest.fixture(scope="module")

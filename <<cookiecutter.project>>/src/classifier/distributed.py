@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from workspace import files
 from workspace.errors import UserError
 from workspace.machine import Machine, cores
 
@@ -223,9 +224,8 @@ def take_up(checkpoint: Any, run: Path) -> None:
     if checkpoint:
         with checkpoint.as_directory() as folder:
             for name in CHECKPOINTS:
-                partial = run / f"{name}.{os.getpid()}"  # workers of one machine share the folder
-                shutil.copyfile(Path(folder, name), partial)
-                partial.replace(run / name)
+                # whole at once: the workers of one machine share the folder
+                files.write(run / name, Path(folder, name).read_bytes())
 
 
 class ReportToRay(Callback):

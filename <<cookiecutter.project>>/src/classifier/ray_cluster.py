@@ -63,11 +63,11 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
     """Ray on this machine, reached from nowhere else, or the cluster that RAY_ADDRESS names.
 
     `session` is where a link to Ray's own folder is kept while it runs; `packages` are those of
-    `src/` that workers need beside PACKAGES. Raises UserError when
-    the cluster can't be used.
+    `src/` that workers need beside PACKAGES. Raises UserError when the cluster can't be used.
     """
+    code: dict[str, Any] = {"py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]}
     options: dict[str, Any] = {
-        "runtime_env": {"py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]},
+        "runtime_env": code,
         "log_to_driver": show_workers,
         "logging_level": logging.ERROR,
         "logging_config": ray.LoggingConfig(log_level="ERROR"),
@@ -75,6 +75,9 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
     if address := Machine.from_environment().ray_address:
         connect(address, options)
     else:
+        # Or some of Ray's own workers would look for it, and not know it from another one here.
+        os.environ["RAY_GCS_SERVER_PORT"] = port = free_port()
+        code["env_vars"] = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
         ray.init(
             "local",
             num_cpus=cores(),
@@ -104,6 +107,13 @@ def connect(address: str, options: dict[str, Any]) -> None:
             f"no Ray cluster that takes us is at RAY_ADDRESS {address}: give its head, host:6379, "
             f"and the token that it may ask for ({cause.rstrip('.')})"
         ) from None
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def temporary(link: Path) -> str:
