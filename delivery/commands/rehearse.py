@@ -5,7 +5,6 @@ Writes one Markdown report for the people who review the release.
 
 import argparse
 import difflib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from delivery.manifests.rendering import Document, render
 from delivery.manifests.server_pod import workload
 from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
-from delivery.model.pipeline_outputs import Outputs, UnreadableOutputError
+from delivery.model.pipeline_outputs import read_packaged
 from delivery.oci.registry import pull
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import FIGURES, Release, read_release
@@ -38,7 +37,6 @@ LOGS = Path(".local/logs")
 REPORTS = Path(".local/rehearsals")
 BATCHES = (1, 7, 32)
 TOGETHER = 8  # clients at the same time
-ACCOUNTS = ("metrics", "lineage", "export", "report")  # in the order of `Outputs`
 MARKS = {True: "passed", False: "**FAILED**"}
 LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
 
@@ -200,15 +198,8 @@ def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
 
 
 def described(model: Path, version: int, image: str, commit: str) -> Release:
-    """Return the release that the account in an image makes. Raises UnreadableOutputError."""
-    about = model / "classifier" / "about"
-    try:
-        read = [json.loads((about / f"{name}.json").read_text()) for name in ACCOUNTS]
-        return describe(Outputs(*read), version, image, commit)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UnreadableOutputError(
-            f"the image's own account of the model cannot be read ({error!r}): package it again"
-        ) from None
+    """Return the release that the account in an image makes. Raises DeliveryError."""
+    return describe(read_packaged(model), version, image, commit)
 
 
 def recorded(subject: Subject) -> golden.Golden:

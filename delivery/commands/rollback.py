@@ -5,14 +5,10 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.proposals.git import Repository
-from delivery.proposals.proposal import Proposal, propose
+from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
-from delivery.proposals.releases import check_environment, release_path, released, released_before
-from delivery.proposals.texts import describe_change
-
-
-class NoEarlierReleaseError(DeliveryError):
-    """An environment never had the release to go back to."""
+from delivery.proposals.releases import check_environment, released, released_before
+from delivery.proposals.texts import release_proposal
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,22 +27,22 @@ def run(arguments: argparse.Namespace) -> None:
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
     """Propose to restore the release file that an environment had with an earlier version.
 
-    Raises UnknownEnvironmentError, NoEarlierReleaseError, ReleaseFileError and what proposing
-    raises.
+    Raises DeliveryError.
     """
     base = repository.fetch()
     check_environment(repository, base, environment)
     current = released(repository, base, environment)
     if current is None:
-        raise NoEarlierReleaseError(f"{environment} has no release: there is nothing to roll back")
+        raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
     past = released_before(repository, base, environment)
     restored, text = earlier(past, current, version, environment)
-    proposal = Proposal(
+    proposal = release_proposal(
         branch=f"rollback/{environment}-v{current.version}-to-v{restored.version}",
-        path=release_path(environment),
-        content=text,
         title=f"Roll {environment} back from model {current.version} to model {restored.version}",
-        description=describe_change(restored, current),
+        environment=environment,
+        text=text,
+        release=restored,
+        current=current,
     )
     propose(repository, base, proposal)
 
@@ -58,10 +54,10 @@ def earlier(
 
     Without a version it is what the current model replaced when it was first released: after a
     rollback the next one goes further back instead of returning to what was rolled back.
-    Raises NoEarlierReleaseError.
+    Raises DeliveryError.
     """
     if version == current.version:
-        raise NoEarlierReleaseError(f"{environment} already serves model {version}")
+        raise DeliveryError(f"{environment} already serves model {version}")
     versions = [release.version for release, _ in past]
     if version in versions:
         return past[versions.index(version)]
@@ -69,7 +65,7 @@ def earlier(
     if version is None and first < len(past):
         return past[first]
     wanted = "an earlier release" if version is None else f"model {version}"
-    raise NoEarlierReleaseError(
+    raise DeliveryError(
         f"{environment} serves model {current.version} and never had {wanted} to go back to "
         f"(in its history: {', '.join(map(str, sorted(set(versions))))})"
     )

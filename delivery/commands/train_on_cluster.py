@@ -16,14 +16,6 @@ from delivery.proposals.run_file import RUN_FILE, Run, next_run
 PLATFORM = {"architecture": "amd64", "os": "linux"}  # of the GPU nodes
 
 
-class BadNodesError(DeliveryError):
-    """The number of machines is none."""
-
-
-class TrainingImageError(DeliveryError):
-    """A reference that names no training image by its digest."""
-
-
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `train-on-cluster`."""
     parser = subparsers.add_parser(
@@ -42,21 +34,20 @@ def run(arguments: argparse.Namespace) -> None:
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
     """Propose the next run: this image on this number of machines.
 
-    Raises BadNodesError, TrainingImageError, RunFileError, what reading the image's registry raises
-    and what proposing raises.
+    Raises UserError.
     """
     if not 1 <= nodes <= 1000:
-        raise BadNodesError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
+        raise DeliveryError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
     commit = revision(image)
     base = repository.fetch()
-    candidate = Run(next_run(repository, base), image, nodes, commit)
+    candidate = Run(run=next_run(repository, base), image=image, nodes=nodes, commit=commit)
     propose(repository, base, proposal(candidate))
 
 
 def revision(image: str) -> str:
     """Return the commit that an image in a registry says it was built from.
 
-    Raises TrainingImageError and what reading from the registry raises.
+    Raises DeliveryError.
     """
     name, _, digest = image.rpartition("@")
     host, _, path = name.partition("/")
@@ -65,7 +56,7 @@ def revision(image: str) -> str:
     except ValueError:
         host = ""
     if not host or not path or ":" in path:
-        raise TrainingImageError(
+        raise DeliveryError(
             f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
         )
     remote = Remote(name)
@@ -75,26 +66,26 @@ def revision(image: str) -> str:
     with remote.read(manifest["config"]["digest"]) as stream:
         labels = json.load(stream).get("config", {}).get("Labels") or {}
     if not re.fullmatch(r"[0-9a-f]{40}", commit := labels.get(REVISION, "")):
-        raise TrainingImageError(
+        raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
         )
     return commit
 
 
 def document(remote: Remote, digest: str) -> dict[str, Any]:
-    """Read a manifest and check that it is the one asked for. Raises TrainingImageError."""
+    """Read a manifest and check that it is the one asked for. Raises DeliveryError."""
     content = remote.read_manifest(digest, ANY_MANIFEST)
     if digest_of(content) != digest:
-        raise TrainingImageError(f"{remote.name} gave something else than {digest}: ask again")
+        raise DeliveryError(f"{remote.name} gave something else than {digest}: ask again")
     return json.loads(content)
 
 
 def for_the_nodes(index: dict[str, Any], image: str) -> str:
-    """Return the digest of the image for the GPU nodes in an index. Raises TrainingImageError."""
+    """Return the digest of the image for the GPU nodes in an index. Raises DeliveryError."""
     for each in index["manifests"]:
         if PLATFORM.items() <= each.get("platform", {}).items():
             return each["digest"]
-    raise TrainingImageError(f"{image} has no image for linux/amd64, which the GPU nodes are")
+    raise DeliveryError(f"{image} has no image for linux/amd64, which the GPU nodes are")
 
 
 def proposal(candidate: Run) -> Proposal:

@@ -15,14 +15,6 @@ from delivery.triton.server import Ports
 TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
 
 
-class NoGoldenError(DeliveryError):
-    """The recorded requests are missing or unreadable."""
-
-
-class OtherClassesError(DeliveryError):
-    """The server and the golden requests belong to different models."""
-
-
 @dataclass(frozen=True)
 class Golden:
     """Recorded requests.
@@ -70,28 +62,23 @@ class Comparison:
 
 
 def load(file: Path) -> Golden:
-    """Read golden.npz.
-
-    Raises:
-        NoGoldenError: the file is missing, broken or lacks an array.
-    """
+    """Read golden.npz. Raises DeliveryError when it is missing, broken or lacks an array."""
     try:
         with np.load(file) as arrays:
             return Golden(arrays["images"], arrays["probabilities"], arrays["labels"])
     except FileNotFoundError:
-        raise NoGoldenError(
+        raise DeliveryError(
             f"there are no golden requests in {file}: run `make pipeline`"
         ) from None
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
-        raise NoGoldenError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
+        raise DeliveryError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
 
 
 def compare(client: Client, golden: Golden, batch: int) -> Comparison:
     """Send all golden images in batches of `batch`; compare the answers.
 
     Raises:
-        UnreachableError, RefusedError: from the client.
-        OtherClassesError: the number of classes differs.
+        DeliveryError: from the client, and when the number of classes differs.
     """
     answers, latencies = [], []
     for part in golden.batches(batch):
@@ -100,7 +87,7 @@ def compare(client: Client, golden: Golden, batch: int) -> Comparison:
         latencies.append(time.perf_counter() - begun)
     probabilities = np.concatenate([answer.probabilities for answer in answers])
     if probabilities.shape != golden.probabilities.shape:
-        raise OtherClassesError(
+        raise DeliveryError(
             f"the server answers with {probabilities.shape[1]} classes, "
             f"the golden requests with {golden.probabilities.shape[1]}: they belong to other models"
         )

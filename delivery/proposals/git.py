@@ -48,12 +48,20 @@ class Repository:
         """Run a Git command and return its output as text."""
         return self.run(*arguments).decode().strip()
 
+    def says_yes(self, *arguments: str) -> bool:
+        """Tell whether a Git command ends well."""
+        try:
+            self.run(*arguments)
+        except GitError:
+            return False
+        return True
+
     def head(self) -> str:
-        """Return the commit that is checked out."""
+        """Return the commit that is checked out. Raises GitError."""
         return self.ask("rev-parse", "--verify", "HEAD")
 
     def fetch(self) -> str:
-        """Bring the remote's branch up to date here and return its commit."""
+        """Bring the remote's branch up to date here and return its commit. Raises GitError."""
         self.run("fetch", "--quiet", REMOTE, f"+refs/heads/{BRANCH}:refs/remotes/{REMOTE}/{BRANCH}")
         if self.ask("rev-parse", "--is-shallow-repository") == "true":
             raise GitError("this clone is shallow and lacks releases: `git fetch --unshallow`")

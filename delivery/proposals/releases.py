@@ -5,19 +5,15 @@ from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.proposals.git import Repository
-from delivery.proposals.release_file import Release, ReleaseFileError, parse_release
+from delivery.proposals.release_file import RELEASE_FILE, Release, ReleaseFileError, parse_release
 
 ENVIRONMENTS = "argocd/environments"
 FIRST = "staging"  # where a release begins
 
 
-class UnknownEnvironmentError(DeliveryError):
-    """The repository has no such environment."""
-
-
 def release_path(environment: str) -> str:
     """Return where an environment's release file is."""
-    return f"{ENVIRONMENTS}/{environment}/model.yaml"
+    return f"{ENVIRONMENTS}/{environment}/{RELEASE_FILE}"
 
 
 def environments(repository: Repository, commit: str) -> list[str]:
@@ -27,10 +23,10 @@ def environments(repository: Repository, commit: str) -> list[str]:
 
 
 def check_environment(repository: Repository, commit: str, environment: str) -> None:
-    """Raise UnknownEnvironmentError unless the commit has the environment."""
+    """Raise DeliveryError unless the commit has the environment."""
     known = environments(repository, commit)
     if environment not in known:
-        raise UnknownEnvironmentError(
+        raise DeliveryError(
             f"there is no environment {environment!r}: give ENV={' or ENV='.join(known)}"
         )
 

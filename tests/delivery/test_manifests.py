@@ -1,7 +1,6 @@
 """What would be applied, and every release file that must not get that far."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def test_a_release_file_says_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_the_rollout_serves_exactly_the_release(staging: Path, environment: str) -> None:
     folder = staging.parent / environment
-    (folder / "model.yaml").write_text(replace(RELEASE, version=12).to_yaml())
+    (folder / "model.yaml").write_text(RELEASE.model_copy(update={"version": 12}).to_yaml())
     documents = render(folder)
     labels = [documents["Rollout", "triton"]["metadata"]["labels"]]
     labels += [documents["Rollout", "triton"]["spec"]["template"]["metadata"]["labels"]]
@@ -86,9 +85,17 @@ BAD_RELEASES = {
     "version-in-other-digits": ('"8"', '"\u0668"', "version is"),
     "image-by-tag": ("@sha256:" + "1" * 64, ":latest", "image is"),
     "image-digest-too-short": ("1" * 64, "1" * 63, "image is"),
-    "image-missing": ("  image:", "  picture:", "has no image"),
-    "data-missing": ("  data:", "  date:", "has no data"),
-    "key-unknown": ("\ndata:\n", '\ndata:\n  reviewer: "me"\n', "has reviewer"),
+    "image-missing": (
+        "  image:",
+        "  picture:",
+        "there is no 'data.picture': known are version, image",
+    ),
+    "data-missing": ("  data:", "  date:", "there is no 'data.date': did you mean 'data'?"),
+    "key-unknown": (
+        "\ndata:\n",
+        '\ndata:\n  reviewer: "me"\n',
+        "there is no 'data.reviewer': known are",
+    ),
     "accuracy-not-a-number": ('"0.9877"', '"nan"', "accuracy is 'nan'"),
     "accuracy-in-percent": ('"0.9877"', '"98.77"', "accuracy is '98.77'"),
     "loss-infinite": ('"0.0431"', '"inf"', "loss is 'inf'"),

@@ -16,6 +16,7 @@ import pytest
 
 from conftest import TEMPLATE, mark_root
 from delivery.commands import serve
+from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
 from delivery.triton import server as triton
@@ -104,7 +105,7 @@ def test_a_golden_file_of_another_model_is_named(server: triton.Server, reposito
     other = golden.Golden(recorded.images, recorded.probabilities[:, :3], recorded.labels)
     with (
         connect("grpc", server.ports) as client,
-        pytest.raises(golden.OtherClassesError, match="5 classes, the golden requests with 3"),
+        pytest.raises(DeliveryError, match="5 classes, the golden requests with 3"),
     ):
         golden.compare(client, other, 7)
 
