@@ -86,6 +86,41 @@ def settings(folder: Path) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
+def default_store(folder: Path) -> tuple[str, str]:
+    """Return the name and the address of DVC's default remote. Raises DeliveryError."""
+    found = settings(folder)
+    name = found.get("core.remote", "")
+    if address := found.get(f"remote.{name}.url"):
+        return name, address
+    raise DeliveryError(
+        f"DVC has no default remote: `{typed_dvc(folder)} remote add --force --default store "
+        "<address> && git commit --message 'Name the data store' .dvc/config && git push`"
+    )
+
+
+def absent_store(folder: Path) -> str:
+    """Say what to do where DVC's store is a folder of another machine; else nothing.
+
+    Raises DeliveryError where there is no store.
+    """
+    name, address = default_store(folder)
+    if "://" in address or Path(address).exists():
+        return ""
+    return (
+        f"DVC's store is {address}, a folder that this machine does not have: share it, or a "
+        f"bucket, and say where it is, `{typed_dvc(folder)} remote modify --local {name} url "
+        "<folder>`"
+    )
+
+
+def adding(folder: Path, path: str) -> str:
+    """Return what a person types to have DVC keep images of one's own, and Git their version."""
+    return (
+        f"{typed_dvc(folder)} add {path} && git add {path}.dvc && "
+        f"git commit --message 'Add {path}' && git push"
+    )
+
+
 def make_raw(folder: Path) -> None:
     """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
     if not (folder / f"{RAW}.dvc").exists():

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import DvcError, dvc
+from delivery.dvc import DvcError, absent_store, default_store, dvc
 from delivery.errors import DeliveryError
 from delivery.model.lineage import check_lineage
 from delivery.model.packaging import LOCAL, package
@@ -14,6 +14,7 @@ from delivery.parameters import read_parameters
 from delivery.proposals.gate import check_gate
 from delivery.proposals.git import BRANCH, REMOTE, Repository
 from delivery.proposals.proposal import propose
+from delivery.proposals.release_file import CONFLICT, RELEASE_FILE
 from delivery.proposals.releases import FIRST, next_version, released
 from delivery.proposals.texts import describe, release_proposal
 
@@ -72,35 +73,57 @@ def releasable_commit(repository: Repository) -> str:
 
     Raises DeliveryError.
     """
+    head = repository.head()
+    for path in repository.conflicts():
+        if path.endswith(f"/{RELEASE_FILE}"):
+            raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {CONFLICT}")
     if changed := repository.changed_files():
         raise DeliveryError(
             f"the working tree is not what is committed ({', '.join(changed[:5])}): "
             "commit or stash it, so that the release can be made again from its commit"
         )
-    head, tip = repository.head(), repository.fetch()
+    tip = repository.fetch()
     if head != tip:
         raise DeliveryError(
-            f"{REMOTE}/{BRANCH} is at {tip[:12]}, you are at {head[:12]}: `git pull` what is newer "
-            "there (perhaps a release that this model was not compared with), merge what is only "
-            "here, and release again"
+            f"{REMOTE}/{BRANCH} is at {tip[:12]}, you are at {head[:12]}: "
+            f"{way_together(repository, head, tip)}, and release again"
         )
     return head
 
 
+def way_together(repository: Repository, head: str, tip: str) -> str:
+    """Say how what is checked out and the branch that is deployed come to the same commit."""
+    place = f" {REMOTE} {BRANCH}"
+    push, to = f"git push -u{place}", place
+    if repository.says_yes("rev-parse", f"{BRANCH}@{{upstream}}"):
+        push, to = "git push", ""
+    if repository.ask("branch", "--show-current") != BRANCH:
+        return f"merge what is only here by a pull request, `git switch {BRANCH} && git pull{to}`"
+    if repository.contains(head, tip):
+        return f"`{push}` first"
+    if repository.contains(tip, head):
+        newer = "what is newer there (perhaps a release that this model was not compared with)"
+        return f"`git pull{to}` {newer}"
+    return f"each lacks commits of the other: `git pull --rebase{to} && {push}`"
+
+
 def push_data(repository: Repository, commit: str) -> None:
-    """Send what DVC keeps for this commit to its remote, so that the model can be made again.
+    """Send what DVC keeps for this commit to its store, so that the model can be made again.
 
     Raises DeliveryError; a commit without DVC has nothing to send.
     """
     if not repository.files(commit, ".dvc/config"):
         return
+    default_store(repository.folder)
     try:
         printed = dvc(repository.folder, "push")
     except DvcError as error:
+        cure = "correct the default remote in .dvc/config or .dvc/config.local"
+        absent = absent_store(repository.folder)
+        why = f", as {absent}" if absent else f" ({error}): {cure}"
         raise DeliveryError(
-            f"the data cannot be sent to their store ({error}): correct the default remote in "
-            ".dvc/config or .dvc/config.local, and release again"
-        ) from error
+            f"the data cannot be sent to their store{why}, and release again"
+        ) from None
     print(f"data: {' '.join(printed.split())}")
 
 

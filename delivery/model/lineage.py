@@ -5,7 +5,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from delivery.dvc import dvc, parse_lock, typed_dvc
+from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import MODEL, ModelAccount
 from delivery.proposals.git import Repository
@@ -117,8 +117,7 @@ def check_inputs(repository: Repository, commit: str) -> None:
         if not kept and not repository.files(commit, path, f"{path}.dvc"):
             raise DeliveryError(
                 f"{path}, which the stage {stage} read, is neither in Git nor in DVC, so nobody "
-                f"could make the model again: `{typed_dvc(repository.folder)} add {path} && "
-                f"git add {path}.dvc && git commit --message 'Add {path}' && git push`"
+                f"could make the model again: `{adding(repository.folder, path)}`"
             )
 
 

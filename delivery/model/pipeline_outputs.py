@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field
+
 from delivery.errors import DeliveryError
 from workspace.settings import Settings, SettingsError, check, parse_json
 
@@ -47,6 +49,7 @@ class Metrics(Document):
     calibration_error: Any
     loss: Any
     support: Any
+    intervals: dict[str, Any] = Field(default_factory=dict)
 
 
 class Data(Document):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from delivery.dvc import DvcError, dvc, make_raw, settings
+from delivery.dvc import DvcError, absent_store, dvc, make_raw, settings
 from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import Lineage, Trained
 from delivery.proposals.git import Repository
@@ -82,10 +82,12 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         use_stores(project.folder, clone)
         dvc(clone, "pull", *sources)
     except DvcError as error:
+        cure = "correct the remote in .dvc/config or .dvc/config.local here"
+        absent = absent_store(project.folder)
+        why = f", as {absent}" if absent else f" ({error}): {cure}"
         raise DeliveryError(
-            f"the data of commit {commit[:12]} cannot be had ({error}): `dvc push` them where they "
-            "are, or correct the remote in .dvc/config or .dvc/config.local here"
-        ) from error
+            f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
+        ) from None
 
 
 def use_stores(project: Path, clone: Path) -> None:

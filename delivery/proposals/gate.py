@@ -12,10 +12,14 @@ from delivery.proposals.release_file import Release
 GATED = ["accuracy", "macro_f1"]
 
 
+class GateError(DeliveryError):
+    """A candidate breaks rules of the gate; the message lists all of them."""
+
+
 def check_gate(
     account: ModelAccount, limits: Limits, champion: Release | None, accept_test_data: bool
 ) -> None:
-    """Raise DeliveryError, which lists every reason, unless the candidate may be released.
+    """Raise GateError unless the candidate may be released.
 
     `champion` is what is released now, if anything. Figures on different test data say nothing
     about each other, so another test set needs a person's word, `accept_test_data`; the floors
@@ -27,7 +31,7 @@ def check_gate(
         if champion:
             found += against_champion(account, limits, champion, accept_test_data)
     if found:
-        raise DeliveryError("\n  - ".join(["the gate refuses this model:", *found]))
+        raise GateError("\n  - ".join(["the gate refuses this model:", *found]))
 
 
 def not_finite(account: ModelAccount) -> Iterator[str]:

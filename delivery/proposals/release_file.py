@@ -12,6 +12,10 @@ from workspace.settings import Settings, SettingsError
 
 RELEASE_FILE = "model.yaml"
 RELEASE_NAME = "model-release"
+CONFLICT = (
+    "do not resolve it by hand: delete the branch and release again, `git push origin --delete "
+    "<branch>`, `git switch main && git pull`, `make release`"
+)
 FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
 
 
@@ -93,6 +97,8 @@ def parse_release(text: str, name: str) -> Release:
 
     Raises ReleaseFileError when the text is not a ConfigMap of this form.
     """
+    if any(line.startswith("<" * 7) for line in text.splitlines()):
+        raise ReleaseFileError(f"{name} is in conflict: {CONFLICT}")
     try:
         return parse_config_map(Release, text, RELEASE_NAME, name)
     except SettingsError as error:

@@ -2,8 +2,9 @@
 
 from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import ModelAccount
+from delivery.proposals.git import BRANCH, REMOTE
 from delivery.proposals.proposal import Proposal
-from delivery.proposals.release_file import FIGURES, Release
+from delivery.proposals.release_file import FIGURES, RELEASE_FILE, Release
 from delivery.proposals.releases import release_path
 from workspace.markdown import table
 from workspace.settings import SettingsError, check
@@ -37,7 +38,16 @@ def release_proposal(
         path=release_path(environment),
         content=text,
         title=title,
-        description=describe_change(release, current),
+        description=f"{describe_change(release, current)}\n{in_conflict(branch)}\n",
+    )
+
+
+def in_conflict(branch: str) -> str:
+    """Say what to do when Git cannot merge a branch, because another release was faster."""
+    return (
+        f"Should Git find a conflict in {RELEASE_FILE}, do not resolve it by hand: delete the "
+        f"branch and release again, `git push {REMOTE} --delete {branch}`, "
+        f"`git switch {BRANCH} && git pull`, and the `make` command that proposed it."
     )
 
 

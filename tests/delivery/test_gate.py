@@ -4,10 +4,9 @@ from typing import Any
 import pytest
 
 import fake_pipeline
-from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import ModelAccount
 from delivery.parameters import Limits
-from delivery.proposals.gate import check_gate
+from delivery.proposals.gate import GateError, check_gate
 from delivery.proposals.release_file import Release
 
 LIMITS = Limits(min_accuracy=0.95, min_macro_f1=0.94, tolerance=0.01)
@@ -48,7 +47,7 @@ def champion(accuracy: float = 0.97, macro_f1: float = 0.96, test_data: str = "b
 
 
 def refusal(candidate: ModelAccount, released: Release | None = None, accept: bool = False) -> str:
-    with pytest.raises(DeliveryError, match=r"^the gate refuses this model:\n  - ") as error:
+    with pytest.raises(GateError, match=r"^the gate refuses this model:\n  - ") as error:
         check_gate(candidate, LIMITS, released, accept)
     return str(error.value)
 

@@ -103,7 +103,11 @@ BAD_RELEASES = {
     "another-kind": ("ConfigMap", "Secret", "not one ConfigMap"),
     "another-name": ("model-release", "model", "not one ConfigMap"),
     "two-documents": ("\ndata:\n", "\n---\ndata:\n", "is not YAML"),
-    "conflict-markers": ("\ndata:\n", "\n" + "<" * 7 + " HEAD\ndata:\n", "is not YAML"),
+    "conflict-markers": (
+        "\ndata:\n",
+        "\n" + "<" * 7 + " HEAD\ndata:\n",
+        "do not resolve it by hand",
+    ),
     "empty": (GOOD, "", "not one ConfigMap"),
 }
 

@@ -249,7 +249,7 @@ def stale_champion(project: Project) -> str:
 
 def unpushed_commit(project: Project) -> str:
     project.git("commit", "--quiet", "--allow-empty", "-m", "Not pushed")
-    return "merge what is only here"
+    return "`git push` first, and release again"
 
 
 def skipped_version(project: Project) -> str:
@@ -299,7 +299,7 @@ def registry_down(project: Project) -> str:
 
 def no_remote(project: Project) -> str:
     project.git("remote", "remove", "origin")
-    return "git fetch failed: fatal: 'origin' does not appear to be a git repository"
+    return "there is no remote named origin: `git remote add origin <address> && git push -u "
 
 
 def shallow_clone(project: Project) -> str:

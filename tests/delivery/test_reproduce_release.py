@@ -271,14 +271,14 @@ def commit_that_is_not_here(project: Project, monkeypatch: pytest.MonkeyPatch) -
 
 
 def data_that_are_gone(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
-    shutil.rmtree(project.folder / ".local/data")
+    shutil.rmtree(project.folder / ".local/data/files")
     return "cannot be had (dvc pull failed: WARNING: Some of the cache files do not exist"
 
 
 def store_that_is_not_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     project.dvc("remote", "remove", "store")
     project.commit("Name no store")
-    return "dvc pull failed: No remote provided and no default remote set"
+    return "error: DVC has no default remote: `"
 
 
 def pipeline_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
