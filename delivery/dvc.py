@@ -11,7 +11,7 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from workspace.settings import Settings, check, parse_yaml
 
-RAW = "data/raw"  # where images of one's own are
+RAW = "data/raw"  # where pictures of one's own are
 
 
 class DvcError(DeliveryError):
@@ -114,7 +114,7 @@ def absent_store(folder: Path) -> str:
 
 
 def adding(folder: Path, path: str) -> str:
-    """Return what a person types to have DVC keep images of one's own, and Git their version."""
+    """Return what a person types to have DVC keep pictures of one's own, and Git their version."""
     return (
         f"{typed_dvc(folder)} add {path} && git add {path}.dvc && "
         f"git commit --message 'Add {path}' && git push"

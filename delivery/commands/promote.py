@@ -20,10 +20,7 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def promote(repository: Repository) -> None:
-    """Propose to copy staging's release file to production, byte for byte.
-
-    Raises DeliveryError.
-    """
+    """Propose staging's release file for production, as it is. Raises DeliveryError."""
     base = repository.fetch()
     text = released_text(repository, base, SOURCE)
     if text is None:
@@ -37,12 +34,4 @@ def promote(repository: Repository) -> None:
             f"{SOURCE} has model {candidate.version}, {TARGET} the newer {current.version}: "
             f"`make rollback ENV={TARGET} TO={candidate.version}` goes back"
         )
-    proposal = release_proposal(
-        branch=f"release/{TARGET}-v{candidate.version}",
-        title=f"Release model {candidate.version} to {TARGET}",
-        environment=TARGET,
-        text=text,
-        release=candidate,
-        current=current,
-    )
-    propose(repository, base, proposal)
+    propose(repository, base, release_proposal(TARGET, text, candidate, current))

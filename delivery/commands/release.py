@@ -57,22 +57,12 @@ def release(
     sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
     print(f"model {new_version}: {pushed.reference} ({sent})")
     candidate = describe(account, new_version, pushed.reference, commit)
-    proposal = release_proposal(
-        branch=f"release/{FIRST}-v{new_version}",
-        title=f"Release model {new_version} to {FIRST}",
-        environment=FIRST,
-        text=candidate.to_yaml(),
-        release=candidate,
-        current=champion,
-    )
+    proposal = release_proposal(FIRST, candidate.to_yaml(), candidate, champion)
     propose(repository, commit, proposal)
 
 
 def releasable_commit(repository: Repository) -> str:
-    """Return the commit that is checked out, the newest of the branch that is deployed.
-
-    Raises DeliveryError.
-    """
+    """Return the commit that is checked out, main's newest. Raises DeliveryError."""
     head = repository.head()
     for path in repository.conflicts():
         if path.endswith(f"/{RELEASE_FILE}"):

@@ -24,7 +24,7 @@ from delivery.model.pipeline_outputs import read_outputs
 from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
-from delivery.proposals.git import GitError, Repository
+from delivery.proposals.git import Repository
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import FIRST, check_environment, environments, released_before
 from delivery.proposals.texts import describe
@@ -131,10 +131,7 @@ def reproduce(
 
 
 def find_release(repository: Repository, version: int, environment: str | None = None) -> Release:
-    """Find a version among all that were ever released, the newest file of that version first.
-
-    Raises DeliveryError.
-    """
+    """Find a version's newest release file of all that ever were. Raises DeliveryError."""
     tip = repository.fetch()
     places = sorted(environments(repository, tip), key=lambda place: (place != FIRST, place))
     if environment:
@@ -143,22 +140,20 @@ def find_release(repository: Repository, version: int, environment: str | None =
     past = [each for place in places for each, _ in released_before(repository, tip, place)]
     for release in past:
         if release.version == version:
-            return with_commit(repository, release)
+            check_commit(repository, release)
+            return release
     known = ", ".join(map(str, sorted({each.version for each in past})))
     hint = f"give VERSION={known}" if known else "`make release`, and merge it first"
     raise DeliveryError(f"no model {version} was released to {' or '.join(places)}: {hint}")
 
 
-def with_commit(repository: Repository, release: Release) -> Release:
-    """Return a release whose commit is here. Raises DeliveryError when it is not."""
-    try:
-        repository.run("cat-file", "-e", f"{release.commit}^{{commit}}")
-    except GitError:
+def check_commit(repository: Repository, release: Release) -> None:
+    """Raise DeliveryError unless the commit of a release is here."""
+    if not repository.says_yes("cat-file", "-e", f"{release.commit}^{{commit}}"):
         raise DeliveryError(
             f"model {release.version} was made from commit {release.commit[:12]}, which this clone "
             f"lacks: `git fetch origin {release.commit}`"
-        ) from None
-    return release
+        )
 
 
 def compare(repository: Repository, release: Release, clone: Path) -> Reproduction:
@@ -226,17 +221,13 @@ def report(found: Reproduction) -> str:
         *found.notes,
     ]
     if found.outputs:
-        parts += ["## Outputs of the pipeline that differ", listed(found.outputs)]
+        listed = [f"- {each}" for each in found.outputs]
+        parts += ["## Outputs of the pipeline that differ", "\n".join(listed)]
     if found.accounts:
         parts += ["## Values that differ", compared(found.accounts)]
     if found.files:
         parts += ["## Files of the image that differ, by SHA-256", compared(found.files)]
     return "\n\n".join(parts) + "\n"
-
-
-def listed(lines: list[str]) -> str:
-    """Write a list."""
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def compared(values: list[Compared]) -> str:

@@ -8,7 +8,7 @@ from delivery.proposals.git import Repository
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, released, released_before
-from delivery.proposals.texts import release_proposal
+from delivery.proposals.texts import rollback_proposal
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,10 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
-    """Propose to restore the release file that an environment had with an earlier version.
-
-    Raises DeliveryError.
-    """
+    """Propose an earlier release file of an environment, as it was. Raises DeliveryError."""
     base = repository.fetch()
     check_environment(repository, base, environment)
     current = released(repository, base, environment)
@@ -36,15 +33,7 @@ def rollback(repository: Repository, environment: str, version: int | None = Non
         raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
     past = released_before(repository, base, environment)
     restored, text = earlier(past, current, version, environment)
-    proposal = release_proposal(
-        branch=f"rollback/{environment}-v{current.version}-to-v{restored.version}",
-        title=f"Roll {environment} back from model {current.version} to model {restored.version}",
-        environment=environment,
-        text=text,
-        release=restored,
-        current=current,
-    )
-    propose(repository, base, proposal)
+    propose(repository, base, rollback_proposal(environment, text, restored, current))
 
 
 def earlier(

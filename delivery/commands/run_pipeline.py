@@ -43,7 +43,7 @@ def run_pipeline(project: Path, copy: Path) -> None:
     make_raw(copy)
     if not (copy / RAW).exists():
         raise DeliveryError(
-            f"{store} lacks the images of {RAW}.dvc: run `make data-push` where the data are"
+            f"{store} lacks the pictures of {RAW}.dvc: run `make data-push` where the data are"
         )
     storage = f"{store.rpartition('/')[0]}/training"
     failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=storage)

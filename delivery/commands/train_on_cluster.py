@@ -32,10 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
-    """Propose the next run: this image on this number of machines.
-
-    Raises UserError.
-    """
+    """Propose the next run: this image on this number of machines. Raises UserError."""
     if not 1 <= nodes <= 1000:
         raise DeliveryError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
     commit = revision(image)
@@ -45,10 +42,7 @@ def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
 
 
 def revision(image: str) -> str:
-    """Return the commit that an image in a registry says it was built from.
-
-    Raises DeliveryError.
-    """
+    """Return the commit that an image in a registry was built from. Raises DeliveryError."""
     name, _, digest = image.rpartition("@")
     host, _, path = name.partition("/")
     try:
@@ -65,7 +59,8 @@ def revision(image: str) -> str:
         manifest = document(remote, for_the_nodes(manifest, image))
     with remote.read(manifest["config"]["digest"]) as stream:
         labels = json.load(stream).get("config", {}).get("Labels") or {}
-    if not re.fullmatch(r"[0-9a-f]{40}", commit := labels.get(REVISION, "")):
+    commit = labels.get(REVISION, "")
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
         )
@@ -73,7 +68,7 @@ def revision(image: str) -> str:
 
 
 def document(remote: Remote, digest: str) -> dict[str, Any]:
-    """Read a manifest and check that it is the one asked for. Raises DeliveryError."""
+    """Read an image manifest and check that it is the one asked for. Raises DeliveryError."""
     content = remote.read_manifest(digest, ANY_MANIFEST)
     if digest_of(content) != digest:
         raise DeliveryError(f"{remote.name} gave something else than {digest}: ask again")

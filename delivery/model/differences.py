@@ -42,24 +42,23 @@ def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
 def compare_files(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
     """List the files, by their name in the image, whose SHA-256 differs."""
     names = sorted(released.keys() | rebuilt.keys())
-    compared = [
-        Compared(name, sha256(released.get(name)), sha256(rebuilt.get(name))) for name in names
+    found = [
+        Compared(each, sha256(released.get(each)), sha256(rebuilt.get(each))) for each in names
     ]
-    return [each for each in compared if not each.same]
+    return [each for each in found if not each.same]
 
 
 def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
     """List the values that differ in the JSON files that both have, the lineage's first."""
-    both = (name for name in released.keys() & rebuilt.keys() if name.endswith(".json"))
-    differing = []
+    both = [name for name in released.keys() & rebuilt.keys() if name.endswith(".json")]
+    found = []
     for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
-        before, after = (
-            dict(leaves(json.loads(files[name].read_text()))) for files in (released, rebuilt)
-        )
+        before = dict(leaves(json.loads(released[name].read_text())))
+        after = dict(leaves(json.loads(rebuilt[name].read_text())))
         for place in before | after:
-            values = [str(each.get(place, ABSENT)) for each in (before, after)]
-            differing.append(Compared(f"{Path(name).name} {place}", *values))
-    return [each for each in differing if not each.same]
+            values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
+            found.append(Compared(f"{Path(name).name} {place}", *values))
+    return [each for each in found if not each.same]
 
 
 def leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Golden requests: test images with recorded answers, to compare a server with."""
+"""Golden requests: test pictures with recorded answers, to compare a server with."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Golden:
     labels: np.ndarray
 
     def batches(self, size: int) -> Iterator[slice]:
-        """Cut the requests into batches of at most `size` images."""
+        """Cut the requests into batches of at most `size` pictures."""
         for first in range(0, len(self.images), size):
             yield slice(first, first + size)
 
@@ -40,10 +40,10 @@ class Comparison:
     """A server's answers against the recorded ones.
 
     Attributes:
-        images: number of images sent.
-        equal: number of images with the same most probable class.
+        images: number of pictures sent.
+        equal: number of pictures with the same most probable class.
         difference: largest absolute difference of a probability; NaN if an answer holds one.
-        accuracy: share of images whose most probable class is the true one.
+        accuracy: share of pictures whose most probable class is the true one.
         versions: the model versions that answered.
         latencies: seconds of each request.
     """
@@ -75,7 +75,7 @@ def load(file: Path) -> Golden:
 
 
 def compare(client: Client, golden: Golden, batch: int) -> Comparison:
-    """Send all golden images in batches of `batch`; compare the answers.
+    """Send all golden pictures in batches of `batch`; compare the answers.
 
     Raises:
         DeliveryError: from the client, and when the number of classes differs.
@@ -103,7 +103,7 @@ def compare(client: Client, golden: Golden, batch: int) -> Comparison:
 
 
 def compare_together(ports: Ports, golden: Golden, batch: int, clients: int) -> list[Comparison]:
-    """Let several clients, over HTTP and gRPC in turn, send the golden images at the same time."""
+    """Let several clients, over HTTP and gRPC in turn, send the golden pictures at once."""
 
     def work(index: int) -> Comparison:
         with connect(PROTOCOLS[index % len(PROTOCOLS)], ports) as client:

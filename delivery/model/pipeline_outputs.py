@@ -21,12 +21,8 @@ ABOUT = {  # name in the image → file of the pipeline
     "MODEL_CARD.md": Path("MODEL_CARD.md"),
 }
 PLOTS = [  # of the pipeline; `make ingest` and `make tune` draw others beside them
-    Path("plots/data.png"),
-    Path("plots/learning_curves.png"),
-    Path("plots/confusion.png"),
-    Path("plots/per_class.png"),
-    Path("plots/reliability.png"),
-    Path("plots/predictions.png"),
+    Path(f"plots/{name}.png")
+    for name in ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")
 ]
 REQUIRED = [
     MODEL / "classifier/config.pbtxt",
@@ -52,17 +48,16 @@ class Metrics(Document):
     intervals: dict[str, Any] = Field(default_factory=dict)
 
 
-class Data(Document):
-    """The data set that a model was made with."""
-
-    sha256: str
-    test_sha256: str
-
-
 class Hashed(Document):
-    """Something with a hash."""
+    """A data set or code, by its hash."""
 
     sha256: str
+
+
+class Data(Hashed):
+    """What a model was trained and tested with."""
+
+    test_sha256: str
 
 
 class Trained(Document):

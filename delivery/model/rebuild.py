@@ -96,22 +96,18 @@ def use_stores(project: Path, clone: Path) -> None:
     DVC lists them with paths that are absolute, from all of its configuration files.
     """
     config = configparser.RawConfigParser()
-    for place, value in settings(project).items():
+    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
+    for place, value in (settings(project) | {"cache.dir": cache}).items():
         section, _, option = place.rpartition(".")
         if section.startswith("remote."):
             section = f"'remote \"{section.removeprefix('remote.')}\"'"
         config.read_dict({section: {option: f'"{value}"'}})
-    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
-    config.read_dict({"cache": {"dir": f'"{cache}"'}})
     with replacing(clone / ".dvc/config") as file:
         config.write(file)
 
 
 def python_for(project: Repository, commit: str, clone: Path) -> Path:
-    """Return the Python that a commit wants: this one, or one that its own Makefile installs.
-
-    Raises DeliveryError.
-    """
+    """Return this Python, or one that the commit's own Makefile installs. Raises DeliveryError."""
     changed = [name for name in ENVIRONMENT if project.read(commit, name) != content(project, name)]
     if not changed:
         print("using this environment: the commit wants the same", flush=True)
@@ -134,10 +130,7 @@ def content(project: Repository, name: str) -> bytes | None:
 
 
 def trained_on(project: Repository, commit: str) -> Trained:
-    """Return on how many devices of how many nodes the model was trained; 1 where unsaid.
-
-    Raises SettingsError.
-    """
+    """Return on how many devices a commit's model was trained. Raises SettingsError."""
     name = "lineage.json"
     told = project.read(commit, name)
     return check(Lineage, parse_json(told, name), name).trained if told else Trained()

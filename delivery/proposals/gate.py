@@ -56,7 +56,7 @@ def failed_checks(account: ModelAccount) -> Iterator[str]:
         yield (
             f"export parity: ONNX Runtime and torch differ by {export.max_abs_difference}, "
             f"tolerance {export.tolerance}, and agree on {export.argmax_equal} of "
-            f"{export.images} images; look for an operator that exports badly"
+            f"{export.images} pictures; look for an operator that exports badly"
         )
 
 

@@ -30,46 +30,37 @@ def whole_number(value: Any) -> int:
     return int(value)
 
 
-COUNT = "a whole number from 1 without leading zeros"
-Count = Annotated[int, BeforeValidator(whole_number), Field(description=COUNT, examples=["8"])]
-Share = Annotated[
-    float,
-    Field(ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1", examples=["0.98"]),
+Count = Annotated[
+    int,
+    BeforeValidator(whole_number),
+    Field(description="a whole number from 1 without leading zeros", examples=["8"]),
 ]
-Loss = Annotated[
-    float, Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=["0.05"])
-]
-Sha256 = Annotated[
-    str,
-    Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256"),
-]
-Commit = Annotated[
-    str,
-    Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit"),
-]
-ImageReference = Annotated[
-    str,
-    Field(
-        pattern=r"^\S+@sha256:[0-9a-f]{64}$",
-        description="an image by digest: <name>@sha256:<64 digits>",
-    ),
-]
+SHARE = Field(
+    ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1", examples=["0.98"]
+)
+LOSS = Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=["0.05"])
+SHA256 = Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256")
+COMMIT = Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit")
+IMAGE = Field(
+    pattern=r"^\S+@sha256:[0-9a-f]{64}$",
+    description="an image by digest: <name>@sha256:<64 digits>",
+)
 
 
 class Release(Settings):
-    """One released model: what `model.yaml` says, as values; `support` counts test images."""
+    """One released model: what `model.yaml` says, as values; `support` counts test pictures."""
 
     version: Count
-    image: ImageReference
-    accuracy: Share
-    macro_f1: Share
-    calibration_error: Share
-    loss: Loss
+    image: str = IMAGE
+    accuracy: float = SHARE
+    macro_f1: float = SHARE
+    calibration_error: float = SHARE
+    loss: float = LOSS
     support: Count
-    data: Sha256
-    test_data: Sha256
-    code: Sha256
-    commit: Commit
+    data: str = SHA256
+    test_data: str = SHA256
+    code: str = SHA256
+    commit: str = COMMIT
 
     def to_yaml(self) -> str:
         """Return the text of the release file; equal releases give equal text."""

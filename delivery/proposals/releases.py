@@ -38,10 +38,7 @@ def released_text(repository: Repository, commit: str, environment: str) -> str 
 
 
 def released(repository: Repository, commit: str, environment: str) -> Release | None:
-    """Return what an environment serves at a commit, or None before its first release.
-
-    Raises ReleaseFileError.
-    """
+    """Return what an environment serves at a commit, or None. Raises ReleaseFileError."""
     text = released_text(repository, commit, environment)
     return None if text is None else parse_release(text, release_path(environment))
 
@@ -57,8 +54,10 @@ def released_before(
     found = []
     for each in repository.history(commit, path):
         text = released_text(repository, each, environment)
+        if text is None:  # the commit removed it
+            continue
         with suppress(ReleaseFileError):
-            found += [(parse_release(text, path), text)] if text is not None else []
+            found.append((parse_release(text, path), text))
     return found
 
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from delivery.proposals.config_map import parse_config_map, write_config_map
 from delivery.proposals.git import Repository
-from delivery.proposals.release_file import Commit, Count, ImageReference
+from delivery.proposals.release_file import COMMIT, IMAGE, Count
 from workspace.settings import Settings, SettingsError
 
 RUN_FILE = "argocd/training/run.yaml"
@@ -19,9 +19,9 @@ class Run(Settings):
     """
 
     run: Count
-    image: ImageReference
+    image: str = IMAGE
     nodes: Count
-    commit: Commit
+    commit: str = COMMIT
 
     def to_yaml(self) -> str:
         """Return the text of the run file; equal runs give equal text."""
@@ -29,10 +29,7 @@ class Run(Settings):
 
 
 def read_run(repository: Repository, commit: str) -> int:
-    """Return the number of the run in the run file at a commit, 0 where there is no file.
-
-    Raises SettingsError.
-    """
+    """Return the number in a commit's run file, 0 where there is none. Raises SettingsError."""
     content = repository.read(commit, RUN_FILE)
     if content is None:
         return 0

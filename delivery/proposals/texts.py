@@ -30,24 +30,29 @@ def describe(account: ModelAccount, version: int, image: str, commit: str) -> Re
 
 
 def release_proposal(
-    branch: str, title: str, environment: str, text: str, release: Release, current: Release | None
+    environment: str, text: str, release: Release, current: Release | None
 ) -> Proposal:
-    """Return the pull request that puts a release file, `text`, in place of the current one."""
-    return Proposal(
-        branch=branch,
-        path=release_path(environment),
-        content=text,
-        title=title,
-        description=f"{describe_change(release, current)}\n{in_conflict(branch)}\n",
-    )
+    """Return the pull request that puts the file of a release in place of the current one."""
+    branch = f"release/{environment}-v{release.version}"
+    title = f"Release model {release.version} to {environment}"
+    change = describe_change(release, current)
+    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
+
+
+def rollback_proposal(environment: str, text: str, release: Release, current: Release) -> Proposal:
+    """Return the pull request that restores the file of an earlier release."""
+    branch = f"rollback/{environment}-v{current.version}-to-v{release.version}"
+    title = f"Roll {environment} back from model {current.version} to model {release.version}"
+    change = describe_change(release, current)
+    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
 
 
 def in_conflict(branch: str) -> str:
-    """Say what to do when Git cannot merge a branch, because another release was faster."""
+    """Say what to do when Git cannot merge a branch, because another one was faster."""
     return (
-        f"Should Git find a conflict in {RELEASE_FILE}, do not resolve it by hand: delete the "
+        f"\nShould Git find a conflict in {RELEASE_FILE}, do not resolve it by hand: delete the "
         f"branch and release again, `git push {REMOTE} --delete {branch}`, "
-        f"`git switch {BRANCH} && git pull`, and the `make` command that proposed it."
+        f"`git switch {BRANCH} && git pull`, and the `make` command that proposed it.\n"
     )
 
 

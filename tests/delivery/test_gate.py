@@ -103,7 +103,7 @@ def test_failed_export_parity() -> None:
         account(export={"passed": False, "max_abs_difference": 0.2, "argmax_equal": 30})
     )
     assert "export parity: ONNX Runtime and torch differ by 0.2, tolerance 0.0001" in message
-    assert "agree on 30 of 36 images" in message
+    assert "agree on 30 of 36 pictures" in message
 
 
 def test_failed_data_checks_are_repeated() -> None:
