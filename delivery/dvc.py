@@ -107,9 +107,9 @@ def absent_store(folder: Path) -> str:
     if "://" in address or Path(address).exists():
         return ""
     return (
-        f"DVC's store is {address}, a folder that this machine does not have: share it, or a "
-        f"bucket, and say where it is, `{typed_dvc(folder)} remote modify --local {name} url "
-        "<folder>`"
+        f"DVC's store is {address}, a folder that this machine does not have: give both "
+        f"machines one, or a bucket, and name it here, `{typed_dvc(folder)} remote modify --local "
+        f"{name} url <folder>`"
     )
 
 

@@ -11,6 +11,7 @@ import fake_pipeline
 from conftest import UNBAKED
 from delivery.__main__ import main
 from delivery.commands.release import release
+from delivery.dvc import typed_dvc
 from fake_project import Project, follow, make_project
 
 DVC = Path(sys.prefix) / "bin/dvc"  # as a person types it: it is not on the PATH
@@ -243,6 +244,14 @@ def pictures(project: Project) -> Project:
     project.dvc("commit", "--force")
     project.commit("Read images of our own")
     return project
+
+
+def test_dvc_is_named_as_a_person_types_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(project.folder / ".venv"))
+    assert typed_dvc(project.folder) == ".venv/bin/dvc"
+    assert typed_dvc(project.folder.parent / "other") == f"{project.folder}/.venv/bin/dvc"
 
 
 @pytest.mark.parametrize("command", ["release", "data-push"])
