@@ -77,7 +77,7 @@ def typed_dvc(folder: Path) -> str:
     return shlex.quote(str(program))
 
 
-def settings(folder: Path) -> dict[str, str]:
+def dvc_settings(folder: Path) -> dict[str, str]:
     """Return DVC's settings by name, such as `core.remote`, from all of its files.
 
     Folders in them are absolute. Raises DvcError.
@@ -88,7 +88,7 @@ def settings(folder: Path) -> dict[str, str]:
 
 def default_store(folder: Path) -> tuple[str, str]:
     """Return the name and the address of DVC's default remote. Raises DeliveryError."""
-    found = settings(folder)
+    found = dvc_settings(folder)
     name = found.get("core.remote", "")
     if address := found.get(f"remote.{name}.url"):
         return name, address

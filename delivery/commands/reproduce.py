@@ -43,23 +43,14 @@ CAUSES = tuple(  # what else than data and code, which the release file names, m
 
 @dataclass
 class Reproduction:
-    """What the report tells.
-
-    Attributes:
-        release: what was released.
-        values: of the release file, all of them.
-        files: of the image, those that differ.
-        accounts: values of the pipeline's own account that differ, the lineage's first.
-        outputs: of the pipeline's stages, those that differ, the first stage's first.
-        notes: what could not be compared and why.
-    """
+    """What the report tells: all values of the release file; of the rest, what differs."""
 
     release: Release
     values: list[Compared]
-    files: list[Compared] = field(default_factory=list)
-    accounts: list[Compared] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    files: list[Compared] = field(default_factory=list)  # of the image
+    accounts: list[Compared] = field(default_factory=list)  # of the pipeline, its lineage first
+    outputs: list[str] = field(default_factory=list)  # of the stages, the first stage's first
+    notes: list[str] = field(default_factory=list)  # what could not be compared and why
 
     @property
     def image(self) -> Compared:

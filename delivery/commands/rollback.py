@@ -16,12 +16,9 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     parser = subparsers.add_parser("rollback", help="propose an environment's earlier release")
     parser.add_argument("environment")
     parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Roll back from the current folder."""
-    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
+    parser.set_defaults(
+        run=lambda given: rollback(Repository(Path.cwd()), given.environment, given.to)
+    )
 
 
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
@@ -48,11 +45,13 @@ def earlier(
     if version == current.version:
         raise DeliveryError(f"{environment} already serves model {version}")
     versions = [release.version for release, _ in past]
-    if version in versions:
-        return past[versions.index(version)]
-    first = len(versions) - versions[::-1].index(current.version)
-    if version is None and first < len(past):
-        return past[first]
+    if version is None:
+        places = [place for place, each in enumerate(versions) if each == current.version]
+        found = past[max(places) + 1 :]
+    else:
+        found = [each for each in past if each[0].version == version]
+    if found:
+        return found[0]
     wanted = "an earlier release" if version is None else f"model {version}"
     raise DeliveryError(
         f"{environment} serves model {current.version} and never had {wanted} to go back to "

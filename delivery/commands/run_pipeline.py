@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from delivery.dvc import RAW, dvc_shown, make_raw, settings
+from delivery.dvc import RAW, dvc_settings, dvc_shown, make_raw
 from delivery.errors import DeliveryError
 
 STAGE = "train"  # with the stages before it
@@ -59,7 +59,7 @@ def data_store(folder: Path) -> str:
 
     Raises DeliveryError, also when it is a folder of the project, as in a new one.
     """
-    found = settings(folder)
+    found = dvc_settings(folder)
     address = found.get(f"remote.{found.get('core.remote')}.url")
     if not address or Path(address).is_relative_to(folder.resolve()):
         raise DeliveryError(

@@ -23,12 +23,9 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument("image", help="<host>/<repository>@sha256:<64 hex>, as `make image` prints")
     parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Propose from the current folder."""
-    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
+    parser.set_defaults(
+        run=lambda given: train_on_cluster(Repository(Path.cwd()), given.image, given.nodes)
+    )
 
 
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:

@@ -17,17 +17,11 @@ TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
 
 @dataclass(frozen=True)
 class Golden:
-    """Recorded requests.
+    """Recorded requests."""
 
-    Attributes:
-        images: uint8 (n, H, W, C).
-        probabilities: float32 (n, K), torch's answers.
-        labels: int64 (n,), the true classes.
-    """
-
-    images: np.ndarray
-    probabilities: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8 (n, H, W, C)
+    probabilities: np.ndarray  # float32 (n, K), torch's answers
+    labels: np.ndarray  # int64 (n,), the true classes
 
     def batches(self, size: int) -> Iterator[slice]:
         """Cut the requests into batches of at most `size` pictures."""
@@ -37,23 +31,14 @@ class Golden:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A server's answers against the recorded ones.
+    """A server's answers against the recorded ones."""
 
-    Attributes:
-        images: number of pictures sent.
-        equal: number of pictures with the same most probable class.
-        difference: largest absolute difference of a probability; NaN if an answer holds one.
-        accuracy: share of pictures whose most probable class is the true one.
-        versions: the model versions that answered.
-        latencies: seconds of each request.
-    """
-
-    images: int
-    equal: int
-    difference: float
-    accuracy: float
-    versions: frozenset[int]
-    latencies: tuple[float, ...]
+    images: int  # pictures that were sent
+    equal: int  # pictures with the same most probable class
+    difference: float  # the largest of a probability; NaN if an answer holds one
+    accuracy: float  # share of pictures whose most probable class is the true one
+    versions: frozenset[int]  # of the model, that answered
+    latencies: tuple[float, ...]  # seconds of each request
 
     @property
     def passed(self) -> bool:
@@ -77,8 +62,7 @@ def load(file: Path) -> Golden:
 def compare(client: Client, golden: Golden, batch: int) -> Comparison:
     """Send all golden pictures in batches of `batch`; compare the answers.
 
-    Raises:
-        DeliveryError: from the client, and when the number of classes differs.
+    Raises DeliveryError, also when the number of classes differs.
     """
     answers, latencies = [], []
     for part in golden.batches(batch):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from delivery.dvc import DvcError, absent_store, dvc, make_raw, settings
+from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw
 from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import Lineage, Trained
 from delivery.proposals.git import Repository
@@ -97,7 +97,7 @@ def use_stores(project: Path, clone: Path) -> None:
     """
     config = configparser.RawConfigParser()
     cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
-    for place, value in (settings(project) | {"cache.dir": cache}).items():
+    for place, value in (dvc_settings(project) | {"cache.dir": cache}).items():
         section, _, option = place.rpartition(".")
         if section.startswith("remote."):
             section = f"'remote \"{section.removeprefix('remote.')}\"'"
