@@ -24,14 +24,6 @@ IMAGE = re.compile(rf"(?m)^( *image: )(\S+/\S+?):([\w.-]+)(?:@({DIGEST}))?$")
 VERSION = re.compile(rf"(?m)^(version: \S+\n)(?:digest: ({DIGEST})\n)?")
 
 
-class UnpinnableError(DeliveryError):
-    """A tag or version that nobody published, or a file that does not say which one it wants."""
-
-
-class MovedError(DeliveryError):
-    """A tag or version that has other content than when it was pinned."""
-
-
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `pin`."""
     parser = subparsers.add_parser("pin", help="resolve image tag and chart versions to digests")
@@ -47,8 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 def pin(base: Path) -> list[str]:
     """Write digests into the server's and the charts' files; return a line about each.
 
-    All are resolved before the first is written. Raises UnpinnableError, MovedError,
-    UnavailableError and RefusedError.
+    All are resolved before the first is written. Raises DeliveryError.
     """
     server = base / "triton/rollout.yaml"
     charts = sorted((base / "platform/controllers").glob("*.yaml"))
@@ -68,7 +59,7 @@ def pin_image(path: Path) -> tuple[str, str]:
     text = path.read_text()
     images = list(IMAGE.finditer(text))
     if len(images) != 1:
-        raise UnpinnableError(
+        raise DeliveryError(
             f"{path} has {len(images)} lines `image: <name>:<tag>`; there must be one to pin."
         )
     prefix, name, tag, old = images[0].groups()
@@ -86,9 +77,7 @@ def pin_chart(path: Path) -> tuple[str, str]:
     except (yaml.YAMLError, KeyError, TypeError):
         match = None
     if not match:
-        raise UnpinnableError(
-            f"{path} lacks a line for `repository`, `chart` or `version`; add it."
-        )
+        raise DeliveryError(f"{path} lacks a line for `repository`, `chart` or `version`; add it.")
     digest = unmoved(
         f"{chart} {version}", match.group(2), chart_digest(repository, chart, str(version)), path
     )
@@ -97,9 +86,9 @@ def pin_chart(path: Path) -> tuple[str, str]:
 
 
 def unmoved(label: str, old: str | None, new: str, path: Path) -> str:
-    """Return the digest found, or raise MovedError when another one was pinned before."""
+    """Return the digest found, or raise DeliveryError when another one was pinned before."""
     if old not in (None, new):
-        raise MovedError(
+        raise DeliveryError(
             f"{label} was {old} when it was pinned and is {new} now: take another version, or, if "
             f"you know why, remove the digest from {path} and pin again."
         )
@@ -111,7 +100,7 @@ def image_digest(name: str, tag: str) -> str:
     try:
         return digest_of(Remote(name).read_manifest(tag, ANY_MANIFEST))
     except MissingBlobError:
-        raise UnpinnableError(f"{name} has no tag {tag}: take one that was published.") from None
+        raise DeliveryError(f"{name} has no tag {tag}: take one that was published.") from None
 
 
 def chart_digest(repository: str, chart: str, version: str) -> str:
@@ -120,7 +109,7 @@ def chart_digest(repository: str, chart: str, version: str) -> str:
     digests = [each.get("digest", "") for each in entries if str(each.get("version")) == version]
     digest = f"sha256:{''.join(digests).removeprefix('sha256:')}"
     if not re.fullmatch(DIGEST, digest):
-        raise UnpinnableError(
+        raise DeliveryError(
             f"{repository} lists no digest of {chart} {version}: take a version that it lists."
         )
     return digest
@@ -137,5 +126,5 @@ def chart_index(repository: str) -> dict:
     except yaml.YAMLError:
         index = None
     if not isinstance(index, dict):
-        raise UnpinnableError(f"{repository}/index.yaml is not the index of a chart repository.")
+        raise DeliveryError(f"{repository}/index.yaml is not the index of a chart repository.")
     return index

@@ -14,14 +14,6 @@ from delivery.triton.server import Ports, add_ports
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
 
-class UnreadableImageError(DeliveryError):
-    """A file is missing or holds no image."""
-
-
-class UnknownModeError(DeliveryError):
-    """The model takes images that files cannot hold."""
-
-
 def add_arguments(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
     parser = subparsers.add_parser("predict", help="classify image files with a running server")
@@ -61,20 +53,19 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
         uint8 array (H, W, C).
 
     Raises:
-        UnreadableImageError: the file is missing or is not an image.
-        UnknownModeError: no image mode has that many channels.
+        DeliveryError: the file is no picture, or no picture has that many channels.
     """
     height, width, channels = shape
     if channels not in MODES:
-        raise UnknownModeError(
+        raise DeliveryError(
             f"the model takes images of {channels} channels, which no image file has"
         )
     try:
         image = Image.open(file).convert(MODES[channels])
     except FileNotFoundError:
-        raise UnreadableImageError(f"there is no file {file}") from None
+        raise DeliveryError(f"there is no file {file}") from None
     except (UnidentifiedImageError, OSError):
-        raise UnreadableImageError(f"{file} is not an image that can be read") from None
+        raise DeliveryError(f"{file} is not an image that can be read") from None
     if image.size != (width, height):
         was = "x".join(map(str, image.size))
         print(f"{file}: resized from {was} to {width}x{height}", file=sys.stderr)

@@ -20,27 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import ManifestError, RenderError, render
+from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import Workload, workload
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
-from delivery.proposals.release_file import ReleaseFileError
 from delivery.proposals.releases import check_environment, release_path
 from delivery.triton import server as triton
 from delivery.triton.proxy import Backend, Proxy
 from delivery.triton.server import HOST, Server, check_version
+from workspace.errors import UserError
 
 STATE = Path(".local/preview")
 LOGS = Path(".local/logs")
 INTERVAL = 0.5  # seconds between two looks at the branch
 NEVER = float("inf")
 BACK_OFF = (10.0, 300.0)  # seconds before a failed release is tried again: first, at most
-UNREADABLE = (GitError, ManifestError, ReleaseFileError, RenderError)
-
-
-class AlreadyRunningError(DeliveryError):
-    """Another preview of the same environment runs."""
 
 
 class SupersededError(DeliveryError):
@@ -82,9 +77,7 @@ def locked(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunningError(
-                f"a preview of {state.name} runs already: stop it first"
-            ) from None
+            raise DeliveryError(f"a preview of {state.name} runs already: stop it first") from None
         yield
 
 
@@ -189,7 +182,7 @@ class Preview:
                 self.look()
             except SupersededError:
                 continue
-            except DeliveryError as error:
+            except UserError as error:
                 self.fail(error)
                 if not watch and self.live is None:
                     raise
@@ -220,6 +213,7 @@ class Preview:
         """Serve what the newest commit says."""
         self.retry_at = NEVER
         self.status.timeline, self.status.received = {"seen": time.time()}, 0
+        self.status.sync = "OutOfSync"
         commit = self.mirror.fetch()
         if self.mirror.read(commit, release_path(self.environment)) is None and not self.live:
             nothing = "nothing is released yet"
@@ -268,7 +262,7 @@ class Preview:
         """Send the traffic to a ready server, then end the one before."""
         try:
             backend = self.proxy.switch(deployment.server.ports)
-        except DeliveryError:
+        except UserError:
             deployment.server.kill()
             shutil.rmtree(deployment.folder, ignore_errors=True)
             raise
@@ -299,12 +293,12 @@ class Preview:
         thread.start()
         self.retiring = [*(each for each in self.retiring if each.is_alive()), thread]
 
-    def fail(self, error: DeliveryError) -> None:
+    def fail(self, error: UserError) -> None:
         """Report a failure; what serves goes on, and the same commit is tried again later."""
-        if isinstance(error, UNREADABLE):
-            self.report(sync="Unknown", message=str(error))
-        else:
+        if self.status.sync == "Synced":  # the manifests could be read, but not be served
             self.report(health="Degraded", message=str(error))
+        else:
+            self.report(sync="Unknown", message=str(error))
         self.record()
         self.retry_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, BACK_OFF[1])

@@ -43,10 +43,6 @@ LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
 Manifests = dict[tuple[str, str], Document]
 
 
-class RehearsalError(DeliveryError):
-    """A release must not be merged."""
-
-
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked at, for a person."""
@@ -119,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
     write(path, report(rehearsal))
     failed = [check for check in rehearsal.checks if not check.passed]
     if failed:
-        raise RehearsalError(f"{failed[0].name}: {failed[0].detail} (report: {path})")
+        raise DeliveryError(f"{failed[0].name}: {failed[0].detail} (report: {path})")
     print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
 
 

@@ -4,10 +4,10 @@ import argparse
 import signal
 from pathlib import Path
 
+from delivery.errors import DeliveryError
 from delivery.triton.server import (
     HOST,
     STRICT,
-    NotServingError,
     Ports,
     Server,
     add_ports,
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
             server.wait(ready_path(version), LOADING)
             announce(server, version)
             server.process.wait()
-            raise NotServingError(f"Triton ended: {server.reason()} (log: {LOG})")
+            raise DeliveryError(f"Triton ended: {server.reason()} (log: {LOG})")
     except KeyboardInterrupt:
         print("stopped")
 

@@ -14,14 +14,6 @@ PREVIEW = Path(".local/preview")
 TIMEOUT = 5  # seconds
 
 
-class BadAddressError(DeliveryError):
-    """An address is not given as ENVIRONMENT=HOST:PORT."""
-
-
-class DisagreementError(DeliveryError):
-    """An environment does not run what Git wants."""
-
-
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `status`."""
     parser = subparsers.add_parser("status", help="compare what Git wants with what runs")
@@ -41,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def status(repository: Repository, addresses: dict[str, str]) -> None:
-    """Print a line for each environment. Raises DisagreementError when one runs something else."""
+    """Print a line for each environment. Raises DeliveryError when one runs something else."""
     commit = repository.fetch()
     for environment in addresses:
         check_environment(repository, commit, environment)
@@ -57,7 +49,7 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
         verdict = ("agree" if agrees else "DISAGREE") if address else "-"
         print(f"{environment:<12}Git: {wanted}{image}   running: {running}   {verdict}")
     if disagreeing:
-        raise DisagreementError(
+        raise DeliveryError(
             f"{' and '.join(disagreeing)} does not run what Git wants: if a merge was a moment ago "
             "wait for the sync, otherwise look at the environment's Health"
         )
@@ -66,7 +58,7 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
 def _pair(text: str) -> tuple[str, str]:
     environment, _, address = text.partition("=")
     if not address:
-        raise BadAddressError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
+        raise DeliveryError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
     return environment, address
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from delivery.manifests.rendering import Document, ManifestError, rollout
+from delivery.errors import DeliveryError
+from delivery.manifests.rendering import Document, rollout
 
 COMMAND = ["tritonserver"]
 REPOSITORY = "--model-repository="
@@ -34,7 +35,7 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
     """Read the workload out of rendered manifests.
 
     Raises:
-        ManifestError: the pods run something else than Triton on the image volume.
+        DeliveryError: the pods run something else than Triton on the image volume.
     """
     template = rollout(documents)["spec"]["template"]
     pod = template["spec"]
@@ -54,16 +55,16 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
 
 
 def check_command(container: dict[str, Any]) -> None:
-    """Raise ManifestError unless the container runs Triton itself."""
+    """Raise DeliveryError unless the container runs Triton itself."""
     if container.get("command") != COMMAND:
-        raise ManifestError(
+        raise DeliveryError(
             f"The container's command is {container.get('command')}; this machine can stand in for "
             f"{COMMAND} only."
         )
 
 
 def check_mount(container: dict[str, Any], volume: str) -> None:
-    """Raise ManifestError unless the server reads its models from where the image is mounted."""
+    """Raise DeliveryError unless the server reads its models from where the image is mounted."""
     mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
     read = [
         argument.removeprefix(REPOSITORY)
@@ -71,6 +72,6 @@ def check_mount(container: dict[str, Any], volume: str) -> None:
         if argument.startswith(REPOSITORY)
     ]
     if mounted != read:
-        raise ManifestError(
+        raise DeliveryError(
             f"The model image is mounted at {mounted} and Triton reads {read}; make them the same."
         )

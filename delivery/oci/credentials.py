@@ -10,15 +10,11 @@ from typing import Any
 from delivery.errors import DeliveryError
 
 
-class BadCredentialsError(DeliveryError):
-    """The docker configuration or a credential helper is of no use."""
-
-
 def credentials(host: str) -> tuple[str, str] | None:
     """Return user name and password for a registry, or None where docker knows none.
 
     Looks into `config.json` in $DOCKER_CONFIG or ~/.docker, in docker's order: the helper for
-    this host, what is written in the file, the helper for all hosts. Raises BadCredentialsError.
+    this host, what is written in the file, the helper for all hosts. Raises DeliveryError.
     """
     config = _config()
     if helper := config.get("credHelpers", {}).get(host):
@@ -37,16 +33,14 @@ def _config() -> dict[str, Any]:
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise BadCredentialsError(
-            f"{path} is not JSON ({error}): repair it or log in again"
-        ) from error
+        raise DeliveryError(f"{path} is not JSON ({error}): repair it or log in again") from error
 
 
 def _decode(auth: str, host: str) -> tuple[str, str]:
     try:
         user, _, password = base64.b64decode(auth).decode().partition(":")
     except ValueError as error:
-        raise BadCredentialsError(
+        raise DeliveryError(
             f"the credentials of {host} in docker's config.json are damaged: "
             f"run `docker login {host}`"
         ) from error
@@ -59,13 +53,13 @@ def _ask(helper: str, host: str) -> tuple[str, str] | None:
     try:
         answer = subprocess.run([command, "get"], input=host, text=True, capture_output=True)
     except FileNotFoundError as error:
-        raise BadCredentialsError(
+        raise DeliveryError(
             f"docker's config.json names {command} for {host}, but it is not installed"
         ) from error
     if "credentials not found" in answer.stdout:
         return None
     if answer.returncode:
         reason = (answer.stderr or answer.stdout).strip()
-        raise BadCredentialsError(f"{command} has no credentials for {host}: {reason}")
+        raise DeliveryError(f"{command} has no credentials for {host}: {reason}")
     found = json.loads(answer.stdout)
     return found["Username"], found["Secret"]

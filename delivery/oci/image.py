@@ -29,14 +29,6 @@ ANY_MANIFEST = ", ".join(
 CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
 
 
-class BadImageError(DeliveryError):
-    """A manifest is not one of a model image."""
-
-
-class CorruptBlobError(DeliveryError):
-    """Content is not what its digest or size says."""
-
-
 @dataclass(frozen=True)
 class Blob:
     """A piece of content: its media type, `sha256:<hex>` digest and size in bytes."""
@@ -104,7 +96,7 @@ def config_content(layer: Blob) -> bytes:
 def parse_manifest(content: bytes, name: str) -> Manifest:
     """Read a manifest; `name` is what a message calls it.
 
-    Raises BadImageError when it isn't JSON, has no single uncompressed layer or lacks a field.
+    Raises DeliveryError when it isn't JSON, has no single uncompressed layer or lacks a field.
     """
     try:
         document = json.loads(content)
@@ -115,7 +107,7 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
             str(document["annotations"][VERSION]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise BadImageError(
+        raise DeliveryError(
             f"{name} is not a model image ({error!r}): it needs one uncompressed layer "
             "and a version; give the digest that `make release` printed"
         ) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import MANIFEST, Blob, CorruptBlobError, canonical, digest_of
+from delivery.oci.image import MANIFEST, Blob, canonical, digest_of
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 
@@ -92,7 +92,7 @@ class Layout:
         with source.open("rb") as stream:
             copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
         if copy != blob:
-            raise CorruptBlobError(f"{source} is corrupt: package the model again")
+            raise DeliveryError(f"{source} is corrupt: package the model again")
         return blob.size
 
     def add(self, media_type: str, produce: Callable[[HashingWriter], object]) -> Blob:

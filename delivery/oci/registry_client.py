@@ -31,10 +31,6 @@ class UnavailableError(DeliveryError):
     """A registry does not answer, or says that it can't at the moment: worth another attempt."""
 
 
-class RefusedError(DeliveryError):
-    """A registry understood a request and refused it: another attempt is of no use."""
-
-
 def retry(operation: Callable[[], Result]) -> Result:
     """Try again, each time after a longer pause, while the registry is unavailable."""
     for delay in DELAYS:
@@ -61,7 +57,7 @@ class Authorization(requests.auth.AuthBase):
         return request
 
     def answer(self, challenge: str) -> None:
-        """Get what a `WWW-Authenticate` header asks for. Raises RefusedError."""
+        """Get what a `WWW-Authenticate` header asks for. Raises DeliveryError."""
         known = credentials(self.host)
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "bearer":
@@ -70,7 +66,7 @@ class Authorization(requests.auth.AuthBase):
         elif known:
             self.header = "Basic " + base64.b64encode(":".join(known).encode()).decode()
         else:
-            raise RefusedError(f"{self.host} wants credentials: run `docker login {self.host}`")
+            raise DeliveryError(f"{self.host} wants credentials: run `docker login {self.host}`")
 
     def _token(self, fields: dict[str, str], known: tuple[str, str] | None) -> str:
         realm = fields.pop("realm", "")
@@ -119,7 +115,7 @@ class Remote:
     def write_manifest(self, content: bytes, tag: str) -> int:
         """Upload a manifest, unless it is there; return the bytes sent.
 
-        Raises RefusedError when the registry stored something else.
+        Raises DeliveryError when the registry stored something else.
         """
         digest = digest_of(content)
         if retry(lambda: self._found(f"manifests/{digest}")):
@@ -130,7 +126,7 @@ class Remote:
         )
         stored = response.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
-            raise RefusedError(f"{self.name} stored {stored} instead of {digest}")
+            raise DeliveryError(f"{self.name} stored {stored} instead of {digest}")
         return len(content)
 
     def _upload(self, blob: Blob, source: Path) -> int:
@@ -195,7 +191,7 @@ def unavailable(host: str) -> Iterator[None]:
 
 
 def check(response: requests.Response, where: str, what: str) -> None:
-    """Raise UnavailableError or RefusedError, unless the answer is good."""
+    """Raise UnavailableError, or DeliveryError where another attempt is of no use."""
     if response.ok:
         return
     said = " ".join(response.text.split())[:200]
@@ -203,7 +199,7 @@ def check(response: requests.Response, where: str, what: str) -> None:
     if response.status_code in TRANSIENT:
         raise UnavailableError(sentence)
     cure = f": run `docker login {urlsplit(response.url).netloc}`"
-    raise RefusedError(sentence + (cure if response.status_code in (401, 403) else ""))
+    raise DeliveryError(sentence + (cure if response.status_code in (401, 403) else ""))
 
 
 def _reason(error: BaseException) -> str:

@@ -15,14 +15,6 @@ PROTOCOLS = ("http", "grpc")
 TIMEOUT = 30.0  # seconds of one request
 
 
-class UnreachableError(DeliveryError):
-    """No server answers at the address."""
-
-
-class RefusedError(DeliveryError):
-    """The server answered with an error; the message holds its own reason."""
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a server said to one request.
@@ -74,8 +66,7 @@ class Client:
             top: ask for that many classes with their labels instead of all probabilities.
 
         Raises:
-            UnreachableError: nothing listens at the address.
-            RefusedError: the server does not accept the request.
+            DeliveryError: nothing listens at the address, or the server refuses the request.
         """
         datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
         tensor = self.library.InferInput("image", list(images.shape), datatype)
@@ -92,12 +83,12 @@ class Client:
             return getattr(self.connection, method)(*arguments, **named)
         except InferenceServerException as error:
             if "UNAVAILABLE" in str(error.status()) and "failed to connect" in error.message():
-                raise UnreachableError(f"no server answers at {self.address}: {START}") from None
-            raise RefusedError(
+                raise DeliveryError(f"no server answers at {self.address}: {START}") from None
+            raise DeliveryError(
                 f"the server refused ({error.status()}): {error.message()}"
             ) from None
         except (OSError, HTTPConnectionClosed):
-            raise UnreachableError(f"no server answers at {self.address}: {START}") from None
+            raise DeliveryError(f"no server answers at {self.address}: {START}") from None
 
 
 START = "start one with `make serve`"

@@ -17,7 +17,8 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from delivery.triton.server import HOST, NotServingError, Ports, PortTakenError
+from delivery.errors import DeliveryError
+from delivery.triton.server import HOST, Ports
 
 # Headers that belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = {
@@ -57,12 +58,12 @@ class Backend:
         self.idle.set()
 
     async def connect(self) -> None:
-        """Open the connection for gRPC. Raises NotServingError when that is impossible."""
+        """Open the connection for gRPC. Raises DeliveryError when that is impossible."""
         try:
             await asyncio.wait_for(self.channel.channel_ready(), CONNECTING)
         except TimeoutError:
             await self.drain(0)
-            raise NotServingError(
+            raise DeliveryError(
                 f"Triton is ready over HTTP but does not answer on its gRPC port {self.ports.grpc}"
             ) from None
 
@@ -99,7 +100,7 @@ class Proxy:
         self.thread = threading.Thread(target=self.loop.run_forever, name="proxy", daemon=True)
 
     def __enter__(self) -> "Proxy":
-        """Listen. Raises PortTakenError."""
+        """Listen. Raises DeliveryError."""
         self.thread.start()
         try:
             self.ask(self.listen())
@@ -151,7 +152,7 @@ class Proxy:
             grpc_port = self.server.add_insecure_port(f"{HOST}:{self.ports.grpc}")
         except (OSError, RuntimeError) as error:
             await self.runner.cleanup()
-            raise PortTakenError(
+            raise DeliveryError(
                 f"the stable address http {self.ports.http}, grpc {self.ports.grpc} cannot be "
                 f"used ({error}): choose other ports with HTTP_PORT=<number> GRPC_PORT=<number>"
             ) from None

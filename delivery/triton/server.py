@@ -46,22 +46,6 @@ OWN = {
 STRICT = ("--model-control-mode=none", "--disable-auto-complete-config")
 
 
-class PortTakenError(DeliveryError):
-    """Another process listens on a port that was asked for."""
-
-
-class NoModelError(DeliveryError):
-    """The model repository holds no version to serve."""
-
-
-class WrongVersionError(DeliveryError):
-    """An image holds another version than the release says."""
-
-
-class NotServingError(DeliveryError):
-    """Triton ended, or was not ready in time; the message holds its own reason."""
-
-
 @dataclass(frozen=True)
 class Ports:
     """TCP ports of one server; 0 stands for any free one."""
@@ -96,26 +80,28 @@ def versions(repository: Path) -> list[int]:
 
 
 def latest_version(repository: Path) -> int:
-    """Return the newest version in a model repository. Raises NoModelError without any."""
+    """Return the newest version in a model repository. Raises DeliveryError without any."""
     found = versions(repository)
     if not found:
-        raise NoModelError(f"there is no exported model in {repository}: run `make pipeline` first")
+        raise DeliveryError(
+            f"there is no exported model in {repository}: run `make pipeline` first"
+        )
     return found[-1]
 
 
 def check_version(repository: Path, wanted: int) -> None:
-    """Raise WrongVersionError unless a pulled image holds the version that is released."""
+    """Raise DeliveryError unless a pulled image holds the version that is released."""
     found = versions(repository)
     if found != [wanted]:
         held = f"version {', '.join(map(str, found))}" if found else "no version"
-        raise WrongVersionError(
+        raise DeliveryError(
             f"the image holds {held} of the model and the release says {wanted}: "
             "release the image that was packaged for this version"
         )
 
 
 def choose(ports: Ports) -> Ports:
-    """Replace zeros by free ports; raise PortTakenError if one asked for is not free."""
+    """Replace zeros by free ports; raise DeliveryError if one asked for is not free."""
     sockets: list[socket.socket] = []
     try:
         for name in ("http", "grpc", "metrics"):
@@ -134,7 +120,7 @@ def bound(name: str, port: int) -> socket.socket:
         attempt.bind((HOST, port))
     except OSError as error:
         attempt.close()
-        raise PortTakenError(
+        raise DeliveryError(
             f"the {name} port {port} cannot be used ({error.strerror}): "
             f"stop what listens there or choose another with {name.upper()}_PORT=<number>"
         ) from None
@@ -181,14 +167,14 @@ class Server:
         """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
 
         Raises:
-            NotServingError: the server ended, or `timeout` seconds passed.
+            DeliveryError: the server ended, or `timeout` seconds passed.
         """
         deadline = time.monotonic() + timeout
         while not self.answers(path):
             if not self.alive():
-                raise NotServingError(f"Triton ended: {self.reason()} (log: {self.log})")
+                raise DeliveryError(f"Triton ended: {self.reason()} (log: {self.log})")
             if time.monotonic() > deadline:
-                raise NotServingError(
+                raise DeliveryError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
                 )
             meanwhile()
@@ -269,7 +255,7 @@ def start(
         arguments: those of a container, translated for this machine.
 
     Raises:
-        NoTritonError, NoModelError, PortTakenError: before anything is started.
+        DeliveryError: before anything is started.
     """
     found = installation()
     latest_version(repository)

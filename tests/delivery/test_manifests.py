@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from conftest import UNBAKED
-from delivery.manifests.rendering import ManifestError, RenderError, render
-from delivery.proposals.release_file import Release, ReleaseFileError, read_release
+from delivery.errors import DeliveryError
+from delivery.manifests.rendering import render
+from delivery.proposals.release_file import Release, read_release
+from workspace.errors import UserError
 
 RELEASE = Release(
     version=8,
@@ -116,7 +118,7 @@ BAD_RELEASES = {
 def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: str) -> None:
     old, new, named = BAD_RELEASES[fault]
     edit(staging / "model.yaml", old, new)
-    with pytest.raises(ReleaseFileError) as refusal:
+    with pytest.raises(UserError) as refusal:
         render(staging)
     assert named in str(refusal.value)
     assert "model.yaml" in str(refusal.value)
@@ -125,7 +127,7 @@ def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: s
 
 def test_an_environment_without_a_release_is_named(staging: Path) -> None:
     (staging / "model.yaml").unlink()
-    with pytest.raises(ReleaseFileError, match="nothing is released there"):
+    with pytest.raises(UserError, match="nothing is released there"):
         render(staging)
 
 
@@ -133,86 +135,75 @@ ROLLOUT = "base/triton/rollout.yaml"
 SERVICE = "base/triton/service.yaml"
 OVERLAY = "environments/staging/kustomization.yaml"
 
-# name of the fault: (file, text, replacement, kind of failure, what the message must name)
-BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
+# name of the fault: (file, text, replacement, what the message must match)
+BAD_MANIFESTS: dict[str, tuple[str, str, str, str]] = {
     "unknown-key-in-a-service": (
         SERVICE,
         "  selector:",
         "  selektor:",
-        ManifestError,
         "'selektor' was unexpected",
     ),
     "unknown-key-in-the-pod": (
         ROLLOUT,
         "enableServiceLinks",
         "enableServiceLink",
-        ManifestError,
         "'enableServiceLink' was unexpected",
     ),
     "unknown-key-in-the-container": (
         ROLLOUT,
         "readinessProbe:",
         "readyProbe:",
-        RenderError,
-        "readinessProbe",
+        "cannot be built: .*readinessProbe",
     ),
     "unknown-key-in-the-rollout": (
         ROLLOUT,
         "revisionHistoryLimit",
         "revisionHistory",
-        ManifestError,
         "'revisionHistory' was unexpected",
     ),
     "unknown-key-in-a-monitors-metadata": (
         "base/triton/pod-monitor.yaml",
         "metadata:",
         "metadata:\n  label: {team: vision}",
-        ManifestError,
         "'label' was unexpected",
     ),
     "label-that-is-a-number": (
         ROLLOUT,
         'version: "0"',
         "version: 0",
-        ManifestError,
         "8 is not of type 'string'",
     ),
     "wrong-type": (
         ROLLOUT,
         "PeriodSeconds: 60",
         "PeriodSeconds: sixty",
-        ManifestError,
         "'sixty' is not of type",
     ),
     "component-left-out": (
         OVERLAY,
         "  - ../../base/components/release\n",
         "",
-        ManifestError,
         "set-by-the-release",
     ),
     "probe-of-another-model": (
         ROLLOUT,
         "models/classifier/versions/0",
         "models/other/versions/0",
-        ManifestError,
         "/v2/models/other/versions/8/ready",
     ),
-    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", RenderError, "model"),
-    "missing-file": (OVERLAY, "base/triton", "base/tritom", RenderError, "tritom"),
-    "not-yaml": (ROLLOUT, "spec:", "spec: [", RenderError, "rollout.yaml"),
+    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", "cannot be built: .*model"),
+    "missing-file": (OVERLAY, "base/triton", "base/tritom", "cannot be built: .*tritom"),
+    "not-yaml": (ROLLOUT, "spec:", "spec: [", "cannot be built: .*rollout.yaml"),
     "rollout-without-spec": (
         "base/triton/service-account.yaml",
         "kind: ServiceAccount\nmetadata:\n  name: triton",
         "kind: Rollout\nmetadata:\n  name: second",
-        ManifestError,
         "Rollout second",
     ),
     "no-rollout": (
         "base/triton/kustomization.yaml",
         "  - rollout.yaml\n",
         "",
-        ManifestError,
         "There are 0 Rollouts",
     ),
 }
@@ -220,11 +211,10 @@ BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
 
 @pytest.mark.parametrize("fault", BAD_MANIFESTS)
 def test_bad_manifests_are_refused_with_one_sentence(staging: Path, fault: str) -> None:
-    file, old, new, failure, named = BAD_MANIFESTS[fault]
+    file, old, new, named = BAD_MANIFESTS[fault]
     edit(staging.parent.parent / file, old, new)
-    with pytest.raises(failure) as refusal:
+    with pytest.raises(DeliveryError, match=named) as refusal:
         render(staging)
-    assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -232,11 +222,11 @@ def test_a_machine_without_kubectl_is_told_so(
     staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RenderError, match="kubectl is not installed"):
+    with pytest.raises(DeliveryError, match="kubectl is not installed"):
         render(staging)
 
 
 def test_a_release_file_that_cannot_be_read_is_one_sentence(staging: Path) -> None:
     (staging / "model.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ReleaseFileError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         render(staging)

@@ -10,10 +10,10 @@ import yaml
 
 from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
-from delivery.commands.pin import MovedError, UnpinnableError, pin
+from delivery.commands.pin import pin
+from delivery.errors import DeliveryError
 from delivery.manifests.rendering import build, rollout
 from delivery.oci import registry_client as remote
-from delivery.oci.registry_client import UnavailableError
 from fake_registry import FakeRegistry
 
 BASE = UNBAKED / "argocd/base"
@@ -127,15 +127,15 @@ def two_images(base: Path, registry: FakeRegistry) -> None:
 
 
 Fault = Callable[[Path, FakeRegistry], None]
-FAULTS: dict[Fault, tuple[type[Exception], str]] = {
-    tag_moved: (MovedError, "take another version"),
-    chart_published_again: (MovedError, "take another version"),
-    tag_unknown: (UnpinnableError, "has no tag 26.07-py3"),
-    chart_version_unknown: (UnpinnableError, "argo-rollouts 2.41.0"),
-    index_is_a_web_page: (UnpinnableError, "index of a chart repository"),
-    registry_is_down_for_the_last_chart: (UnavailableError, "no answer from"),
-    controller_without_a_chart: (UnpinnableError, "new.yaml lacks a line"),
-    two_images: (UnpinnableError, "2 lines"),
+FAULTS: dict[Fault, str] = {
+    tag_moved: "take another version",
+    chart_published_again: "take another version",
+    tag_unknown: "has no tag 26.07-py3",
+    chart_version_unknown: "argo-rollouts 2.41.0",
+    index_is_a_web_page: "index of a chart repository",
+    registry_is_down_for_the_last_chart: "no answer from",
+    controller_without_a_chart: "new.yaml lacks a line",
+    two_images: "2 lines",
 }
 
 
@@ -145,10 +145,8 @@ def test_a_fault_is_one_sentence_and_leaves_every_file_alone(
 ) -> None:
     fault(base, registry)
     before = texts(base)
-    failure, named = FAULTS[fault]
-    with pytest.raises(failure) as refusal:
+    with pytest.raises(DeliveryError, match=FAULTS[fault]) as refusal:
         pin(base)
-    assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert texts(base) == before
 

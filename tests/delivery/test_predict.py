@@ -9,6 +9,7 @@ from PIL import Image
 
 from delivery.__main__ import main
 from delivery.commands import predict
+from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import server as triton
 from tiny import SHAPE, write_repository
@@ -73,7 +74,7 @@ def test_colour_models_get_colour(tmp_path: Path) -> None:
 
 
 def test_channels_that_no_file_has(tmp_path: Path) -> None:
-    with pytest.raises(predict.UnknownModeError, match="7 channels"):
+    with pytest.raises(DeliveryError, match="the model takes images of 7 channels"):
         predict.read(tmp_path / "any.png", (4, 5, 7))
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 import fake_pipeline
+from delivery.errors import DeliveryError
 from delivery.model.packaging import package
 from delivery.oci import registry_client as remote
 from delivery.oci.image import (
     CONFIG,
     LAYER,
-    BadImageError,
-    CorruptBlobError,
     Manifest,
     config_content,
     digest_of,
@@ -24,13 +23,10 @@ from delivery.oci.image import (
 )
 from delivery.oci.layout import Layout, MissingBlobError
 from delivery.oci.registry import (
-    BadReferenceError,
-    FolderExistsError,
-    UnsafeLayerError,
     pull,
     push,
 )
-from delivery.oci.registry_client import RefusedError, UnavailableError
+from delivery.oci.registry_client import UnavailableError
 from fake_registry import FakeRegistry, Handler, once
 
 
@@ -181,7 +177,7 @@ def test_damaged_content_is_refused(
     blob = f"sha256:{path.name}"
     damage(path)
     registry.content[blob] = path.read_bytes()
-    with pytest.raises(CorruptBlobError, match=f"{words}.*{blob}"):
+    with pytest.raises(DeliveryError, match=f"{words}.*{blob}"):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -189,7 +185,7 @@ def test_damaged_content_is_refused(
 def test_a_changed_manifest_is_refused(tmp_path: Path, layout: Layout, digest: str) -> None:
     path = layout.path(digest)
     path.write_bytes(path.read_bytes().replace(b'"8"', b'"9"'))
-    with pytest.raises(CorruptBlobError, match=r"manifest is corrupt: its digest is sha256:"):
+    with pytest.raises(DeliveryError, match=r"manifest is corrupt: its digest is sha256:"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -254,7 +250,7 @@ def test_an_unsafe_layer_is_refused(
         for item in entries:
             archive.addfile(item, io.BytesIO(b"evil"))
     reference = f"{layout.name}@{image_with_layer(layout, content.getvalue())}"
-    with pytest.raises(UnsafeLayerError, match="the layer holds"):
+    with pytest.raises(DeliveryError, match="the layer holds"):
         pull(reference, tmp_path / "models")
     assert_nothing_pulled(tmp_path)
     assert not (tmp_path / "escaped").exists()
@@ -271,7 +267,7 @@ def image_with_layer(layout: Layout, content: bytes) -> str:
 
 def test_a_layer_that_is_no_archive_is_refused(tmp_path: Path, layout: Layout) -> None:
     digest = image_with_layer(layout, b"MZ" * 4096)
-    with pytest.raises(BadImageError, match="the layer is not a tar archive"):
+    with pytest.raises(DeliveryError, match="the layer is not a tar archive"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -290,13 +286,13 @@ def test_a_manifest_of_something_else_is_refused(
     tmp_path: Path, layout: Layout, content: bytes
 ) -> None:
     layout.write_manifest(content, "v8")
-    with pytest.raises(BadImageError, match="is not a model image"):
+    with pytest.raises(DeliveryError, match="is not a model image"):
         pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
 
 
 def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, digest: str) -> None:
     (tmp_path / "models").mkdir()
-    with pytest.raises(FolderExistsError, match="models exists"):
+    with pytest.raises(DeliveryError, match="models exists"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
 
 
@@ -306,13 +302,13 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, diges
     ids=["no digest", "short digest", "mutable tag"],
 )
 def test_a_reference_without_a_digest_is_refused(tmp_path: Path, reference: str) -> None:
-    with pytest.raises(BadReferenceError, match="does not name an image by its digest"):
+    with pytest.raises(DeliveryError, match="does not name an image by its digest"):
         pull(reference, tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["", "oci:", "registry.example.com", "example.com/model:v1"])
 def test_a_name_that_is_no_registry_is_refused(layout: Layout, digest: str, name: str) -> None:
-    with pytest.raises(BadReferenceError, match="is not a registry: give oci:<folder> or <host>/"):
+    with pytest.raises(DeliveryError, match="is not a registry: give oci:<folder> or <host>/"):
         push(layout, digest, name)
 
 
@@ -407,7 +403,7 @@ def test_a_registry_that_stores_something_else_is_noticed(
         return False
 
     registry.faults.append(other)
-    with pytest.raises(RefusedError, match=f"stored sha256:0+ instead of {digest}"):
+    with pytest.raises(DeliveryError, match=f"stored sha256:0+ instead of {digest}"):
         push(layout, digest, registry.name)
 
 
@@ -415,9 +411,9 @@ def test_damage_in_the_local_layout_does_not_reach_a_registry(
     tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
 ) -> None:
     digest_mismatch(layer(layout, digest))
-    with pytest.raises(RefusedError, match="answered 400"):
+    with pytest.raises(DeliveryError, match="answered 400"):
         push(layout, digest, registry.name)
-    with pytest.raises(CorruptBlobError, match="package the model again"):
+    with pytest.raises(DeliveryError, match="package the model again"):
         push(layout, digest, f"oci:{tmp_path / 'shared'}")
     assert not registry.tags and not (tmp_path / "shared/index.json").exists()
 
@@ -492,7 +488,7 @@ def test_missing_credentials_say_how_to_log_in(
 ) -> None:
     registry.faults.append(demand)
     host = registry.name.partition("/")[0]
-    with pytest.raises(RefusedError, match=f"run `docker login {host}`"):
+    with pytest.raises(DeliveryError, match=f"run `docker login {host}`"):
         push(layout, digest, registry.name)
     assert not registry.content
 

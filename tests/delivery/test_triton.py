@@ -20,7 +20,7 @@ from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
 from delivery.triton import server as triton
-from delivery.triton.client import PROTOCOLS, RefusedError, UnreachableError, connect
+from delivery.triton.client import PROTOCOLS, connect
 from tiny import CLASSES, SHAPE, processes, write_repository
 
 
@@ -65,7 +65,7 @@ def test_bad_requests_are_refused_by_name(
 ) -> None:
     status = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}[protocol]
     with connect(protocol, server.ports) as client:
-        with pytest.raises(RefusedError, match=named) as refusal:
+        with pytest.raises(DeliveryError, match=f"the server refused .*{named}") as refusal:
             client.infer(images)
         assert status in str(refusal.value)
         answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
@@ -122,14 +122,14 @@ def test_another_answer_is_not_passed(server: triton.Server, repository: Path) -
 
 
 def test_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(triton.NoModelError, match="run `make pipeline` first"):
+    with pytest.raises(DeliveryError, match="run `make pipeline` first"):
         triton.start(tmp_path, tmp_path / "log")
 
 
 def failure(repository: Path) -> str:
     server = triton.start(repository, repository / "triton.log")
     try:
-        with pytest.raises(triton.NotServingError) as error:
+        with pytest.raises(DeliveryError, match="Triton ended: ") as error:
             server.wait(triton.ready_path(1), 60)
     finally:
         server.kill()
@@ -150,7 +150,7 @@ def test_broken_configuration(repository: Path, tmp_path: Path) -> None:
 
 
 def test_version_that_never_becomes_ready(server: triton.Server) -> None:
-    with pytest.raises(triton.NotServingError, match="versions/9/ready did not answer within"):
+    with pytest.raises(DeliveryError, match="versions/9/ready did not answer within"):
         server.wait(triton.ready_path(9), 0.2)
 
 
@@ -160,26 +160,24 @@ def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None
         taken.bind((triton.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(
-            triton.PortTakenError, match=f"the {name} port {port} .*{name.upper()}_PORT"
-        ):
+        with pytest.raises(DeliveryError, match=f"the {name} port {port} .*{name.upper()}_PORT"):
             triton.start(repository, tmp_path / "log", triton.Ports(**{name: port}))
 
 
 def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_VENV", "nowhere")
-    with pytest.raises(installation.NoTritonError, match="nowhere: run `make setup`"):
+    with pytest.raises(DeliveryError, match="nowhere: run `make setup`"):
         triton.start(repository, repository / "log")
 
 
 def test_missing_shared_library_names_the_package(tmp_path: Path) -> None:
-    with pytest.raises(installation.NoTritonError, match=r"sudo apt install libpython9\.99"):
+    with pytest.raises(DeliveryError, match=r"sudo apt install libpython9\.99"):
         installation.check_shared_library(tmp_path, "libpython9.99.so.1.0")
 
 
 @pytest.mark.parametrize("found", ["glibc 2.31", "glibc 1.99", ""])
 def test_old_c_library(found: str) -> None:
-    with pytest.raises(installation.NoTritonError, match=r"needs glibc 2\.35 or newer"):
+    with pytest.raises(DeliveryError, match=r"needs glibc 2\.35 or newer"):
         installation.check_glibc(found)
 
 
@@ -205,7 +203,7 @@ def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) ->
     server = triton.start(repository, tmp_path / "log", arguments=["--no-such-thing"])
     with (
         server,
-        pytest.raises(triton.NotServingError, match="unrecognized option '--no-such-thing'"),
+        pytest.raises(DeliveryError, match="unrecognized option '--no-such-thing'"),
     ):
         server.wait(triton.ready_path(1), 60)
 
@@ -281,7 +279,7 @@ def test_calling_where_nothing_listens() -> None:
         with (
             connect(protocol, ports) as client,
             pytest.raises(
-                UnreachableError, match=r"no server answers at .*: start one with `make serve`"
+                DeliveryError, match=r"no server answers at .*: start one with `make serve`"
             ),
         ):
             client.input_shape()
