@@ -11,7 +11,15 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from delivery.model.pipeline_outputs import ABOUT, IN_IMAGE, MODEL, PLOTS, require_outputs
-from delivery.oci.image import CHUNK, CONFIG, LAYER, Manifest, config_content, digest_of, tag_of
+from delivery.oci.image import (
+    CHUNK,
+    CONFIG,
+    LAYER,
+    config_content,
+    digest_of,
+    manifest_content,
+    tag_of,
+)
 from delivery.oci.layout import HashingWriter, Layout
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
@@ -25,7 +33,7 @@ def package(root: Path, version: int, layout: Layout) -> str:
     files = image_files(root, version)
     layer = layout.add(LAYER, lambda stream: write_layer(files, stream))
     config = layout.add_bytes(CONFIG, config_content(layer))
-    content = Manifest(config, layer, str(version)).content()
+    content = manifest_content(config, layer, str(version))
     layout.write_manifest(content, tag_of(version, digest_of(content)))
     return digest_of(content)
 

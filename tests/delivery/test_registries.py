@@ -16,9 +16,9 @@ from delivery.oci import registry_client as remote
 from delivery.oci.image import (
     CONFIG,
     LAYER,
-    Manifest,
     config_content,
     digest_of,
+    manifest_content,
     parse_manifest,
 )
 from delivery.oci.layout import Layout, MissingBlobError
@@ -260,7 +260,7 @@ def image_with_layer(layout: Layout, content: bytes) -> str:
     """Store an image whose digests are all right, around any layer."""
     blob = layout.add_bytes(LAYER, content)
     config = layout.add_bytes(CONFIG, config_content(blob))
-    manifest = Manifest(config, blob, "8").content()
+    manifest = manifest_content(config, blob, "8")
     layout.write_manifest(manifest, "v8")
     return digest_of(manifest)
 
