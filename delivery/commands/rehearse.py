@@ -138,7 +138,7 @@ def rehearse(
             servers.callback(old.server.kill)
         subjects = [new, old] if old else [new]
         images = recorded(new).images
-        for load in tqdm(LOADS, desc="measure", unit="load"):
+        for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
             ports = [subject.server.ports for subject in subjects]
             rehearsal.speeds.append((load, measure(ports, images, load)))
         rehearsal.difference = difference(old.documents if old else {}, new.documents)

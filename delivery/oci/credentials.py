@@ -5,9 +5,28 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
+from workspace.settings import Settings, SettingsError, check, read_json
+
+
+class Login(Settings, extra="ignore"):
+    """What docker's file itself says of a registry: user and password, in Base64."""
+
+    auth: str = ""
+
+
+class DockerConfig(Settings):
+    """The part of docker's `config.json` that says where credentials are."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
+
+    auths: dict[str, Login] = Field(default_factory=dict)
+    cred_helpers: dict[str, str] = Field(default_factory=dict)
+    creds_store: str = ""
 
 
 def credentials(host: str) -> tuple[str, str] | None:
@@ -17,23 +36,23 @@ def credentials(host: str) -> tuple[str, str] | None:
     this host, what is written in the file, the helper for all hosts. Raises DeliveryError.
     """
     config = _config()
-    if helper := config.get("credHelpers", {}).get(host):
+    if helper := config.cred_helpers.get(host):
         return _ask(helper, host)
     for name in (host, f"https://{host}"):
-        if auth := config.get("auths", {}).get(name, {}).get("auth"):
+        if name in config.auths and (auth := config.auths[name].auth):
             return _decode(auth, host)
-    if helper := config.get("credsStore"):
-        return _ask(helper, host)
-    return None
+    return _ask(config.creds_store, host) if config.creds_store else None
 
 
-def _config() -> dict[str, Any]:
+def _config() -> DockerConfig:
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     path = folder / "config.json"
+    if not path.is_file():
+        return DockerConfig()
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise DeliveryError(f"{path} is not JSON ({error}): repair it or log in again") from error
+        return check(DockerConfig, read_json(path), str(path))
+    except SettingsError as error:
+        raise DeliveryError(f"{error}: repair it or log in again") from None
 
 
 def _decode(auth: str, host: str) -> tuple[str, str]:

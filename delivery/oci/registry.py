@@ -141,7 +141,7 @@ def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
         unavailable(registry.name),
         registry.read(blob.digest) as stream,
         tqdm.wrapattr(
-            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1
+            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1, disable=None
         ) as counted,
     ):
         yield CheckedReader(cast(Any, counted), blob, registry.name)

@@ -72,7 +72,7 @@ class Authorization(requests.auth.AuthBase):
         realm = fields.pop("realm", "")
         with unavailable(self.host):
             response = requests.get(realm, params=fields, auth=known, timeout=TIMEOUT)
-        check(response, self.host, "a token")
+        check_answer(response, self.host, "a token")
         answer = response.json()
         return answer.get("token") or answer.get("access_token") or ""
 
@@ -138,7 +138,7 @@ class Remote:
         with (
             source.open("rb") as file,
             tqdm.wrapattr(
-                file, "read", total=blob.size, desc="push", delay=1, mininterval=1
+                file, "read", total=blob.size, desc="push", delay=1, mininterval=1, disable=None
             ) as stream,
         ):
             headers = {"Content-Type": "application/octet-stream"}
@@ -149,19 +149,19 @@ class Remote:
     def _found(self, path: str) -> bool:
         response = self._request("HEAD", path, headers={"Accept": MANIFEST})
         if response.status_code != 404:
-            check(response, self.name, path)
+            check_answer(response, self.name, path)
         return response.status_code != 404
 
     def _get(self, path: str, **options: Any) -> requests.Response:
         response = self._request("GET", path, **options)
         if response.status_code == 404:
             raise MissingBlobError(f"{self.name} does not hold {path}: push the image to it again")
-        check(response, self.name, path)
+        check_answer(response, self.name, path)
         return response
 
     def _done(self, method: str, path: str, **options: Any) -> requests.Response:
         response = self._request(method, path, **options)
-        check(response, self.name, path)
+        check_answer(response, self.name, path)
         return response
 
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -190,7 +190,7 @@ def unavailable(host: str) -> Iterator[None]:
         raise UnavailableError(f"no answer from the registry {host} ({_reason(error)})") from error
 
 
-def check(response: requests.Response, where: str, what: str) -> None:
+def check_answer(response: requests.Response, where: str, what: str) -> None:
     """Raise UnavailableError, or DeliveryError where another attempt is of no use."""
     if response.ok:
         return

@@ -11,10 +11,10 @@ import yaml
 from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
 from delivery.commands.pin import pin
-from delivery.errors import DeliveryError
 from delivery.manifests.rendering import build, rollout
 from delivery.oci import registry_client as remote
 from fake_registry import FakeRegistry
+from workspace.errors import UserError
 
 BASE = UNBAKED / "argocd/base"
 CONTENT = b'{"schemaVersion": 2, "manifests": []}'
@@ -134,7 +134,7 @@ FAULTS: dict[Fault, str] = {
     chart_version_unknown: "argo-rollouts 2.41.0",
     index_is_a_web_page: "index of a chart repository",
     registry_is_down_for_the_last_chart: "no answer from",
-    controller_without_a_chart: "new.yaml lacks a line",
+    controller_without_a_chart: "new.yaml: 'repository' is missing: give the address",
     two_images: "2 lines",
 }
 
@@ -145,7 +145,7 @@ def test_a_fault_is_one_sentence_and_leaves_every_file_alone(
 ) -> None:
     fault(base, registry)
     before = texts(base)
-    with pytest.raises(DeliveryError, match=FAULTS[fault]) as refusal:
+    with pytest.raises(UserError, match=FAULTS[fault]) as refusal:
         pin(base)
     assert "\n" not in str(refusal.value)
     assert texts(base) == before
