@@ -17,7 +17,7 @@ import pytest
 
 from delivery.errors import DeliveryError
 from delivery.model.packaging import package, tag_of
-from delivery.oci import registry_client as remote
+from delivery.oci import registry_client
 from delivery.oci.image import parse_manifest
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull, push
@@ -110,7 +110,7 @@ def locked_registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [0.1, 0.1])
+    monkeypatch.setattr(registry_client, "DELAYS", [0.1, 0.1])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
@@ -248,7 +248,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, killed: threading.Event) -> None:
     def wrapped(file: BinaryIO, method: str, total: int, **_: Any) -> Iterator[HalfWay]:
         yield HalfWay(file, total, killed)
 
-    monkeypatch.setattr(remote.tqdm, "wrapattr", wrapped)
+    monkeypatch.setattr(registry_client.tqdm, "wrapattr", wrapped)
 
 
 def test_a_registry_killed_mid_push_shows_no_image_and_a_second_push_completes_it(
@@ -270,7 +270,7 @@ def test_a_registry_killed_mid_push_shows_no_image_and_a_second_push_completes_i
 def test_a_registry_that_restarts_mid_push_costs_only_time(
     monkeypatch: pytest.MonkeyPatch, registry: Registry, layout: Layout, digest: str
 ) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [1, 1, 1, 1])
+    monkeypatch.setattr(registry_client, "DELAYS", [1, 1, 1, 1])
     killed = threading.Event()
     slow(monkeypatch, killed)
     thread = kill_at_the_first_byte(registry, killed)

@@ -1,4 +1,4 @@
-"""`make predict`: image files classified by a running server."""
+"""`make predict`: pictures classified by a running server."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channe
 
 def add_arguments(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
-    parser = subparsers.add_parser("predict", help="classify image files with a running server")
+    parser = subparsers.add_parser("predict", help="classify pictures with a running server")
     parser.add_argument("images", nargs="+", type=Path, metavar="image")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
     parser.add_argument("--top", type=int, default=3, help="classes to print for each image")
@@ -29,9 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port)
     with connect(arguments.protocol, ports) as client:
         shape = client.input_shape()
-        images = [read(file, shape) for file in arguments.images]
-        for file, image in zip(arguments.images, images, strict=True):
-            answer = client.infer(image[np.newaxis], top=arguments.top)
+        pictures = [read(file, shape) for file in arguments.images]
+        for file, picture in zip(arguments.images, pictures, strict=True):
+            answer = client.infer(picture[np.newaxis], top=arguments.top)
             classes = ", ".join(describe(line) for line in answer.probabilities[0])
             print(f"{file}: {classes} (version {answer.version})")
 
@@ -43,7 +43,7 @@ def describe(line: bytes) -> str:
 
 
 def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read an image file as the model wants it.
+    """Read a picture as the model wants it.
 
     Args:
         file: any format that Pillow knows.
@@ -57,17 +57,15 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """
     height, width, channels = shape
     if channels not in MODES:
-        raise DeliveryError(
-            f"the model takes images of {channels} channels, which no image file has"
-        )
+        raise DeliveryError(f"the model takes pictures of {channels} channels, which no file has")
     try:
-        image = Image.open(file).convert(MODES[channels])
+        picture = Image.open(file).convert(MODES[channels])
     except FileNotFoundError:
         raise DeliveryError(f"there is no file {file}") from None
     except (UnidentifiedImageError, OSError):
-        raise DeliveryError(f"{file} is not an image that can be read") from None
-    if image.size != (width, height):
-        was = "x".join(map(str, image.size))
+        raise DeliveryError(f"{file} is no picture that can be read") from None
+    if picture.size != (width, height):
+        was = "x".join(map(str, picture.size))
         print(f"{file}: resized from {was} to {width}x{height}", file=sys.stderr)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(shape)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8).reshape(shape)

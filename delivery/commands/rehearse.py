@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from delivery.errors import DeliveryError
 from delivery.manifests.rendering import Document, render
-from delivery.manifests.server_pod import workload
+from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
 from delivery.model.pipeline_outputs import read_packaged
@@ -26,12 +26,13 @@ from delivery.proposals.git import Repository
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
-from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.deployment import deploy
 from delivery.triton.load import LOADS, Load, Speed, measure
-from delivery.triton.server import Server, check_version, latest_version
+from delivery.triton.server import Server, latest_version, ready_path
+from workspace.errors import UserError
 from workspace.files import write
-from workspace.markdown import cell
+from workspace.markdown import cell, table
 
 LOGS = Path(".local/logs")
 REPORTS = Path(".local/rehearsals")
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         try:
             rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
-        except DeliveryError as error:
+        except UserError as error:
             rehearsal.checks.append(Check("the release can be served", False, str(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
@@ -173,7 +174,7 @@ def champion(
         pull(now.image, work / "model")
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
-    except DeliveryError as error:
+    except UserError as error:
         rehearsal.notes.append(f"The released model cannot be served here: {error}.")
         return None
 
@@ -181,16 +182,8 @@ def champion(
 def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     """Start Triton on a pulled model as the manifests say; wait for their own probe."""
     documents = render(manifests)
-    wanted = workload(documents)
-    check_version(model, wanted.version)
-    server = triton.start(model, LOGS / f"rehearse-{name}.log", arguments=wanted.arguments)
-    begun = time.monotonic()
-    try:
-        server.wait(wanted.ready_path, wanted.starting)
-    except BaseException:
-        server.kill()
-        raise
-    return Subject(release, documents, model, server, time.monotonic() - begun)
+    server = deploy(read_server_pod(documents), model, LOGS / f"rehearse-{name}.log").server
+    return Subject(release, documents, model, server, time.monotonic() - server.started)
 
 
 def described(model: Path, version: int, image: str, commit: str) -> Release:
@@ -208,7 +201,7 @@ def recorded(subject: Subject) -> golden.Golden:
 
 def check_ready(subject: Subject) -> Check:
     """Tell how long the start took: a failure has ended the rehearsal already."""
-    path = triton.ready_path(subject.release.version)
+    path = ready_path(subject.release.version)
     return Check("ready", True, f"{path} answered after {subject.loading:.1f} s")
 
 
@@ -280,24 +273,21 @@ def report(rehearsal: Rehearsal) -> str:
 
 def checks(made: list[Check]) -> str:
     """Write a table of checks."""
-    rows = [f"| {each.name} | {MARKS[each.passed]} | {cell(each.detail)} |" for each in made]
-    return "\n".join(["| check | | |", "| --- | --- | --- |", *rows])
+    rows = [(each.name, MARKS[each.passed], cell(each.detail)) for each in made]
+    return table(["check", "", ""], rows)
 
 
 def speeds(rehearsal: Rehearsal) -> str:
     """Write a table of latencies and throughput, a line for each load and model."""
-    models = [rehearsal.candidate, rehearsal.champion]
-    lines = [
-        "| load | model | p50 ms | p95 ms | p99 ms | images/s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    models = [model for model in (rehearsal.candidate, rehearsal.champion) if model]
+    rows = []
     for load, measured in rehearsal.speeds:
         name = f"{load.protocol}, {load.clients} client(s), {load.batch} image(s) each"
         for model, speed in zip(models, measured, strict=False):
-            latencies = " | ".join(f"{speed.percentile(share):.1f}" for share in (50, 95, 99))
-            version = model.version if model else ""
-            lines.append(f"| {name} | {version} | {latencies} | {speed.throughput:.0f} |")
-    return "\n".join(lines)
+            latencies = [f"{speed.percentile(share):.1f}" for share in (50, 95, 99)]
+            rows.append([name, model.version, *latencies, f"{speed.throughput:.0f}"])
+    head = ["load", "model", "p50 ms", "p95 ms", "p99 ms", "images/s"]
+    return table(head, rows, right=range(1, len(head)))
 
 
 def changes(lines: list[str]) -> str:

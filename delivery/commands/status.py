@@ -1,16 +1,15 @@
 """Status: what Git wants in each environment, what runs there, and whether they agree."""
 
 import argparse
-import json
 from pathlib import Path
 
 import requests
 
 from delivery.errors import DeliveryError
+from delivery.manifests.preview_status import read_status
 from delivery.proposals.git import Repository
 from delivery.proposals.releases import check_environment, environments, released
 
-PREVIEW = Path(".local/preview")
 TIMEOUT = 5  # seconds
 
 
@@ -40,7 +39,8 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
     disagreeing = []
     for environment in environments(repository, commit):
         release = released(repository, commit, environment)
-        address = addresses.get(environment) or preview_address(repository.folder, environment)
+        preview = read_status(repository.folder, environment)
+        address = addresses.get(environment) or (preview and preview.address)
         wanted = f"model {release.version}" if release else "nothing"
         running = serving(address) if address else "unknown, no address"
         agrees = not address or running == wanted
@@ -60,12 +60,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not address:
         raise DeliveryError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
     return environment, address
-
-
-def preview_address(root: Path, environment: str) -> str | None:
-    """Return where the local preview of an environment answers, if there is one."""
-    path = root / PREVIEW / environment / "status.json"
-    return json.loads(path.read_text()).get("address") if path.is_file() else None
 
 
 def serving(address: str) -> str:

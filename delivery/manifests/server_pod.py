@@ -7,11 +7,11 @@ from delivery.errors import DeliveryError
 from delivery.manifests.rendering import Document, rollout
 
 COMMAND = ["tritonserver"]
-REPOSITORY = "--model-repository="
+MODEL_REPOSITORY = "--model-repository="
 
 
 @dataclass(frozen=True)
-class Workload:
+class ServerPod:
     """The container `triton` of a Rollout, as far as a machine without Kubernetes can follow it.
 
     Attributes:
@@ -31,8 +31,8 @@ class Workload:
     grace: float
 
 
-def workload(documents: dict[tuple[str, str], Document]) -> Workload:
-    """Read the workload out of rendered manifests.
+def read_server_pod(documents: dict[tuple[str, str], Document]) -> ServerPod:
+    """Read the server's pod out of rendered manifests.
 
     Raises:
         DeliveryError: the pods run something else than Triton on the image volume.
@@ -44,7 +44,7 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
     check_command(container)
     check_mount(container, volume["name"])
     probe = container["startupProbe"]
-    return Workload(
+    return ServerPod(
         version=int(template["metadata"]["labels"]["app.kubernetes.io/version"]),
         image=volume["image"]["reference"],
         arguments=tuple(container["args"]),
@@ -67,9 +67,9 @@ def check_mount(container: dict[str, Any], volume: str) -> None:
     """Raise DeliveryError unless the server reads its models from where the image is mounted."""
     mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
     read = [
-        argument.removeprefix(REPOSITORY)
+        argument.removeprefix(MODEL_REPOSITORY)
         for argument in container["args"]
-        if argument.startswith(REPOSITORY)
+        if argument.startswith(MODEL_REPOSITORY)
     ]
     if mounted != read:
         raise DeliveryError(

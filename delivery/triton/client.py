@@ -49,7 +49,7 @@ class Client:
         self.connection.close()
 
     def input_shape(self) -> tuple[int, int, int]:
-        """Return height, width and channels of the images that the model takes."""
+        """Return height, width and channels of the pictures that the model takes."""
         described = self.call("get_model_metadata", MODEL)
         if self.protocol == "grpc":
             shape = described.inputs[0].shape
@@ -58,19 +58,19 @@ class Client:
         _, height, width, channels = (int(size) for size in shape)
         return height, width, channels
 
-    def infer(self, images: np.ndarray, top: int = 0) -> Answer:
-        """Classify images.
+    def infer(self, pictures: np.ndarray, top: int = 0) -> Answer:
+        """Classify pictures.
 
         Args:
-            images: uint8 (n, H, W, C).
+            pictures: uint8 (n, H, W, C).
             top: ask for that many classes with their labels instead of all probabilities.
 
         Raises:
             DeliveryError: nothing listens at the address, or the server refuses the request.
         """
-        datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
-        tensor = self.library.InferInput("image", list(images.shape), datatype)
-        tensor.set_data_from_numpy(images)
+        datatype = "UINT8" if pictures.dtype == np.uint8 else "FP32"
+        tensor = self.library.InferInput("image", list(pictures.shape), datatype)
+        tensor.set_data_from_numpy(pictures)
         wanted = self.library.InferRequestedOutput("probabilities", class_count=top)
         result = self.call("infer", MODEL, [tensor], outputs=[wanted])
         response = result.get_response()

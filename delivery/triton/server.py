@@ -73,25 +73,25 @@ def translate(arguments: Iterable[str]) -> list[str]:
     return kept
 
 
-def versions(repository: Path) -> list[int]:
+def versions(model_repository: Path) -> list[int]:
     """List the versions in a model repository, the newest last."""
-    files = (repository / MODEL).glob("[1-9]*/model.onnx")
+    files = (model_repository / MODEL).glob("[1-9]*/model.onnx")
     return sorted(int(file.parent.name) for file in files if file.parent.name.isdecimal())
 
 
-def latest_version(repository: Path) -> int:
+def latest_version(model_repository: Path) -> int:
     """Return the newest version in a model repository. Raises DeliveryError without any."""
-    found = versions(repository)
+    found = versions(model_repository)
     if not found:
         raise DeliveryError(
-            f"there is no exported model in {repository}: run `make pipeline` first"
+            f"there is no exported model in {model_repository}: run `make pipeline` first"
         )
     return found[-1]
 
 
-def check_version(repository: Path, wanted: int) -> None:
+def check_version(model_repository: Path, wanted: int) -> None:
     """Raise DeliveryError unless a pulled image holds the version that is released."""
-    found = versions(repository)
+    found = versions(model_repository)
     if found != [wanted]:
         held = f"version {', '.join(map(str, found))}" if found else "no version"
         raise DeliveryError(
@@ -242,14 +242,14 @@ def reason(log: str) -> str:
 
 
 def start(
-    repository: Path, log: Path, ports: Ports | None = None, arguments: Iterable[str] = STRICT
+    model_repository: Path, log: Path, ports: Ports | None = None, arguments: Iterable[str] = STRICT
 ) -> Server:
     """Start Triton on a model repository, without waiting for it.
 
     It listens on loopback only and ends with the thread that called this, however that ends.
 
     Args:
-        repository: the folder that holds `classifier/<version>/model.onnx`.
+        model_repository: the folder that holds `classifier/<version>/model.onnx`.
         log: the file that keeps what Triton prints.
         ports: where to listen; by default any free ports.
         arguments: those of a container, translated for this machine.
@@ -258,14 +258,14 @@ def start(
         DeliveryError: before anything is started.
     """
     found = installation()
-    latest_version(repository)
+    latest_version(model_repository)
     chosen = choose(ports or Ports())
     folder = backends(found)
     work = folder.parent
     sweep(work)
     name = name_of(os.getpid(), chosen.http)
     models = work / f"{name}models"
-    models.symlink_to(repository.resolve())
+    models.symlink_to(model_repository.resolve())
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -12,7 +12,7 @@ from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
 from delivery.commands.pin import pin
 from delivery.manifests.rendering import build, rollout
-from delivery.oci import registry_client as remote
+from delivery.oci import registry_client
 from fake_registry import FakeRegistry
 from workspace.errors import UserError
 
@@ -25,7 +25,7 @@ CHART = "a" * 64
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
     """A registry with the server's tag that is also every chart's repository."""
-    monkeypatch.setattr(remote, "DELAYS", [0])
+    monkeypatch.setattr(registry_client, "DELAYS", [0])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FakeRegistry()

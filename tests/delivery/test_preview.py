@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports
 from tiny import SHAPE, processes
 from tiny_project import TinyProject, make_project
 
@@ -48,9 +48,9 @@ class Running:
         return status
 
     @property
-    def ports(self) -> triton.Ports:
+    def ports(self) -> Ports:
         status = self.status()
-        return triton.Ports(
+        return Ports(
             *(int(status[name].rpartition(":")[2]) for name in ("address", "grpc_address"))
         )
 

@@ -12,7 +12,7 @@ import pytest
 import fake_pipeline
 from delivery.errors import DeliveryError
 from delivery.model.packaging import package
-from delivery.oci import registry_client as remote
+from delivery.oci import registry_client
 from delivery.oci.image import (
     CONFIG,
     LAYER,
@@ -39,7 +39,7 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [0, 0])
+    monkeypatch.setattr(registry_client, "DELAYS", [0, 0])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
@@ -496,7 +496,7 @@ def test_missing_credentials_say_how_to_log_in(
 def test_a_password_is_not_sent_to_another_host() -> None:
     import requests
 
-    authorization = remote.Authorization("registry.example.com")
+    authorization = registry_client.Authorization("registry.example.com")
     authorization.header = "Basic secret"
     own = requests.Request("GET", "https://registry.example.com/v2/").prepare()
     other = requests.Request("GET", "https://storage.example.com/v2/").prepare()
