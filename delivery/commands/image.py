@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from delivery.errors import DeliveryError
@@ -68,7 +69,7 @@ def docker(
 
 
 def buildah(
-    tag: str, commit: str, epoch: str, answer: Path, registry: str | None, tool: str = "buildah"
+    tool: str, tag: str, commit: str, epoch: str, answer: Path, registry: str | None
 ) -> list[list[str]]:
     """Return buildah's commands, which are also podman's."""
     label = f"{REVISION}={commit}"
@@ -78,17 +79,14 @@ def buildah(
     return [built, [tool, "push", "--digestfile", str(answer), tag, target]]
 
 
-def podman(
-    tag: str, commit: str, epoch: str, answer: Path, registry: str | None
-) -> list[list[str]]:
-    """Return podman's commands."""
-    return buildah(tag, commit, epoch, answer, registry, tool="podman")
-
-
 Commands = Callable[[str, str, str, Path, str | None], list[list[str]]]
 
 # Those that need no server come first: docker's command may be there without one.
-BUILDERS: dict[str, Commands] = {"buildah": buildah, "podman": podman, "docker": docker}
+BUILDERS: dict[str, Commands] = {
+    "buildah": partial(buildah, "buildah"),
+    "podman": partial(buildah, "podman"),
+    "docker": docker,
+}
 
 
 def _tool(folder: Path, command: list[str], epoch: str) -> None:

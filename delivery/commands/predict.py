@@ -52,8 +52,7 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Returns:
         uint8 array (H, W, C).
 
-    Raises:
-        DeliveryError: the file is no picture, or no picture has that many channels.
+    Raises DeliveryError for a file that is no picture, and for channels that no picture has.
     """
     height, width, channels = shape
     if channels not in MODES:

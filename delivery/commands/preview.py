@@ -33,7 +33,8 @@ from workspace.files import only_one
 LOGS = Path(".local/logs")
 INTERVAL = 0.5  # seconds between two looks at the branch
 NEVER = float("inf")
-BACK_OFF = (10.0, 300.0)  # seconds before a failed release is tried again: first, at most
+# Seconds before a failed release is tried again: at first, then twice as many each time, at most.
+SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
 
 
 class SupersededError(DeliveryError):
@@ -85,26 +86,6 @@ def mirror(project: Repository, state: Path) -> Repository:
     return made
 
 
-class Retry:
-    """When what failed is tried again: after a pause that doubles with each failure."""
-
-    def __init__(self) -> None:
-        """Begin without a failure."""
-        self.pause, self.moment = BACK_OFF[0], NEVER
-
-    def put_off(self) -> None:
-        """Note a failure."""
-        self.moment = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, BACK_OFF[1])
-
-    def due(self) -> bool:
-        """Tell, once for each failure, that its pause is over."""
-        is_due = time.monotonic() > self.moment
-        if is_due:
-            self.moment = NEVER
-        return is_due
-
-
 class Preview:
     """One environment, kept as Git says until the end of its `with` block."""
 
@@ -119,7 +100,7 @@ class Preview:
         self.retiring = ThreadPoolExecutor(thread_name_prefix="retire")
         self.looked = 0.0  # when the branch was last looked at
         self.silent = False  # Git did not answer since the last sync
-        self.retry = Retry()
+        self.failures, self.retry_at = 0, NEVER
         addresses = (f"{HOST}:{proxy.ports.http}", f"{HOST}:{proxy.ports.grpc}")
         self.status = PreviewStatus(environment, *addresses)
         shutil.rmtree(state / "models", ignore_errors=True)
@@ -142,8 +123,7 @@ class Preview:
     def follow(self, watch: bool) -> None:
         """Sync, and again whenever the branch moves; without `watch` only once. It never returns.
 
-        Raises:
-            UserError: without `watch`, when the sync failed.
+        Raises UserError, without `watch`, when the sync failed.
         """
         self.watch = watch
         check_environment(self.mirror, self.mirror.fetch(), self.environment)
@@ -162,11 +142,11 @@ class Preview:
         """Do the first thing that has to be done now, if anything."""
         tip = self.tip() if self.watch or not self.status.commit else None
         if tip and (tip != self.status.commit or self.silent):
-            self.retry = Retry()
+            self.failures = 0
             self.sync()
         elif self.live and not self.live.alive():
             self.revive(self.live)
-        elif self.retry.due():
+        elif time.monotonic() > self.retry_at:
             self.sync()
 
     def tip(self) -> str | None:
@@ -192,13 +172,14 @@ class Preview:
         else:
             self.report(sync="Unknown", message=str(error))
         self.status.record(self.state)
-        self.retry.put_off()
+        pause = min(SHORTEST_PAUSE * 2**self.failures, LONGEST_PAUSE)
+        self.failures, self.retry_at = self.failures + 1, time.monotonic() + pause
 
     # -- what has to be done -----------------------------------------------------------------------
 
     def sync(self) -> None:
         """Serve what the newest commit says."""
-        status = self.status
+        status, self.retry_at = self.status, NEVER
         status.timeline, status.received, status.sync = {"seen": time.time()}, 0, "OutOfSync"
         commit = self.mirror.fetch()
         self.silent = False

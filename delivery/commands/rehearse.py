@@ -16,7 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Document, render
+from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
@@ -40,8 +40,6 @@ BATCHES = (1, 7, 32)
 TOGETHER = 8  # clients at the same time
 MARKS = {True: "passed", False: "**FAILED**"}
 LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
-
-Manifests = dict[tuple[str, str], Document]
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ class Rehearsal:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def passed(self) -> bool:
-        """Every check passed."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
+    def failed(self) -> list[Check]:
+        """The checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Subject:
     """A release that is served here for the rehearsal."""
 
     release: Release
-    documents: Manifests
+    documents: Documents
     folder: Path
     server: Server
     loading: float
@@ -114,9 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
             rehearsal.checks.append(Check("the release can be served", False, str(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
-    failed = [check for check in rehearsal.checks if not check.passed]
-    if failed:
-        raise DeliveryError(f"{failed[0].name}: {failed[0].detail} (report: {path})")
+    for failed in rehearsal.failed:
+        raise DeliveryError(f"{failed.name}: {failed.detail} (report: {path})")
     print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
 
 
@@ -125,8 +122,7 @@ def rehearse(
 ) -> None:
     """Serve the candidate and what is released now side by side; fill in the rehearsal.
 
-    Raises:
-        DeliveryError: the candidate cannot be served.
+    Raises DeliveryError when the candidate cannot be served.
     """
     base = repository.fetch()
     with ExitStack() as servers:
@@ -246,20 +242,20 @@ def check_answer(name: str, results: list[golden.Comparison], subject: Subject) 
 # -- report ----------------------------------------------------------------------------------------
 
 
-def difference(before: Manifests, after: Manifests) -> list[str]:
+def difference(before: Documents, after: Documents) -> list[str]:
     """Compare rendered manifests; return a unified diff."""
     old, new = text(before).splitlines(), text(after).splitlines()
     return list(difflib.unified_diff(old, new, "released", "candidate", lineterm=""))
 
 
-def text(documents: Manifests) -> str:
+def text(documents: Documents) -> str:
     """Write manifests in an order that does not depend on how they were made."""
     return yaml.safe_dump_all([documents[key] for key in sorted(documents)])
 
 
 def report(rehearsal: Rehearsal) -> str:
     """Write the report as Markdown."""
-    verdict = "passed" if rehearsal.passed else "FAILED: do not merge"
+    verdict = "FAILED: do not merge" if rehearsal.failed else "passed"
     parts = [f"# Rehearsal of {rehearsal.title}: {verdict}", checks(rehearsal.checks)]
     if rehearsal.candidate:
         parts += ["## Release", describe_change(rehearsal.candidate, rehearsal.champion)]

@@ -10,6 +10,7 @@ import yaml
 
 from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
+from workspace.settings import LOADER
 
 KUBERNETES = "1.36"  # the cluster's version, whose schemas judge the manifests
 
@@ -24,12 +25,10 @@ ROLLOUT_ONLY = {
 }
 
 Document = dict[str, Any]
-
-# LibYAML's safe loader is ten times as fast as PyYAML's own, which it equals otherwise.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Documents = dict[tuple[str, str], Document]  # by kind and name
 
 
-def render(environment: Path) -> dict[tuple[str, str], Document]:
+def render(environment: Path) -> Documents:
     """Build an environment's folder as Argo CD does; return its documents by kind and name.
 
     Raises DeliveryError for a release file that cannot be read, when Kustomize fails, for a key or
@@ -43,7 +42,7 @@ def render(environment: Path) -> dict[tuple[str, str], Document]:
     return documents
 
 
-def build(folder: Path) -> dict[tuple[str, str], Document]:
+def build(folder: Path) -> Documents:
     """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
     try:
         result = subprocess.run(
@@ -106,7 +105,7 @@ def as_deployment(rollout: Document) -> Document:
     return rollout | {"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
 
 
-def rollout(documents: dict[tuple[str, str], Document]) -> Document:
+def rollout(documents: Documents) -> Document:
     """Return the one Rollout, or raise DeliveryError."""
     rollouts = [document for (kind, _), document in documents.items() if kind == "Rollout"]
     if len(rollouts) != 1:
@@ -114,7 +113,7 @@ def rollout(documents: dict[tuple[str, str], Document]) -> Document:
     return rollouts[0]
 
 
-def check_release(documents: dict[tuple[str, str], Document], release: Release) -> None:
+def check_release(documents: Documents, release: Release) -> None:
     """Raise DeliveryError unless the Rollout serves exactly the released version and image."""
     pod = rollout(documents)["spec"]["template"]["spec"]
     images = [volume["image"].get("reference") for volume in pod["volumes"] if "image" in volume]

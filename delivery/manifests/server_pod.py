@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Document, rollout
+from delivery.manifests.rendering import Documents, rollout
 
 COMMAND = ["tritonserver"]
 MODEL_REPOSITORY = "--model-repository="
@@ -31,12 +31,8 @@ class ServerPod:
     grace: float
 
 
-def read_server_pod(documents: dict[tuple[str, str], Document]) -> ServerPod:
-    """Read the server's pod out of rendered manifests.
-
-    Raises:
-        DeliveryError: the pods run something else than Triton on the image volume.
-    """
+def read_server_pod(documents: Documents) -> ServerPod:
+    """Read the server's pod out of rendered manifests. Raises DeliveryError for another one."""
     template = rollout(documents)["spec"]["template"]
     pod = template["spec"]
     (container,) = (each for each in pod["containers"] if each["name"] == "triton")

@@ -5,26 +5,19 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
 from workspace.settings import Settings, SettingsError, check, read_json
 
 
-class Login(Settings, extra="ignore"):
-    """What docker's file itself says of a registry: user and password, in Base64."""
-
-    auth: str = ""
-
-
-class DockerConfig(Settings):
+class DockerConfig(Settings, extra="ignore", alias_generator=to_camel):
     """The part of docker's `config.json` that says where credentials are."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
-
-    auths: dict[str, Login] = Field(default_factory=dict)
+    auths: dict[str, dict[str, Any]] = Field(default_factory=dict)
     cred_helpers: dict[str, str] = Field(default_factory=dict)
     creds_store: str = ""
 
@@ -39,7 +32,7 @@ def credentials(host: str) -> tuple[str, str] | None:
     if helper := config.cred_helpers.get(host):
         return _ask(helper, host)
     for name in (host, f"https://{host}"):
-        if name in config.auths and (auth := config.auths[name].auth):
+        if auth := config.auths.get(name, {}).get("auth"):
             return _decode(auth, host)
     return _ask(config.creds_store, host) if config.creds_store else None
 

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, model_validator
 from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
@@ -44,13 +44,7 @@ def checked_digest(text: str) -> str:
     return text
 
 
-class Document(Settings):
-    """A document of the OCI image specification, as far as it is read here."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
-
-
-class Blob(Document):
+class Blob(Settings, extra="ignore", alias_generator=to_camel, populate_by_name=True):
     """A piece of content: its media type, `sha256:<hex>` digest and size in bytes."""
 
     media_type: str
@@ -62,7 +56,7 @@ class Blob(Document):
         return self.model_dump(by_alias=True)
 
 
-class ImageManifest(Document):
+class ImageManifest(Settings, extra="ignore"):
     """The root of an image: its configuration, its only layer and the model version in it."""
 
     config: Blob

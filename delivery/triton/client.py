@@ -65,8 +65,7 @@ class Client:
             pictures: uint8 (n, H, W, C).
             top: ask for that many classes with their labels instead of all probabilities.
 
-        Raises:
-            DeliveryError: nothing listens at the address, or the server refuses the request.
+        Raises DeliveryError when nothing listens at the address or the server refuses.
         """
         datatype = "UINT8" if pictures.dtype == np.uint8 else "FP32"
         tensor = self.library.InferInput("image", list(pictures.shape), datatype)
@@ -78,20 +77,16 @@ class Client:
         return Answer(result.as_numpy("probabilities"), int(version))
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call the library, its many exceptions told in two."""
+        """Call the library; of its many exceptions make one sentence. Raises DeliveryError."""
         try:
             return getattr(self.connection, method)(*arguments, **named)
         except InferenceServerException as error:
-            if "UNAVAILABLE" in str(error.status()) and "failed to connect" in error.message():
-                raise DeliveryError(f"no server answers at {self.address}: {START}") from None
-            raise DeliveryError(
-                f"the server refused ({error.status()}): {error.message()}"
-            ) from None
+            status, reason = str(error.status()), error.message()
+            if "UNAVAILABLE" not in status or "failed to connect" not in reason:
+                raise DeliveryError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
-            raise DeliveryError(f"no server answers at {self.address}: {START}") from None
-
-
-START = "start one with `make serve`"
+            pass
+        raise DeliveryError(f"no server answers at {self.address}: start one with `make serve`")
 
 
 def connect(protocol: str, ports: Ports) -> Client:

@@ -60,11 +60,7 @@ print(json.dumps({
 
 
 def installation() -> Installation:
-    """Find the packaged Triton.
-
-    Raises:
-        DeliveryError: glibc is too old, or the environment or Python's shared library is missing.
-    """
+    """Find the packaged Triton. Raises DeliveryError where it cannot run."""
     check_glibc(os.confstr("CS_GNU_LIBC_VERSION") or "")
     venv = Machine.from_environment().triton_venv.absolute()
     python = venv / "bin" / "python"

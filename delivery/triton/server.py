@@ -102,14 +102,9 @@ def check_version(model_repository: Path, wanted: int) -> None:
 
 def choose(ports: Ports) -> Ports:
     """Replace zeros by free ports; raise DeliveryError if one asked for is not free."""
-    sockets: list[socket.socket] = []
-    try:
-        for name in ("http", "grpc", "metrics"):
-            sockets.append(bound(name, getattr(ports, name)))
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(bound(*wanted)) for wanted in vars(ports).items()]
         return Ports(*(each.getsockname()[1] for each in sockets))
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def bound(name: str, port: int) -> socket.socket:
@@ -145,18 +140,15 @@ class Server:
         """Stop the server."""
         self.stop()
 
-    def url(self, path: str = "") -> str:
-        """Return the HTTP address of a path on this server."""
-        return f"http://{HOST}:{self.ports.http}{path}"
-
     def alive(self) -> bool:
         """Tell whether the process runs."""
         return self.process.poll() is None
 
     def answers(self, path: str, timeout: float = 1.0) -> bool:
         """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
+        url = f"http://{HOST}:{self.ports.http}{path}"
         try:
-            with urllib.request.urlopen(self.url(path), timeout=timeout) as response:
+            with urllib.request.urlopen(url, timeout=timeout) as response:
                 return 200 <= response.status < 400
         except (urllib.error.URLError, OSError):
             return False
@@ -166,8 +158,7 @@ class Server:
     ) -> None:
         """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
 
-        Raises:
-            DeliveryError: the server ended, or `timeout` seconds passed.
+        Raises DeliveryError when the server ended or `timeout` seconds passed.
         """
         deadline = time.monotonic() + timeout
         while not self.answers(path):
@@ -254,8 +245,7 @@ def start(
         ports: where to listen; by default any free ports.
         arguments: those of a container, translated for this machine.
 
-    Raises:
-        DeliveryError: before anything is started.
+    Raises DeliveryError before anything is started.
     """
     found = installation()
     latest_version(model_repository)

@@ -157,4 +157,6 @@ def test_the_command_prints_what_it_found(
     mark_root(base.parent.parent)
     monkeypatch.chdir(base.parent.parent)
     assert main(["pin"]) == 0
-    assert f"keda 2.20.2 sha256:{CHART}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"keda 2.20.2 sha256:{CHART}" in printed.out
+    assert "pin:" not in printed.err, "progress where there is no terminal"
