@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
+from delivery.manifests.deployment import Deployment, deploy
 from delivery.manifests.preview_status import PREVIEWS, PreviewStatus
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
@@ -24,7 +25,6 @@ from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
 from delivery.proposals.releases import check_environment, release_path
-from delivery.triton.deployment import Deployment, deploy
 from delivery.triton.proxy import Backend, Proxy
 from delivery.triton.server import HOST
 from workspace.errors import UserError

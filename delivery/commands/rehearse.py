@@ -4,7 +4,6 @@ Writes one Markdown report for the people who review the release.
 """
 
 import argparse
-import difflib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
+from delivery.manifests.deployment import deploy
+from delivery.manifests.differences import difference, written
 from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
@@ -27,7 +27,6 @@ from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.deployment import deploy
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
 from workspace.errors import UserError
@@ -70,7 +69,7 @@ class Rehearsal:
     champion: Release | None = None
     checks: list[Check] = field(default_factory=list)
     speeds: list[tuple[Load, list[Speed]]] = field(default_factory=list)
-    difference: list[str] = field(default_factory=list)
+    difference: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -112,8 +111,9 @@ def run(arguments: argparse.Namespace) -> None:
             rehearsal.checks.append(Check("the release can be served", False, str(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
-    for failed in rehearsal.failed:
-        raise DeliveryError(f"{failed.name}: {failed.detail} (report: {path})")
+    if rehearsal.failed:
+        first = rehearsal.failed[0]
+        raise DeliveryError(f"{first.name}: {first.detail} (report: {path})")
     print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
 
 
@@ -138,7 +138,8 @@ def rehearse(
         for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
             ports = [subject.server.ports for subject in subjects]
             rehearsal.speeds.append((load, measure(ports, images, load)))
-        rehearsal.difference = difference(old.documents if old else {}, new.documents)
+        now = written(old.documents) if old else {}
+        rehearsal.difference = difference(now, written(new.documents))
 
 
 def candidate(repository: Repository, environment: str, image: str | None, work: Path) -> Subject:
@@ -242,17 +243,6 @@ def check_answer(name: str, results: list[golden.Comparison], subject: Subject) 
 # -- report ----------------------------------------------------------------------------------------
 
 
-def difference(before: Documents, after: Documents) -> list[str]:
-    """Compare rendered manifests; return a unified diff."""
-    old, new = text(before).splitlines(), text(after).splitlines()
-    return list(difflib.unified_diff(old, new, "released", "candidate", lineterm=""))
-
-
-def text(documents: Documents) -> str:
-    """Write manifests in an order that does not depend on how they were made."""
-    return yaml.safe_dump_all([documents[key] for key in sorted(documents)])
-
-
 def report(rehearsal: Rehearsal) -> str:
     """Write the report as Markdown."""
     verdict = "FAILED: do not merge" if rehearsal.failed else "passed"
@@ -286,8 +276,9 @@ def speeds(rehearsal: Rehearsal) -> str:
     return table(head, rows, right=range(1, len(head)))
 
 
-def changes(lines: list[str]) -> str:
+def changes(difference: str) -> str:
     """Write a diff, cut where it would not fit into a comment."""
+    lines = difference.splitlines()
     left_out = len(lines) - LONGEST_DIFF
     more = [f"… and {left_out} lines more"] if left_out > 0 else []
     return "\n".join(["```diff", *lines[:LONGEST_DIFF], *more, "```"])
