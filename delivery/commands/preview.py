@@ -100,7 +100,7 @@ class Preview:
         self.retiring = ThreadPoolExecutor(thread_name_prefix="retire")
         self.looked = 0.0  # when the branch was last looked at
         self.silent = False  # Git did not answer since the last sync
-        self.failures, self.retry_at = 0, NEVER
+        self.pause, self.retry_at = SHORTEST_PAUSE, NEVER
         addresses = (f"{HOST}:{proxy.ports.http}", f"{HOST}:{proxy.ports.grpc}")
         self.status = PreviewStatus(environment, *addresses)
         shutil.rmtree(state / "models", ignore_errors=True)
@@ -142,7 +142,7 @@ class Preview:
         """Do the first thing that has to be done now, if anything."""
         tip = self.tip() if self.watch or not self.status.commit else None
         if tip and (tip != self.status.commit or self.silent):
-            self.failures = 0
+            self.pause = SHORTEST_PAUSE
             self.sync()
         elif self.live and not self.live.alive():
             self.revive(self.live)
@@ -172,8 +172,8 @@ class Preview:
         else:
             self.report(sync="Unknown", message=str(error))
         self.status.record(self.state)
-        pause = min(SHORTEST_PAUSE * 2**self.failures, LONGEST_PAUSE)
-        self.failures, self.retry_at = self.failures + 1, time.monotonic() + pause
+        self.retry_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     # -- what has to be done -----------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ def open_registry(name: str) -> Layout | Remote:
     """Return the registry with this name. Raises DeliveryError."""
     if name.startswith("oci:") and len(name) > len("oci:"):
         return Layout(Path(name.removeprefix("oci:")))
-    host, _, repository = name.partition("/")
-    if ":" in name.rpartition("/")[2] or not repository or not host:
+    host, _, path = name.partition("/")
+    if ":" in name.rpartition("/")[2] or not path or not host:
         raise DeliveryError(
             f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
         )
@@ -61,10 +61,10 @@ def parse_reference(reference: str) -> tuple[str, str]:
 
 
 def push(layout: Layout, digest: str, registry: str) -> Pushed:
-    """Copy an image from a layout into a registry, the manifest last.
+    """Copy an image from a layout into a registry, the image manifest last.
 
     What the registry holds is not sent again. An interrupted push leaves at most blobs that no
-    manifest names. Raises DeliveryError.
+    image manifest names. Raises DeliveryError.
     """
     target = open_registry(registry)
     content = layout.read_manifest(digest)
@@ -87,7 +87,7 @@ def pull(reference: str, folder: Path) -> int:
         raise DeliveryError(f"{folder} exists: remove it, or pull {reference} into another folder")
     content = registry.read_manifest(digest)
     if digest_of(content) != digest:
-        raise DeliveryError(_mismatch(f"{name}'s manifest", digest, digest_of(content)))
+        raise DeliveryError(_mismatch(f"{name}'s image manifest", digest, digest_of(content)))
     manifest = parse_manifest(content, reference)
     config = retry(lambda: _read(registry, manifest.config))
     retry(lambda: _unpack(registry, manifest.layer, folder))

@@ -78,14 +78,14 @@ class Authorization(requests.auth.AuthBase):
 
 
 class Remote:
-    """One repository of a registry, `<host>/<repository>`; plain HTTP on loopback only."""
+    """One name in a registry, `<host>/<repository>`; plain HTTP on loopback only."""
 
     def __init__(self, name: str) -> None:
         """Open `<host>/<repository>`; nothing is sent yet."""
         self.name = name
-        self.host, _, repository = name.partition("/")
+        self.host, _, path = name.partition("/")
         scheme = "http" if self.host.rsplit(":", 1)[0] in LOOPBACK else "https"
-        self.url = f"{scheme}://{self.host}/v2/{repository}/"
+        self.url = f"{scheme}://{self.host}/v2/{path}/"
         self.session = requests.Session()
         self.authorization = Authorization(self.host)
         self.session.auth = self.authorization
@@ -100,7 +100,7 @@ class Remote:
         return cast(IO[bytes], self._get(f"blobs/{digest}", stream=True).raw)
 
     def read_manifest(self, reference: str, accept: str = MANIFEST) -> bytes:
-        """Return the bytes of the manifest with a digest or tag, unchecked.
+        """Return the bytes of the image manifest with a digest or tag, unchecked.
 
         `accept` lists media types as the HTTP header does. Raises MissingBlobError.
         """
@@ -113,7 +113,7 @@ class Remote:
         return retry(lambda: self._upload(blob, source))
 
     def write_manifest(self, content: bytes, tag: str) -> int:
-        """Upload a manifest, unless it is there; return the bytes sent.
+        """Upload an image manifest, unless it is there; return the bytes sent.
 
         Raises DeliveryError when the registry stored something else.
         """

@@ -269,7 +269,8 @@ def test_serve_reports_one_sentence(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    expected = f"error: there is no exported model in {serve.REPOSITORY}: run `make pipeline` first"
+    folder = serve.MODEL_REPOSITORY
+    expected = f"error: there is no exported model in {folder}: run `make pipeline` first"
     assert (result.returncode, result.stderr.strip()) == (1, expected)
 
 
