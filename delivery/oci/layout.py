@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from filelock import FileLock
+from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.oci.image import MANIFEST, Blob, canonical, digest_of
@@ -35,7 +36,7 @@ class Listed(Settings, extra="allow"):
 class Index(Settings, extra="ignore"):
     """The list of a layout's images, `index.json`."""
 
-    manifests: list[Listed]
+    manifests: list[Listed] = Field(description="the list of the layout's images")
 
 
 class HashingWriter:

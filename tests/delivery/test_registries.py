@@ -28,6 +28,7 @@ from delivery.oci.registry import (
 )
 from delivery.oci.registry_client import UnavailableError
 from fake_registry import FakeRegistry, Handler, once
+from workspace.errors import UserError
 
 
 @pytest.fixture
@@ -418,6 +419,16 @@ def test_damage_in_the_local_layout_does_not_reach_a_registry(
     assert not registry.tags and not (tmp_path / "shared/index.json").exists()
 
 
+def test_an_index_that_is_damaged_is_named(tmp_path: Path, layout: Layout, digest: str) -> None:
+    index = layout.folder / "index.json"
+    index.write_text('{"manifests": 3}')
+    with pytest.raises(
+        UserError, match=r"index\.json: manifests is 3: give the list of the layout"
+    ):
+        package(tmp_path / "project", 9, layout)
+    assert index.read_text() == '{"manifests": 3}'
+
+
 # -- credentials -----------------------------------------------------------------------------------
 
 SECRET = base64.b64encode(b"robot:pa:ss").decode()
@@ -480,6 +491,16 @@ def test_credentials_of_docker_login_are_used(
     push(layout, digest, registry.name)
     pull(f"{registry.name}@{digest}", tmp_path / "models")
     assert digest in registry.content
+
+
+@pytest.mark.parametrize("content", ["{", '{"auths": []}', '{"credHelpers": {"host": 1}}'])
+def test_a_docker_configuration_that_is_damaged_is_named(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, content: str
+) -> None:
+    registry.faults.append(wants_password)
+    fake_pipeline.write(tmp_path, "docker/config.json", content.encode())
+    with pytest.raises(DeliveryError, match=r"docker/config\.json.*: repair it or log in again"):
+        push(layout, digest, registry.name)
 
 
 @pytest.mark.parametrize("demand", [wants_password, wants_token])
