@@ -30,7 +30,6 @@ class Speed:
 
     latencies: list[float] = field(default_factory=list)
     pictures: int = 0
-    seconds: float = 0.0
 
     def percentile(self, share: float) -> float:
         """Return the latency in milliseconds that `share` per cent of the requests stay under."""
@@ -39,7 +38,7 @@ class Speed:
     @property
     def throughput(self) -> float:
         """Pictures in a second."""
-        return self.pictures / self.seconds
+        return self.pictures / (ROUNDS * SECONDS)
 
 
 LOADS = [
@@ -82,4 +81,3 @@ def take_turn(ports: Ports, pictures: np.ndarray, load: Load, speed: Speed) -> N
         latencies = [each for client in pool.map(work, range(load.clients)) for each in client]
     speed.latencies += latencies
     speed.pictures += len(latencies) * load.batch
-    speed.seconds += SECONDS

@@ -44,6 +44,15 @@ OWN = {
 }
 # What production sets as well, for servers started without a manifest.
 STRICT = ("--model-control-mode=none", "--disable-auto-complete-config")
+# Where Triton's log gives the reason of its end, the most telling first.
+REASONS = (
+    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
+    r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
+    r"(?P<why>unrecognized option .+)$",
+    r"error: creating server: (?P<why>.+)$",
+    r"(?P<why>failed to start .+)$",
+    r"(?P<why>error while loading shared libraries: .+)$",
+)
 
 
 @dataclass(frozen=True)
@@ -172,8 +181,13 @@ class Server:
             time.sleep(POLL)
 
     def reason(self) -> str:
-        """Return what Triton's log gives as the reason of its end."""
-        return reason(self.log.read_text(errors="replace"))
+        """Return the sentence of Triton's log that tells why it ended."""
+        log = self.log.read_text(errors="replace")
+        for pattern in REASONS:
+            if found := re.search(pattern, log, re.MULTILINE):
+                return found["why"].strip().strip('"')
+        lines = log.strip().splitlines()
+        return lines[-1] if lines else "it printed nothing"
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
@@ -210,26 +224,6 @@ def sweep(work: Path) -> None:
     for path in [*SHARED_MEMORY.glob("delivery-*-*"), *work.glob("delivery-*-*")]:
         if not Path("/proc", path.name.split("-")[1]).exists():
             path.unlink(missing_ok=True)
-
-
-REASONS = (
-    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
-    r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
-    r"(?P<why>unrecognized option .+)$",
-    r"error: creating server: (?P<why>.+)$",
-    r"(?P<why>failed to start .+)$",
-    r"(?P<why>error while loading shared libraries: .+)$",
-)
-
-
-def reason(log: str) -> str:
-    """Find in a log of Triton the sentence that tells why it ended."""
-    for pattern in REASONS:
-        found = re.search(pattern, log, re.MULTILINE)
-        if found:
-            return found["why"].strip().strip('"')
-    lines = log.strip().splitlines()
-    return lines[-1] if lines else "it printed nothing"
 
 
 def start(
