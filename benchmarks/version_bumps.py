@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 import results
 from delivery.errors import DeliveryError
-from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports, ready_path, start
 from tiny import SHAPE, write_repository
 from tiny_project import TinyProject, make_project
 
@@ -58,7 +58,7 @@ class Call:
 class Load:
     """Clients that call all the time, and what they met."""
 
-    ports: triton.Ports
+    ports: Ports
     calls: list[Call] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -100,7 +100,7 @@ class Load:
 
 
 @contextmanager
-def constant_load(ports: triton.Ports) -> Iterator[Load]:
+def constant_load(ports: Ports) -> Iterator[Load]:
     """Let all clients call an address."""
     load = Load(ports)
     threads = [
@@ -233,7 +233,7 @@ def measure_preview(folder: Path, bumps: int, rollbacks: int) -> tuple[Load, lis
     try:
         found = until(lambda: healthy(project, commit))
         addresses = (found["address"], found["grpc_address"])
-        ports = triton.Ports(*(int(address.rpartition(":")[2]) for address in addresses))
+        ports = Ports(*(int(address.rpartition(":")[2]) for address in addresses))
         with constant_load(ports) as load:
             changes = play(project, load, bumps, rollbacks)
         return load, changes
@@ -248,16 +248,16 @@ def measure_restarts(folder: Path) -> tuple[Load, float]:
         write_repository(folder / str(version), version, seed=version)
         for version in range(1, RESTARTS + 2)
     ]
-    server = triton.start(repositories[0], folder / "1.log")
-    server.wait(triton.ready_path(1), PATIENCE)
+    server = start(repositories[0], folder / "1.log")
+    server.wait(ready_path(1), PATIENCE)
     begun = 0.0
     try:
         with constant_load(server.ports) as load:
             begun = time.monotonic()
             for version, repository in enumerate(tqdm(repositories[1:], unit="restart"), 2):
                 server.stop(grace=PATIENCE)
-                server = triton.start(repository, folder / f"{version}.log", server.ports)
-                server.wait(triton.ready_path(version), PATIENCE)
+                server = start(repository, folder / f"{version}.log", server.ports)
+                server.wait(ready_path(version), PATIENCE)
             seconds = (time.monotonic() - begun) / RESTARTS
     finally:
         server.kill()

@@ -15,12 +15,13 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from delivery.errors import DeliveryError
 from delivery.model.packaging import package, tag_of
-from delivery.oci import registry_client as remote
-from delivery.oci.image import CorruptBlobError, parse_manifest
-from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci import registry_client
+from delivery.oci.image import parse_manifest
+from delivery.oci.layout import Layout
 from delivery.oci.registry import pull, push
-from delivery.oci.registry_client import RefusedError, UnavailableError
+from delivery.oci.registry_client import UnavailableError
 
 TOOLS = ["docker-registry", "skopeo"]
 PASSWORDS = "robot:$2b$04$0ivqTK4rcbb1UZeTMPmPeu7z3d/zV3cpXlL3wB6jkGSMTNYntVgRG\n"  # of "pa:ss"
@@ -109,7 +110,7 @@ def locked_registry(tmp_path: Path) -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [0.1, 0.1])
+    monkeypatch.setattr(registry_client, "DELAYS", [0.1, 0.1])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
@@ -202,8 +203,8 @@ def test_damage_in_the_registrys_storage_is_noticed(
         blob.unlink()
     else:
         blob.write_bytes(content[:-512] if damage == "truncated" else content[:-1] + b"\1")
-    expected = MissingBlobError if damage == "deleted" else CorruptBlobError
-    with pytest.raises((expected, UnavailableError)):
+    reason = "does not hold" if damage == "deleted" else "is corrupt|gave (only|more than)"
+    with pytest.raises(DeliveryError, match=f"{reason}|no answer from|answered 5"):
         pull(f"{registry.name}@{digest}", tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -247,7 +248,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, killed: threading.Event) -> None:
     def wrapped(file: BinaryIO, method: str, total: int, **_: Any) -> Iterator[HalfWay]:
         yield HalfWay(file, total, killed)
 
-    monkeypatch.setattr(remote.tqdm, "wrapattr", wrapped)
+    monkeypatch.setattr(registry_client.tqdm, "wrapattr", wrapped)
 
 
 def test_a_registry_killed_mid_push_shows_no_image_and_a_second_push_completes_it(
@@ -269,7 +270,7 @@ def test_a_registry_killed_mid_push_shows_no_image_and_a_second_push_completes_i
 def test_a_registry_that_restarts_mid_push_costs_only_time(
     monkeypatch: pytest.MonkeyPatch, registry: Registry, layout: Layout, digest: str
 ) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [1, 1, 1, 1])
+    monkeypatch.setattr(registry_client, "DELAYS", [1, 1, 1, 1])
     killed = threading.Event()
     slow(monkeypatch, killed)
     thread = kill_at_the_first_byte(registry, killed)
@@ -283,7 +284,7 @@ def test_a_registry_that_restarts_mid_push_costs_only_time(
 def test_a_password_of_docker_login_is_used(
     tmp_path: Path, locked_registry: Registry, layout: Layout, digest: str
 ) -> None:
-    with pytest.raises(RefusedError, match=f"run `docker login {locked_registry.host}`"):
+    with pytest.raises(DeliveryError, match=f"run `docker login {locked_registry.host}`"):
         push(layout, digest, locked_registry.name)
     auth = base64.b64encode(b"robot:pa:ss").decode()
     (tmp_path / "docker").mkdir()

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,11 +13,14 @@ from workspace.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+def replacing(
+    path: Path, mode: str = "w", final: Callable[[], Path] | None = None, **options: Any
+) -> Iterator[IO[Any]]:
     """Give a stream whose content takes the place of a file when the block ends well.
 
     Until then, and after a failure, the file is as it was. What has taken its place is on disk, not
-    only in memory. `options` are those of `open`; the folder is made if need be.
+    only in memory. A file named after its content gets the path that `final` returns at the end.
+    `options` are those of `open`; folders are made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -28,11 +31,13 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
             stream.flush()
             os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's are for its owner only
             os.fsync(stream.fileno())
-        partial.replace(path)
+        place = final() if final else path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(place)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    sync(place.parent)
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from delivery.errors import DeliveryError
@@ -15,18 +16,6 @@ from delivery.oci.image import REVISION
 from delivery.proposals.git import Repository
 
 LOCAL = "localhost/training"
-
-
-class NoBuilderError(DeliveryError):
-    """No program that builds images is installed."""
-
-
-class BuildError(DeliveryError):
-    """An image could not be built or pushed."""
-
-
-class UncommittedError(DeliveryError):
-    """The working tree differs from the commit that the image would name."""
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,18 +34,20 @@ def build(repository: Repository, registry: str | None = None) -> str:
     """Build the image of the commit that is checked out; return its reference by digest.
 
     The tag is the commit, the times in the image are the commit's. Without a registry the image
-    stays on this machine. Raises NoBuilderError, UncommittedError and BuildError.
+    stays on this machine. Raises DeliveryError.
     """
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
-        raise NoBuilderError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
+        raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
     if changed := repository.changed_files():
-        raise UncommittedError(
+        raise DeliveryError(
             f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
             "stash it, because the image names the commit that it is made from"
         )
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
-        raise BuildError(f"{registry!r} is not a registry: give <host>/<repository>, without a tag")
+        raise DeliveryError(
+            f"{registry!r} is not a registry: give <host>/<repository>, without a tag"
+        )
     commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +69,7 @@ def docker(
 
 
 def buildah(
-    tag: str, commit: str, epoch: str, answer: Path, registry: str | None, tool: str = "buildah"
+    tool: str, tag: str, commit: str, epoch: str, answer: Path, registry: str | None
 ) -> list[list[str]]:
     """Return buildah's commands, which are also podman's."""
     label = f"{REVISION}={commit}"
@@ -88,17 +79,14 @@ def buildah(
     return [built, [tool, "push", "--digestfile", str(answer), tag, target]]
 
 
-def podman(
-    tag: str, commit: str, epoch: str, answer: Path, registry: str | None
-) -> list[list[str]]:
-    """Return podman's commands."""
-    return buildah(tag, commit, epoch, answer, registry, tool="podman")
-
-
 Commands = Callable[[str, str, str, Path, str | None], list[list[str]]]
 
 # Those that need no server come first: docker's command may be there without one.
-BUILDERS: dict[str, Commands] = {"buildah": buildah, "podman": podman, "docker": docker}
+BUILDERS: dict[str, Commands] = {
+    "buildah": partial(buildah, "buildah"),
+    "podman": partial(buildah, "podman"),
+    "docker": docker,
+}
 
 
 def _tool(folder: Path, command: list[str], epoch: str) -> None:
@@ -107,7 +95,7 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
     with open(2, "wb", closefd=False) as progress:
         result = subprocess.run(command, cwd=folder, env=environment, stdout=progress)
     if result.returncode:
-        raise BuildError(f"{' '.join(command[:2])} failed: it says why above")
+        raise DeliveryError(f"{' '.join(command[:2])} failed: it says why above")
 
 
 def _digest(answer: str) -> str:
@@ -115,5 +103,5 @@ def _digest(answer: str) -> str:
     text = answer.strip()
     digest = json.loads(text).get("containerimage.digest", "") if text.startswith("{") else text
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise BuildError(f"the builder gave no digest but {text[:80]!r}: build again")
+        raise DeliveryError(f"the builder gave no digest but {text[:80]!r}: build again")
     return digest

@@ -7,16 +7,19 @@ there to be compared the next time.
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import yaml
+from pydantic import Field
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
 from delivery.oci.image import ANY_MANIFEST, digest_of
 from delivery.oci.layout import MissingBlobError
-from delivery.oci.registry_client import TIMEOUT, Remote, check, retry, unavailable
+from delivery.oci.registry_client import TIMEOUT, Remote, check_answer, retry, unavailable
+from workspace.files import write
+from workspace.settings import Settings, SettingsError, check, parse_yaml
 
 BASE = Path("argocd/base")
 DIGEST = r"sha256:[0-9a-f]{64}"
@@ -24,12 +27,25 @@ IMAGE = re.compile(rf"(?m)^( *image: )(\S+/\S+?):([\w.-]+)(?:@({DIGEST}))?$")
 VERSION = re.compile(rf"(?m)^(version: \S+\n)(?:digest: ({DIGEST})\n)?")
 
 
-class UnpinnableError(DeliveryError):
-    """A tag or version that nobody published, or a file that does not say which one it wants."""
+class Chart(Settings, extra="ignore", coerce_numbers_to_str=True):
+    """What a controller's file says of its chart."""
+
+    repository: str = Field(description="the address of the chart's repository")
+    chart: str = Field(description="the name of the chart")
+    version: str = Field(description="a version of the chart")
 
 
-class MovedError(DeliveryError):
-    """A tag or version that has other content than when it was pinned."""
+class Published(Settings, extra="ignore", coerce_numbers_to_str=True):
+    """A version of a chart, as its repository lists it."""
+
+    version: str = ""
+    digest: str = ""
+
+
+class ChartIndex(Settings, extra="ignore"):
+    """The `index.yaml` of a chart repository; the charts that are not asked for are not read."""
+
+    entries: dict[str, Any]
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,19 +63,16 @@ def run(arguments: argparse.Namespace) -> None:
 def pin(base: Path) -> list[str]:
     """Write digests into the server's and the charts' files; return a line about each.
 
-    All are resolved before the first is written. Raises UnpinnableError, MovedError,
-    UnavailableError and RefusedError.
+    All are resolved before the first is written. Raises DeliveryError.
     """
     server = base / "triton/rollout.yaml"
     charts = sorted((base / "platform/controllers").glob("*.yaml"))
     found = {
         path: pin_image(path) if path == server else pin_chart(path)
-        for path in tqdm([server, *charts], desc="pin", unit="file", leave=False)
+        for path in tqdm([server, *charts], desc="pin", unit="file", leave=False, disable=None)
     }
     for path, (text, _) in found.items():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text)
-        partial.rename(path)
+        write(path, text)
     return [line for _, line in found.values()]
 
 
@@ -68,7 +81,7 @@ def pin_image(path: Path) -> tuple[str, str]:
     text = path.read_text()
     images = list(IMAGE.finditer(text))
     if len(images) != 1:
-        raise UnpinnableError(
+        raise DeliveryError(
             f"{path} has {len(images)} lines `image: <name>:<tag>`; there must be one to pin."
         )
     prefix, name, tag, old = images[0].groups()
@@ -79,27 +92,20 @@ def pin_image(path: Path) -> tuple[str, str]:
 def pin_chart(path: Path) -> tuple[str, str]:
     """Return a controller's text with its chart's digest, and a line about it."""
     text = path.read_text()
+    wanted = check(Chart, parse_yaml(text, str(path)), str(path))
     match = VERSION.search(text)
-    try:
-        wanted = yaml.safe_load(text)
-        repository, chart, version = (wanted[key] for key in ("repository", "chart", "version"))
-    except (yaml.YAMLError, KeyError, TypeError):
-        match = None
     if not match:
-        raise UnpinnableError(
-            f"{path} lacks a line for `repository`, `chart` or `version`; add it."
-        )
-    digest = unmoved(
-        f"{chart} {version}", match.group(2), chart_digest(repository, chart, str(version)), path
-    )
+        raise DeliveryError(f"{path} lacks a line `version: {wanted.version}`: add it.")
+    label = f"{wanted.chart} {wanted.version}"
+    digest = unmoved(label, match.group(2), chart_digest(wanted), path)
     text = VERSION.sub(rf"\g<1>digest: {digest}\n", text, count=1)
-    return text, f"{chart} {version} {digest}"
+    return text, f"{label} {digest}"
 
 
 def unmoved(label: str, old: str | None, new: str, path: Path) -> str:
-    """Return the digest found, or raise MovedError when another one was pinned before."""
+    """Return the digest found, or raise DeliveryError when another one was pinned before."""
     if old not in (None, new):
-        raise MovedError(
+        raise DeliveryError(
             f"{label} was {old} when it was pinned and is {new} now: take another version, or, if "
             f"you know why, remove the digest from {path} and pin again."
         )
@@ -111,31 +117,31 @@ def image_digest(name: str, tag: str) -> str:
     try:
         return digest_of(Remote(name).read_manifest(tag, ANY_MANIFEST))
     except MissingBlobError:
-        raise UnpinnableError(f"{name} has no tag {tag}: take one that was published.") from None
+        raise DeliveryError(f"{name} has no tag {tag}: take one that was published.") from None
 
 
-def chart_digest(repository: str, chart: str, version: str) -> str:
+def chart_digest(wanted: Chart) -> str:
     """Return the digest of a chart's archive, as its repository's index states it."""
-    entries = retry(lambda: chart_index(repository)).get("entries", {}).get(chart, [])
-    digests = [each.get("digest", "") for each in entries if str(each.get("version")) == version]
+    repository = wanted.repository
+    listed = retry(lambda: chart_index(repository)).entries.get(wanted.chart, [])
+    published = check(list[Published], listed, f"{repository}/index.yaml", wanted.chart)
+    digests = [each.digest for each in published if each.version == wanted.version]
     digest = f"sha256:{''.join(digests).removeprefix('sha256:')}"
     if not re.fullmatch(DIGEST, digest):
-        raise UnpinnableError(
-            f"{repository} lists no digest of {chart} {version}: take a version that it lists."
+        raise DeliveryError(
+            f"{repository} lists no digest of {wanted.chart} {wanted.version}: "
+            "take a version that it lists."
         )
     return digest
 
 
-def chart_index(repository: str) -> dict:
-    """Fetch a chart repository's index, a file `index.yaml` that maps charts to their versions."""
-    host = urlsplit(repository).netloc
+def chart_index(repository: str) -> ChartIndex:
+    """Fetch the list of a chart repository's charts and their versions."""
+    name, host = f"{repository}/index.yaml", urlsplit(repository).netloc
     with unavailable(host):
-        response = requests.get(f"{repository}/index.yaml", timeout=TIMEOUT)
-    check(response, repository, "index.yaml")
+        response = requests.get(name, timeout=TIMEOUT)
+    check_answer(response, repository, "index.yaml")
     try:
-        index = yaml.load(response.content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError:
-        index = None
-    if not isinstance(index, dict):
-        raise UnpinnableError(f"{repository}/index.yaml is not the index of a chart repository.")
-    return index
+        return check(ChartIndex, parse_yaml(response.content, name), name)
+    except SettingsError as error:
+        raise DeliveryError(f"{error}: give the index of a chart repository") from None

@@ -3,13 +3,12 @@
 import argparse
 import logging
 import os
-import subprocess
 from pathlib import Path
 
 from delivery.dvc import make_raw
 from delivery.errors import DeliveryError
-from delivery.model.pipeline_outputs import Outputs, read_outputs
-from delivery.parameters import limits, read_parameters
+from delivery.model.pipeline_outputs import ModelAccount, read_outputs
+from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, check_gate
 from delivery.proposals.git import BRANCH, REMOTE, Repository
 from delivery.proposals.releases import FIRST, released
@@ -41,7 +40,7 @@ def reproduce(root: Path, until: str | None, force: bool, pull: bool) -> None:
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.stage.exceptions import StageCmdFailedError
+    from dvc.stage.exceptions import MissingDataSource, StageCmdFailedError
 
     keep_headings()
     make_raw(root)
@@ -51,6 +50,8 @@ def reproduce(root: Path, until: str | None, force: bool, pull: bool) -> None:
             ran = repo.reproduce(until, force=force, single_item=force, pull=pull)
     except DvcException as error:
         cause = error.__cause__ or error
+        if isinstance(cause, MissingDataSource):
+            raise DeliveryError(f"{cause}: run `make data-pull`") from None
         if isinstance(cause, StageCmdFailedError):
             raise DeliveryError(f"{error}: it says why above") from None
         raise DeliveryError(" ".join(f"{error} ({cause})".split())) from None
@@ -68,24 +69,24 @@ def keep_headings() -> None:
 
 def summary(repository: Repository) -> str:
     """Say how good the model is, where to look, whether it may be released, and what comes next."""
-    outputs = read_outputs(repository.folder)
+    account = read_outputs(repository.folder)
     return "\n".join(
         [
-            f"\nmodel:    {figures(outputs)}",
+            f"\nmodel:    {figures(account)}",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
-            *verdict(repository, outputs),
+            *verdict(repository, account),
         ]
     )
 
 
-def figures(outputs: Outputs) -> str:
+def figures(account: ModelAccount) -> str:
     """Write accuracy and macro F1 with their intervals."""
-    metrics = outputs.metrics
+    metrics = account.metrics
     shown = [
-        f"{name} {metrics[key]:.1%}" + between(metrics.get("intervals", {}).get(key))
+        f"{name} {getattr(metrics, key):.1%}" + between(metrics.intervals.get(key))
         for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
     ]
-    return f"{', '.join(shown)} on {metrics['support']} test pictures"
+    return f"{', '.join(shown)} on {metrics.support} test pictures"
 
 
 def between(interval: list[float] | None) -> str:
@@ -93,12 +94,12 @@ def between(interval: list[float] | None) -> str:
     return f" ({interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
 
 
-def verdict(repository: Repository, outputs: Outputs) -> list[str]:
+def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     """Say whether the gate would let the model pass as far as is known here, and what to do."""
     champion = released(repository, known_tip(repository), FIRST)
     against = f"model {champion.version} in {FIRST}" if champion else "nothing, none is released"
     try:
-        check_gate(outputs, limits(read_parameters(repository.folder)), champion, False)
+        check_gate(account, read_parameters(repository.folder).gate, champion, False)
     except GateError as error:
         return [str(error)]
     commit = COMMIT if repository.changed_files() else ""
@@ -110,9 +111,7 @@ def verdict(repository: Repository, outputs: Outputs) -> list[str]:
 
 def known_tip(repository: Repository) -> str:
     """Return the newest commit that is known of the branch that is deployed, without asking."""
-    for name in (f"refs/remotes/{REMOTE}/{BRANCH}", "HEAD"):
-        command = ["git", "rev-parse", "--verify", "--quiet", name]
-        found = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True)
-        if found.returncode == 0:
-            return found.stdout.strip()
-    raise DeliveryError('there is no commit yet: `git add --all && git commit -m "Begin"`')
+    tip = f"refs/remotes/{REMOTE}/{BRANCH}"
+    if repository.says_yes("rev-parse", "--verify", tip):
+        return repository.ask("rev-parse", tip)
+    return repository.head()

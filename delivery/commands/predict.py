@@ -1,4 +1,4 @@
-"""`make predict`: image files classified by a running server."""
+"""`make predict`: pictures classified by a running server."""
 
 import argparse
 import sys
@@ -14,17 +14,9 @@ from delivery.triton.server import Ports, add_ports
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
 
-class UnreadableImageError(DeliveryError):
-    """A file is missing or holds no image."""
-
-
-class UnknownModeError(DeliveryError):
-    """The model takes images that files cannot hold."""
-
-
 def add_arguments(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
-    parser = subparsers.add_parser("predict", help="classify image files with a running server")
+    parser = subparsers.add_parser("predict", help="classify pictures with a running server")
     parser.add_argument("images", nargs="+", type=Path, metavar="image")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
     parser.add_argument("--top", type=int, default=3, help="classes to print for each image")
@@ -37,9 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port)
     with connect(arguments.protocol, ports) as client:
         shape = client.input_shape()
-        images = [read(file, shape) for file in arguments.images]
-        for file, image in zip(arguments.images, images, strict=True):
-            answer = client.infer(image[np.newaxis], top=arguments.top)
+        pictures = [read(file, shape) for file in arguments.images]
+        for file, picture in zip(arguments.images, pictures, strict=True):
+            answer = client.infer(picture[np.newaxis], top=arguments.top)
             classes = ", ".join(describe(line) for line in answer.probabilities[0])
             print(f"{file}: {classes} (version {answer.version})")
 
@@ -51,7 +43,7 @@ def describe(line: bytes) -> str:
 
 
 def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read an image file as the model wants it.
+    """Read a picture as the model wants it.
 
     Args:
         file: any format that Pillow knows.
@@ -60,23 +52,19 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Returns:
         uint8 array (H, W, C).
 
-    Raises:
-        UnreadableImageError: the file is missing or is not an image.
-        UnknownModeError: no image mode has that many channels.
+    Raises DeliveryError for a file that is no picture, and for channels that no picture has.
     """
     height, width, channels = shape
     if channels not in MODES:
-        raise UnknownModeError(
-            f"the model takes images of {channels} channels, which no image file has"
-        )
+        raise DeliveryError(f"the model takes pictures of {channels} channels, which no file has")
     try:
-        image = Image.open(file).convert(MODES[channels])
+        picture = Image.open(file).convert(MODES[channels])
     except FileNotFoundError:
-        raise UnreadableImageError(f"there is no file {file}") from None
+        raise DeliveryError(f"there is no file {file}") from None
     except (UnidentifiedImageError, OSError):
-        raise UnreadableImageError(f"{file} is not an image that can be read") from None
-    if image.size != (width, height):
-        was = "x".join(map(str, image.size))
+        raise DeliveryError(f"{file} is no picture that can be read") from None
+    if picture.size != (width, height):
+        was = "x".join(map(str, picture.size))
         print(f"{file}: resized from {was} to {width}x{height}", file=sys.stderr)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(shape)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8).reshape(shape)

@@ -7,40 +7,34 @@ on a cluster those, and everything else here, are the work of Argo CD, Argo Roll
 """
 
 import argparse
-import fcntl
-import json
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import ManifestError, RenderError, render
-from delivery.manifests.server_pod import Workload, workload
+from delivery.manifests.deployment import Deployment, deploy
+from delivery.manifests.preview_status import PREVIEWS, PreviewStatus
+from delivery.manifests.rendering import render
+from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
-from delivery.proposals.release_file import ReleaseFileError
 from delivery.proposals.releases import check_environment, release_path
-from delivery.triton import server as triton
 from delivery.triton.proxy import Backend, Proxy
-from delivery.triton.server import HOST, Server, check_version
+from delivery.triton.server import HOST
+from workspace.errors import UserError
+from workspace.files import only_one
 
-STATE = Path(".local/preview")
 LOGS = Path(".local/logs")
 INTERVAL = 0.5  # seconds between two looks at the branch
 NEVER = float("inf")
-BACK_OFF = (10.0, 300.0)  # seconds before a failed release is tried again: first, at most
-UNREADABLE = (GitError, ManifestError, ReleaseFileError, RenderError)
-
-
-class AlreadyRunningError(DeliveryError):
-    """Another preview of the same environment runs."""
+# Seconds before a failed release is tried again: at first, then twice as many each time, at most.
+SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
 
 
 class SupersededError(DeliveryError):
@@ -62,30 +56,17 @@ def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     project = Repository(Path.cwd())
     check_environment(project, project.head(), arguments.environment)
-    state = STATE / arguments.environment
+    state = PREVIEWS / arguments.environment
+    busy = f"a preview of {arguments.environment} runs already: stop it first"
     try:
         with (
-            locked(state),
+            only_one(state / "lock", busy),
             Proxy(arguments.http_port, arguments.grpc_port) as proxy,
             Preview(arguments.environment, mirror(project, state), state, proxy) as preview,
         ):
             preview.follow(arguments.watch)
     except KeyboardInterrupt:
         print("stopped")
-
-
-@contextmanager
-def locked(state: Path) -> Iterator[None]:
-    """Hold an environment's state folder; the lock goes with the process, however it ends."""
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunningError(
-                f"a preview of {state.name} runs already: stop it first"
-            ) from None
-        yield
 
 
 def mirror(project: Repository, state: Path) -> Repository:
@@ -105,43 +86,6 @@ def mirror(project: Repository, state: Path) -> Repository:
     return made
 
 
-@dataclass
-class Status:
-    """What the preview knows, in Argo CD's words.
-
-    Attributes:
-        commit: the newest commit that was looked at.
-        version: the model version that answers.
-        sync: Synced, OutOfSync, or Unknown when the manifests cannot be read.
-        health: Healthy, Progressing, Degraded, or Missing before the first release.
-        message: the reason, in a sentence.
-        address: the stable address of HTTP, host and port.
-        grpc_address: the stable address of gRPC.
-        received: bytes that the last release cost to pull.
-        timeline: when each step of the last release was done, in seconds since 1970.
-    """
-
-    environment: str
-    address: str
-    grpc_address: str
-    commit: str = ""
-    version: int | None = None
-    sync: str = "Unknown"
-    health: str = "Missing"
-    message: str = "starting"
-    received: int = 0
-    timeline: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A running server and what it was started for."""
-
-    workload: Workload
-    folder: Path
-    server: Server
-
-
 class Preview:
     """One environment, kept as Git says until the end of its `with` block."""
 
@@ -152,12 +96,13 @@ class Preview:
         self.state = state
         self.proxy = proxy
         self.watch = False
-        self.live: Deployment | None = None
-        self.retiring: list[threading.Thread] = []
+        self.live: Deployment | None = None  # what gets the requests
+        self.retiring = ThreadPoolExecutor(thread_name_prefix="retire")
         self.looked = 0.0  # when the branch was last looked at
-        self.pause, self.retry_at = BACK_OFF[0], NEVER
+        self.silent = False  # Git did not answer since the last sync
+        self.pause, self.retry_at = SHORTEST_PAUSE, NEVER
         addresses = (f"{HOST}:{proxy.ports.http}", f"{HOST}:{proxy.ports.grpc}")
-        self.status = Status(environment, *addresses)
+        self.status = PreviewStatus(environment, *addresses)
         shutil.rmtree(state / "models", ignore_errors=True)
 
     def __enter__(self) -> "Preview":
@@ -170,17 +115,15 @@ class Preview:
         """Stop the server, and wait for those that are about to end."""
         gone = {"version": None, "address": "", "grpc_address": ""}
         self.report(health="Missing", message="the preview was stopped", **gone)
-        backend = self.proxy.switch(None)
-        if self.live and backend:
-            self.retire(self.live, backend)
-        for thread in self.retiring:
-            thread.join()
+        self.retire(self.live, self.proxy.switch(None))
+        self.retiring.shutdown()
+
+    # -- the loop ----------------------------------------------------------------------------------
 
     def follow(self, watch: bool) -> None:
         """Sync, and again whenever the branch moves; without `watch` only once. It never returns.
 
-        Raises:
-            DeliveryError: without `watch`, when the sync failed.
+        Raises UserError, without `watch`, when the sync failed.
         """
         self.watch = watch
         check_environment(self.mirror, self.mirror.fetch(), self.environment)
@@ -189,149 +132,130 @@ class Preview:
                 self.look()
             except SupersededError:
                 continue
-            except DeliveryError as error:
+            except (UserError, OSError) as error:
                 self.fail(error)
                 if not watch and self.live is None:
                     raise
             time.sleep(INTERVAL)
 
     def look(self) -> None:
-        """Do what has to be done now, if anything."""
-        if self.live and not self.live.server.alive():
+        """Do the first thing that has to be done now, if anything."""
+        tip = self.tip() if self.watch or not self.status.commit else None
+        if tip and (tip != self.status.commit or self.silent):
+            self.pause = SHORTEST_PAUSE
+            self.sync()
+        elif self.live and not self.live.alive():
             self.revive(self.live)
-        moved = self.moved() if self.watch or not self.status.commit else False
-        if moved:
-            self.pause = BACK_OFF[0]
-        if moved or time.monotonic() > self.retry_at:
+        elif time.monotonic() > self.retry_at:
             self.sync()
 
-    def moved(self) -> bool:
-        """Tell whether the branch has another commit than the one that was looked at last."""
+    def tip(self) -> str | None:
+        """Return the branch's commit on the remote; None, with a report, when Git fails."""
         self.looked = time.monotonic()
         try:
-            tip = self.mirror.remote_branch(BRANCH)
+            return self.mirror.remote_branch(BRANCH)
         except GitError as error:
+            self.silent = True
             self.report(sync="Unknown", message=str(error))
-            self.retry_at = 0.0
-            return False
-        return tip not in (None, self.status.commit)
+            return None
+
+    def stop_if_superseded(self) -> None:
+        """Raise SupersededError when the branch moved on, so that a revert need not wait."""
+        is_time = self.watch and time.monotonic() - self.looked > INTERVAL
+        if is_time and self.tip() not in (None, self.status.commit):
+            raise SupersededError("a newer commit is there")
+
+    def fail(self, error: UserError | OSError) -> None:
+        """Report a failure; what serves goes on, and the same commit is tried again later."""
+        if self.status.sync == "Synced":  # the manifests could be read, but not be served
+            self.report(health="Degraded", message=str(error))
+        else:
+            self.report(sync="Unknown", message=str(error))
+        self.status.record(self.state)
+        self.retry_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+
+    # -- what has to be done -----------------------------------------------------------------------
 
     def sync(self) -> None:
         """Serve what the newest commit says."""
-        self.retry_at = NEVER
-        self.status.timeline, self.status.received = {"seen": time.time()}, 0
+        status, self.retry_at = self.status, NEVER
+        status.timeline, status.received, status.sync = {"seen": time.time()}, 0, "OutOfSync"
         commit = self.mirror.fetch()
+        self.silent = False
         if self.mirror.read(commit, release_path(self.environment)) is None and not self.live:
             nothing = "nothing is released yet"
             return self.report(commit=commit, sync="Synced", health="Missing", message=nothing)
         self.report(commit=commit, sync="OutOfSync", message=f"commit {commit[:12]}")
-        wanted = self.render(commit)
-        if self.live and self.live.workload == wanted:
-            return self.report(sync="Synced", health="Healthy", message=serves(self.live))
+        wanted = self.read_pod(commit)
+        if self.live and self.live.pod == wanted and self.live.alive():
+            return self.report(sync="Synced", health="Healthy", message=serves(wanted))
         starting = f"starting model {wanted.version}"
         self.report(sync="Synced", health="Progressing", message=starting)
         self.replace(self.launch(wanted))
-
-    def render(self, commit: str) -> Workload:
-        """Return what the environment's manifests ask for at a commit."""
-        files = snapshot(self.mirror, commit, self.state / "manifests")
-        wanted = workload(render((files / release_path(self.environment)).parent))
-        self.step("rendered")
-        return wanted
-
-    def launch(self, wanted: Workload) -> Deployment:
-        """Pull a model, start a server on it and wait until it is ready; or leave nothing."""
-        folder = self.state / "models" / f"{wanted.version}-{time.monotonic_ns()}"
-        log = LOGS / f"preview-{self.environment}-{wanted.version}.log"
-        server = None
-        try:
-            self.status.received = pull(wanted.image, folder)
-            check_version(folder, wanted.version)
-            self.step("pulled")
-            server = triton.start(folder, log, arguments=wanted.arguments)
-            self.step("started")
-            server.wait(wanted.ready_path, wanted.starting, self.stop_if_superseded)
-            self.step("ready")
-        except BaseException:
-            if server:
-                server.kill()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return Deployment(wanted, folder, server)
-
-    def stop_if_superseded(self) -> None:
-        """Raise SupersededError when the branch moved on, so that a revert need not wait."""
-        if self.watch and time.monotonic() - self.looked > INTERVAL and self.moved():
-            raise SupersededError("a newer commit is there")
-
-    def replace(self, deployment: Deployment) -> None:
-        """Send the traffic to a ready server, then end the one before."""
-        try:
-            backend = self.proxy.switch(deployment.server.ports)
-        except DeliveryError:
-            deployment.server.kill()
-            shutil.rmtree(deployment.folder, ignore_errors=True)
-            raise
-        self.step("switched")
-        before, self.live = self.live, deployment
-        version = deployment.workload.version
-        self.report(version=version, health="Healthy", message=serves(deployment))
-        self.record()
-        if before and backend:
-            self.retire(before, backend)
 
     def revive(self, dead: Deployment) -> None:
         """Start again what ended by itself, as the kubelet does."""
         message = f"Triton ended: {dead.server.reason()}; starting it again"
         self.report(health="Degraded", version=None, message=message)
-        self.replace(self.launch(dead.workload))
+        self.replace(self.launch(dead.pod))
 
-    def retire(self, deployment: Deployment, backend: Backend) -> None:
-        """Let a server that gets no more requests finish and end, in a thread of its own."""
+    def read_pod(self, commit: str) -> ServerPod:
+        """Return what the environment's manifests ask for at a commit."""
+        files = snapshot(self.mirror, commit, self.state / "manifests")
+        wanted = read_server_pod(render((files / release_path(self.environment)).parent))
+        self.note("rendered")
+        return wanted
 
-        def end() -> None:
-            deadline = time.monotonic() + deployment.workload.grace
-            self.proxy.drain(backend, deployment.workload.grace)
-            deployment.server.stop(max(1.0, deadline - time.monotonic()))
-            shutil.rmtree(deployment.folder, ignore_errors=True)
+    def launch(self, wanted: ServerPod) -> Deployment:
+        """Pull a model, start a server on it and wait until it is ready; or leave nothing."""
+        folder = self.state / "models" / f"{wanted.version}-{time.monotonic_ns()}"
+        log = LOGS / f"preview-{self.environment}-{wanted.version}.log"
+        try:
+            self.status.received = pull(wanted.image, folder)
+            self.note("pulled")
+            return deploy(wanted, folder, log, self.note, self.stop_if_superseded)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
-        thread = threading.Thread(target=end, name="retire")
-        thread.start()
-        self.retiring = [*(each for each in self.retiring if each.is_alive()), thread]
+    def replace(self, deployment: Deployment) -> None:
+        """Send the traffic to a ready server, then end the one before."""
+        try:
+            backend = self.proxy.switch(deployment.server.ports)
+        except BaseException:
+            deployment.remove()
+            raise
+        self.note("switched")
+        before, self.live = self.live, deployment
+        pod = deployment.pod
+        self.report(version=pod.version, health="Healthy", message=serves(pod))
+        self.status.record(self.state)
+        self.retire(before, backend)
 
-    def fail(self, error: DeliveryError) -> None:
-        """Report a failure; what serves goes on, and the same commit is tried again later."""
-        if isinstance(error, UNREADABLE):
-            self.report(sync="Unknown", message=str(error))
-        else:
-            self.report(health="Degraded", message=str(error))
-        self.record()
-        self.retry_at = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, BACK_OFF[1])
+    def retire(self, deployment: Deployment | None, backend: Backend | None) -> None:
+        """Let a server that gets no more requests end, in a thread of its own."""
+        if deployment and backend:
+            drain = partial(self.proxy.drain, backend)
+            self.retiring.submit(deployment.retire, drain)
 
-    def step(self, name: str) -> None:
+    # -- what is told ------------------------------------------------------------------------------
+
+    def note(self, step: str) -> None:
         """Note when a step was done."""
-        self.status.timeline[name] = time.time()
+        self.status.timeline[step] = time.time()
 
     def report(self, **changes: Any) -> None:
         """Change the status, print it if it is another one, and write it where others read it."""
-        before = asdict(self.status)
+        status, before = self.status, asdict(self.status)
         for name, value in changes.items():
-            setattr(self.status, name, value)
-        status = self.status
+            setattr(status, name, value)
         if asdict(status) != before or not changes:
             line = f"{status.sync}, {status.health}: {status.message}"
             print(f"{time.strftime('%H:%M:%S')} {self.environment} {line}", flush=True)
-        draft = self.state / "status.json.draft"
-        draft.write_text(json.dumps(asdict(status), indent=2) + "\n")
-        draft.replace(self.state / "status.json")
-
-    def record(self) -> None:
-        """Add the status to the history, a line for each release that was tried."""
-        with (self.state / "history.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(self.status)) + "\n")
+        status.write(self.state)
 
 
-def serves(deployment: Deployment) -> str:
+def serves(pod: ServerPod) -> str:
     """Say what is served."""
-    return f"model {deployment.workload.version} serves"
+    return f"model {pod.version} serves"

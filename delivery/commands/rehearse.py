@@ -4,8 +4,6 @@ Writes one Markdown report for the people who review the release.
 """
 
 import argparse
-import difflib
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,40 +11,34 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Document, render
-from delivery.manifests.server_pod import workload
+from delivery.manifests.deployment import deploy
+from delivery.manifests.differences import difference, written
+from delivery.manifests.rendering import Documents, render
+from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
-from delivery.model.pipeline_outputs import Outputs, UnreadableOutputError
+from delivery.model.pipeline_outputs import read_packaged
 from delivery.oci.registry import pull
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
-from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
-from delivery.triton.server import Server, check_version, latest_version
+from delivery.triton.server import Server, latest_version, ready_path
+from workspace.errors import UserError
 from workspace.files import write
-from workspace.markdown import cell
+from workspace.markdown import cell, table
 
 LOGS = Path(".local/logs")
 REPORTS = Path(".local/rehearsals")
 BATCHES = (1, 7, 32)
 TOGETHER = 8  # clients at the same time
-ACCOUNTS = ("metrics", "lineage", "export", "report")  # in the order of `Outputs`
 MARKS = {True: "passed", False: "**FAILED**"}
 LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
-
-Manifests = dict[tuple[str, str], Document]
-
-
-class RehearsalError(DeliveryError):
-    """A release must not be merged."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +69,13 @@ class Rehearsal:
     champion: Release | None = None
     checks: list[Check] = field(default_factory=list)
     speeds: list[tuple[Load, list[Speed]]] = field(default_factory=list)
-    difference: list[str] = field(default_factory=list)
+    difference: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
-    def passed(self) -> bool:
-        """Every check passed."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
+    def failed(self) -> list[Check]:
+        """The checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class Subject:
     """A release that is served here for the rehearsal."""
 
     release: Release
-    documents: Manifests
+    documents: Documents
     folder: Path
     server: Server
     loading: float
@@ -115,13 +107,13 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         try:
             rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
-        except DeliveryError as error:
+        except UserError as error:
             rehearsal.checks.append(Check("the release can be served", False, str(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
-    failed = [check for check in rehearsal.checks if not check.passed]
-    if failed:
-        raise RehearsalError(f"{failed[0].name}: {failed[0].detail} (report: {path})")
+    if rehearsal.failed:
+        first = rehearsal.failed[0]
+        raise DeliveryError(f"{first.name}: {first.detail} (report: {path})")
     print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
 
 
@@ -130,8 +122,7 @@ def rehearse(
 ) -> None:
     """Serve the candidate and what is released now side by side; fill in the rehearsal.
 
-    Raises:
-        DeliveryError: the candidate cannot be served.
+    Raises DeliveryError when the candidate cannot be served.
     """
     base = repository.fetch()
     with ExitStack() as servers:
@@ -144,10 +135,11 @@ def rehearse(
             servers.callback(old.server.kill)
         subjects = [new, old] if old else [new]
         images = recorded(new).images
-        for load in tqdm(LOADS, desc="measure", unit="load"):
+        for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
             ports = [subject.server.ports for subject in subjects]
             rehearsal.speeds.append((load, measure(ports, images, load)))
-        rehearsal.difference = difference(old.documents if old else {}, new.documents)
+        now = written(old.documents) if old else {}
+        rehearsal.difference = difference(now, written(new.documents))
 
 
 def candidate(repository: Repository, environment: str, image: str | None, work: Path) -> Subject:
@@ -179,7 +171,7 @@ def champion(
         pull(now.image, work / "model")
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
-    except DeliveryError as error:
+    except UserError as error:
         rehearsal.notes.append(f"The released model cannot be served here: {error}.")
         return None
 
@@ -187,28 +179,13 @@ def champion(
 def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     """Start Triton on a pulled model as the manifests say; wait for their own probe."""
     documents = render(manifests)
-    wanted = workload(documents)
-    check_version(model, wanted.version)
-    server = triton.start(model, LOGS / f"rehearse-{name}.log", arguments=wanted.arguments)
-    begun = time.monotonic()
-    try:
-        server.wait(wanted.ready_path, wanted.starting)
-    except BaseException:
-        server.kill()
-        raise
-    return Subject(release, documents, model, server, time.monotonic() - begun)
+    server = deploy(read_server_pod(documents), model, LOGS / f"rehearse-{name}.log").server
+    return Subject(release, documents, model, server, time.monotonic() - server.started)
 
 
 def described(model: Path, version: int, image: str, commit: str) -> Release:
-    """Return the release that the account in an image makes. Raises UnreadableOutputError."""
-    about = model / "classifier" / "about"
-    try:
-        read = [json.loads((about / f"{name}.json").read_text()) for name in ACCOUNTS]
-        return describe(Outputs(*read), version, image, commit)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UnreadableOutputError(
-            f"the image's own account of the model cannot be read ({error!r}): package it again"
-        ) from None
+    """Return the release that the account in an image makes. Raises DeliveryError."""
+    return describe(read_packaged(model), version, image, commit)
 
 
 def recorded(subject: Subject) -> golden.Golden:
@@ -221,7 +198,7 @@ def recorded(subject: Subject) -> golden.Golden:
 
 def check_ready(subject: Subject) -> Check:
     """Tell how long the start took: a failure has ended the rehearsal already."""
-    path = triton.ready_path(subject.release.version)
+    path = ready_path(subject.release.version)
     return Check("ready", True, f"{path} answered after {subject.loading:.1f} s")
 
 
@@ -266,20 +243,9 @@ def check_answer(name: str, results: list[golden.Comparison], subject: Subject) 
 # -- report ----------------------------------------------------------------------------------------
 
 
-def difference(before: Manifests, after: Manifests) -> list[str]:
-    """Compare rendered manifests; return a unified diff."""
-    old, new = text(before).splitlines(), text(after).splitlines()
-    return list(difflib.unified_diff(old, new, "released", "candidate", lineterm=""))
-
-
-def text(documents: Manifests) -> str:
-    """Write manifests in an order that does not depend on how they were made."""
-    return yaml.safe_dump_all([documents[key] for key in sorted(documents)])
-
-
 def report(rehearsal: Rehearsal) -> str:
     """Write the report as Markdown."""
-    verdict = "passed" if rehearsal.passed else "FAILED: do not merge"
+    verdict = "FAILED: do not merge" if rehearsal.failed else "passed"
     parts = [f"# Rehearsal of {rehearsal.title}: {verdict}", checks(rehearsal.checks)]
     if rehearsal.candidate:
         parts += ["## Release", describe_change(rehearsal.candidate, rehearsal.champion)]
@@ -293,28 +259,26 @@ def report(rehearsal: Rehearsal) -> str:
 
 def checks(made: list[Check]) -> str:
     """Write a table of checks."""
-    rows = [f"| {each.name} | {MARKS[each.passed]} | {cell(each.detail)} |" for each in made]
-    return "\n".join(["| check | | |", "| --- | --- | --- |", *rows])
+    rows = [(each.name, MARKS[each.passed], cell(each.detail)) for each in made]
+    return table(["check", "", ""], rows)
 
 
 def speeds(rehearsal: Rehearsal) -> str:
     """Write a table of latencies and throughput, a line for each load and model."""
-    models = [rehearsal.candidate, rehearsal.champion]
-    lines = [
-        "| load | model | p50 ms | p95 ms | p99 ms | images/s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    models = [model for model in (rehearsal.candidate, rehearsal.champion) if model]
+    rows = []
     for load, measured in rehearsal.speeds:
         name = f"{load.protocol}, {load.clients} client(s), {load.batch} image(s) each"
         for model, speed in zip(models, measured, strict=False):
-            latencies = " | ".join(f"{speed.percentile(share):.1f}" for share in (50, 95, 99))
-            version = model.version if model else ""
-            lines.append(f"| {name} | {version} | {latencies} | {speed.throughput:.0f} |")
-    return "\n".join(lines)
+            latencies = [f"{speed.percentile(share):.1f}" for share in (50, 95, 99)]
+            rows.append([name, model.version, *latencies, f"{speed.throughput:.0f}"])
+    head = ["load", "model", "p50 ms", "p95 ms", "p99 ms", "images/s"]
+    return table(head, rows, right=range(1, len(head)))
 
 
-def changes(lines: list[str]) -> str:
+def changes(difference: str) -> str:
     """Write a diff, cut where it would not fit into a comment."""
+    lines = difference.splitlines()
     left_out = len(lines) - LONGEST_DIFF
     more = [f"… and {left_out} lines more"] if left_out > 0 else []
     return "\n".join(["```diff", *lines[:LONGEST_DIFF], *more, "```"])

@@ -3,36 +3,20 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import DvcError, dvc
+from delivery.dvc import DvcError, absent_store, default_store, dvc
 from delivery.errors import DeliveryError
 from delivery.model.lineage import check_lineage
 from delivery.model.packaging import LOCAL, package
 from delivery.model.pipeline_outputs import read_outputs
 from delivery.oci.layout import Layout
 from delivery.oci.registry import push
-from delivery.parameters import limits, read_parameters, target
+from delivery.parameters import read_parameters
 from delivery.proposals.gate import check_gate
 from delivery.proposals.git import BRANCH, REMOTE, Repository
-from delivery.proposals.proposal import Proposal, propose
-from delivery.proposals.release_file import Release
-from delivery.proposals.releases import FIRST, next_version, release_path, released
-from delivery.proposals.texts import describe, describe_change
-
-
-class DirtyTreeError(DeliveryError):
-    """The working tree differs from the commit."""
-
-
-class StaleCommitError(DeliveryError):
-    """The commit that is checked out is not the newest of the branch that is deployed."""
-
-
-class DataNotPushedError(DeliveryError):
-    """The store of the data did not take them."""
-
-
-class VersionError(DeliveryError):
-    """The version asked for is not the next."""
+from delivery.proposals.proposal import propose
+from delivery.proposals.release_file import CONFLICT, RELEASE_FILE
+from delivery.proposals.releases import FIRST, next_version, released
+from delivery.proposals.texts import describe, release_proposal
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,77 +41,84 @@ def release(
 ) -> None:
     """Propose the model in the working tree as the next version in staging.
 
-    Nothing is visible to others before every check has passed. Raises MissingOutputError,
-    ParameterError, DirtyTreeError, StaleCommitError, LineageError, VersionError, GateError,
-    DataNotPushedError and what packaging, pushing and proposing raise.
+    Nothing is visible to others before every check has passed. Raises UserError.
     """
     root = repository.folder
-    outputs = read_outputs(root)
+    account = read_outputs(root)
     parameters = read_parameters(root)
     commit = releasable_commit(repository)
-    check_lineage(repository, commit, outputs)
+    check_lineage(repository, commit, account)
     champion = released(repository, commit, FIRST)
     new_version = checked_version(version, next_version(repository, commit, FIRST))
-    check_gate(outputs, limits(parameters), champion, accept_test_data)
+    check_gate(account, parameters.gate, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)
-    pushed = push(layout, package(root, new_version, layout), target(parameters).registry)
+    pushed = push(layout, package(root, new_version, layout), parameters.release.registry)
     sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
     print(f"model {new_version}: {pushed.reference} ({sent})")
-    candidate = describe(outputs, new_version, pushed.reference, commit)
-    propose(repository, commit, proposal(candidate, champion))
+    candidate = describe(account, new_version, pushed.reference, commit)
+    proposal = release_proposal(FIRST, candidate.to_yaml(), candidate, champion)
+    propose(repository, commit, proposal)
 
 
 def releasable_commit(repository: Repository) -> str:
-    """Return the commit that is checked out, the newest of the branch that is deployed.
-
-    Raises DirtyTreeError and StaleCommitError.
-    """
+    """Return the commit that is checked out, main's newest. Raises DeliveryError."""
+    head = repository.head()
+    for path in repository.conflicts():
+        if path.endswith(f"/{RELEASE_FILE}"):
+            raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {CONFLICT}")
     if changed := repository.changed_files():
-        raise DirtyTreeError(
+        raise DeliveryError(
             f"the working tree is not what is committed ({', '.join(changed[:5])}): "
             "commit or stash it, so that the release can be made again from its commit"
         )
-    head, tip = repository.head(), repository.fetch()
+    tip = repository.fetch()
     if head != tip:
-        raise StaleCommitError(
-            f"{REMOTE}/{BRANCH} is at {tip[:12]}, you are at {head[:12]}: `git pull` what is newer "
-            "there (perhaps a release that this model was not compared with), merge what is only "
-            "here, and release again"
+        raise DeliveryError(
+            f"{REMOTE}/{BRANCH} is at {tip[:12]}, you are at {head[:12]}: "
+            f"{way_together(repository, head, tip)}, and release again"
         )
     return head
 
 
-def push_data(repository: Repository, commit: str) -> None:
-    """Send what DVC keeps for this commit to its remote, so that the model can be made again.
+def way_together(repository: Repository, head: str, tip: str) -> str:
+    """Say how what is checked out and the branch that is deployed come to the same commit."""
+    place = f" {REMOTE} {BRANCH}"
+    push, to = f"git push -u{place}", place
+    if repository.says_yes("rev-parse", f"{BRANCH}@{{upstream}}"):
+        push, to = "git push", ""
+    if repository.ask("branch", "--show-current") != BRANCH:
+        return f"merge what is only here by a pull request, `git switch {BRANCH} && git pull{to}`"
+    if repository.contains(head, tip):
+        return f"`{push}` first"
+    if repository.contains(tip, head):
+        newer = "what is newer there (perhaps a release that this model was not compared with)"
+        return f"`git pull{to}` {newer}"
+    return f"each lacks commits of the other: `git pull --rebase{to} && {push}`"
 
-    Raises DataNotPushedError; a commit without DVC has nothing to send.
+
+def push_data(repository: Repository, commit: str) -> None:
+    """Send what DVC keeps for this commit to its store, so that the model can be made again.
+
+    Raises DeliveryError; a commit without DVC has nothing to send.
     """
     if not repository.files(commit, ".dvc/config"):
         return
+    default_store(repository.folder)
     try:
         printed = dvc(repository.folder, "push")
     except DvcError as error:
-        raise DataNotPushedError(
-            f"the data cannot be sent to their store ({error}): correct the default remote in "
-            ".dvc/config or .dvc/config.local, and release again"
-        ) from error
+        cure = "correct the default remote in .dvc/config or .dvc/config.local"
+        absent = absent_store(repository.folder)
+        why = f", as {absent}" if absent else f" ({error}): {cure}"
+        raise DeliveryError(
+            f"the data cannot be sent to their store{why}, and release again"
+        ) from None
     print(f"data: {' '.join(printed.split())}")
 
 
 def checked_version(asked: int | None, following: int) -> int:
-    """Return the next version. Raises VersionError when another one was asked for."""
+    """Return the next version. Raises DeliveryError when another one was asked for."""
     if asked not in (None, following):
-        raise VersionError(f"version {asked} is not the next: give {following}, or no version")
+        raise DeliveryError(f"version {asked} is not the next: give {following}, or no version")
     return following
-
-
-def proposal(candidate: Release, champion: Release | None) -> Proposal:
-    """Return the pull request for a candidate."""
-    return Proposal(
-        branch=f"release/{FIRST}-v{candidate.version}",
-        path=release_path(FIRST),
-        content=candidate.to_yaml(),
-        title=f"Release model {candidate.version} to {FIRST}",
-        description=describe_change(candidate, champion),
-    )

@@ -12,11 +12,11 @@ from pathlib import Path
 from delivery.errors import DeliveryError
 from delivery.model.differences import (
     Compared,
-    changed_outputs,
     committed_files,
     compare_accounts,
     compare_files,
     compare_releases,
+    differing_outputs,
     files_below,
 )
 from delivery.model.packaging import LOCAL, image_files, package
@@ -24,14 +24,15 @@ from delivery.model.pipeline_outputs import read_outputs
 from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
-from delivery.proposals.git import GitError, Repository
+from delivery.proposals.git import Repository
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import FIRST, check_environment, environments, released_before
 from delivery.proposals.texts import describe
 from workspace.files import write
-from workspace.markdown import cell
+from workspace.markdown import cell, table
 
 FOLDER = Path(".local/reproduce")
+HEAD = ("what", "released", "rebuilt", "same")
 SHORT = 19  # characters that a terminal gets of a hash: those of `sha256:` and twelve more
 WIDTH = 22  # characters: enough for every digit of a figure
 FEW = 3  # causes that fit into a sentence
@@ -40,33 +41,16 @@ CAUSES = tuple(  # what else than data and code, which the release file names, m
 )
 
 
-class UnknownVersionError(DeliveryError):
-    """No environment ever had a model."""
-
-
-class NotReproducedError(DeliveryError):
-    """The model made again is not the released one."""
-
-
 @dataclass
 class Reproduction:
-    """What the report tells.
-
-    Attributes:
-        release: what was released.
-        values: of the release file, all of them.
-        files: of the image, those that differ.
-        accounts: values of the pipeline's own account that differ, the lineage's first.
-        outputs: of the pipeline's stages, those that differ, the first stage's first.
-        notes: what could not be compared and why.
-    """
+    """What the report tells: all values of the release file; of the rest, what differs."""
 
     release: Release
     values: list[Compared]
-    files: list[Compared] = field(default_factory=list)
-    accounts: list[Compared] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    files: list[Compared] = field(default_factory=list)  # of the image
+    accounts: list[Compared] = field(default_factory=list)  # of the pipeline, its lineage first
+    outputs: list[str] = field(default_factory=list)  # of the stages, the first stage's first
+    notes: list[str] = field(default_factory=list)  # what could not be compared and why
 
     @property
     def image(self) -> Compared:
@@ -122,8 +106,7 @@ def reproduce(
 ) -> None:
     """Make a released model again, print and write how it compares.
 
-    Raises UnknownVersionError, UnknownEnvironmentError, NotReproducedError and what making it
-    raises.
+    Raises UserError, also when it is not the released one.
     """
     release = find_release(repository, version, environment)
     clone = repository.folder.absolute() / FOLDER / f"v{version}"
@@ -132,17 +115,14 @@ def reproduce(
         found = compare(repository, release, clone)
     path = repository.folder / FOLDER / f"v{version}.md"
     write(path, report(found))
-    print(table(found.values))
+    print(columns(found.values))
     if found.differing:
-        raise NotReproducedError(f"{found.verdict}; report: {path.relative_to(repository.folder)}")
+        raise DeliveryError(f"{found.verdict}; report: {path.relative_to(repository.folder)}")
     print(found.verdict)
 
 
 def find_release(repository: Repository, version: int, environment: str | None = None) -> Release:
-    """Find a version among all that were ever released, the newest file of that version first.
-
-    Raises UnknownVersionError and UnknownEnvironmentError.
-    """
+    """Find a version's newest release file of all that ever were. Raises DeliveryError."""
     tip = repository.fetch()
     places = sorted(environments(repository, tip), key=lambda place: (place != FIRST, place))
     if environment:
@@ -151,22 +131,20 @@ def find_release(repository: Repository, version: int, environment: str | None =
     past = [each for place in places for each, _ in released_before(repository, tip, place)]
     for release in past:
         if release.version == version:
-            return with_commit(repository, release)
+            check_commit(repository, release)
+            return release
     known = ", ".join(map(str, sorted({each.version for each in past})))
     hint = f"give VERSION={known}" if known else "`make release`, and merge it first"
-    raise UnknownVersionError(f"no model {version} was released to {' or '.join(places)}: {hint}")
+    raise DeliveryError(f"no model {version} was released to {' or '.join(places)}: {hint}")
 
 
-def with_commit(repository: Repository, release: Release) -> Release:
-    """Return a release whose commit is here. Raises UnknownVersionError when it is not."""
-    try:
-        repository.run("cat-file", "-e", f"{release.commit}^{{commit}}")
-    except GitError:
-        raise UnknownVersionError(
+def check_commit(repository: Repository, release: Release) -> None:
+    """Raise DeliveryError unless the commit of a release is here."""
+    if not repository.says_yes("cat-file", "-e", f"{release.commit}^{{commit}}"):
+        raise DeliveryError(
             f"model {release.version} was made from commit {release.commit[:12]}, which this clone "
             f"lacks: `git fetch origin {release.commit}`"
-        ) from None
-    return release
+        )
 
 
 def compare(repository: Repository, release: Release, clone: Path) -> Reproduction:
@@ -179,7 +157,7 @@ def compare(repository: Repository, release: Release, clone: Path) -> Reproducti
     if not found.image.same:
         with tempfile.TemporaryDirectory(dir=clone / LOCAL) as folder:
             compare_content(repository, found, clone, Path(folder))
-        found.outputs = changed_outputs(repository, release.commit, clone)
+        found.outputs = differing_outputs(repository, release.commit, clone)
     return found
 
 
@@ -204,13 +182,12 @@ def compare_content(repository: Repository, found: Reproduction, clone: Path, fo
 # -- report ----------------------------------------------------------------------------------------
 
 
-def table(values: list[Compared]) -> str:
+def columns(values: list[Compared]) -> str:
     """Write values for a terminal, in columns."""
-    head = ("", "released", "rebuilt", "same")
-    rows = [(v.what, short(v.released), short(v.rebuilt), answer(v)) for v in values]
+    rows = [(v.what, short(v.released), short(v.rebuilt), yes_or_no(v)) for v in values]
     return "\n".join(
         f"{what:<18} {released:<{WIDTH}} {rebuilt:<{WIDTH}} {same}"
-        for what, released, rebuilt, same in [head, *rows]
+        for what, released, rebuilt, same in [("", *HEAD[1:]), *rows]
     )
 
 
@@ -219,7 +196,7 @@ def short(value: str) -> str:
     return value if len(value) <= WIDTH else value[:SHORT]
 
 
-def answer(value: Compared) -> str:
+def yes_or_no(value: Compared) -> str:
     """Say whether both are the same."""
     return "yes" if value.same else "NO"
 
@@ -231,27 +208,20 @@ def report(found: Reproduction) -> str:
         f"# Model {release.version}, made again",
         f"{found.verdict}.",
         f"Made from commit `{release.commit}`, released as `{release.image}`.",
-        markdown(found.values),
+        compared(found.values),
         *found.notes,
     ]
     if found.outputs:
-        parts += ["## Outputs of the pipeline that differ", listed(found.outputs)]
+        listed = [f"- {each}" for each in found.outputs]
+        parts += ["## Outputs of the pipeline that differ", "\n".join(listed)]
     if found.accounts:
-        parts += ["## Values that differ", markdown(found.accounts)]
+        parts += ["## Values that differ", compared(found.accounts)]
     if found.files:
-        parts += ["## Files of the image that differ, by SHA-256", markdown(found.files)]
+        parts += ["## Files of the image that differ, by SHA-256", compared(found.files)]
     return "\n\n".join(parts) + "\n"
 
 
-def listed(lines: list[str]) -> str:
-    """Write a list."""
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def markdown(values: list[Compared]) -> str:
-    """Write a table."""
-    head = ["| what | released | rebuilt | same |", "| --- | --- | --- | --- |"]
-    rows = [
-        f"| {cell(v.what)} | {cell(v.released)} | {cell(v.rebuilt)} | {answer(v)} |" for v in values
-    ]
-    return "\n".join([*head, *rows])
+def compared(values: list[Compared]) -> str:
+    """Write values as a table of Markdown."""
+    rows = [(cell(v.what), cell(v.released), cell(v.rebuilt), yes_or_no(v)) for v in values]
+    return table(HEAD, rows).rstrip()

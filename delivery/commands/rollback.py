@@ -5,14 +5,10 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.proposals.git import Repository
-from delivery.proposals.proposal import Proposal, propose
+from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
-from delivery.proposals.releases import check_environment, release_path, released, released_before
-from delivery.proposals.texts import describe_change
-
-
-class NoEarlierReleaseError(DeliveryError):
-    """An environment never had the release to go back to."""
+from delivery.proposals.releases import check_environment, released, released_before
+from delivery.proposals.texts import rollback_proposal
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,35 +16,21 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     parser = subparsers.add_parser("rollback", help="propose an environment's earlier release")
     parser.add_argument("environment")
     parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Roll back from the current folder."""
-    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
+    parser.set_defaults(
+        run=lambda given: rollback(Repository(Path.cwd()), given.environment, given.to)
+    )
 
 
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
-    """Propose to restore the release file that an environment had with an earlier version.
-
-    Raises UnknownEnvironmentError, NoEarlierReleaseError, ReleaseFileError and what proposing
-    raises.
-    """
+    """Propose an earlier release file of an environment, as it was. Raises DeliveryError."""
     base = repository.fetch()
     check_environment(repository, base, environment)
     current = released(repository, base, environment)
     if current is None:
-        raise NoEarlierReleaseError(f"{environment} has no release: there is nothing to roll back")
+        raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
     past = released_before(repository, base, environment)
     restored, text = earlier(past, current, version, environment)
-    proposal = Proposal(
-        branch=f"rollback/{environment}-v{current.version}-to-v{restored.version}",
-        path=release_path(environment),
-        content=text,
-        title=f"Roll {environment} back from model {current.version} to model {restored.version}",
-        description=describe_change(restored, current),
-    )
-    propose(repository, base, proposal)
+    propose(repository, base, rollback_proposal(environment, text, restored, current))
 
 
 def earlier(
@@ -58,18 +40,20 @@ def earlier(
 
     Without a version it is what the current model replaced when it was first released: after a
     rollback the next one goes further back instead of returning to what was rolled back.
-    Raises NoEarlierReleaseError.
+    Raises DeliveryError.
     """
     if version == current.version:
-        raise NoEarlierReleaseError(f"{environment} already serves model {version}")
+        raise DeliveryError(f"{environment} already serves model {version}")
     versions = [release.version for release, _ in past]
-    if version in versions:
-        return past[versions.index(version)]
-    first = len(versions) - versions[::-1].index(current.version)
-    if version is None and first < len(past):
-        return past[first]
+    if version is None:
+        places = [place for place, each in enumerate(versions) if each == current.version]
+        found = past[max(places) + 1 :]
+    else:
+        found = [each for each in past if each[0].version == version]
+    if found:
+        return found[0]
     wanted = "an earlier release" if version is None else f"model {version}"
-    raise NoEarlierReleaseError(
+    raise DeliveryError(
         f"{environment} serves model {current.version} and never had {wanted} to go back to "
         f"(in its history: {', '.join(map(str, sorted(set(versions))))})"
     )

@@ -10,22 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from delivery.dvc import RAW, dvc_shown, make_raw, settings
+from delivery.dvc import RAW, dvc_settings, dvc_shown, make_raw
 from delivery.errors import DeliveryError
 
 STAGE = "train"  # with the stages before it
-
-
-class NoDataStoreError(DeliveryError):
-    """The project names no data store that outlives the machine."""
-
-
-class DataNotPushedError(DeliveryError):
-    """The data store lacks the images that the commit names."""
-
-
-class PipelineError(DeliveryError):
-    """A stage failed, or the data store did not give or take what it should."""
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,37 +33,36 @@ def run(arguments: argparse.Namespace) -> None:
 def run_pipeline(project: Path, copy: Path) -> None:
     """Run `project`'s pipeline up to the training in its `copy`, which is made or taken up.
 
-    What finished stages made is kept also when a later one fails. Raises NoDataStoreError,
-    DataNotPushedError, PipelineError and DvcError.
+    What finished stages made is kept also when a later one fails. Raises DeliveryError.
     """
     shutil.copytree(project, copy, dirs_exist_ok=True)
     store = data_store(copy)
     # An old model that was never pushed is not needed to make a new one.
     if dvc_shown(copy, "pull", "--run-cache", "--allow-missing"):
-        raise PipelineError(f"{store} did not give the data: DVC says why above")
+        raise DeliveryError(f"{store} did not give the data: DVC says why above")
     make_raw(copy)
     if not (copy / RAW).exists():
-        raise DataNotPushedError(
-            f"{store} lacks the images of {RAW}.dvc: run `make data-push` where the data are"
+        raise DeliveryError(
+            f"{store} lacks the pictures of {RAW}.dvc: run `make data-push` where the data are"
         )
     storage = f"{store.rpartition('/')[0]}/training"
     failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=storage)
     if dvc_shown(copy, "push", "--run-cache"):
-        raise PipelineError(f"{store} did not take the results: DVC says why above")
+        raise DeliveryError(f"{store} did not take the results: DVC says why above")
     if failed:
-        raise PipelineError("the pipeline stopped: see above where; what was done before is kept")
+        raise DeliveryError("the pipeline stopped: see above where; what was done before is kept")
     print(f"the model is in {store}: `make pipeline PULL=1` at this commit takes it up")
 
 
 def data_store(folder: Path) -> str:
     """Return the address of DVC's default remote.
 
-    Raises NoDataStoreError, also when it is a folder of the project, as in a new one, and DvcError.
+    Raises DeliveryError, also when it is a folder of the project, as in a new one.
     """
-    found = settings(folder)
+    found = dvc_settings(folder)
     address = found.get(f"remote.{found.get('core.remote')}.url")
     if not address or Path(address).is_relative_to(folder.resolve()):
-        raise NoDataStoreError(
+        raise DeliveryError(
             f"the data store is {address or 'not set'}, so the results would be lost with this "
             "machine: run `make infra-outputs`, commit .dvc/config, and build the image again"
         )

@@ -4,10 +4,10 @@ import argparse
 import signal
 from pathlib import Path
 
+from delivery.errors import DeliveryError
 from delivery.triton.server import (
     HOST,
     STRICT,
-    NotServingError,
     Ports,
     Server,
     add_ports,
@@ -16,7 +16,7 @@ from delivery.triton.server import (
     start,
 )
 
-REPOSITORY = Path("artifacts/model")
+MODEL_REPOSITORY = Path("artifacts/model")
 LOG = Path(".local/logs/serve.log")
 LOADING = 300.0  # seconds that a model may take to load
 FINISHING = 10  # seconds that running requests get at the end
@@ -25,7 +25,7 @@ FINISHING = 10  # seconds that running requests get at the end
 def add_arguments(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
     parser = subparsers.add_parser("serve", help="serve the exported model with Triton")
-    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY)
     add_ports(parser)
     parser.set_defaults(run=run)
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
             server.wait(ready_path(version), LOADING)
             announce(server, version)
             server.process.wait()
-            raise NotServingError(f"Triton ended: {server.reason()} (log: {LOG})")
+            raise DeliveryError(f"Triton ended: {server.reason()} (log: {LOG})")
     except KeyboardInterrupt:
         print("stopped")
 

@@ -1,25 +1,16 @@
 """Status: what Git wants in each environment, what runs there, and whether they agree."""
 
 import argparse
-import json
 from pathlib import Path
 
 import requests
 
 from delivery.errors import DeliveryError
+from delivery.manifests.preview_status import read_status
 from delivery.proposals.git import Repository
 from delivery.proposals.releases import check_environment, environments, released
 
-PREVIEW = Path(".local/preview")
 TIMEOUT = 5  # seconds
-
-
-class BadAddressError(DeliveryError):
-    """An address is not given as ENVIRONMENT=HOST:PORT."""
-
-
-class DisagreementError(DeliveryError):
-    """An environment does not run what Git wants."""
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,14 +32,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def status(repository: Repository, addresses: dict[str, str]) -> None:
-    """Print a line for each environment. Raises DisagreementError when one runs something else."""
+    """Print a line for each environment. Raises DeliveryError when one runs something else."""
     commit = repository.fetch()
     for environment in addresses:
         check_environment(repository, commit, environment)
     disagreeing = []
     for environment in environments(repository, commit):
         release = released(repository, commit, environment)
-        address = addresses.get(environment) or preview_address(repository.folder, environment)
+        preview = read_status(repository.folder, environment)
+        address = addresses.get(environment) or (preview and preview.address)
         wanted = f"model {release.version}" if release else "nothing"
         running = serving(address) if address else "unknown, no address"
         agrees = not address or running == wanted
@@ -57,7 +49,7 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
         verdict = ("agree" if agrees else "DISAGREE") if address else "-"
         print(f"{environment:<12}Git: {wanted}{image}   running: {running}   {verdict}")
     if disagreeing:
-        raise DisagreementError(
+        raise DeliveryError(
             f"{' and '.join(disagreeing)} does not run what Git wants: if a merge was a moment ago "
             "wait for the sync, otherwise look at the environment's Health"
         )
@@ -66,14 +58,8 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
 def _pair(text: str) -> tuple[str, str]:
     environment, _, address = text.partition("=")
     if not address:
-        raise BadAddressError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
+        raise DeliveryError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
     return environment, address
-
-
-def preview_address(root: Path, environment: str) -> str | None:
-    """Return where the local preview of an environment answers, if there is one."""
-    path = root / PREVIEW / environment / "status.json"
-    return json.loads(path.read_text()).get("address") if path.is_file() else None
 
 
 def serving(address: str) -> str:

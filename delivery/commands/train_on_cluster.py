@@ -16,14 +16,6 @@ from delivery.proposals.run_file import RUN_FILE, Run, next_run
 PLATFORM = {"architecture": "amd64", "os": "linux"}  # of the GPU nodes
 
 
-class BadNodesError(DeliveryError):
-    """The number of machines is none."""
-
-
-class TrainingImageError(DeliveryError):
-    """A reference that names no training image by its digest."""
-
-
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `train-on-cluster`."""
     parser = subparsers.add_parser(
@@ -31,33 +23,23 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument("image", help="<host>/<repository>@sha256:<64 hex>, as `make image` prints")
     parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Propose from the current folder."""
-    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
+    parser.set_defaults(
+        run=lambda given: train_on_cluster(Repository(Path.cwd()), given.image, given.nodes)
+    )
 
 
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
-    """Propose the next run: this image on this number of machines.
-
-    Raises BadNodesError, TrainingImageError, RunFileError, what reading the image's registry raises
-    and what proposing raises.
-    """
+    """Propose the next run: this image on this number of machines. Raises UserError."""
     if not 1 <= nodes <= 1000:
-        raise BadNodesError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
+        raise DeliveryError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")
     commit = revision(image)
     base = repository.fetch()
-    candidate = Run(next_run(repository, base), image, nodes, commit)
+    candidate = Run(run=next_run(repository, base), image=image, nodes=nodes, commit=commit)
     propose(repository, base, proposal(candidate))
 
 
 def revision(image: str) -> str:
-    """Return the commit that an image in a registry says it was built from.
-
-    Raises TrainingImageError and what reading from the registry raises.
-    """
+    """Return the commit that an image in a registry was built from. Raises DeliveryError."""
     name, _, digest = image.rpartition("@")
     host, _, path = name.partition("/")
     try:
@@ -65,7 +47,7 @@ def revision(image: str) -> str:
     except ValueError:
         host = ""
     if not host or not path or ":" in path:
-        raise TrainingImageError(
+        raise DeliveryError(
             f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
         )
     remote = Remote(name)
@@ -74,27 +56,28 @@ def revision(image: str) -> str:
         manifest = document(remote, for_the_nodes(manifest, image))
     with remote.read(manifest["config"]["digest"]) as stream:
         labels = json.load(stream).get("config", {}).get("Labels") or {}
-    if not re.fullmatch(r"[0-9a-f]{40}", commit := labels.get(REVISION, "")):
-        raise TrainingImageError(
+    commit = labels.get(REVISION, "")
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
         )
     return commit
 
 
 def document(remote: Remote, digest: str) -> dict[str, Any]:
-    """Read a manifest and check that it is the one asked for. Raises TrainingImageError."""
+    """Read an image manifest and check that it is the one asked for. Raises DeliveryError."""
     content = remote.read_manifest(digest, ANY_MANIFEST)
     if digest_of(content) != digest:
-        raise TrainingImageError(f"{remote.name} gave something else than {digest}: ask again")
+        raise DeliveryError(f"{remote.name} gave something else than {digest}: ask again")
     return json.loads(content)
 
 
 def for_the_nodes(index: dict[str, Any], image: str) -> str:
-    """Return the digest of the image for the GPU nodes in an index. Raises TrainingImageError."""
+    """Return the digest of the image for the GPU nodes in an index. Raises DeliveryError."""
     for each in index["manifests"]:
         if PLATFORM.items() <= each.get("platform", {}).items():
             return each["digest"]
-    raise TrainingImageError(f"{image} has no image for linux/amd64, which the GPU nodes are")
+    raise DeliveryError(f"{image} has no image for linux/amd64, which the GPU nodes are")
 
 
 def proposal(candidate: Run) -> Proposal:

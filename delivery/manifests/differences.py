@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import build
+from delivery.manifests.rendering import Documents, build
 from delivery.manifests.snapshot import MANIFESTS, snapshot
 from delivery.proposals.git import Repository
 
@@ -45,9 +45,13 @@ def manifests(repository: Repository, commit: str, folder: Path) -> Path:
 
 
 def built_texts(folder: Path) -> dict[str, str]:
-    """Return the objects that Kustomize builds of a folder. Raises RenderError."""
-    objects = build(folder) if (folder / "kustomization.yaml").is_file() else {}
-    return {" ".join(key): yaml.safe_dump(each, sort_keys=False) for key, each in objects.items()}
+    """Return the objects that Kustomize builds of a folder. Raises DeliveryError."""
+    return written(build(folder)) if (folder / "kustomization.yaml").is_file() else {}
+
+
+def written(documents: Documents) -> dict[str, str]:
+    """Return the text of each document by its kind and name."""
+    return {" ".join(key): yaml.safe_dump(each, sort_keys=False) for key, each in documents.items()}
 
 
 def texts(place: Path) -> dict[str, str]:

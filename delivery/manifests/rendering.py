@@ -10,6 +10,7 @@ import yaml
 
 from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
+from workspace.settings import LOADER
 
 KUBERNETES = "1.36"  # the cluster's version, whose schemas judge the manifests
 
@@ -24,24 +25,14 @@ ROLLOUT_ONLY = {
 }
 
 Document = dict[str, Any]
-
-# LibYAML's safe loader is ten times as fast as PyYAML's own, which it equals otherwise.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Documents = dict[tuple[str, str], Document]  # by kind and name
 
 
-class RenderError(DeliveryError):
-    """Manifests that Kustomize cannot build."""
-
-
-class ManifestError(DeliveryError):
-    """Manifests that can be built, but that a cluster would refuse or misread."""
-
-
-def render(environment: Path) -> dict[tuple[str, str], Document]:
+def render(environment: Path) -> Documents:
     """Build an environment's folder as Argo CD does; return its documents by kind and name.
 
-    Raises ReleaseFileError, RenderError when Kustomize fails, and ManifestError for a key or a type
-    that Kubernetes does not know, or a Rollout that does not follow the release.
+    Raises DeliveryError for a release file that cannot be read, when Kustomize fails, for a key or
+    a type that Kubernetes does not know, and for a Rollout that does not follow the release.
     """
     release = read_release(environment / RELEASE_FILE)
     documents = build(environment)
@@ -51,18 +42,20 @@ def render(environment: Path) -> dict[tuple[str, str], Document]:
     return documents
 
 
-def build(folder: Path) -> dict[tuple[str, str], Document]:
-    """Run `kubectl kustomize`; return the documents by kind and name, or raise RenderError."""
+def build(folder: Path) -> Documents:
+    """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
     try:
         result = subprocess.run(
             ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120
         )
     except FileNotFoundError:
-        raise RenderError("kubectl is not installed; install it to build the manifests.") from None
+        raise DeliveryError(
+            "kubectl is not installed; install it to build the manifests."
+        ) from None
     except subprocess.TimeoutExpired:
-        raise RenderError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
+        raise DeliveryError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
     if result.returncode:
-        raise RenderError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
+        raise DeliveryError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
     documents = [document for document in yaml.load_all(result.stdout, LOADER) if document]
     return {(each["kind"], each["metadata"]["name"]): each for each in documents}
 
@@ -80,7 +73,7 @@ def one_line(text: str) -> str:
 
 
 def check_keys(document: Document) -> None:
-    """Raise ManifestError for a key or type that the cluster's version does not know.
+    """Raise DeliveryError for a key or type that the cluster's version does not know.
 
     A Rollout is judged as the Deployment that it otherwise is, since its pods are; of other kinds
     that come with a controller only the metadata is judged, the rest is left to that controller.
@@ -89,7 +82,7 @@ def check_keys(document: Document) -> None:
         judge(as_deployment(document) if document["kind"] == "Rollout" else document)
     except kubernetes_validate.ValidationError as error:
         place = ".".join(map(str, error.path)) or "its top level"
-        raise ManifestError(
+        raise DeliveryError(
             f"{document['kind']} {document['metadata']['name']}, {place}: "
             f"{one_line(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
         ) from None
@@ -112,16 +105,16 @@ def as_deployment(rollout: Document) -> Document:
     return rollout | {"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
 
 
-def rollout(documents: dict[tuple[str, str], Document]) -> Document:
-    """Return the one Rollout, or raise ManifestError."""
+def rollout(documents: Documents) -> Document:
+    """Return the one Rollout, or raise DeliveryError."""
     rollouts = [document for (kind, _), document in documents.items() if kind == "Rollout"]
     if len(rollouts) != 1:
-        raise ManifestError(f"There are {len(rollouts)} Rollouts; an environment serves with one.")
+        raise DeliveryError(f"There are {len(rollouts)} Rollouts; an environment serves with one.")
     return rollouts[0]
 
 
-def check_release(documents: dict[tuple[str, str], Document], release: Release) -> None:
-    """Raise ManifestError unless the Rollout serves exactly the released version and image."""
+def check_release(documents: Documents, release: Release) -> None:
+    """Raise DeliveryError unless the Rollout serves exactly the released version and image."""
     pod = rollout(documents)["spec"]["template"]["spec"]
     images = [volume["image"].get("reference") for volume in pod["volumes"] if "image" in volume]
     servers = [container for container in pod["containers"] if container["name"] == "triton"]
@@ -129,7 +122,7 @@ def check_release(documents: dict[tuple[str, str], Document], release: Release) 
     paths = [probe_path(server, probe) for server in servers for probe in probes]
     version = f"/v2/models/classifier/versions/{release.version}/ready"
     if (images, paths) != ([release.image], [version, version]):
-        raise ManifestError(
+        raise DeliveryError(
             f"The Rollout mounts {images} and waits for {paths}, but the release is version "
             f"{release.version} of {release.image}; keep components/release in the overlay and the "
             "probes and the volume `model` as its replacements expect them."

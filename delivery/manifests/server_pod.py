@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from delivery.manifests.rendering import Document, ManifestError, rollout
+from delivery.errors import DeliveryError
+from delivery.manifests.rendering import Documents, rollout
 
 COMMAND = ["tritonserver"]
-REPOSITORY = "--model-repository="
+MODEL_REPOSITORY = "--model-repository="
 
 
 @dataclass(frozen=True)
-class Workload:
+class ServerPod:
     """The container `triton` of a Rollout, as far as a machine without Kubernetes can follow it.
 
     Attributes:
@@ -30,12 +31,8 @@ class Workload:
     grace: float
 
 
-def workload(documents: dict[tuple[str, str], Document]) -> Workload:
-    """Read the workload out of rendered manifests.
-
-    Raises:
-        ManifestError: the pods run something else than Triton on the image volume.
-    """
+def read_server_pod(documents: Documents) -> ServerPod:
+    """Read the server's pod out of rendered manifests. Raises DeliveryError for another one."""
     template = rollout(documents)["spec"]["template"]
     pod = template["spec"]
     (container,) = (each for each in pod["containers"] if each["name"] == "triton")
@@ -43,7 +40,7 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
     check_command(container)
     check_mount(container, volume["name"])
     probe = container["startupProbe"]
-    return Workload(
+    return ServerPod(
         version=int(template["metadata"]["labels"]["app.kubernetes.io/version"]),
         image=volume["image"]["reference"],
         arguments=tuple(container["args"]),
@@ -54,23 +51,23 @@ def workload(documents: dict[tuple[str, str], Document]) -> Workload:
 
 
 def check_command(container: dict[str, Any]) -> None:
-    """Raise ManifestError unless the container runs Triton itself."""
+    """Raise DeliveryError unless the container runs Triton itself."""
     if container.get("command") != COMMAND:
-        raise ManifestError(
+        raise DeliveryError(
             f"The container's command is {container.get('command')}; this machine can stand in for "
             f"{COMMAND} only."
         )
 
 
 def check_mount(container: dict[str, Any], volume: str) -> None:
-    """Raise ManifestError unless the server reads its models from where the image is mounted."""
+    """Raise DeliveryError unless the server reads its models from where the image is mounted."""
     mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
     read = [
-        argument.removeprefix(REPOSITORY)
+        argument.removeprefix(MODEL_REPOSITORY)
         for argument in container["args"]
-        if argument.startswith(REPOSITORY)
+        if argument.startswith(MODEL_REPOSITORY)
     ]
     if mounted != read:
-        raise ManifestError(
+        raise DeliveryError(
             f"The model image is mounted at {mounted} and Triton reads {read}; make them the same."
         )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delivery.dvc import locked
+from delivery.dvc import parse_lock
 from delivery.model.lineage import IN_GIT
+from delivery.model.pipeline_outputs import IN_IMAGE
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import FIGURES, Release
+from workspace.files import write
 
 ABSENT = "absent"
-ABOUT = "classifier/about"  # where the pipeline's account is in an image
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,23 @@ def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
 def compare_files(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
     """List the files, by their name in the image, whose SHA-256 differs."""
     names = sorted(released.keys() | rebuilt.keys())
-    compared = [
-        Compared(name, sha256(released.get(name)), sha256(rebuilt.get(name))) for name in names
+    found = [
+        Compared(each, sha256(released.get(each)), sha256(rebuilt.get(each))) for each in names
     ]
-    return [each for each in compared if not each.same]
+    return [each for each in found if not each.same]
 
 
 def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
     """List the values that differ in the JSON files that both have, the lineage's first."""
-    both = (name for name in released.keys() & rebuilt.keys() if name.endswith(".json"))
-    differing = []
+    both = [name for name in released.keys() & rebuilt.keys() if name.endswith(".json")]
+    found = []
     for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
-        before, after = (
-            dict(leaves(json.loads(files[name].read_text()))) for files in (released, rebuilt)
-        )
+        before = dict(leaves(json.loads(released[name].read_text())))
+        after = dict(leaves(json.loads(rebuilt[name].read_text())))
         for place in before | after:
-            values = [str(each.get(place, ABSENT)) for each in (before, after)]
-            differing.append(Compared(f"{Path(name).name} {place}", *values))
-    return [each for each in differing if not each.same]
+            values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
+            found.append(Compared(f"{Path(name).name} {place}", *values))
+    return [each for each in found if not each.same]
 
 
 def leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,23 +90,22 @@ def committed_files(repository: Repository, commit: str, folder: Path) -> dict[s
     for name in IN_GIT:
         content = repository.read(commit, name)
         if content is not None:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            found[f"{ABOUT}/{name}"] = path
+            write(folder / name, content)
+            found[f"{IN_IMAGE}/{name}"] = folder / name
     return found
 
 
-def changed_outputs(repository: Repository, commit: str, clone: Path) -> list[str]:
+def differing_outputs(repository: Repository, commit: str, clone: Path) -> list[str]:
     """List the outputs that are not those of the commit, as `train: artifacts/model.ckpt`.
 
     Both are the pipeline's own account, `dvc.lock`, in the order of the stages.
     """
-    before = outputs(repository.read(commit, "dvc.lock"))
-    after = outputs((clone / "dvc.lock").read_bytes())
+    before = output_hashes(repository.read(commit, "dvc.lock"))
+    after = output_hashes((clone / "dvc.lock").read_bytes())
     return [name for name, md5 in after.items() if before.get(name) != md5]
 
 
-def outputs(lock: bytes | None) -> dict[str, str]:
+def output_hashes(lock: bytes | None) -> dict[str, str]:
     """Map the outputs in a `dvc.lock`, named by stage and path, to the MD5 of their content."""
-    return {f"{stage}: {out['path']}": out["md5"] for stage, out in locked(lock, "outs")}
+    stages = parse_lock(lock).stages
+    return {f"{name}: {out.path}": out.md5 for name, stage in stages.items() for out in stage.outs}

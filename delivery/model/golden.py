@@ -1,4 +1,4 @@
-"""Golden requests: test images with recorded answers, to compare a server with."""
+"""Golden requests: test pictures with recorded answers, to compare a server with."""
 
 import time
 from collections.abc import Iterator
@@ -15,53 +15,30 @@ from delivery.triton.server import Ports
 TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
 
 
-class NoGoldenError(DeliveryError):
-    """The recorded requests are missing or unreadable."""
-
-
-class OtherClassesError(DeliveryError):
-    """The server and the golden requests belong to different models."""
-
-
 @dataclass(frozen=True)
 class Golden:
-    """Recorded requests.
+    """Recorded requests."""
 
-    Attributes:
-        images: uint8 (n, H, W, C).
-        probabilities: float32 (n, K), torch's answers.
-        labels: int64 (n,), the true classes.
-    """
-
-    images: np.ndarray
-    probabilities: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8 (n, H, W, C)
+    probabilities: np.ndarray  # float32 (n, K), torch's answers
+    labels: np.ndarray  # int64 (n,), the true classes
 
     def batches(self, size: int) -> Iterator[slice]:
-        """Cut the requests into batches of at most `size` images."""
+        """Cut the requests into batches of at most `size` pictures."""
         for first in range(0, len(self.images), size):
             yield slice(first, first + size)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A server's answers against the recorded ones.
+    """A server's answers against the recorded ones."""
 
-    Attributes:
-        images: number of images sent.
-        equal: number of images with the same most probable class.
-        difference: largest absolute difference of a probability; NaN if an answer holds one.
-        accuracy: share of images whose most probable class is the true one.
-        versions: the model versions that answered.
-        latencies: seconds of each request.
-    """
-
-    images: int
-    equal: int
-    difference: float
-    accuracy: float
-    versions: frozenset[int]
-    latencies: tuple[float, ...]
+    images: int  # pictures that were sent
+    equal: int  # pictures with the same most probable class
+    difference: float  # the largest of a probability; NaN if an answer holds one
+    accuracy: float  # share of pictures whose most probable class is the true one
+    versions: frozenset[int]  # of the model, that answered
+    latencies: tuple[float, ...]  # seconds of each request
 
     @property
     def passed(self) -> bool:
@@ -70,28 +47,22 @@ class Comparison:
 
 
 def load(file: Path) -> Golden:
-    """Read golden.npz.
-
-    Raises:
-        NoGoldenError: the file is missing, broken or lacks an array.
-    """
+    """Read golden.npz. Raises DeliveryError when it is missing, broken or lacks an array."""
     try:
         with np.load(file) as arrays:
             return Golden(arrays["images"], arrays["probabilities"], arrays["labels"])
     except FileNotFoundError:
-        raise NoGoldenError(
+        raise DeliveryError(
             f"there are no golden requests in {file}: run `make pipeline`"
         ) from None
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
-        raise NoGoldenError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
+        raise DeliveryError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
 
 
 def compare(client: Client, golden: Golden, batch: int) -> Comparison:
-    """Send all golden images in batches of `batch`; compare the answers.
+    """Send all golden pictures in batches of `batch`; compare the answers.
 
-    Raises:
-        UnreachableError, RefusedError: from the client.
-        OtherClassesError: the number of classes differs.
+    Raises DeliveryError, also when the number of classes differs.
     """
     answers, latencies = [], []
     for part in golden.batches(batch):
@@ -100,7 +71,7 @@ def compare(client: Client, golden: Golden, batch: int) -> Comparison:
         latencies.append(time.perf_counter() - begun)
     probabilities = np.concatenate([answer.probabilities for answer in answers])
     if probabilities.shape != golden.probabilities.shape:
-        raise OtherClassesError(
+        raise DeliveryError(
             f"the server answers with {probabilities.shape[1]} classes, "
             f"the golden requests with {golden.probabilities.shape[1]}: they belong to other models"
         )
@@ -116,7 +87,7 @@ def compare(client: Client, golden: Golden, batch: int) -> Comparison:
 
 
 def compare_together(ports: Ports, golden: Golden, batch: int, clients: int) -> list[Comparison]:
-    """Let several clients, over HTTP and gRPC in turn, send the golden images at the same time."""
+    """Let several clients, over HTTP and gRPC in turn, send the golden pictures at once."""
 
     def work(index: int) -> Comparison:
         with connect(PROTOCOLS[index % len(PROTOCOLS)], ports) as client:

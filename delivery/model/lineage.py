@@ -5,33 +5,28 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from delivery.dvc import dvc, locked
+from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
-from delivery.model.pipeline_outputs import MODEL, Outputs
+from delivery.model.pipeline_outputs import MODEL, ModelAccount
 from delivery.proposals.git import Repository
+from workspace.settings import parse_yaml
 
 CODE = ("src/", "serving/")  # what stages of the pipeline read of these is code
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 
 
-class LineageError(DeliveryError):
-    """The model on this machine is not the one that the commit describes."""
-
-
-def check_lineage(repository: Repository, commit: str, outputs: Outputs) -> None:
-    """Raise LineageError unless code, parameters, data and model are those of the commit."""
+def check_lineage(repository: Repository, commit: str, account: ModelAccount) -> None:
+    """Raise DeliveryError unless code, parameters, data and model are those of the commit."""
     check_committed(repository, commit)
-    said, found = outputs.lineage["code"]["sha256"], code_sha256(repository, commit)
+    said, found = account.lineage.code.sha256, code_sha256(repository, commit)
     if said != found:
-        raise LineageError(
+        raise DeliveryError(
             f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
             "run `make pipeline` and commit what it writes"
         )
-    check_parameters(repository, commit, outputs.lineage["params"])
-    check_data(outputs)
-    check_model(repository.folder, outputs)
+    check_parameters(repository, commit, account.lineage.params)
+    check_data(repository.folder, account)
+    check_model(repository.folder, account)
     check_pipeline(repository, commit)
 
 
@@ -41,7 +36,7 @@ def code_sha256(repository: Repository, commit: str) -> str:
     It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
     are its Python modules. Raises DeliveryError for a commit without that stage.
     """
-    content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
+    content = parse_yaml(repository.read(commit, "dvc.yaml") or b"", "dvc.yaml")
     try:
         named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
     except (KeyError, TypeError, AttributeError):
@@ -58,79 +53,81 @@ def code_sha256(repository: Repository, commit: str) -> str:
 
 
 def check_committed(repository: Repository, commit: str) -> None:
-    """Raise LineageError unless the pipeline's account is in Git, where reviewers see it."""
+    """Raise DeliveryError unless the pipeline's account is in Git, where reviewers see it."""
     missing = [path for path in IN_GIT if repository.read(commit, path) is None]
     if missing:
-        raise LineageError(f"{', '.join(missing)} is not in Git: commit what the pipeline wrote")
+        raise DeliveryError(f"{', '.join(missing)} is not in Git: commit what the pipeline wrote")
 
 
 def check_parameters(repository: Repository, commit: str, used: dict[str, Any]) -> None:
-    """Raise LineageError when the model was trained with other parameters than are committed."""
-    committed = yaml.safe_load(repository.read(commit, "params.yaml") or b"") or {}
+    """Raise DeliveryError when the model was trained with other parameters than are committed."""
+    committed = parse_yaml(repository.read(commit, "params.yaml") or b"{}", "params.yaml")
     for place, value in _flat({name: committed.get(name) for name in used}).items():
         was = _flat(used).get(place)
         if was != value:
-            raise LineageError(
+            raise DeliveryError(
                 f"the model was made with {place} = {was!r}, but params.yaml says {value!r}: "
                 "run `make pipeline` and commit what it writes"
             )
 
 
-def check_data(outputs: Outputs) -> None:
-    """Raise LineageError when the data on this machine are not those of the model."""
-    said = outputs.lineage["data"]
-    found = {"sha256": outputs.report["sha256"], "test_sha256": _test_sha256(outputs)}
-    for name, value in found.items():
-        if said[name] != value:
-            raise LineageError(
-                f"the model was made with data {said[name][:12]} ({name}), but data/prepared holds "
-                f"{value[:12]}: run `make pipeline`, or `dvc checkout` for the commit's own data"
+def check_data(root: Path, account: ModelAccount) -> None:
+    """Raise DeliveryError when the data on this machine are not those of the model."""
+    said, report = account.lineage.data, account.report
+    pairs = {
+        "sha256": (said.sha256, report.sha256),
+        "test_sha256": (said.test_sha256, report.splits.test.sha256),
+    }
+    for name, (used, found) in pairs.items():
+        if used != found:
+            raise DeliveryError(
+                f"the model was made with data {used[:12]} ({name}), but data/prepared holds "
+                f"{found[:12]}: run `make pipeline`, or `{typed_dvc(root)} checkout` for the "
+                "commit's own data"
             )
 
 
-def check_model(root: Path, outputs: Outputs) -> None:
-    """Raise LineageError when the model is not the one whose export was checked."""
+def check_model(root: Path, account: ModelAccount) -> None:
+    """Raise DeliveryError when the model is not the one whose export was checked."""
     path = MODEL / "classifier/1/model.onnx"
     with (root / path).open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    said = outputs.export["onnx_sha256"]
+    said = account.export.onnx_sha256
     if found != said:
-        raise LineageError(
+        raise DeliveryError(
             f"{path} is {found[:12]}, but artifacts/export.json is about {said[:12]}: "
             "run `make pipeline`"
         )
 
 
 def check_pipeline(repository: Repository, commit: str) -> None:
-    """Raise LineageError when DVC finds the outputs of another commit here; DvcError."""
+    """Raise DeliveryError when DVC finds the outputs of another commit here."""
     if not repository.files(commit, ".dvc/config"):
         return
     if not repository.files(commit, "dvc.lock"):
-        raise LineageError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")
+        raise DeliveryError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")
     if changed := list(json.loads(dvc(repository.folder, "status", "--json"))):
-        raise LineageError(
+        raise DeliveryError(
             f"the outputs on this machine are not those of this commit (stage {changed[0]}): "
-            "run `dvc checkout` for the commit's own, or `make pipeline` and commit what it writes"
+            f"run `{typed_dvc(repository.folder)} checkout` for the commit's own, "
+            "or `make pipeline` and commit what it writes"
         )
     check_inputs(repository, commit)
 
 
 def check_inputs(repository: Repository, commit: str) -> None:
-    """Raise LineageError when the pipeline read something that only this machine has."""
-    lock = repository.read(commit, "dvc.lock")
-    made = {out["path"] for _, out in locked(lock, "outs")}
-    for stage, read in locked(lock, "deps"):
-        path, is_empty = read["path"], read.get("size") == 0
+    """Raise DeliveryError when the pipeline read something that only this machine has."""
+    stages = parse_lock(repository.read(commit, "dvc.lock")).stages
+    made = {out.path for stage in stages.values() for out in stage.outs}
+    read = [(name, dep) for name, stage in stages.items() for dep in stage.deps]
+    for stage, dep in read:
+        path, is_empty = dep.path, dep.size == 0
         kept = is_empty or made & {path, *map(str, PurePosixPath(path).parents)}
         if not kept and not repository.files(commit, path, f"{path}.dvc"):
-            raise LineageError(
+            raise DeliveryError(
                 f"{path}, which the stage {stage} read, is neither in Git nor in DVC, so nobody "
-                f"could make the model again: `dvc add {path}` and commit {path}.dvc"
+                f"could make the model again: `{adding(repository.folder, path)}`"
             )
-
-
-def _test_sha256(outputs: Outputs) -> str:
-    return outputs.report["splits"]["test"]["sha256"]
 
 
 def _flat(sections: dict[str, Any]) -> dict[str, Any]:

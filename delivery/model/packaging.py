@@ -10,8 +10,16 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from delivery.model.pipeline_outputs import ABOUT, MODEL, PLOTS, require_outputs
-from delivery.oci.image import CHUNK, CONFIG, LAYER, Manifest, config_content, digest_of, tag_of
+from delivery.model.pipeline_outputs import ABOUT, IN_IMAGE, MODEL, PLOTS, require_outputs
+from delivery.oci.image import (
+    CHUNK,
+    CONFIG,
+    LAYER,
+    config_content,
+    digest_of,
+    manifest_content,
+    tag_of,
+)
 from delivery.oci.layout import HashingWriter, Layout
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
@@ -20,24 +28,24 @@ LOCAL = Path(".local/registry")  # images are built here, also those for another
 def package(root: Path, version: int, layout: Layout) -> str:
     """Build the image of the model in `root` and list it in the layout; return its digest.
 
-    Memory use does not depend on the model's size. Raises MissingOutputError.
+    Memory use does not depend on the model's size. Raises DeliveryError.
     """
     files = image_files(root, version)
     layer = layout.add(LAYER, lambda stream: write_layer(files, stream))
     config = layout.add_bytes(CONFIG, config_content(layer))
-    content = Manifest(config, layer, str(version)).content()
+    content = manifest_content(config, layer, str(version))
     layout.write_manifest(content, tag_of(version, digest_of(content)))
     return digest_of(content)
 
 
 def image_files(root: Path, version: int) -> dict[str, Path]:
-    """Map names in the image to the pipeline's files. Raises MissingOutputError."""
+    """Map names in the image to the pipeline's files. Raises DeliveryError."""
     require_outputs(root)
     model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
     files = {_released(name, version): path for name, path in model.items() if path.is_file()}
     about = {name: root / path for name, path in ABOUT.items()}
     about |= {str(path): root / path for path in PLOTS if (root / path).is_file()}
-    return files | {f"classifier/about/{name}": path for name, path in about.items()}
+    return files | {f"{IN_IMAGE}/{name}": path for name, path in about.items()}
 
 
 def _released(name: Path, version: int) -> str:

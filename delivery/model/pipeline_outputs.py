@@ -1,13 +1,18 @@
 """What the pipeline wrote: the only things that the delivery knows of a model."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import Field
 
 from delivery.errors import DeliveryError
+from workspace.settings import Settings, SettingsError, check, parse_json
+
+Kind = TypeVar("Kind")
 
 MODEL = Path("artifacts/model")
+IN_IMAGE = Path("classifier/about")  # where the files of ABOUT are in an image
 ABOUT = {  # name in the image → file of the pipeline
     "metrics.json": Path("metrics.json"),
     "lineage.json": Path("lineage.json"),
@@ -16,12 +21,8 @@ ABOUT = {  # name in the image → file of the pipeline
     "MODEL_CARD.md": Path("MODEL_CARD.md"),
 }
 PLOTS = [  # of the pipeline; `make ingest` and `make tune` draw others beside them
-    Path("plots/data.png"),
-    Path("plots/learning_curves.png"),
-    Path("plots/confusion.png"),
-    Path("plots/per_class.png"),
-    Path("plots/reliability.png"),
-    Path("plots/predictions.png"),
+    Path(f"plots/{name}.png")
+    for name in ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")
 ]
 REQUIRED = [
     MODEL / "classifier/config.pbtxt",
@@ -30,61 +31,124 @@ REQUIRED = [
     MODEL / "classifier/1/model.onnx",
     *ABOUT.values(),
 ]
-NEEDED = {  # what the delivery reads, by file
-    "metrics.json": ["accuracy", "macro_f1", "calibration_error", "loss", "support"],
-    "lineage.json": ["data.sha256", "data.test_sha256", "code.sha256", "params"],
-    "export.json": ["onnx_sha256"],
-    "report.json": ["sha256", "splits.test.sha256"],
-}
 
 
-class MissingOutputError(DeliveryError):
-    """The pipeline has not run to its end."""
+class Document(Settings, extra="allow"):
+    """A part of a file of the pipeline: what the delivery reads has a name, the rest is kept."""
 
 
-class UnreadableOutputError(DeliveryError):
-    """A file of the pipeline is not what it should be."""
+class Metrics(Document):
+    """metrics.json; whether its figures are numbers, and good ones, is for the gate to say."""
+
+    accuracy: Any
+    macro_f1: Any
+    calibration_error: Any
+    loss: Any
+    support: Any
+    intervals: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Hashed(Document):
+    """A data set or code, by its hash."""
+
+    sha256: str
+
+
+class Data(Hashed):
+    """What a model was trained and tested with."""
+
+    test_sha256: str
+
+
+class Trained(Document):
+    """On what the training ran."""
+
+    devices: int = 1
+    nodes: int = 1
+
+
+class Lineage(Document):
+    """lineage.json: what a model was made from."""
+
+    data: Data
+    code: Hashed
+    params: dict[str, Any]
+    trained: Trained = Trained()
+
+
+class Export(Document):
+    """export.json: whether ONNX Runtime answers as torch does."""
+
+    onnx_sha256: str
+    passed: Any = None
+    max_abs_difference: Any = None
+    tolerance: Any = None
+    argmax_equal: Any = None
+    images: Any = None
+
+
+class Splits(Document):
+    """The parts of a data set."""
+
+    test: Hashed
+
+
+class Report(Document):
+    """report.json: what the checks of the data found."""
+
+    sha256: str
+    splits: Splits
+    passed: Any = None
+    checks: tuple[dict[str, Any], ...] = ()
+
+
+class ModelAccount(Settings):
     """The pipeline's own account of a model: figures, lineage, export parity, data report."""
 
-    metrics: dict[str, Any]
-    lineage: dict[str, Any]
-    export: dict[str, Any]
-    report: dict[str, Any]
+    metrics: Metrics
+    lineage: Lineage
+    export: Export
+    report: Report
 
 
 def require_outputs(root: Path) -> None:
-    """Raise MissingOutputError when any file of a packaged model is absent."""
+    """Raise DeliveryError when any file of a packaged model is absent."""
     missing = [str(path) for path in REQUIRED if not (root / path).is_file()]
     if missing:
-        raise MissingOutputError(
+        raise DeliveryError(
             f"the pipeline has not written {', '.join(missing)}: run `make pipeline`"
         )
 
 
-def read_outputs(root: Path) -> Outputs:
-    """Read the pipeline's account; raises MissingOutputError and UnreadableOutputError."""
+def read_outputs(root: Path) -> ModelAccount:
+    """Read what the pipeline says of the model in `root`. Raises DeliveryError."""
     require_outputs(root)
-    return Outputs(*(_read(root, ABOUT[name], needed) for name, needed in NEEDED.items()))
-
-
-def _read(root: Path, path: Path, needed: list[str]) -> dict[str, Any]:
     try:
-        document = json.loads((root / path).read_text())
-    except ValueError as error:
-        raise UnreadableOutputError(f"{path} is not JSON ({error}): run `make pipeline`") from error
-    for place in needed:
-        if not _has(document, place.split(".")):
-            raise UnreadableOutputError(f"{path} lacks {place}: run `make pipeline`")
-    return document
+        return read_account(root, ABOUT)
+    except SettingsError as error:
+        raise DeliveryError(f"{error}: run `make pipeline`") from None
 
 
-def _has(document: Any, keys: list[str]) -> bool:
-    for key in keys:
-        if not isinstance(document, dict) or key not in document:
-            return False
-        document = document[key]
-    return True
+def read_packaged(folder: Path) -> ModelAccount:
+    """Read what the image in a folder says of its model. Raises DeliveryError."""
+    try:
+        return read_account(folder, {name: IN_IMAGE / name for name in ABOUT})
+    except (SettingsError, OSError) as error:
+        raise DeliveryError(
+            f"the image's own account of the model cannot be read ({error}): package it again"
+        ) from None
+
+
+def read_account(folder: Path, files: Mapping[str, Path]) -> ModelAccount:
+    """Read an account from files below a folder, `name → path`. Raises SettingsError, OSError."""
+
+    def read(kind: type[Kind], name: str) -> Kind:
+        path = files[name]
+        return check(kind, parse_json((folder / path).read_bytes(), str(path)), str(path))
+
+    return ModelAccount(
+        metrics=read(Metrics, "metrics.json"),
+        lineage=read(Lineage, "lineage.json"),
+        export=read(Export, "export.json"),
+        report=read(Report, "report.json"),
+    )

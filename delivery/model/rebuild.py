@@ -5,8 +5,6 @@ is in Git and the data that DVC keeps.
 """
 
 import configparser
-import fcntl
-import json
 import os
 import shutil
 import signal
@@ -16,9 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from delivery.dvc import DvcError, dvc, make_raw, settings
+from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw
 from delivery.errors import DeliveryError
+from delivery.model.pipeline_outputs import Lineage, Trained
 from delivery.proposals.git import Repository
+from workspace.files import only_one, replacing
+from workspace.settings import check, parse_json
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
 DOWNLOADS = "data/downloads"
@@ -26,40 +27,21 @@ MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another check
 REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
 
 
-class BusyError(DeliveryError):
-    """The same model is being rebuilt."""
-
-
-class DataMissingError(DeliveryError):
-    """The data of a commit cannot be had."""
-
-
-class EnvironmentFailedError(DeliveryError):
-    """The Python environment of a commit cannot be made."""
-
-
-class PipelineFailedError(DeliveryError):
-    """The pipeline of a commit did not end well."""
-
-
 def rebuild(project: Repository, commit: str, clone: Path) -> None:
-    """Make the model of a commit in a clone, from which it can be packaged.
-
-    Raises DataMissingError, EnvironmentFailedError and PipelineFailedError.
-    """
+    """Make the model of a commit in a clone, to be packaged there. Raises DeliveryError."""
     pull_data(project, commit, clone)
-    python = environment(project, commit, clone)
-    devices, nodes = machines(project, commit)
+    python = python_for(project, commit, clone)
+    trained = trained_on(project, commit)
     print(f"running the pipeline of commit {commit[:12]}", flush=True)
     own = {
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", "")]),
         "PYTHONPATH": str(clone / "src"),  # comes before what the environment has installed
-        "DEVICES": str(devices),
-        "NODES": str(nodes),
+        "DEVICES": str(trained.devices),
+        "NODES": str(trained.nodes),
     }
     make_raw(clone)
-    if status := run([str(python), "-m", "dvc", *REPRO], clone, outer() | own):
-        raise PipelineFailedError(
+    if status := run([str(python), "-m", "dvc", *REPRO], clone, outer_variables() | own):
+        raise DeliveryError(
             f"the pipeline of commit {commit[:12]} failed with status {status}: it says why above"
         )
 
@@ -69,14 +51,10 @@ def cloned(project: Repository, commit: str, clone: Path, keep: bool) -> Iterato
     """Have a fresh clone with a commit checked out, until the block ends.
 
     Objects are borrowed from the project, whose own branches and worktrees stay as they are. What
-    an interrupted run left is replaced. Raises BusyError and GitError.
+    an interrupted run left is replaced. Raises UserError when another one runs, and GitError.
     """
-    clone.parent.mkdir(parents=True, exist_ok=True)
-    with clone.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{clone} is in use: another `make reproduce` runs there") from None
+    busy = f"{clone} is in use: another `make reproduce` runs there"
+    with only_one(clone.with_suffix(".lock"), busy):
         shutil.rmtree(clone, ignore_errors=True)
         try:
             project.run("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
@@ -88,7 +66,7 @@ def cloned(project: Repository, commit: str, clone: Path, keep: bool) -> Iterato
 
 
 def pull_data(project: Repository, commit: str, clone: Path) -> None:
-    """Bring the data that the pipeline starts from into the clone. Raises DataMissingError.
+    """Bring the data that the pipeline starts from into the clone. Raises DeliveryError.
 
     Only data that were added to DVC by themselves; what stages wrote is to be made again.
     """
@@ -104,10 +82,12 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         use_stores(project.folder, clone)
         dvc(clone, "pull", *sources)
     except DvcError as error:
-        raise DataMissingError(
-            f"the data of commit {commit[:12]} cannot be had ({error}): `dvc push` them where they "
-            "are, or correct the remote in .dvc/config or .dvc/config.local here"
-        ) from error
+        cure = "correct the remote in .dvc/config or .dvc/config.local here"
+        absent = absent_store(project.folder)
+        why = f", as {absent}" if absent else f" ({error}): {cure}"
+        raise DeliveryError(
+            f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
+        ) from None
 
 
 def use_stores(project: Path, clone: Path) -> None:
@@ -116,50 +96,47 @@ def use_stores(project: Path, clone: Path) -> None:
     DVC lists them with paths that are absolute, from all of its configuration files.
     """
     config = configparser.RawConfigParser()
-    for place, value in settings(project).items():
+    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
+    for place, value in (dvc_settings(project) | {"cache.dir": cache}).items():
         section, _, option = place.rpartition(".")
         if section.startswith("remote."):
             section = f"'remote \"{section.removeprefix('remote.')}\"'"
         config.read_dict({section: {option: f'"{value}"'}})
-    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
-    config.read_dict({"cache": {"dir": f'"{cache}"'}})
-    with (clone / ".dvc/config").open("w") as file:
+    with replacing(clone / ".dvc/config") as file:
         config.write(file)
 
 
-def environment(project: Repository, commit: str, clone: Path) -> Path:
-    """Return the Python that a commit wants: this one, or one that its own Makefile installs.
-
-    Raises EnvironmentFailedError.
-    """
-    changed = [name for name in ENVIRONMENT if project.read(commit, name) != here(project, name)]
+def python_for(project: Repository, commit: str, clone: Path) -> Path:
+    """Return this Python, or one that the commit's own Makefile installs. Raises DeliveryError."""
+    changed = [name for name in ENVIRONMENT if project.read(commit, name) != content(project, name)]
     if not changed:
         print("using this environment: the commit wants the same", flush=True)
         return Path(sys.executable)
     print(f"installing the commit's own environment: other {' and '.join(changed)}", flush=True)
     python = Path(sys.executable).resolve()  # the one that this environment was made with
     command = ["make", "--no-print-directory", f"PYTHON={python}", ".venv/ready"]
-    if status := run(command, clone, outer()):
-        raise EnvironmentFailedError(
+    if status := run(command, clone, outer_variables()):
+        raise DeliveryError(
             f"the environment of commit {commit[:12]} cannot be installed (status {status}): "
             "pip says why above"
         )
     return clone / ".venv/bin/python"
 
 
-def here(project: Repository, name: str) -> bytes | None:
+def content(project: Repository, name: str) -> bytes | None:
     """Return a file of the checkout, or None where it has no such file."""
     path = project.folder / name
     return path.read_bytes() if path.is_file() else None
 
 
-def machines(project: Repository, commit: str) -> tuple[int, int]:
-    """Return on how many devices of how many nodes the model was trained; 1 where unsaid."""
-    trained = json.loads(project.read(commit, "lineage.json") or "{}").get("trained", {})
-    return trained.get("devices", 1), trained.get("nodes", 1)
+def trained_on(project: Repository, commit: str) -> Trained:
+    """Return on how many devices a commit's model was trained. Raises SettingsError."""
+    name = "lineage.json"
+    told = project.read(commit, name)
+    return check(Lineage, parse_json(told, name), name).trained if told else Trained()
 
 
-def outer() -> dict[str, str]:
+def outer_variables() -> dict[str, str]:
     """Return the environment's variables without those that Make set for this checkout."""
     return {name: value for name, value in os.environ.items() if name not in MAKE}
 

@@ -1,4 +1,4 @@
-"""What a model image is: one uncompressed layer, a configuration and a manifest.
+"""What a model image is: one uncompressed layer, a configuration and an image manifest.
 
 The documents follow the OCI image specification. They hold nothing but what follows from the
 content (no creation time, no builder), so equal content has equal digests everywhere.
@@ -7,10 +7,13 @@ content (no creation time, no builder), so equal content has equal digests every
 import hashlib
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, model_validator
+from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
+from workspace.settings import Settings, SettingsError, check, parse_json
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -29,48 +32,6 @@ ANY_MANIFEST = ", ".join(
 CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
 
 
-class BadImageError(DeliveryError):
-    """A manifest is not one of a model image."""
-
-
-class CorruptBlobError(DeliveryError):
-    """Content is not what its digest or size says."""
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A piece of content: its media type, `sha256:<hex>` digest and size in bytes."""
-
-    media_type: str
-    digest: str
-    size: int
-
-    def document(self) -> dict[str, Any]:
-        """Describe the blob as a manifest does."""
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The root of an image: its configuration, its only layer and the model version in it."""
-
-    config: Blob
-    layer: Blob
-    version: str
-
-    def content(self) -> bytes:
-        """Return the manifest's bytes; their digest names the image."""
-        return canonical(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST,
-                "config": self.config.document(),
-                "layers": [self.layer.document()],
-                "annotations": {VERSION: self.version},
-            }
-        )
-
-
 def digest_of(content: bytes) -> str:
     """Return the digest of some bytes, `sha256:<hex>`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -81,6 +42,44 @@ def checked_digest(text: str) -> str:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise ValueError(f"{text!r} is not sha256: and 64 hexadecimal digits")
     return text
+
+
+class Blob(Settings, extra="ignore", alias_generator=to_camel, populate_by_name=True):
+    """A piece of content: its media type, `sha256:<hex>` digest and size in bytes."""
+
+    media_type: str
+    digest: Annotated[str, AfterValidator(checked_digest)]
+    size: int
+
+    def document(self) -> dict[str, Any]:
+        """Describe the blob as an image manifest does."""
+        return self.model_dump(by_alias=True)
+
+
+class ImageManifest(Settings, extra="ignore"):
+    """The root of an image: its configuration, its only layer and the model version in it."""
+
+    config: Blob
+    layers: list[Blob]
+    annotations: dict[str, str]
+
+    @model_validator(mode="after")
+    def of_a_model(self) -> "ImageManifest":
+        """Refuse what is made otherwise than a model image."""
+        kinds = [blob.media_type for blob in (self.config, *self.layers)]
+        if kinds != [CONFIG, LAYER] or VERSION not in self.annotations:
+            raise ValueError("it needs one uncompressed layer and a version")
+        return self
+
+    @property
+    def layer(self) -> Blob:
+        """The layer."""
+        return self.layers[0]
+
+    @property
+    def version(self) -> str:
+        """The model version."""
+        return self.annotations[VERSION]
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -101,31 +100,31 @@ def config_content(layer: Blob) -> bytes:
     )
 
 
-def parse_manifest(content: bytes, name: str) -> Manifest:
-    """Read a manifest; `name` is what a message calls it.
+def manifest_content(config: Blob, layer: Blob, version: str) -> bytes:
+    """Return the image manifest; the digest of these bytes names the image."""
+    return canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config.document(),
+            "layers": [layer.document()],
+            "annotations": {VERSION: version},
+        }
+    )
 
-    Raises BadImageError when it isn't JSON, has no single uncompressed layer or lacks a field.
+
+def parse_manifest(content: bytes, image: str) -> ImageManifest:
+    """Read an image manifest; `image` is what a message calls it.
+
+    Raises DeliveryError unless it is that of a model image.
     """
+    name = "its image manifest"
     try:
-        document = json.loads(content)
-        (layer,) = document["layers"]
-        manifest = Manifest(
-            _blob(document["config"], CONFIG),
-            _blob(layer, LAYER),
-            str(document["annotations"][VERSION]),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadImageError(
-            f"{name} is not a model image ({error!r}): it needs one uncompressed layer "
-            "and a version; give the digest that `make release` printed"
-        ) from error
-    return manifest
-
-
-def _blob(document: dict[str, Any], media_type: str) -> Blob:
-    if document["mediaType"] != media_type:
-        raise ValueError(f"{document['mediaType']} instead of {media_type}")
-    return Blob(media_type, checked_digest(document["digest"]), int(document["size"]))
+        return check(ImageManifest, parse_json(content, name), name)
+    except SettingsError as error:
+        raise DeliveryError(
+            f"{image} is not a model image ({error}): give the digest that `make release` printed"
+        ) from None
 
 
 def tag_of(version: int | str, digest: str) -> str:

@@ -5,25 +5,38 @@ index, which makes an image visible, comes last: a writer that is killed leaves 
 looks complete.
 """
 
-import fcntl
 import hashlib
-import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from filelock import FileLock
+from pydantic import Field
+
 from delivery.errors import DeliveryError
-from delivery.oci.image import MANIFEST, Blob, CorruptBlobError, canonical, digest_of
+from delivery.oci.image import MANIFEST, Blob, canonical, digest_of
+from workspace.files import replacing, write
+from workspace.settings import Settings, check, read_json
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 
 
 class MissingBlobError(DeliveryError):
-    """A registry does not hold a blob or manifest."""
+    """A registry does not hold a blob or an image manifest."""
+
+
+class Listed(Settings, extra="allow"):
+    """An image in an index; what else stands there stays there."""
+
+    digest: str
+
+
+class Index(Settings, extra="ignore"):
+    """The list of a layout's images, `index.json`."""
+
+    manifests: list[Listed] = Field(description="the list of the layout's images")
 
 
 class HashingWriter:
@@ -81,7 +94,7 @@ class Layout:
             ) from error
 
     def read_manifest(self, digest: str) -> bytes:
-        """Return a manifest's bytes, unchecked. Raises MissingBlobError."""
+        """Return an image manifest's bytes, unchecked. Raises MissingBlobError."""
         with self.read(digest) as stream:
             return stream.read()
 
@@ -92,68 +105,37 @@ class Layout:
         with source.open("rb") as stream:
             copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
         if copy != blob:
-            raise CorruptBlobError(f"{source} is corrupt: package the model again")
+            raise DeliveryError(f"{source} is corrupt: package the model again")
         return blob.size
 
     def add(self, media_type: str, produce: Callable[[HashingWriter], object]) -> Blob:
         """Store what `produce` writes under the digest that it turns out to have."""
-        with self._partial() as stream:
+        with replacing(self.folder / "blob", "wb", lambda: self.path(writer.digest)) as stream:
             writer = HashingWriter(stream)
             produce(writer)
-            stream.flush()
-            path = self.path(writer.digest)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Path(stream.name).rename(path)
-        return Blob(media_type, writer.digest, writer.size)
+        return Blob(media_type=media_type, digest=writer.digest, size=writer.size)
 
     def add_bytes(self, media_type: str, content: bytes) -> Blob:
         """Store a small blob."""
         return self.add(media_type, lambda out: out.write(content))
 
     def write_manifest(self, content: bytes, tag: str) -> int:
-        """Store a manifest and list it in the index; return the bytes written."""
-        entry = {
-            **Blob(MANIFEST, digest_of(content), len(content)).document(),
-            "annotations": {REFERENCE_NAME: tag},
-        }
-        with self._locked():
+        """Store an image manifest and list it in the index; return the bytes written."""
+        blob = Blob(media_type=MANIFEST, digest=digest_of(content), size=len(content))
+        entry = {**blob.document(), "annotations": {REFERENCE_NAME: tag}}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
             listed = self._listed()
-            if entry in listed and self.path(entry["digest"]).is_file():
+            if entry in listed and self.has(blob):
                 return 0
             self.add_bytes(MANIFEST, content)
-            others = [item for item in listed if item["digest"] != entry["digest"]]
-            self._write_index([*others, entry])
-        return len(content)
+            others = [each for each in listed if each["digest"] != blob.digest]
+            index = {"schemaVersion": 2, "manifests": [*others, entry]}
+            write(self.folder / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
+            write(self.folder / "index.json", canonical(index))
+        return blob.size
 
     def _listed(self) -> list[dict[str, Any]]:
-        index = self.folder / "index.json"
-        return json.loads(index.read_text())["manifests"] if index.exists() else []
-
-    def _write_index(self, manifests: list[dict[str, Any]]) -> None:
-        self._replace("oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
-        self._replace("index.json", canonical({"schemaVersion": 2, "manifests": manifests}))
-
-    def _replace(self, name: str, content: bytes) -> None:
-        with self._partial() as stream:
-            stream.write(content)
-            stream.flush()
-            Path(stream.name).rename(self.folder / name)
-
-    @contextmanager
-    def _partial(self) -> Iterator[IO[bytes]]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=self.folder, prefix=".partial-", delete=False
-        ) as stream:
-            try:
-                Path(stream.name).chmod(0o644)
-                yield stream
-            finally:
-                Path(stream.name).unlink(missing_ok=True)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        path = self.folder / "index.json"
+        index = check(Index, read_json(path), str(path)) if path.exists() else Index(manifests=[])
+        return [each.model_dump() for each in index.manifests]

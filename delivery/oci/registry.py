@@ -19,9 +19,7 @@ from tqdm import tqdm
 from delivery.errors import DeliveryError
 from delivery.oci.image import (
     CHUNK,
-    BadImageError,
     Blob,
-    CorruptBlobError,
     checked_digest,
     digest_of,
     parse_manifest,
@@ -29,18 +27,6 @@ from delivery.oci.image import (
 )
 from delivery.oci.layout import Layout
 from delivery.oci.registry_client import Remote, retry, unavailable
-
-
-class BadReferenceError(DeliveryError):
-    """A text names no registry, or no image by its digest."""
-
-
-class UnsafeLayerError(DeliveryError):
-    """A layer holds something that has no place in a model."""
-
-
-class FolderExistsError(DeliveryError):
-    """A pull would write into a folder that is already there."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +38,33 @@ class Pushed:
 
 
 def open_registry(name: str) -> Layout | Remote:
-    """Return the registry with this name. Raises BadReferenceError."""
+    """Return the registry with this name. Raises DeliveryError."""
     if name.startswith("oci:") and len(name) > len("oci:"):
         return Layout(Path(name.removeprefix("oci:")))
-    host, _, repository = name.partition("/")
-    if ":" in name.rpartition("/")[2] or not repository or not host:
-        raise BadReferenceError(
+    host, _, path = name.partition("/")
+    if ":" in name.rpartition("/")[2] or not path or not host:
+        raise DeliveryError(
             f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
         )
     return Remote(name)
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
-    """Split `<registry>@sha256:<hex>` into registry and digest. Raises BadReferenceError."""
+    """Split `<registry>@sha256:<hex>` into registry and digest. Raises DeliveryError."""
     name, _, digest = reference.rpartition("@")
     try:
         return name, checked_digest(digest)
     except ValueError as error:
-        raise BadReferenceError(
+        raise DeliveryError(
             f"{reference!r} does not name an image by its digest: give <registry>@sha256:<64 hex>"
         ) from error
 
 
 def push(layout: Layout, digest: str, registry: str) -> Pushed:
-    """Copy an image from a layout into a registry, the manifest last.
+    """Copy an image from a layout into a registry, the image manifest last.
 
     What the registry holds is not sent again. An interrupted push leaves at most blobs that no
-    manifest names. Raises BadReferenceError, MissingBlobError, UnavailableError and RefusedError.
+    image manifest names. Raises DeliveryError.
     """
     target = open_registry(registry)
     content = layout.read_manifest(digest)
@@ -93,18 +79,15 @@ def pull(reference: str, folder: Path) -> int:
     """Unpack an image into a new folder and return the number of bytes received.
 
     Every size and digest is checked, and the folder appears only when all of it is right. Raises
-    BadReferenceError, FolderExistsError, MissingBlobError, BadImageError, CorruptBlobError,
-    UnsafeLayerError, RefusedError and UnavailableError.
+    DeliveryError.
     """
     name, digest = parse_reference(reference)
     registry = open_registry(name)
     if folder.exists():
-        raise FolderExistsError(
-            f"{folder} exists: remove it, or pull {reference} into another folder"
-        )
+        raise DeliveryError(f"{folder} exists: remove it, or pull {reference} into another folder")
     content = registry.read_manifest(digest)
     if digest_of(content) != digest:
-        raise CorruptBlobError(_mismatch(f"{name}'s manifest", digest, digest_of(content)))
+        raise DeliveryError(_mismatch(f"{name}'s image manifest", digest, digest_of(content)))
     manifest = parse_manifest(content, reference)
     config = retry(lambda: _read(registry, manifest.config))
     retry(lambda: _unpack(registry, manifest.layer, folder))
@@ -123,23 +106,23 @@ class CheckedReader:
         self._count = 0
 
     def read(self, size: int = CHUNK) -> bytes:
-        """Read at most `size` bytes. Raises CorruptBlobError when the blob is too long."""
+        """Read at most `size` bytes. Raises DeliveryError when the blob is too long."""
         chunk = self._stream.read(size)
         self._hash.update(chunk)
         self._count += len(chunk)
         if self._count > self._blob.size:
-            raise CorruptBlobError(self._wrong_size("more than"))
+            raise DeliveryError(self._wrong_size("more than"))
         return chunk
 
     def finish(self) -> None:
-        """Read what is left; raises CorruptBlobError unless size and digest are right."""
+        """Read what is left; raises DeliveryError unless size and digest are right."""
         while self.read():
             pass
         if self._count < self._blob.size:
-            raise CorruptBlobError(self._wrong_size(f"only {self._count} of"))
+            raise DeliveryError(self._wrong_size(f"only {self._count} of"))
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._blob.digest:
-            raise CorruptBlobError(_mismatch(f"a blob of {self._origin}", self._blob.digest, found))
+            raise DeliveryError(_mismatch(f"a blob of {self._origin}", self._blob.digest, found))
 
     def _wrong_size(self, amount: str) -> str:
         return (
@@ -158,7 +141,7 @@ def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
         unavailable(registry.name),
         registry.read(blob.digest) as stream,
         tqdm.wrapattr(
-            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1
+            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1, disable=None
         ) as counted,
     ):
         yield CheckedReader(cast(Any, counted), blob, registry.name)
@@ -189,10 +172,10 @@ def _extract(reader: CheckedReader, folder: Path) -> None:
         with tarfile.open(fileobj=cast(Any, reader), mode="r|", bufsize=CHUNK) as archive:
             for entry in archive:
                 _place(archive, entry, folder)
-    except (tarfile.TarError, UnsafeLayerError) as error:
+    except (tarfile.TarError, DeliveryError) as error:
         reader.finish()
         if isinstance(error, tarfile.TarError):
-            raise BadImageError(f"the layer is not a tar archive ({error})") from error
+            raise DeliveryError(f"the layer is not a tar archive ({error})") from error
         raise
     reader.finish()
 
@@ -201,13 +184,11 @@ def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> No
     name = PurePosixPath(entry.name)
     target = folder / name
     if name.is_absolute() or ".." in name.parts:
-        raise UnsafeLayerError(f"the layer holds {entry.name!r}, which lies outside the image")
+        raise DeliveryError(f"the layer holds {entry.name!r}, which lies outside the image")
     if entry.type not in (tarfile.REGTYPE, tarfile.DIRTYPE) or entry.issparse():
-        raise UnsafeLayerError(
-            f"the layer holds {entry.name!r}, which is neither a file nor a folder"
-        )
+        raise DeliveryError(f"the layer holds {entry.name!r}, which is neither a file nor a folder")
     if target.exists() or any(parent.is_file() for parent in target.parents):
-        raise UnsafeLayerError(f"the layer holds {entry.name!r} twice, or as file and as folder")
+        raise DeliveryError(f"the layer holds {entry.name!r} twice, or as file and as folder")
     if entry.isdir():
         target.mkdir(parents=True)
         return

@@ -31,10 +31,6 @@ class UnavailableError(DeliveryError):
     """A registry does not answer, or says that it can't at the moment: worth another attempt."""
 
 
-class RefusedError(DeliveryError):
-    """A registry understood a request and refused it: another attempt is of no use."""
-
-
 def retry(operation: Callable[[], Result]) -> Result:
     """Try again, each time after a longer pause, while the registry is unavailable."""
     for delay in DELAYS:
@@ -61,7 +57,7 @@ class Authorization(requests.auth.AuthBase):
         return request
 
     def answer(self, challenge: str) -> None:
-        """Get what a `WWW-Authenticate` header asks for. Raises RefusedError."""
+        """Get what a `WWW-Authenticate` header asks for. Raises DeliveryError."""
         known = credentials(self.host)
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "bearer":
@@ -70,26 +66,26 @@ class Authorization(requests.auth.AuthBase):
         elif known:
             self.header = "Basic " + base64.b64encode(":".join(known).encode()).decode()
         else:
-            raise RefusedError(f"{self.host} wants credentials: run `docker login {self.host}`")
+            raise DeliveryError(f"{self.host} wants credentials: run `docker login {self.host}`")
 
     def _token(self, fields: dict[str, str], known: tuple[str, str] | None) -> str:
         realm = fields.pop("realm", "")
         with unavailable(self.host):
             response = requests.get(realm, params=fields, auth=known, timeout=TIMEOUT)
-        check(response, self.host, "a token")
+        check_answer(response, self.host, "a token")
         answer = response.json()
         return answer.get("token") or answer.get("access_token") or ""
 
 
 class Remote:
-    """One repository of a registry, `<host>/<repository>`; plain HTTP on loopback only."""
+    """One name in a registry, `<host>/<repository>`; plain HTTP on loopback only."""
 
     def __init__(self, name: str) -> None:
         """Open `<host>/<repository>`; nothing is sent yet."""
         self.name = name
-        self.host, _, repository = name.partition("/")
+        self.host, _, path = name.partition("/")
         scheme = "http" if self.host.rsplit(":", 1)[0] in LOOPBACK else "https"
-        self.url = f"{scheme}://{self.host}/v2/{repository}/"
+        self.url = f"{scheme}://{self.host}/v2/{path}/"
         self.session = requests.Session()
         self.authorization = Authorization(self.host)
         self.session.auth = self.authorization
@@ -104,7 +100,7 @@ class Remote:
         return cast(IO[bytes], self._get(f"blobs/{digest}", stream=True).raw)
 
     def read_manifest(self, reference: str, accept: str = MANIFEST) -> bytes:
-        """Return the bytes of the manifest with a digest or tag, unchecked.
+        """Return the bytes of the image manifest with a digest or tag, unchecked.
 
         `accept` lists media types as the HTTP header does. Raises MissingBlobError.
         """
@@ -117,9 +113,9 @@ class Remote:
         return retry(lambda: self._upload(blob, source))
 
     def write_manifest(self, content: bytes, tag: str) -> int:
-        """Upload a manifest, unless it is there; return the bytes sent.
+        """Upload an image manifest, unless it is there; return the bytes sent.
 
-        Raises RefusedError when the registry stored something else.
+        Raises DeliveryError when the registry stored something else.
         """
         digest = digest_of(content)
         if retry(lambda: self._found(f"manifests/{digest}")):
@@ -130,7 +126,7 @@ class Remote:
         )
         stored = response.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
-            raise RefusedError(f"{self.name} stored {stored} instead of {digest}")
+            raise DeliveryError(f"{self.name} stored {stored} instead of {digest}")
         return len(content)
 
     def _upload(self, blob: Blob, source: Path) -> int:
@@ -142,7 +138,7 @@ class Remote:
         with (
             source.open("rb") as file,
             tqdm.wrapattr(
-                file, "read", total=blob.size, desc="push", delay=1, mininterval=1
+                file, "read", total=blob.size, desc="push", delay=1, mininterval=1, disable=None
             ) as stream,
         ):
             headers = {"Content-Type": "application/octet-stream"}
@@ -153,19 +149,19 @@ class Remote:
     def _found(self, path: str) -> bool:
         response = self._request("HEAD", path, headers={"Accept": MANIFEST})
         if response.status_code != 404:
-            check(response, self.name, path)
+            check_answer(response, self.name, path)
         return response.status_code != 404
 
     def _get(self, path: str, **options: Any) -> requests.Response:
         response = self._request("GET", path, **options)
         if response.status_code == 404:
             raise MissingBlobError(f"{self.name} does not hold {path}: push the image to it again")
-        check(response, self.name, path)
+        check_answer(response, self.name, path)
         return response
 
     def _done(self, method: str, path: str, **options: Any) -> requests.Response:
         response = self._request(method, path, **options)
-        check(response, self.name, path)
+        check_answer(response, self.name, path)
         return response
 
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -194,8 +190,8 @@ def unavailable(host: str) -> Iterator[None]:
         raise UnavailableError(f"no answer from the registry {host} ({_reason(error)})") from error
 
 
-def check(response: requests.Response, where: str, what: str) -> None:
-    """Raise UnavailableError or RefusedError, unless the answer is good."""
+def check_answer(response: requests.Response, where: str, what: str) -> None:
+    """Raise UnavailableError, or DeliveryError where another attempt is of no use."""
     if response.ok:
         return
     said = " ".join(response.text.split())[:200]
@@ -203,7 +199,7 @@ def check(response: requests.Response, where: str, what: str) -> None:
     if response.status_code in TRANSIENT:
         raise UnavailableError(sentence)
     cure = f": run `docker login {urlsplit(response.url).netloc}`"
-    raise RefusedError(sentence + (cure if response.status_code in (401, 403) else ""))
+    raise DeliveryError(sentence + (cure if response.status_code in (401, 403) else ""))
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.model.pipeline_outputs import Outputs
+from delivery.model.pipeline_outputs import ModelAccount
 from delivery.parameters import Limits
 from delivery.proposals.release_file import Release
 
@@ -17,7 +17,7 @@ class GateError(DeliveryError):
 
 
 def check_gate(
-    outputs: Outputs, limits: Limits, champion: Release | None, accept_test_data: bool
+    account: ModelAccount, limits: Limits, champion: Release | None, accept_test_data: bool
 ) -> None:
     """Raise GateError unless the candidate may be released.
 
@@ -25,46 +25,45 @@ def check_gate(
     about each other, so another test set needs a person's word, `accept_test_data`; the floors
     hold all the same.
     """
-    found = [*not_finite(outputs), *failed_checks(outputs)]
+    found = [*not_finite(account), *failed_checks(account)]
     if not found:  # what is not a number can't be compared
-        found = [*below_floor(outputs, limits)]
+        found = [*below_floor(account, limits)]
         if champion:
-            found += against_champion(outputs, limits, champion, accept_test_data)
+            found += against_champion(account, limits, champion, accept_test_data)
     if found:
         raise GateError("\n  - ".join(["the gate refuses this model:", *found]))
 
 
-def not_finite(outputs: Outputs) -> Iterator[str]:
+def not_finite(account: ModelAccount) -> Iterator[str]:
     """Name every figure that is NaN or infinite, and every gated one that is no number."""
-    for file, document in vars(outputs).items():
-        for place, value in _leaves(document, file):
-            if isinstance(value, float) and not math.isfinite(value):
-                yield f"finite: {place} is {value}; a figure must be a number: train again"
+    for place, value in _leaves(account.model_dump()):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"finite: {place} is {value}; a figure must be a number: train again"
     for figure in GATED:
-        value = outputs.metrics.get(figure)
+        value = getattr(account.metrics, figure)
         if isinstance(value, bool) or not isinstance(value, float | int):
             yield f"finite: metrics.{figure} is {value!r} instead of a number: run `make pipeline`"
 
 
-def failed_checks(outputs: Outputs) -> Iterator[str]:
+def failed_checks(account: ModelAccount) -> Iterator[str]:
     """Repeat what the pipeline's own checks of data and export found."""
-    report, export = outputs.report, outputs.export
-    if report.get("passed") is not True:
-        failed = [check for check in report.get("checks", []) if check.get("passed") is not True]
+    report, export = account.report, account.export
+    if report.passed is not True:
+        failed = [check for check in report.checks if check.get("passed") is not True]
         what = "; ".join(f"{check.get('name')} ({check.get('detail')})" for check in failed)
         yield f"data: checks failed: {what or 'the report has no verdict'}; repair the data"
-    if export.get("passed") is not True:
+    if export.passed is not True:
         yield (
-            f"export parity: ONNX Runtime and torch differ by {export.get('max_abs_difference')}, "
-            f"tolerance {export.get('tolerance')}, and agree on {export.get('argmax_equal')} of "
-            f"{export.get('images')} images; look for an operator that exports badly"
+            f"export parity: ONNX Runtime and torch differ by {export.max_abs_difference}, "
+            f"tolerance {export.tolerance}, and agree on {export.argmax_equal} of "
+            f"{export.images} pictures; look for an operator that exports badly"
         )
 
 
-def below_floor(outputs: Outputs, limits: Limits) -> Iterator[str]:
+def below_floor(account: ModelAccount, limits: Limits) -> Iterator[str]:
     """Compare with the floors."""
     for figure in GATED:
-        value, floor = outputs.metrics[figure], getattr(limits, f"min_{figure}")
+        value, floor = getattr(account.metrics, figure), getattr(limits, f"min_{figure}")
         if value < floor:
             yield (
                 f"min_{figure}: {figure} {value:.6g} is below the floor {floor:.6g}; train a "
@@ -73,10 +72,10 @@ def below_floor(outputs: Outputs, limits: Limits) -> Iterator[str]:
 
 
 def against_champion(
-    outputs: Outputs, limits: Limits, champion: Release, accept_test_data: bool
+    account: ModelAccount, limits: Limits, champion: Release, accept_test_data: bool
 ) -> Iterator[str]:
     """Compare with the released model, where the test data allow it."""
-    test_data = outputs.lineage["data"]["test_sha256"]
+    test_data = account.lineage.data.test_sha256
     if test_data != champion.test_data:
         if not accept_test_data:
             yield (
@@ -86,7 +85,7 @@ def against_champion(
             )
         return
     for figure in GATED:
-        value, best = outputs.metrics[figure], getattr(champion, figure)
+        value, best = getattr(account.metrics, figure), getattr(champion, figure)
         if value < best - limits.tolerance:
             yield (
                 f"not worse than released: {figure} {value:.6g} is below {best:.6g} of the "
@@ -95,14 +94,15 @@ def against_champion(
             )
 
 
-def _leaves(document: Any, place: str) -> Iterator[tuple[str, Any]]:
+def _leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Walk through nested objects and lists: `(place, value)`."""
     match document:
         case dict():
-            for key, value in document.items():
-                yield from _leaves(value, f"{place}.{key}")
-        case list():
-            for number, value in enumerate(document):
-                yield from _leaves(value, f"{place}.{number}")
+            parts = list(document.items())
+        case list() | tuple():
+            parts = list(enumerate(document))
         case _:
-            yield place, document
+            yield place.removeprefix("."), document
+            return
+    for key, value in parts:
+        yield from _leaves(value, f"{place}.{key}")

@@ -48,20 +48,72 @@ class Repository:
         """Run a Git command and return its output as text."""
         return self.run(*arguments).decode().strip()
 
+    def says_yes(self, *arguments: str) -> bool:
+        """Tell whether a Git command ends well."""
+        try:
+            self.run(*arguments)
+        except GitError:
+            return False
+        return True
+
     def head(self) -> str:
-        """Return the commit that is checked out."""
-        return self.ask("rev-parse", "--verify", "HEAD")
+        """Return the commit that is checked out. Raises GitError."""
+        try:
+            return self.ask("rev-parse", "--verify", "HEAD")
+        except GitError:
+            steps = " && ".join(self._first_steps())
+            raise GitError(f"there is no commit yet in {self.folder}: `{steps}`") from None
 
     def fetch(self) -> str:
-        """Bring the remote's branch up to date here and return its commit."""
-        self.run("fetch", "--quiet", REMOTE, f"+refs/heads/{BRANCH}:refs/remotes/{REMOTE}/{BRANCH}")
+        """Bring the remote's branch up to date here and return its commit.
+
+        Raises GitError, which says how to make the remote or the branch if there is none.
+        """
+        try:
+            remote = f"refs/remotes/{REMOTE}/{BRANCH}"
+            self.run("fetch", "--quiet", REMOTE, f"+refs/heads/{BRANCH}:{remote}")
+        except GitError:
+            self._check_remote()
+            raise
         if self.ask("rev-parse", "--is-shallow-repository") == "true":
             raise GitError("this clone is shallow and lacks releases: `git fetch --unshallow`")
-        return self.ask("rev-parse", "--verify", f"refs/remotes/{REMOTE}/{BRANCH}")
+        return self.ask("rev-parse", "--verify", remote)
+
+    def _check_remote(self) -> None:
+        """Raise GitError when the remote or its branch has never been made."""
+        missing, steps = f"{REMOTE} has no branch {BRANCH} yet", self._first_steps()
+        if not self.says_yes("remote", "get-url", REMOTE):
+            missing = f"there is no remote named {REMOTE}"
+            steps.append(f"git remote add {REMOTE} <address>")
+        elif not self.says_yes("ls-remote", REMOTE) or self.remote_branch(BRANCH):
+            return
+        raise GitError(f"{missing}: `{' && '.join([*steps, f'git push -u {REMOTE} {BRANCH}'])}`")
+
+    def _first_steps(self) -> list[str]:
+        """List what a person does until there is a commit on the branch."""
+        commit = ["git add --all", "git commit --message Generate"]
+        if not self.says_yes("rev-parse", "--git-dir"):
+            return [f"git init --initial-branch={BRANCH}", *commit]
+        if self.ask("rev-parse", "--is-bare-repository") == "true":
+            return []  # a mirror, whose commits are the remote's
+        steps = [] if self.says_yes("rev-parse", "--verify", "HEAD") else commit
+        if self.ask("branch", "--show-current") != BRANCH and not self.ask(
+            "branch", "--list", BRANCH
+        ):
+            steps.append(f"git branch -M {BRANCH}")
+        return steps
 
     def changed_files(self) -> list[str]:
         """List what the working tree has and the commit has not, or otherwise."""
         return [line[3:] for line in self.run("status", "--porcelain").decode().splitlines()]
+
+    def conflicts(self) -> list[str]:
+        """List the files that a merge left for a person to resolve."""
+        return self.ask("diff", "--name-only", "--diff-filter=U").splitlines()
+
+    def contains(self, commit: str, other: str) -> bool:
+        """Tell whether a commit has another one in its history."""
+        return self.says_yes("merge-base", "--is-ancestor", other, commit)
 
     def files(self, commit: str, *paths: str) -> list[str]:
         """List the files of a commit below some paths."""

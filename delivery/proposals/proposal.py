@@ -8,17 +8,10 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
+from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
 URL = ["--json", "url", "--jq", ".[].url"]  # makes gh print addresses alone
-
-
-class ConcurrentError(DeliveryError):
-    """Someone else has proposed the same step."""
-
-
-class PullRequestError(DeliveryError):
-    """The branch is pushed, but GitHub did not open the pull request."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +28,14 @@ class Proposal:
 def propose(repository: Repository, base: str, proposal: Proposal) -> None:
     """Push the commit on top of `base` and open the pull request, or print how to.
 
-    Doing it again after an interruption finishes what is left to do. Raises ConcurrentError,
-    GitError and PullRequestError.
+    Doing it again after an interruption finishes what is left to do. Raises DeliveryError, also
+    when someone else has proposed the same step.
     """
     tip = repository.remote_branch(proposal.branch)
     if tip is None:
         push_branch(repository, base, proposal)
     elif not is_ours(repository, base, proposal):
-        raise ConcurrentError(taken(proposal.branch))
+        raise DeliveryError(taken(proposal.branch))
     open_pull_request(repository, proposal)
 
 
@@ -55,7 +48,7 @@ def push_branch(repository: Repository, base: str, proposal: Proposal) -> None:
     except GitError as error:
         if repository.remote_branch(proposal.branch) is None:
             raise
-        raise ConcurrentError(taken(proposal.branch)) from error
+        raise DeliveryError(taken(proposal.branch)) from error
     print(f"pushed branch {proposal.branch}: it changes {proposal.path} and nothing else")
 
 
@@ -78,8 +71,7 @@ def is_ours(repository: Repository, base: str, proposal: Proposal) -> bool:
 def open_pull_request(repository: Repository, proposal: Proposal) -> None:
     """Open the pull request with GitHub's command line; without it, print the next command."""
     body = repository.folder / DESCRIPTIONS / f"{proposal.branch.replace('/', '-')}.md"
-    body.parent.mkdir(parents=True, exist_ok=True)
-    body.write_text(proposal.description)
+    write(body, proposal.description)
     command = ["gh", "pr", "create", "--base", BRANCH, "--head", proposal.branch]
     command += ["--title", proposal.title, "--body-file", str(body.relative_to(repository.folder))]
     if not logged_in(repository):
@@ -109,7 +101,7 @@ def next_command(repository: Repository, proposal: Proposal, command: list[str])
 def _gh(repository: Repository, command: list[str]) -> str:
     result = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True)
     if result.returncode:
-        raise PullRequestError(
+        raise DeliveryError(
             f"the branch is pushed, but {' '.join(command[:3])} failed "
             f"({' '.join(result.stderr.split())}): run the same make command again"
         )

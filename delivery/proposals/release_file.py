@@ -1,19 +1,21 @@
 """The release file of an environment: which model it serves."""
 
-import json
-import math
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BeforeValidator, Field
 
 from delivery.errors import DeliveryError
+from delivery.proposals.config_map import parse_config_map, write_config_map
+from workspace.settings import Settings, SettingsError
 
 RELEASE_FILE = "model.yaml"
 RELEASE_NAME = "model-release"
+CONFLICT = (
+    "do not resolve it by hand: delete the branch and release again, `git push origin --delete "
+    "<branch>`, `git switch main && git pull`, `make release`"
+)
 FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
 
 
@@ -21,79 +23,48 @@ class ReleaseFileError(DeliveryError):
     """A release file that is missing or says something that cannot be served."""
 
 
-@dataclass(frozen=True)
-class Release:
-    """One released model: what `model.yaml` says, as values.
+def whole_number(value: Any) -> int:
+    """Read a whole number from 1. Raises ValueError for others, such as "01" and "1.0"."""
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", str(value)):
+        raise ValueError("it is not a whole number from 1")
+    return int(value)
 
-    `image` is a reference by digest; the three figures before `loss` lie in 0 to 1; `support`
-    counts test images; `data`, `test_data` and `code` are SHA-256 sums in hexadecimal.
-    """
 
-    version: int
-    image: str
-    accuracy: float
-    macro_f1: float
-    calibration_error: float
-    loss: float
-    support: int
-    data: str
-    test_data: str
-    code: str
-    commit: str
+Count = Annotated[
+    int,
+    BeforeValidator(whole_number),
+    Field(description="a whole number from 1 without leading zeros", examples=["8"]),
+]
+SHARE = Field(
+    ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1", examples=["0.98"]
+)
+LOSS = Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=["0.05"])
+SHA256 = Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256")
+COMMIT = Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit")
+IMAGE = Field(
+    pattern=r"^\S+@sha256:[0-9a-f]{64}$",
+    description="an image by digest: <name>@sha256:<64 digits>",
+)
+
+
+class Release(Settings):
+    """One released model: what `model.yaml` says, as values; `support` counts test pictures."""
+
+    version: Count
+    image: str = IMAGE
+    accuracy: float = SHARE
+    macro_f1: float = SHARE
+    calibration_error: float = SHARE
+    loss: float = LOSS
+    support: Count
+    data: str = SHA256
+    test_data: str = SHA256
+    code: str = SHA256
+    commit: str = COMMIT
 
     def to_yaml(self) -> str:
         """Return the text of the release file; equal releases give equal text."""
-        values = {name: str(value) for name, value in asdict(self).items()}
-        lines = [f"  {name}: {json.dumps(value)}\n" for name, value in values.items()]
-        head = f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {RELEASE_NAME}\ndata:\n"
-        return head + "".join(lines)
-
-
-def pattern(expression: str) -> Callable[[str], str]:
-    """Return a reader of texts that match the whole expression; it raises ValueError on others."""
-
-    def read(text: str) -> str:
-        if not re.fullmatch(expression, text):
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def count(text: str) -> int:
-    """Return the whole number from 1, written without leading zeros; raise ValueError on others."""
-    return int(pattern(r"[1-9][0-9]{0,8}")(text))
-
-
-def figure(highest: float) -> Callable[[str], float]:
-    """Return a reader of numbers from 0 to `highest`; it raises ValueError on others."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not (math.isfinite(value) and 0 <= value <= highest):
-            raise ValueError(text)
-        return value
-
-    return read
-
-
-SHA256 = (pattern(r"[0-9a-f]{64}"), "the 64 hexadecimal digits of a SHA-256")
-SHARE = (figure(1.0), "a number from 0 to 1")
-
-# key: (reader, what a good value is)
-READERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "version": (count, 'a whole number from 1 without leading zeros, such as "8"'),
-    "image": (pattern(r"\S+@sha256:[0-9a-f]{64}"), "an image by digest: <name>@sha256:<64 digits>"),
-    "accuracy": SHARE,
-    "macro_f1": SHARE,
-    "calibration_error": SHARE,
-    "loss": (figure(math.inf), "a number from 0"),
-    "support": (count, "a whole number from 1"),
-    "data": SHA256,
-    "test_data": SHA256,
-    "code": SHA256,
-    "commit": (pattern(r"[0-9a-f]{40}"), "the 40 hexadecimal digits of a Git commit"),
-}
+        return write_config_map(RELEASE_NAME, self)
 
 
 def read_release(path: Path) -> Release:
@@ -117,47 +88,9 @@ def parse_release(text: str, name: str) -> Release:
 
     Raises ReleaseFileError when the text is not a ConfigMap of this form.
     """
-    data = release_data(text, name)
-    known = [field.name for field in fields(Release)]
-    if missing := [key for key in known if key not in data]:
-        raise ReleaseFileError(
-            f"{name} has no {', '.join(missing)} under data; add what is missing."
-        )
-    if unknown := [str(key) for key in data if key not in known]:
-        raise ReleaseFileError(
-            f"{name} has {', '.join(unknown)} under data, which no release has; remove it."
-        )
-    return Release(**{key: read_value(key, data[key], name) for key in known})
-
-
-def release_data(text: str, name: str) -> dict[Any, Any]:
-    """Return the `data` of the ConfigMap in the text, or raise ReleaseFileError."""
+    if any(line.startswith("<" * 7) for line in text.splitlines()):
+        raise ReleaseFileError(f"{name} is in conflict: {CONFLICT}")
     try:
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ReleaseFileError(
-            f"{name}, line {line}, is not YAML: {error.problem}; restore the file from Git."
-        ) from None
-    except yaml.YAMLError as error:
-        raise ReleaseFileError(
-            f"{name} is not YAML: {' '.join(str(error).split())}; restore it."
-        ) from None
-    match document:
-        case {"kind": "ConfigMap", "metadata": {"name": str(found)}, "data": dict(data)}:
-            if found == RELEASE_NAME:
-                return data
-    raise ReleaseFileError(
-        f"{name} is not one ConfigMap named {RELEASE_NAME} with data; restore it from Git."
-    )
-
-
-def read_value(key: str, value: Any, name: str) -> Any:
-    """Return what the text under `key` means, or raise ReleaseFileError."""
-    reader, good = READERS[key]
-    if not isinstance(value, str):
-        raise ReleaseFileError(f"{name}: {key} is {value!r}, not text; write it in double quotes.")
-    try:
-        return reader(value)
-    except ValueError:
-        raise ReleaseFileError(f"{name}: {key} is {value!r}; it must be {good}.") from None
+        return parse_config_map(Release, text, RELEASE_NAME, name)
+    except SettingsError as error:
+        raise ReleaseFileError(f"{error}; or restore the file from Git") from None

@@ -5,19 +5,15 @@ from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.proposals.git import Repository
-from delivery.proposals.release_file import Release, ReleaseFileError, parse_release
+from delivery.proposals.release_file import RELEASE_FILE, Release, ReleaseFileError, parse_release
 
 ENVIRONMENTS = "argocd/environments"
 FIRST = "staging"  # where a release begins
 
 
-class UnknownEnvironmentError(DeliveryError):
-    """The repository has no such environment."""
-
-
 def release_path(environment: str) -> str:
     """Return where an environment's release file is."""
-    return f"{ENVIRONMENTS}/{environment}/model.yaml"
+    return f"{ENVIRONMENTS}/{environment}/{RELEASE_FILE}"
 
 
 def environments(repository: Repository, commit: str) -> list[str]:
@@ -27,10 +23,10 @@ def environments(repository: Repository, commit: str) -> list[str]:
 
 
 def check_environment(repository: Repository, commit: str, environment: str) -> None:
-    """Raise UnknownEnvironmentError unless the commit has the environment."""
+    """Raise DeliveryError unless the commit has the environment."""
     known = environments(repository, commit)
     if environment not in known:
-        raise UnknownEnvironmentError(
+        raise DeliveryError(
             f"there is no environment {environment!r}: give ENV={' or ENV='.join(known)}"
         )
 
@@ -42,10 +38,7 @@ def released_text(repository: Repository, commit: str, environment: str) -> str 
 
 
 def released(repository: Repository, commit: str, environment: str) -> Release | None:
-    """Return what an environment serves at a commit, or None before its first release.
-
-    Raises ReleaseFileError.
-    """
+    """Return what an environment serves at a commit, or None. Raises ReleaseFileError."""
     text = released_text(repository, commit, environment)
     return None if text is None else parse_release(text, release_path(environment))
 
@@ -61,8 +54,10 @@ def released_before(
     found = []
     for each in repository.history(commit, path):
         text = released_text(repository, each, environment)
+        if text is None:  # the commit removed it
+            continue
         with suppress(ReleaseFileError):
-            found += [(parse_release(text, path), text)] if text is not None else []
+            found.append((parse_release(text, path), text))
     return found
 
 

@@ -1,71 +1,51 @@
 """The run file: which training runs on the cluster."""
 
-import json
-import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 
-import yaml
-
-from delivery.errors import DeliveryError
+from delivery.proposals.config_map import parse_config_map, write_config_map
 from delivery.proposals.git import Repository
-from workspace.settings import LOADER
+from delivery.proposals.release_file import COMMIT, IMAGE, Count
+from workspace.settings import Settings, SettingsError
 
 RUN_FILE = "argocd/training/run.yaml"
 RUN_NAME = "training-run"
 
 
-class RunFileError(DeliveryError):
-    """A run file that does not say what to run."""
-
-
-@dataclass(frozen=True)
-class Run:
+class Run(Settings):
     """One training run: what `run.yaml` says, as values.
 
-    `run` counts from 1 and names the job; `image` is a reference by digest; `nodes` is the number
-    of machines; `commit` is what the image was built from.
+    `run` counts from 1 and names the job; `nodes` is the number of machines; `commit` is what the
+    image was built from.
     """
 
-    run: int
-    image: str
-    nodes: int
-    commit: str
+    run: Count
+    image: str = IMAGE
+    nodes: Count
+    commit: str = COMMIT
 
     def to_yaml(self) -> str:
         """Return the text of the run file; equal runs give equal text."""
-        lines = [f"  {name}: {json.dumps(str(value))}\n" for name, value in asdict(self).items()]
-        head = f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {RUN_NAME}\ndata:\n"
-        return head + "".join(lines)
+        return write_config_map(RUN_NAME, self)
 
 
-def read_run(repository: Repository, commit: str) -> int | None:
-    """Return the number of the run in the run file at a commit, or None where there is none.
-
-    Raises RunFileError.
-    """
+def read_run(repository: Repository, commit: str) -> int:
+    """Return the number in a commit's run file, 0 where there is none. Raises SettingsError."""
     content = repository.read(commit, RUN_FILE)
     if content is None:
-        return None
+        return 0
     try:
-        number = yaml.load(content, Loader=LOADER)["data"]["run"]
-        if not re.fullmatch(r"[1-9][0-9]{0,8}", number):
-            raise ValueError(number)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise RunFileError(
-            f'{RUN_FILE} at {commit[:12]} has no number of a run, such as run: "3": put it right '
-            "on main, or remove the file"
-        ) from error
-    return int(number)
+        return parse_config_map(Run, content, RUN_NAME, f"{RUN_FILE} at {commit[:12]}").run
+    except SettingsError as error:
+        raise SettingsError(f"{error}; put it right on main, or remove the file") from None
 
 
 def next_run(repository: Repository, commit: str) -> int:
     """Return one more than the highest run ever merged: a name that was used would not run again.
 
-    Raises RunFileError for the newest file; one that could not be read in the past ran nothing.
+    Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
-    numbers = [read_run(repository, commit) or 0]
+    numbers = [read_run(repository, commit)]
     for each in repository.history(commit, RUN_FILE):
-        with suppress(RunFileError):
-            numbers.append(read_run(repository, each) or 0)
+        with suppress(SettingsError):
+            numbers.append(read_run(repository, each))
     return 1 + max(numbers)

@@ -1,43 +1,79 @@
 """What a release file and its pull request say of a model."""
 
-from delivery.model.pipeline_outputs import Outputs
-from delivery.proposals.release_file import FIGURES, Release, parse_release
+from delivery.errors import DeliveryError
+from delivery.model.pipeline_outputs import ModelAccount
+from delivery.proposals.git import BRANCH, REMOTE
+from delivery.proposals.proposal import Proposal
+from delivery.proposals.release_file import FIGURES, RELEASE_FILE, Release
+from delivery.proposals.releases import release_path
+from workspace.markdown import table
+from workspace.settings import SettingsError, check
+
+REVISIONS = ("data", "test_data", "code", "commit")
 
 
-def describe(outputs: Outputs, version: int, image: str, commit: str) -> Release:
-    """Gather what the release file says. Raises ReleaseFileError for figures out of range."""
-    metrics, data = outputs.metrics, outputs.lineage["data"]
-    candidate = Release(
-        version=version,
-        image=image,
-        **{figure: metrics[figure] for figure in FIGURES},
-        data=data["sha256"],
-        test_data=data["test_sha256"],
-        code=outputs.lineage["code"]["sha256"],
-        commit=commit,
+def describe(account: ModelAccount, version: int, image: str, commit: str) -> Release:
+    """Gather what the release file says. Raises DeliveryError for figures out of range."""
+    values = {
+        "version": version,
+        "image": image,
+        **{figure: getattr(account.metrics, figure) for figure in FIGURES},
+        "data": account.lineage.data.sha256,
+        "test_data": account.lineage.data.test_sha256,
+        "code": account.lineage.code.sha256,
+        "commit": commit,
+    }
+    try:
+        return check(Release, values, "the new release file")
+    except SettingsError as error:
+        raise DeliveryError(str(error)) from None
+
+
+def release_proposal(
+    environment: str, text: str, release: Release, current: Release | None
+) -> Proposal:
+    """Return the pull request that puts the file of a release in place of the current one."""
+    branch = f"release/{environment}-v{release.version}"
+    title = f"Release model {release.version} to {environment}"
+    change = describe_change(release, current)
+    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
+
+
+def rollback_proposal(environment: str, text: str, release: Release, current: Release) -> Proposal:
+    """Return the pull request that restores the file of an earlier release."""
+    branch = f"rollback/{environment}-v{current.version}-to-v{release.version}"
+    title = f"Roll {environment} back from model {current.version} to model {release.version}"
+    change = describe_change(release, current)
+    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
+
+
+def in_conflict(branch: str) -> str:
+    """Say what to do when Git cannot merge a branch, because another one was faster."""
+    return (
+        f"\nShould Git find a conflict in {RELEASE_FILE}, do not resolve it by hand: delete the "
+        f"branch and release again, `git push {REMOTE} --delete {branch}`, "
+        f"`git switch {BRANCH} && git pull`, and the `make` command that proposed it.\n"
     )
-    return parse_release(candidate.to_yaml(), "the new release file")
 
 
 def describe_change(candidate: Release, champion: Release | None) -> str:
     """Write the Markdown that a reviewer reads: figures and revisions against what is released."""
     was = f"model {champion.version} (released)" if champion else "nothing released"
-    lines = [f"| | model {candidate.version} | {was} | change |", "| --- | ---: | ---: | ---: |"]
-    lines += [_figure_row(figure, candidate, champion) for figure in FIGURES]
-    lines += ["", f"- image: `{candidate.image}`"]
-    for name in ("data", "test_data", "code", "commit"):
-        lines.append(_revision_line(name, candidate, champion))
+    head = ["figure", f"model {candidate.version}", was, "change"]
+    rows = [_figure_row(figure, candidate, champion) for figure in FIGURES]
+    lines = [table(head, rows, right=(1, 2, 3)), f"- image: `{candidate.image}`"]
+    lines += [_revision_line(name, candidate, champion) for name in REVISIONS]
     if champion and champion.test_data != candidate.test_data:
         lines += ["", "**The test data differ, so the figures above cannot be compared.**"]
     return "\n".join([*lines, ""])
 
 
-def _figure_row(figure: str, candidate: Release, champion: Release | None) -> str:
+def _figure_row(figure: str, candidate: Release, champion: Release | None) -> list[str]:
     value = getattr(candidate, figure)
     if champion is None:
-        return f"| {figure} | {value:.4g} | | |"
+        return [figure, f"{value:.4g}", "", ""]
     was = getattr(champion, figure)
-    return f"| {figure} | {value:.4g} | {was:.4g} | {value - was:+.4g} |"
+    return [figure, f"{value:.4g}", f"{was:.4g}", f"{value - was:+.4g}"]
 
 
 def _revision_line(name: str, candidate: Release, champion: Release | None) -> str:

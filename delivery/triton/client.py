@@ -15,14 +15,6 @@ PROTOCOLS = ("http", "grpc")
 TIMEOUT = 30.0  # seconds of one request
 
 
-class UnreachableError(DeliveryError):
-    """No server answers at the address."""
-
-
-class RefusedError(DeliveryError):
-    """The server answered with an error; the message holds its own reason."""
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a server said to one request.
@@ -57,7 +49,7 @@ class Client:
         self.connection.close()
 
     def input_shape(self) -> tuple[int, int, int]:
-        """Return height, width and channels of the images that the model takes."""
+        """Return height, width and channels of the pictures that the model takes."""
         described = self.call("get_model_metadata", MODEL)
         if self.protocol == "grpc":
             shape = described.inputs[0].shape
@@ -66,20 +58,18 @@ class Client:
         _, height, width, channels = (int(size) for size in shape)
         return height, width, channels
 
-    def infer(self, images: np.ndarray, top: int = 0) -> Answer:
-        """Classify images.
+    def infer(self, pictures: np.ndarray, top: int = 0) -> Answer:
+        """Classify pictures.
 
         Args:
-            images: uint8 (n, H, W, C).
+            pictures: uint8 (n, H, W, C).
             top: ask for that many classes with their labels instead of all probabilities.
 
-        Raises:
-            UnreachableError: nothing listens at the address.
-            RefusedError: the server does not accept the request.
+        Raises DeliveryError when nothing listens at the address or the server refuses.
         """
-        datatype = "UINT8" if images.dtype == np.uint8 else "FP32"
-        tensor = self.library.InferInput("image", list(images.shape), datatype)
-        tensor.set_data_from_numpy(images)
+        datatype = "UINT8" if pictures.dtype == np.uint8 else "FP32"
+        tensor = self.library.InferInput("image", list(pictures.shape), datatype)
+        tensor.set_data_from_numpy(pictures)
         wanted = self.library.InferRequestedOutput("probabilities", class_count=top)
         result = self.call("infer", MODEL, [tensor], outputs=[wanted])
         response = result.get_response()
@@ -87,20 +77,16 @@ class Client:
         return Answer(result.as_numpy("probabilities"), int(version))
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call the library, its many exceptions told in two."""
+        """Call the library; of its many exceptions make one sentence. Raises DeliveryError."""
         try:
             return getattr(self.connection, method)(*arguments, **named)
         except InferenceServerException as error:
-            if "UNAVAILABLE" in str(error.status()) and "failed to connect" in error.message():
-                raise UnreachableError(f"no server answers at {self.address}: {START}") from None
-            raise RefusedError(
-                f"the server refused ({error.status()}): {error.message()}"
-            ) from None
+            status, reason = str(error.status()), error.message()
+            if "UNAVAILABLE" not in status or "failed to connect" not in reason:
+                raise DeliveryError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
-            raise UnreachableError(f"no server answers at {self.address}: {START}") from None
-
-
-START = "start one with `make serve`"
+            pass
+        raise DeliveryError(f"no server answers at {self.address}: start one with `make serve`")
 
 
 def connect(protocol: str, ports: Ports) -> Client:

@@ -23,10 +23,6 @@ WORK = Path(".local/triton")
 OLDEST_GLIBC = (2, 35)  # nvidia-pytriton is built against it
 
 
-class NoTritonError(DeliveryError):
-    """This machine cannot run the packaged Triton."""
-
-
 @dataclass(frozen=True)
 class Installation:
     """Where the parts of the packaged Triton lie."""
@@ -64,22 +60,18 @@ print(json.dumps({
 
 
 def installation() -> Installation:
-    """Find the packaged Triton.
-
-    Raises:
-        NoTritonError: glibc is too old, or the environment or Python's shared library is missing.
-    """
+    """Find the packaged Triton. Raises DeliveryError where it cannot run."""
     check_glibc(os.confstr("CS_GNU_LIBC_VERSION") or "")
     venv = Machine.from_environment().triton_venv.absolute()
     python = venv / "bin" / "python"
     if not python.exists():
-        raise NoTritonError(f"there is no Triton environment in {venv}: run `make setup`")
+        raise DeliveryError(f"there is no Triton environment in {venv}: run `make setup`")
     described = subprocess.run([python, "-c", DESCRIBE], capture_output=True, text=True, check=True)
     facts = json.loads(described.stdout)
     packages = Path(facts["packages"])
     triton = packages / "pytriton" / "tritonserver"
     if not triton.exists():
-        raise NoTritonError(
+        raise DeliveryError(
             f"{venv} lacks the package nvidia-pytriton: remove it and run `make setup`"
         )
     check_shared_library(Path(facts["folder"]), facts["library"])
@@ -97,7 +89,7 @@ def check_glibc(found: str) -> None:
     version = re.fullmatch(r"glibc (\d+)\.(\d+).*", found)
     if version is None or (int(version[1]), int(version[2])) < OLDEST_GLIBC:
         needed = ".".join(map(str, OLDEST_GLIBC))
-        raise NoTritonError(
+        raise DeliveryError(
             f"the packaged Triton needs glibc {needed} or newer and this system has "
             f"{found or 'another C library'}: use Debian 12, Ubuntu 22.04 or a newer system"
         )
@@ -109,7 +101,7 @@ def check_shared_library(folder: Path, name: str) -> None:
         ctypes.CDLL(str(folder / name) if (folder / name).exists() else name)
     except OSError:
         package = name.removesuffix(".so.1.0")
-        raise NoTritonError(
+        raise DeliveryError(
             f"Triton's Python backend needs the shared library {name}: "
             f"install it with `sudo apt install {package}`"
         ) from None

@@ -17,7 +17,7 @@ WARM_UP = 3  # requests of each client that are not counted
 
 @dataclass(frozen=True)
 class Load:
-    """Who calls and how: each of `clients` sends `batch` images at a time, one after the other."""
+    """Who calls and how: each of `clients` sends `batch` pictures at a time, one by one."""
 
     protocol: str
     clients: int
@@ -26,11 +26,10 @@ class Load:
 
 @dataclass
 class Speed:
-    """What a server did under a load: seconds of each request, and images in each second."""
+    """What a server did under a load: seconds of each request, and pictures in each second."""
 
     latencies: list[float] = field(default_factory=list)
-    images: int = 0
-    seconds: float = 0.0
+    pictures: int = 0
 
     def percentile(self, share: float) -> float:
         """Return the latency in milliseconds that `share` per cent of the requests stay under."""
@@ -38,8 +37,8 @@ class Speed:
 
     @property
     def throughput(self) -> float:
-        """Images in a second."""
-        return self.images / self.seconds
+        """Pictures in a second."""
+        return self.pictures / (ROUNDS * SECONDS)
 
 
 LOADS = [
@@ -49,24 +48,24 @@ LOADS = [
 ]
 
 
-def measure(servers: Iterable[Ports], images: np.ndarray, load: Load) -> list[Speed]:
+def measure(servers: Iterable[Ports], pictures: np.ndarray, load: Load) -> list[Speed]:
     """Put a load on each server in turn, several times; return what each did.
 
     Args:
         servers: where they listen.
-        images: uint8 (n, H, W, C) to send over and over.
+        pictures: uint8 (n, H, W, C) to send over and over.
         load: who calls and how.
     """
     turns = [(ports, Speed()) for ports in servers]
     for _ in range(ROUNDS):
         for ports, speed in turns:
-            take_turn(ports, images, load, speed)
+            take_turn(ports, pictures, load, speed)
     return [speed for _, speed in turns]
 
 
-def take_turn(ports: Ports, images: np.ndarray, load: Load, speed: Speed) -> None:
+def take_turn(ports: Ports, pictures: np.ndarray, load: Load, speed: Speed) -> None:
     """Let all clients call one server for a while; add what it did."""
-    batch = np.resize(images, (load.batch, *images.shape[1:]))
+    batch = np.resize(pictures, (load.batch, *pictures.shape[1:]))
 
     def work(_: int) -> list[float]:
         with connect(load.protocol, ports) as client:
@@ -81,5 +80,4 @@ def take_turn(ports: Ports, images: np.ndarray, load: Load, speed: Speed) -> Non
     with ThreadPoolExecutor(load.clients) as pool:
         latencies = [each for client in pool.map(work, range(load.clients)) for each in client]
     speed.latencies += latencies
-    speed.images += len(latencies) * load.batch
-    speed.seconds += SECONDS
+    speed.pictures += len(latencies) * load.batch

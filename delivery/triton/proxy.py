@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -17,7 +18,8 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from delivery.triton.server import HOST, NotServingError, Ports, PortTakenError
+from delivery.errors import DeliveryError
+from delivery.triton.server import HOST, Ports
 
 # Headers that belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = {
@@ -26,7 +28,6 @@ HOP_BY_HOP = {
 }
 # Metadata that gRPC's library writes itself.
 RESERVED = ("grpc-", ":", "content-type", "te", "user-agent")
-STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer",)  # all other calls are unary
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # a port may have been another server's
 CONNECTING = 5.0  # seconds for the first connection to a server that is ready
@@ -57,12 +58,12 @@ class Backend:
         self.idle.set()
 
     async def connect(self) -> None:
-        """Open the connection for gRPC. Raises NotServingError when that is impossible."""
+        """Open the connection for gRPC. Raises DeliveryError when that is impossible."""
         try:
             await asyncio.wait_for(self.channel.channel_ready(), CONNECTING)
         except TimeoutError:
             await self.drain(0)
-            raise NotServingError(
+            raise DeliveryError(
                 f"Triton is ready over HTTP but does not answer on its gRPC port {self.ports.grpc}"
             ) from None
 
@@ -99,7 +100,7 @@ class Proxy:
         self.thread = threading.Thread(target=self.loop.run_forever, name="proxy", daemon=True)
 
     def __enter__(self) -> "Proxy":
-        """Listen. Raises PortTakenError."""
+        """Listen. Raises DeliveryError."""
         self.thread.start()
         try:
             self.ask(self.listen())
@@ -151,7 +152,7 @@ class Proxy:
             grpc_port = self.server.add_insecure_port(f"{HOST}:{self.ports.grpc}")
         except (OSError, RuntimeError) as error:
             await self.runner.cleanup()
-            raise PortTakenError(
+            raise DeliveryError(
                 f"the stable address http {self.ports.http}, grpc {self.ports.grpc} cannot be "
                 f"used ({error}): choose other ports with HTTP_PORT=<number> GRPC_PORT=<number>"
             ) from None
@@ -185,29 +186,14 @@ class Proxy:
             async with answer:
                 return await relay(request, answer)
 
-    async def forward_unary(
-        self, method: str, request: bytes, context: grpc.aio.ServicerContext
-    ) -> bytes:
-        """Pass a call with one message each way on; its bytes are not looked into."""
-        backend = await self.wanted(context)
-        with backend.request():
-            call = backend.channel.unary_unary(method)(
-                request,
-                metadata=kept(context.invocation_metadata()),
-                timeout=context.time_remaining(),
-            )
-            try:
-                answer: bytes = await call
-                return answer
-            except grpc.aio.AioRpcError as error:
-                await context.abort(*outcome(error))
-        raise AssertionError("abort raises")
-
-    async def forward_stream(
+    async def forward_grpc(
         self, method: str, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
     ) -> None:
-        """Pass a stream of messages on, both ways at once."""
-        backend = await self.wanted(context)
+        """Pass a call on, message by message both ways at once; bytes are not looked into."""
+        backend = self.current
+        if backend is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOTHING)
+            return
         with backend.request():
             call = backend.channel.stream_stream(method)(
                 messages,
@@ -218,18 +204,12 @@ class Proxy:
                 async for message in call:
                     await context.write(message)
             except grpc.aio.AioRpcError as error:
-                await context.abort(*outcome(error))
-
-    async def wanted(self, context: grpc.aio.ServicerContext) -> Backend:
-        """Return the current server; end the call where there is none."""
-        if self.current is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, NOTHING)
-        assert self.current is not None
-        return self.current
+                trailing = tuple(error.trailing_metadata() or ())
+                await context.abort(error.code(), error.details() or "", trailing)
 
 
 class Calls(grpc.GenericRpcHandler):
-    """Accept every gRPC method for a proxy."""
+    """Accept every gRPC method for a proxy, also those of one message: a stream carries them."""
 
     def __init__(self, proxy: Proxy) -> None:
         """Remember where to pass the calls to."""
@@ -237,16 +217,8 @@ class Calls(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """Return what handles a call; without serializers it gets bytes."""
-
-        async def unary(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            return await self.proxy.forward_unary(details.method, request, context)
-
-        async def stream(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-            await self.proxy.forward_stream(details.method, messages, context)
-
-        if details.method in STREAMS:
-            return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.unary_unary_rpc_method_handler(unary)
+        forward = partial(self.proxy.forward_grpc, details.method)
+        return grpc.stream_stream_rpc_method_handler(forward)
 
 
 def passed(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
@@ -270,8 +242,3 @@ async def relay(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web
 def kept(metadata: Any) -> list[tuple[str, str | bytes]]:
     """Return the metadata that a caller set, without what gRPC sets itself."""
     return [(key, value) for key, value in metadata or () if not key.startswith(RESERVED)]
-
-
-def outcome(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
-    """Return how a call failed, in the form in which the failure is passed on."""
-    return error.code(), error.details() or "", tuple(error.trailing_metadata() or ())

@@ -44,22 +44,15 @@ OWN = {
 }
 # What production sets as well, for servers started without a manifest.
 STRICT = ("--model-control-mode=none", "--disable-auto-complete-config")
-
-
-class PortTakenError(DeliveryError):
-    """Another process listens on a port that was asked for."""
-
-
-class NoModelError(DeliveryError):
-    """The model repository holds no version to serve."""
-
-
-class WrongVersionError(DeliveryError):
-    """An image holds another version than the release says."""
-
-
-class NotServingError(DeliveryError):
-    """Triton ended, or was not ready in time; the message holds its own reason."""
+# Where Triton's log gives the reason of its end, the most telling first.
+REASONS = (
+    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
+    r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
+    r"(?P<why>unrecognized option .+)$",
+    r"error: creating server: (?P<why>.+)$",
+    r"(?P<why>failed to start .+)$",
+    r"(?P<why>error while loading shared libraries: .+)$",
+)
 
 
 @dataclass(frozen=True)
@@ -89,41 +82,38 @@ def translate(arguments: Iterable[str]) -> list[str]:
     return kept
 
 
-def versions(repository: Path) -> list[int]:
+def versions(model_repository: Path) -> list[int]:
     """List the versions in a model repository, the newest last."""
-    files = (repository / MODEL).glob("[1-9]*/model.onnx")
+    files = (model_repository / MODEL).glob("[1-9]*/model.onnx")
     return sorted(int(file.parent.name) for file in files if file.parent.name.isdecimal())
 
 
-def latest_version(repository: Path) -> int:
-    """Return the newest version in a model repository. Raises NoModelError without any."""
-    found = versions(repository)
+def latest_version(model_repository: Path) -> int:
+    """Return the newest version in a model repository. Raises DeliveryError without any."""
+    found = versions(model_repository)
     if not found:
-        raise NoModelError(f"there is no exported model in {repository}: run `make pipeline` first")
+        raise DeliveryError(
+            f"there is no exported model in {model_repository}: run `make pipeline` first"
+        )
     return found[-1]
 
 
-def check_version(repository: Path, wanted: int) -> None:
-    """Raise WrongVersionError unless a pulled image holds the version that is released."""
-    found = versions(repository)
+def check_version(model_repository: Path, wanted: int) -> None:
+    """Raise DeliveryError unless a pulled image holds the version that is released."""
+    found = versions(model_repository)
     if found != [wanted]:
         held = f"version {', '.join(map(str, found))}" if found else "no version"
-        raise WrongVersionError(
+        raise DeliveryError(
             f"the image holds {held} of the model and the release says {wanted}: "
             "release the image that was packaged for this version"
         )
 
 
 def choose(ports: Ports) -> Ports:
-    """Replace zeros by free ports; raise PortTakenError if one asked for is not free."""
-    sockets: list[socket.socket] = []
-    try:
-        for name in ("http", "grpc", "metrics"):
-            sockets.append(bound(name, getattr(ports, name)))
+    """Replace zeros by free ports; raise DeliveryError if one asked for is not free."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(bound(*wanted)) for wanted in vars(ports).items()]
         return Ports(*(each.getsockname()[1] for each in sockets))
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def bound(name: str, port: int) -> socket.socket:
@@ -134,7 +124,7 @@ def bound(name: str, port: int) -> socket.socket:
         attempt.bind((HOST, port))
     except OSError as error:
         attempt.close()
-        raise PortTakenError(
+        raise DeliveryError(
             f"the {name} port {port} cannot be used ({error.strerror}): "
             f"stop what listens there or choose another with {name.upper()}_PORT=<number>"
         ) from None
@@ -159,18 +149,15 @@ class Server:
         """Stop the server."""
         self.stop()
 
-    def url(self, path: str = "") -> str:
-        """Return the HTTP address of a path on this server."""
-        return f"http://{HOST}:{self.ports.http}{path}"
-
     def alive(self) -> bool:
         """Tell whether the process runs."""
         return self.process.poll() is None
 
     def answers(self, path: str, timeout: float = 1.0) -> bool:
         """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
+        url = f"http://{HOST}:{self.ports.http}{path}"
         try:
-            with urllib.request.urlopen(self.url(path), timeout=timeout) as response:
+            with urllib.request.urlopen(url, timeout=timeout) as response:
                 return 200 <= response.status < 400
         except (urllib.error.URLError, OSError):
             return False
@@ -180,23 +167,27 @@ class Server:
     ) -> None:
         """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
 
-        Raises:
-            NotServingError: the server ended, or `timeout` seconds passed.
+        Raises DeliveryError when the server ended or `timeout` seconds passed.
         """
         deadline = time.monotonic() + timeout
         while not self.answers(path):
             if not self.alive():
-                raise NotServingError(f"Triton ended: {self.reason()} (log: {self.log})")
+                raise DeliveryError(f"Triton ended: {self.reason()} (log: {self.log})")
             if time.monotonic() > deadline:
-                raise NotServingError(
+                raise DeliveryError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
                 )
             meanwhile()
             time.sleep(POLL)
 
     def reason(self) -> str:
-        """Return what Triton's log gives as the reason of its end."""
-        return reason(self.log.read_text(errors="replace"))
+        """Return the sentence of Triton's log that tells why it ended."""
+        log = self.log.read_text(errors="replace")
+        for pattern in REASONS:
+            if found := re.search(pattern, log, re.MULTILINE):
+                return found["why"].strip().strip('"')
+        lines = log.strip().splitlines()
+        return lines[-1] if lines else "it printed nothing"
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
@@ -235,51 +226,30 @@ def sweep(work: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-REASONS = (
-    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
-    r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
-    r"(?P<why>unrecognized option .+)$",
-    r"error: creating server: (?P<why>.+)$",
-    r"(?P<why>failed to start .+)$",
-    r"(?P<why>error while loading shared libraries: .+)$",
-)
-
-
-def reason(log: str) -> str:
-    """Find in a log of Triton the sentence that tells why it ended."""
-    for pattern in REASONS:
-        found = re.search(pattern, log, re.MULTILINE)
-        if found:
-            return found["why"].strip().strip('"')
-    lines = log.strip().splitlines()
-    return lines[-1] if lines else "it printed nothing"
-
-
 def start(
-    repository: Path, log: Path, ports: Ports | None = None, arguments: Iterable[str] = STRICT
+    model_repository: Path, log: Path, ports: Ports | None = None, arguments: Iterable[str] = STRICT
 ) -> Server:
     """Start Triton on a model repository, without waiting for it.
 
     It listens on loopback only and ends with the thread that called this, however that ends.
 
     Args:
-        repository: the folder that holds `classifier/<version>/model.onnx`.
+        model_repository: the folder that holds `classifier/<version>/model.onnx`.
         log: the file that keeps what Triton prints.
         ports: where to listen; by default any free ports.
         arguments: those of a container, translated for this machine.
 
-    Raises:
-        NoTritonError, NoModelError, PortTakenError: before anything is started.
+    Raises DeliveryError before anything is started.
     """
     found = installation()
-    latest_version(repository)
+    latest_version(model_repository)
     chosen = choose(ports or Ports())
     folder = backends(found)
     work = folder.parent
     sweep(work)
     name = name_of(os.getpid(), chosen.http)
     models = work / f"{name}models"
-    models.symlink_to(repository.resolve())
+    models.symlink_to(model_repository.resolve())
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -181,6 +182,22 @@ def kill(project: Project, command: list[str], step: str, when: str) -> int:
     environment = os.environ | {"PYTHONPATH": str(TEMPLATE)}
     result = subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=environment)
     return result.returncode
+
+
+def follow(sentence: str, project: Project, **values: str) -> list[str]:
+    """Do what a sentence says: run its commands, with values for their <placeholders>.
+
+    What `make` would do is left out; returns the commands that were run.
+    """
+    commands = [each for each in re.findall(r"`([^`]+)`", sentence) if not each.startswith("make")]
+    for name, value in values.items():
+        commands = [command.replace(f"<{name}>", value) for command in commands]
+    for command in commands:
+        done = subprocess.run(
+            command, shell=True, cwd=project.folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    return commands
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 import fake_pipeline
-from delivery.model.pipeline_outputs import Outputs
+from delivery.model.pipeline_outputs import ModelAccount
 from delivery.parameters import Limits
 from delivery.proposals.gate import GateError, check_gate
 from delivery.proposals.release_file import Release
@@ -12,14 +12,20 @@ from delivery.proposals.release_file import Release
 LIMITS = Limits(min_accuracy=0.95, min_macro_f1=0.94, tolerance=0.01)
 
 
-def outputs(accuracy: float = 0.97, macro_f1: float = 0.96, **changes: Any) -> Outputs:
+def account(accuracy: float = 0.97, macro_f1: float = 0.96, **changes: Any) -> ModelAccount:
     documents = {
         "metrics": fake_pipeline.metrics(accuracy, macro_f1),
         "lineage": fake_pipeline.lineage(),
-        "export": {"images": 36, "max_abs_difference": 3e-7, "tolerance": 1e-4, "passed": True},
+        "export": {
+            "onnx_sha256": "0" * 64,
+            "images": 36,
+            "max_abs_difference": 3e-7,
+            "tolerance": 1e-4,
+            "passed": True,
+        },
         "report": fake_pipeline.report(),
     }
-    return Outputs(
+    return ModelAccount(
         **{name: document | changes.get(name, {}) for name, document in documents.items()}
     )
 
@@ -40,23 +46,23 @@ def champion(accuracy: float = 0.97, macro_f1: float = 0.96, test_data: str = "b
     )
 
 
-def refusal(candidate: Outputs, released: Release | None = None, accept: bool = False) -> str:
-    with pytest.raises(GateError) as error:
+def refusal(candidate: ModelAccount, released: Release | None = None, accept: bool = False) -> str:
+    with pytest.raises(GateError, match=r"^the gate refuses this model:\n  - ") as error:
         check_gate(candidate, LIMITS, released, accept)
     return str(error.value)
 
 
 def test_a_good_first_model_passes() -> None:
-    check_gate(outputs(), LIMITS, None, False)
+    check_gate(account(), LIMITS, None, False)
 
 
 @pytest.mark.parametrize("accuracy", [0.97, 0.99, 0.96], ids=["equal", "better", "at tolerance"])
 def test_a_model_not_worse_than_the_released_passes(accuracy: float) -> None:
-    check_gate(outputs(accuracy), LIMITS, champion(), False)
+    check_gate(account(accuracy), LIMITS, champion(), False)
 
 
 def test_failed_floor() -> None:
-    assert refusal(outputs(0.94, 0.93)) == (
+    assert refusal(account(0.94, 0.93)) == (
         "the gate refuses this model:\n"
         "  - min_accuracy: accuracy 0.94 is below the floor 0.95; train a better model, or lower "
         "gate.min_accuracy in params.yaml and say why in its commit\n"
@@ -69,7 +75,7 @@ def test_failed_floor() -> None:
 def test_worse_than_released(figure: str) -> None:
     best = champion(0.985) if figure == "accuracy" else champion(macro_f1=0.985)
     value = {"accuracy": 0.97, "macro_f1": 0.96}[figure]
-    assert refusal(outputs(), best) == (
+    assert refusal(account(), best) == (
         "the gate refuses this model:\n"
         f"  - not worse than released: {figure} {value} is below 0.985 of the released model 7 by "
         "more than the tolerance 0.01; train a better model"
@@ -79,35 +85,35 @@ def test_worse_than_released(figure: str) -> None:
 def test_other_test_data_need_a_word() -> None:
     other = champion(accuracy=0.999, test_data="e" * 64)
     assert "this model was tested on bbbbbbbbbbbb, the released model 7 on eeeeeeeeeeee" in (
-        refusal(outputs(), other)
+        refusal(account(), other)
     )
-    check_gate(outputs(), LIMITS, other, accept_test_data=True)
+    check_gate(account(), LIMITS, other, accept_test_data=True)
 
 
 def test_the_word_for_other_test_data_does_not_lift_the_floor() -> None:
-    assert "min_accuracy" in refusal(outputs(0.5), champion(test_data="e" * 64), accept=True)
+    assert "min_accuracy" in refusal(account(0.5), champion(test_data="e" * 64), accept=True)
 
 
 def test_the_word_for_other_test_data_does_not_excuse_a_worse_model_on_the_same() -> None:
-    assert "not worse than released" in refusal(outputs(), champion(accuracy=0.99), accept=True)
+    assert "not worse than released" in refusal(account(), champion(accuracy=0.99), accept=True)
 
 
 def test_failed_export_parity() -> None:
     message = refusal(
-        outputs(export={"passed": False, "max_abs_difference": 0.2, "argmax_equal": 30})
+        account(export={"passed": False, "max_abs_difference": 0.2, "argmax_equal": 30})
     )
     assert "export parity: ONNX Runtime and torch differ by 0.2, tolerance 0.0001" in message
-    assert "agree on 30 of 36 images" in message
+    assert "agree on 30 of 36 pictures" in message
 
 
 def test_failed_data_checks_are_repeated() -> None:
     checks = [{"name": "no leaks", "passed": False, "detail": "3 test images in training"}]
-    message = refusal(outputs(report={"passed": False, "checks": checks}))
+    message = refusal(account(report={"passed": False, "checks": checks}))
     assert "data: checks failed: no leaks (3 test images in training)" in message
 
 
 def test_a_data_report_without_a_verdict() -> None:
-    assert "the report has no verdict" in refusal(outputs(report={"passed": None, "checks": []}))
+    assert "the report has no verdict" in refusal(account(report={"passed": None, "checks": []}))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=["NaN", "inf", "-inf"])
@@ -130,10 +136,10 @@ def test_figures_that_are_no_numbers(changes: dict[str, Any], place: str, value:
             return [fill(item) for item in document]
         return value if document == 0 else document
 
-    assert f"finite: {place} is {value}" in refusal(outputs(**fill(changes)), champion())
+    assert f"finite: {place} is {value}" in refusal(account(**fill(changes)), champion())
 
 
 @pytest.mark.parametrize("value", [None, "0.97", True])
 def test_a_gated_figure_of_another_type(value: Any) -> None:
-    message = refusal(outputs(metrics={"accuracy": value}))
+    message = refusal(account(metrics={"accuracy": value}))
     assert f"metrics.accuracy is {value!r} instead of a number" in message

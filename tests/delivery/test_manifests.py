@@ -1,14 +1,15 @@
 """What would be applied, and every release file that must not get that far."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import UNBAKED
-from delivery.manifests.rendering import ManifestError, RenderError, render
-from delivery.proposals.release_file import Release, ReleaseFileError, read_release
+from delivery.errors import DeliveryError
+from delivery.manifests.rendering import render
+from delivery.proposals.release_file import Release, read_release
+from workspace.errors import UserError
 
 RELEASE = Release(
     version=8,
@@ -51,7 +52,7 @@ def test_a_release_file_says_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_the_rollout_serves_exactly_the_release(staging: Path, environment: str) -> None:
     folder = staging.parent / environment
-    (folder / "model.yaml").write_text(replace(RELEASE, version=12).to_yaml())
+    (folder / "model.yaml").write_text(RELEASE.model_copy(update={"version": 12}).to_yaml())
     documents = render(folder)
     labels = [documents["Rollout", "triton"]["metadata"]["labels"]]
     labels += [documents["Rollout", "triton"]["spec"]["template"]["metadata"]["labels"]]
@@ -86,9 +87,17 @@ BAD_RELEASES = {
     "version-in-other-digits": ('"8"', '"\u0668"', "version is"),
     "image-by-tag": ("@sha256:" + "1" * 64, ":latest", "image is"),
     "image-digest-too-short": ("1" * 64, "1" * 63, "image is"),
-    "image-missing": ("  image:", "  picture:", "has no image"),
-    "data-missing": ("  data:", "  date:", "has no data"),
-    "key-unknown": ("\ndata:\n", '\ndata:\n  reviewer: "me"\n', "has reviewer"),
+    "image-missing": (
+        "  image:",
+        "  picture:",
+        "there is no 'data.picture': known are version, image",
+    ),
+    "data-missing": ("  data:", "  date:", "there is no 'data.date': did you mean 'data'?"),
+    "key-unknown": (
+        "\ndata:\n",
+        '\ndata:\n  reviewer: "me"\n',
+        "there is no 'data.reviewer': known are",
+    ),
     "accuracy-not-a-number": ('"0.9877"', '"nan"', "accuracy is 'nan'"),
     "accuracy-in-percent": ('"0.9877"', '"98.77"', "accuracy is '98.77'"),
     "loss-infinite": ('"0.0431"', '"inf"', "loss is 'inf'"),
@@ -96,7 +105,11 @@ BAD_RELEASES = {
     "another-kind": ("ConfigMap", "Secret", "not one ConfigMap"),
     "another-name": ("model-release", "model", "not one ConfigMap"),
     "two-documents": ("\ndata:\n", "\n---\ndata:\n", "is not YAML"),
-    "conflict-markers": ("\ndata:\n", "\n" + "<" * 7 + " HEAD\ndata:\n", "is not YAML"),
+    "conflict-markers": (
+        "\ndata:\n",
+        "\n" + "<" * 7 + " HEAD\ndata:\n",
+        "do not resolve it by hand",
+    ),
     "empty": (GOOD, "", "not one ConfigMap"),
 }
 
@@ -105,7 +118,7 @@ BAD_RELEASES = {
 def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: str) -> None:
     old, new, named = BAD_RELEASES[fault]
     edit(staging / "model.yaml", old, new)
-    with pytest.raises(ReleaseFileError) as refusal:
+    with pytest.raises(UserError) as refusal:
         render(staging)
     assert named in str(refusal.value)
     assert "model.yaml" in str(refusal.value)
@@ -114,7 +127,7 @@ def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: s
 
 def test_an_environment_without_a_release_is_named(staging: Path) -> None:
     (staging / "model.yaml").unlink()
-    with pytest.raises(ReleaseFileError, match="nothing is released there"):
+    with pytest.raises(UserError, match="nothing is released there"):
         render(staging)
 
 
@@ -122,86 +135,75 @@ ROLLOUT = "base/triton/rollout.yaml"
 SERVICE = "base/triton/service.yaml"
 OVERLAY = "environments/staging/kustomization.yaml"
 
-# name of the fault: (file, text, replacement, kind of failure, what the message must name)
-BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
+# name of the fault: (file, text, replacement, what the message must match)
+BAD_MANIFESTS: dict[str, tuple[str, str, str, str]] = {
     "unknown-key-in-a-service": (
         SERVICE,
         "  selector:",
         "  selektor:",
-        ManifestError,
         "'selektor' was unexpected",
     ),
     "unknown-key-in-the-pod": (
         ROLLOUT,
         "enableServiceLinks",
         "enableServiceLink",
-        ManifestError,
         "'enableServiceLink' was unexpected",
     ),
     "unknown-key-in-the-container": (
         ROLLOUT,
         "readinessProbe:",
         "readyProbe:",
-        RenderError,
-        "readinessProbe",
+        "cannot be built: .*readinessProbe",
     ),
     "unknown-key-in-the-rollout": (
         ROLLOUT,
         "revisionHistoryLimit",
         "revisionHistory",
-        ManifestError,
         "'revisionHistory' was unexpected",
     ),
     "unknown-key-in-a-monitors-metadata": (
         "base/triton/pod-monitor.yaml",
         "metadata:",
         "metadata:\n  label: {team: vision}",
-        ManifestError,
         "'label' was unexpected",
     ),
     "label-that-is-a-number": (
         ROLLOUT,
         'version: "0"',
         "version: 0",
-        ManifestError,
         "8 is not of type 'string'",
     ),
     "wrong-type": (
         ROLLOUT,
         "PeriodSeconds: 60",
         "PeriodSeconds: sixty",
-        ManifestError,
         "'sixty' is not of type",
     ),
     "component-left-out": (
         OVERLAY,
         "  - ../../base/components/release\n",
         "",
-        ManifestError,
         "set-by-the-release",
     ),
     "probe-of-another-model": (
         ROLLOUT,
         "models/classifier/versions/0",
         "models/other/versions/0",
-        ManifestError,
         "/v2/models/other/versions/8/ready",
     ),
-    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", RenderError, "model"),
-    "missing-file": (OVERLAY, "base/triton", "base/tritom", RenderError, "tritom"),
-    "not-yaml": (ROLLOUT, "spec:", "spec: [", RenderError, "rollout.yaml"),
+    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", "cannot be built: .*model"),
+    "missing-file": (OVERLAY, "base/triton", "base/tritom", "cannot be built: .*tritom"),
+    "not-yaml": (ROLLOUT, "spec:", "spec: [", "cannot be built: .*rollout.yaml"),
     "rollout-without-spec": (
         "base/triton/service-account.yaml",
         "kind: ServiceAccount\nmetadata:\n  name: triton",
         "kind: Rollout\nmetadata:\n  name: second",
-        ManifestError,
         "Rollout second",
     ),
     "no-rollout": (
         "base/triton/kustomization.yaml",
         "  - rollout.yaml\n",
         "",
-        ManifestError,
         "There are 0 Rollouts",
     ),
 }
@@ -209,11 +211,10 @@ BAD_MANIFESTS: dict[str, tuple[str, str, str, type[Exception], str]] = {
 
 @pytest.mark.parametrize("fault", BAD_MANIFESTS)
 def test_bad_manifests_are_refused_with_one_sentence(staging: Path, fault: str) -> None:
-    file, old, new, failure, named = BAD_MANIFESTS[fault]
+    file, old, new, named = BAD_MANIFESTS[fault]
     edit(staging.parent.parent / file, old, new)
-    with pytest.raises(failure) as refusal:
+    with pytest.raises(DeliveryError, match=named) as refusal:
         render(staging)
-    assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -221,11 +222,11 @@ def test_a_machine_without_kubectl_is_told_so(
     staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RenderError, match="kubectl is not installed"):
+    with pytest.raises(DeliveryError, match="kubectl is not installed"):
         render(staging)
 
 
 def test_a_release_file_that_cannot_be_read_is_one_sentence(staging: Path) -> None:
     (staging / "model.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ReleaseFileError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         render(staging)

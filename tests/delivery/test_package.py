@@ -12,8 +12,9 @@ import yaml
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED, mark_root
 from delivery.__main__ import main
+from delivery.errors import DeliveryError
 from delivery.model.packaging import package
-from delivery.model.pipeline_outputs import PLOTS, REQUIRED, MissingOutputError
+from delivery.model.pipeline_outputs import PLOTS, REQUIRED
 from delivery.oci.image import parse_manifest
 from delivery.oci.layout import Layout
 
@@ -104,7 +105,7 @@ def test_another_version_gives_another_digest(project: Path) -> None:
 @pytest.mark.parametrize("path", REQUIRED, ids=str)
 def test_a_missing_pipeline_output_is_named(project: Path, path: Path) -> None:
     (project / path).unlink()
-    with pytest.raises(MissingOutputError, match=f"has not written {path}: run `make pipeline`"):
+    with pytest.raises(DeliveryError, match=f"has not written {path}: run `make pipeline`"):
         package(project, 8, Layout(project / "registry"))
     assert not (project / "registry").exists()
 

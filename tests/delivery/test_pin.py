@@ -10,11 +10,11 @@ import yaml
 
 from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
-from delivery.commands.pin import MovedError, UnpinnableError, pin
+from delivery.commands.pin import pin
 from delivery.manifests.rendering import build, rollout
-from delivery.oci import registry_client as remote
-from delivery.oci.registry_client import UnavailableError
+from delivery.oci import registry_client
 from fake_registry import FakeRegistry
+from workspace.errors import UserError
 
 BASE = UNBAKED / "argocd/base"
 CONTENT = b'{"schemaVersion": 2, "manifests": []}'
@@ -25,7 +25,7 @@ CHART = "a" * 64
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
     """A registry with the server's tag that is also every chart's repository."""
-    monkeypatch.setattr(remote, "DELAYS", [0])
+    monkeypatch.setattr(registry_client, "DELAYS", [0])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FakeRegistry()
@@ -127,15 +127,15 @@ def two_images(base: Path, registry: FakeRegistry) -> None:
 
 
 Fault = Callable[[Path, FakeRegistry], None]
-FAULTS: dict[Fault, tuple[type[Exception], str]] = {
-    tag_moved: (MovedError, "take another version"),
-    chart_published_again: (MovedError, "take another version"),
-    tag_unknown: (UnpinnableError, "has no tag 26.07-py3"),
-    chart_version_unknown: (UnpinnableError, "argo-rollouts 2.41.0"),
-    index_is_a_web_page: (UnpinnableError, "index of a chart repository"),
-    registry_is_down_for_the_last_chart: (UnavailableError, "no answer from"),
-    controller_without_a_chart: (UnpinnableError, "new.yaml lacks a line"),
-    two_images: (UnpinnableError, "2 lines"),
+FAULTS: dict[Fault, str] = {
+    tag_moved: "take another version",
+    chart_published_again: "take another version",
+    tag_unknown: "has no tag 26.07-py3",
+    chart_version_unknown: "argo-rollouts 2.41.0",
+    index_is_a_web_page: "index of a chart repository",
+    registry_is_down_for_the_last_chart: "no answer from",
+    controller_without_a_chart: "new.yaml: 'repository' is missing: give the address",
+    two_images: "2 lines",
 }
 
 
@@ -145,10 +145,8 @@ def test_a_fault_is_one_sentence_and_leaves_every_file_alone(
 ) -> None:
     fault(base, registry)
     before = texts(base)
-    failure, named = FAULTS[fault]
-    with pytest.raises(failure) as refusal:
+    with pytest.raises(UserError, match=FAULTS[fault]) as refusal:
         pin(base)
-    assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert texts(base) == before
 
@@ -159,4 +157,6 @@ def test_the_command_prints_what_it_found(
     mark_root(base.parent.parent)
     monkeypatch.chdir(base.parent.parent)
     assert main(["pin"]) == 0
-    assert f"keda 2.20.2 sha256:{CHART}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"keda 2.20.2 sha256:{CHART}" in printed.out
+    assert "pin:" not in printed.err, "progress where there is no terminal"

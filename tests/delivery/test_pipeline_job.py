@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import UNBAKED
-from delivery.commands.run_pipeline import (
-    DataNotPushedError,
-    NoDataStoreError,
-    PipelineError,
-    run_pipeline,
-)
+from delivery.commands.run_pipeline import run_pipeline
+from delivery.errors import DeliveryError
 
 CONFIG = UNBAKED / ".dvc/config"
 
@@ -126,7 +122,7 @@ def test_what_finished_stages_made_is_kept_when_a_later_one_fails(
     tmp_path: Path, log: Path
 ) -> None:
     project = make(tmp_path / "image", str(tmp_path / "store"), epochs=0)
-    with pytest.raises(PipelineError, match="what was done before is kept"):
+    with pytest.raises(DeliveryError, match="what was done before is kept"):
         run_pipeline(project, tmp_path / "job")
     (project / "params.yaml").write_text("epochs: 1\n")
     run_pipeline(project, tmp_path / "another")
@@ -135,7 +131,7 @@ def test_what_finished_stages_made_is_kept_when_a_later_one_fails(
 
 def test_without_a_data_store_nothing_is_trained(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", None)
-    with pytest.raises(NoDataStoreError, match=r"is not set, so .* `make infra-outputs`"):
+    with pytest.raises(DeliveryError, match=r"is not set, so .* `make infra-outputs`"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 
@@ -143,7 +139,7 @@ def test_without_a_data_store_nothing_is_trained(tmp_path: Path, log: Path) -> N
 def test_a_data_store_that_ends_with_the_machine_is_none(tmp_path: Path, log: Path) -> None:
     project = make(tmp_path / "image", None)
     shutil.copy(CONFIG, project / ".dvc/config")  # of a new project
-    with pytest.raises(NoDataStoreError, match=r"is .*/job/.local/data, so .* `make infra-"):
+    with pytest.raises(DeliveryError, match=r"is .*/job/.local/data, so .* `make infra-"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 
@@ -155,7 +151,7 @@ def test_data_that_were_never_pushed_are_asked_for(tmp_path: Path, log: Path) ->
     dvc(project, "add", "data/raw")
     shutil.rmtree(project / "data/raw")
     shutil.rmtree(project / ".dvc/cache")
-    with pytest.raises(DataNotPushedError, match="run `make data-push` where the data are"):
+    with pytest.raises(DeliveryError, match="run `make data-push` where the data are"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
 
@@ -167,6 +163,6 @@ def test_a_data_store_that_does_not_answer_ends_the_job_before_training(
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(PipelineError, match="s3://bucket/dvc did not give the data"):
+    with pytest.raises(DeliveryError, match="s3://bucket/dvc did not give the data"):
         run_pipeline(make(tmp_path / "image", "s3://bucket"), tmp_path / "job")
     assert stages(log) == []

@@ -9,8 +9,9 @@ from PIL import Image
 
 from delivery.__main__ import main
 from delivery.commands import predict
+from delivery.errors import DeliveryError
 from delivery.model import golden
-from delivery.triton import server as triton
+from delivery.triton.server import Ports, Server, choose, ready_path, start
 from tiny import SHAPE, write_repository
 
 
@@ -20,23 +21,23 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[triton.Server]:
-    running = triton.start(repository, repository.parent / "triton.log")
+def server(repository: Path) -> Iterator[Server]:
+    running = start(repository, repository.parent / "triton.log")
     try:
-        running.wait(triton.ready_path(3), 60)
+        running.wait(ready_path(3), 60)
         yield running
     finally:
         running.kill()
 
 
-def arguments(server: triton.Server, *more: object) -> list[str]:
+def arguments(server: Server, *more: object) -> list[str]:
     ports = [f"--http-port={server.ports.http}", f"--grpc-port={server.ports.grpc}"]
     return ["predict", *ports, *map(str, more)]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_the_recorded_class_comes_first(
-    server: triton.Server,
+    server: Server,
     repository: Path,
     tmp_path: Path,
     protocol: str,
@@ -57,7 +58,7 @@ def test_the_recorded_class_comes_first(
 
 
 def test_other_sizes_and_modes_are_converted_and_told(
-    server: triton.Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "large.jpg"
     Image.new("CMYK", (60, 40)).save(file)
@@ -73,7 +74,7 @@ def test_colour_models_get_colour(tmp_path: Path) -> None:
 
 
 def test_channels_that_no_file_has(tmp_path: Path) -> None:
-    with pytest.raises(predict.UnknownModeError, match="7 channels"):
+    with pytest.raises(DeliveryError, match="the model takes pictures of 7 channels"):
         predict.read(tmp_path / "any.png", (4, 5, 7))
 
 
@@ -81,14 +82,14 @@ def test_channels_that_no_file_has(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         pytest.param(None, "there is no file", id="missing"),
-        pytest.param(b"hello", "is not an image that can be read", id="text"),
+        pytest.param(b"hello", "is no picture that can be read", id="text"),
         pytest.param(
-            b"\x89PNG\r\n\x1a\n\x00\x00", "is not an image that can be read", id="truncated"
+            b"\x89PNG\r\n\x1a\n\x00\x00", "is no picture that can be read", id="truncated"
         ),
     ],
 )
 def test_files_without_an_image(
-    server: triton.Server,
+    server: Server,
     tmp_path: Path,
     content: bytes | None,
     sentence: str,
@@ -106,7 +107,7 @@ def test_files_without_an_image(
 def test_no_server(tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "image.png"
     Image.new("L", SHAPE[1::-1]).save(file)
-    ports = triton.choose(triton.Ports())
+    ports = choose(Ports())
     options = [f"--http-port={ports.http}", f"--grpc-port={ports.grpc}", f"--protocol={protocol}"]
     assert main(["predict", *options, str(file)]) == 1
     assert "start one with `make serve`" in capsys.readouterr().err

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delivery.triton import server as triton
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports
 from tiny import SHAPE, processes
 from tiny_project import TinyProject, make_project
 
@@ -48,9 +48,9 @@ class Running:
         return status
 
     @property
-    def ports(self) -> triton.Ports:
+    def ports(self) -> Ports:
         status = self.status()
-        return triton.Ports(
+        return Ports(
             *(int(status[name].rpartition(":")[2]) for name in ("address", "grpc_address"))
         )
 
@@ -302,7 +302,7 @@ DEGRADED = [
     (argument_that_triton_does_not_know, "unrecognized option '--no-such-thing'"),
 ]
 UNKNOWN = [
-    (release_without_an_image, "has no image under data"),
+    (release_without_an_image, "'data.image' is missing: give"),
     (version_that_is_no_number, "version is 'two'"),
     (tag_instead_of_a_digest, "image is 'oci:.local/registry:latest'"),
     (kustomization_that_names_a_missing_file, "missing.yaml"),
@@ -360,6 +360,27 @@ def test_server_that_dies_is_started_again(preview: Running) -> None:
         time.sleep(0.1)
     preview.until(health="Healthy", version=1)
     assert preview.versions() == {1}
+
+
+def test_new_release_replaces_a_server_that_cannot_be_started_again(preview: Running) -> None:
+    release = preview.project.released()
+    layer(preview.project, release.image.rpartition("@")[2]).unlink()
+    (server,) = preview.servers()
+    os.kill(server, signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.project.bump(2)
+    preview.until(health="Healthy", version=2)
+    assert preview.versions() == {2}
+
+
+def test_git_that_does_not_answer_is_told_and_changes_nothing(preview: Running) -> None:
+    before, origin = preview.servers(), preview.project.origin
+    away = origin.rename(origin.with_name("away.git"))
+    assert "git" in preview.until(sync="Unknown", health="Healthy", version=1)["message"]
+    assert preview.versions() == {1}
+    away.rename(origin)
+    preview.until(sync="Synced", health="Healthy", version=1)
+    assert preview.servers() == before
 
 
 def test_killed_preview_leaves_nothing_and_starts_again(preview: Running) -> None:

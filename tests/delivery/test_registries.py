@@ -10,28 +10,25 @@ from typing import Any
 import pytest
 
 import fake_pipeline
+from delivery.errors import DeliveryError
 from delivery.model.packaging import package
-from delivery.oci import registry_client as remote
+from delivery.oci import registry_client
 from delivery.oci.image import (
     CONFIG,
     LAYER,
-    BadImageError,
-    CorruptBlobError,
-    Manifest,
     config_content,
     digest_of,
+    manifest_content,
     parse_manifest,
 )
 from delivery.oci.layout import Layout, MissingBlobError
 from delivery.oci.registry import (
-    BadReferenceError,
-    FolderExistsError,
-    UnsafeLayerError,
     pull,
     push,
 )
-from delivery.oci.registry_client import RefusedError, UnavailableError
+from delivery.oci.registry_client import UnavailableError
 from fake_registry import FakeRegistry, Handler, once
+from workspace.errors import UserError
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture(autouse=True)
 def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [0, 0])
+    monkeypatch.setattr(registry_client, "DELAYS", [0, 0])
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
@@ -181,7 +178,7 @@ def test_damaged_content_is_refused(
     blob = f"sha256:{path.name}"
     damage(path)
     registry.content[blob] = path.read_bytes()
-    with pytest.raises(CorruptBlobError, match=f"{words}.*{blob}"):
+    with pytest.raises(DeliveryError, match=f"{words}.*{blob}"):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -189,7 +186,7 @@ def test_damaged_content_is_refused(
 def test_a_changed_manifest_is_refused(tmp_path: Path, layout: Layout, digest: str) -> None:
     path = layout.path(digest)
     path.write_bytes(path.read_bytes().replace(b'"8"', b'"9"'))
-    with pytest.raises(CorruptBlobError, match=r"manifest is corrupt: its digest is sha256:"):
+    with pytest.raises(DeliveryError, match=r"manifest is corrupt: its digest is sha256:"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -254,7 +251,7 @@ def test_an_unsafe_layer_is_refused(
         for item in entries:
             archive.addfile(item, io.BytesIO(b"evil"))
     reference = f"{layout.name}@{image_with_layer(layout, content.getvalue())}"
-    with pytest.raises(UnsafeLayerError, match="the layer holds"):
+    with pytest.raises(DeliveryError, match="the layer holds"):
         pull(reference, tmp_path / "models")
     assert_nothing_pulled(tmp_path)
     assert not (tmp_path / "escaped").exists()
@@ -264,14 +261,14 @@ def image_with_layer(layout: Layout, content: bytes) -> str:
     """Store an image whose digests are all right, around any layer."""
     blob = layout.add_bytes(LAYER, content)
     config = layout.add_bytes(CONFIG, config_content(blob))
-    manifest = Manifest(config, blob, "8").content()
+    manifest = manifest_content(config, blob, "8")
     layout.write_manifest(manifest, "v8")
     return digest_of(manifest)
 
 
 def test_a_layer_that_is_no_archive_is_refused(tmp_path: Path, layout: Layout) -> None:
     digest = image_with_layer(layout, b"MZ" * 4096)
-    with pytest.raises(BadImageError, match="the layer is not a tar archive"):
+    with pytest.raises(DeliveryError, match="the layer is not a tar archive"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -290,13 +287,13 @@ def test_a_manifest_of_something_else_is_refused(
     tmp_path: Path, layout: Layout, content: bytes
 ) -> None:
     layout.write_manifest(content, "v8")
-    with pytest.raises(BadImageError, match="is not a model image"):
+    with pytest.raises(DeliveryError, match="is not a model image"):
         pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
 
 
 def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, digest: str) -> None:
     (tmp_path / "models").mkdir()
-    with pytest.raises(FolderExistsError, match="models exists"):
+    with pytest.raises(DeliveryError, match="models exists"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
 
 
@@ -306,13 +303,13 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, diges
     ids=["no digest", "short digest", "mutable tag"],
 )
 def test_a_reference_without_a_digest_is_refused(tmp_path: Path, reference: str) -> None:
-    with pytest.raises(BadReferenceError, match="does not name an image by its digest"):
+    with pytest.raises(DeliveryError, match="does not name an image by its digest"):
         pull(reference, tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["", "oci:", "registry.example.com", "example.com/model:v1"])
 def test_a_name_that_is_no_registry_is_refused(layout: Layout, digest: str, name: str) -> None:
-    with pytest.raises(BadReferenceError, match="is not a registry: give oci:<folder> or <host>/"):
+    with pytest.raises(DeliveryError, match="is not a registry: give oci:<folder> or <host>/"):
         push(layout, digest, name)
 
 
@@ -407,7 +404,7 @@ def test_a_registry_that_stores_something_else_is_noticed(
         return False
 
     registry.faults.append(other)
-    with pytest.raises(RefusedError, match=f"stored sha256:0+ instead of {digest}"):
+    with pytest.raises(DeliveryError, match=f"stored sha256:0+ instead of {digest}"):
         push(layout, digest, registry.name)
 
 
@@ -415,11 +412,21 @@ def test_damage_in_the_local_layout_does_not_reach_a_registry(
     tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
 ) -> None:
     digest_mismatch(layer(layout, digest))
-    with pytest.raises(RefusedError, match="answered 400"):
+    with pytest.raises(DeliveryError, match="answered 400"):
         push(layout, digest, registry.name)
-    with pytest.raises(CorruptBlobError, match="package the model again"):
+    with pytest.raises(DeliveryError, match="package the model again"):
         push(layout, digest, f"oci:{tmp_path / 'shared'}")
     assert not registry.tags and not (tmp_path / "shared/index.json").exists()
+
+
+def test_an_index_that_is_damaged_is_named(tmp_path: Path, layout: Layout, digest: str) -> None:
+    index = layout.folder / "index.json"
+    index.write_text('{"manifests": 3}')
+    with pytest.raises(
+        UserError, match=r"index\.json: manifests is 3: give the list of the layout"
+    ):
+        package(tmp_path / "project", 9, layout)
+    assert index.read_text() == '{"manifests": 3}'
 
 
 # -- credentials -----------------------------------------------------------------------------------
@@ -486,13 +493,23 @@ def test_credentials_of_docker_login_are_used(
     assert digest in registry.content
 
 
+@pytest.mark.parametrize("content", ["{", '{"auths": []}', '{"credHelpers": {"host": 1}}'])
+def test_a_docker_configuration_that_is_damaged_is_named(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, content: str
+) -> None:
+    registry.faults.append(wants_password)
+    fake_pipeline.write(tmp_path, "docker/config.json", content.encode())
+    with pytest.raises(DeliveryError, match=r"docker/config\.json.*: repair it or log in again"):
+        push(layout, digest, registry.name)
+
+
 @pytest.mark.parametrize("demand", [wants_password, wants_token])
 def test_missing_credentials_say_how_to_log_in(
     layout: Layout, digest: str, registry: FakeRegistry, demand: Callable[[Handler], bool]
 ) -> None:
     registry.faults.append(demand)
     host = registry.name.partition("/")[0]
-    with pytest.raises(RefusedError, match=f"run `docker login {host}`"):
+    with pytest.raises(DeliveryError, match=f"run `docker login {host}`"):
         push(layout, digest, registry.name)
     assert not registry.content
 
@@ -500,7 +517,7 @@ def test_missing_credentials_say_how_to_log_in(
 def test_a_password_is_not_sent_to_another_host() -> None:
     import requests
 
-    authorization = remote.Authorization("registry.example.com")
+    authorization = registry_client.Authorization("registry.example.com")
     authorization.header = "Basic secret"
     own = requests.Request("GET", "https://registry.example.com/v2/").prepare()
     other = requests.Request("GET", "https://storage.example.com/v2/").prepare()

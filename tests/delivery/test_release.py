@@ -1,6 +1,7 @@
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
 from delivery.proposals.git import Repository
 from delivery.proposals.release_file import parse_release
-from fake_project import CODE, EXPORT, Project, kill, make_project
+from fake_project import CODE, EXPORT, Project, follow, kill, make_project
 
 PATH = "argocd/environments/staging/model.yaml"
 BRANCH = "release/staging-v1"
+DVC = Path(sys.prefix) / "bin/dvc"  # as a person types it: it is not on the PATH
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_the_description_compares_with_the_released_model(project: Project) -> N
     release(project.repository)
     message = project.git("log", "-1", "--format=%B", "release/staging-v2", folder=project.origin)
     assert message.startswith("Release model 2 to staging\n")
-    assert "| | model 2 | model 1 (released) | change |" in message
+    assert "| figure | model 2 | model 1 (released) | change |" in message
     assert "| accuracy | 0.98 | 0.97 | +0.01 |" in message
     assert "- data: `aaaaaaaaaaaa`, unchanged" in message
     assert parse_release(project.show("release/staging-v2", PATH), PATH).image in message
@@ -161,7 +163,7 @@ def nan_metrics(project: Project) -> str:
 
 def accuracy_in_percent(project: Project) -> str:
     project.change("metrics.json", accuracy=97.0)
-    return "accuracy is '97.0'; it must be a number from 0 to 1"
+    return "the new release file: accuracy is 97.0: give a number from 0 to 1"
 
 
 def other_test_data(project: Project) -> str:
@@ -185,7 +187,7 @@ def truncated_pipeline_output(project: Project) -> str:
 
 def pipeline_output_of_another_form(project: Project) -> str:
     project.change("lineage.json", data={"source": "digits"})
-    return "lineage.json lacks data.sha256: run `make pipeline`"
+    return "lineage.json: 'data.sha256' is missing: run `make pipeline`"
 
 
 def dirty_tree(project: Project) -> str:
@@ -247,7 +249,7 @@ def stale_champion(project: Project) -> str:
 
 def unpushed_commit(project: Project) -> str:
     project.git("commit", "--quiet", "--allow-empty", "-m", "Not pushed")
-    return "merge what is only here"
+    return "`git push` first, and release again"
 
 
 def skipped_version(project: Project) -> str:
@@ -278,7 +280,7 @@ def misspelt_limit(project: Project) -> str:
     params = project.folder / "params.yaml"
     params.write_text(params.read_text().replace("min_macro_f1", "min_f1"))
     project.commit("Misspell a limit")
-    return "params.yaml: section gate lacks min_macro_f1"
+    return "params.yaml: there is no 'gate.min_f1': did you mean 'min_macro_f1'?"
 
 
 def limit_in_percent(project: Project) -> str:
@@ -297,7 +299,7 @@ def registry_down(project: Project) -> str:
 
 def no_remote(project: Project) -> str:
     project.git("remote", "remove", "origin")
-    return "git fetch failed: fatal: 'origin' does not appear to be a git repository"
+    return "there is no remote named origin: `git remote add origin <address> && git push -u "
 
 
 def shallow_clone(project: Project) -> str:
@@ -383,10 +385,13 @@ def test_outputs_of_another_commit_are_noticed_by_dvc(
     release_and_merge(tracked, 1)
     export = fake_pipeline.read(tracked.folder, "artifacts/export.json")
     fake_pipeline.write(tracked.folder, "artifacts/export.json", export | {"images": 35})
+    tracked.dvc("commit", "--force")  # as the pipeline does, at another commit
+    tracked.git("checkout", "dvc.lock")
     assert main(["release"]) == 1
-    assert "are not those of this commit (stage export): run `dvc checkout`" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert f"are not those of this commit (stage export): run `{DVC} checkout`" in said
+    follow(said, tracked)
+    assert main(["release"]) == 0
 
 
 def test_a_release_sends_what_dvc_keeps_to_its_store(
@@ -409,12 +414,13 @@ def test_images_that_only_this_machine_has_are_not_released(
     tracked.dvc("commit", "--force")
     tracked.commit("Read images of our own")
     assert main(["release"]) == 1
+    said = capsys.readouterr().err
     assert (
         "error: data/raw, which the stage prepare read, is neither in Git nor in DVC, so nobody "
-        "could make the model again: `dvc add data/raw` and commit data/raw.dvc\n"
-    ) in capsys.readouterr().err
-    tracked.dvc("add", "data/raw")
-    tracked.commit("Let DVC keep the images")
+        f"could make the model again: `{DVC} add data/raw && git add data/raw.dvc && git commit "
+        "--message 'Add data/raw' && git push`\n"
+    ) in said
+    follow(said, tracked)
     release(tracked.repository)
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import fake_pipeline
 from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.release import release
-from delivery.model.rebuild import machines
+from delivery.model.rebuild import trained_on
 from delivery.proposals.release_file import Release, parse_release
 from fake_project import Project, code_sha256, isolate, kill, make_project
 
@@ -85,7 +84,7 @@ def released(project: Project) -> Release:
 
 def edit(project: Project, **changes: object) -> None:
     """Merge a release file that someone edited."""
-    text = replace(released(project), **changes).to_yaml()  # type: ignore[arg-type]
+    text = released(project).model_copy(update=changes).to_yaml()
     fake_pipeline.write(project.folder, PATH, text)
     project.commit("Edit the release by hand")
 
@@ -157,9 +156,11 @@ def test_the_clone_is_kept_on_a_word(project: Project) -> None:
 
 
 def test_a_model_runs_on_as_many_devices_as_it_was_trained_on(project: Project) -> None:
-    assert machines(project.repository, project.repository.head()) == (1, 1)
+    trained = trained_on(project.repository, project.repository.head())
+    assert (trained.devices, trained.nodes) == (1, 1)
     project.change("lineage.json", trained={"devices": 2, "nodes": 3, "hardware": "GPU"})
-    assert machines(project.repository, project.repository.head()) == (2, 3)
+    trained = trained_on(project.repository, project.repository.head())
+    assert (trained.devices, trained.nodes) == (2, 3)
 
 
 OWN_PYTHON = """
@@ -270,14 +271,14 @@ def commit_that_is_not_here(project: Project, monkeypatch: pytest.MonkeyPatch) -
 
 
 def data_that_are_gone(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
-    shutil.rmtree(project.folder / ".local/data")
+    shutil.rmtree(project.folder / ".local/data/files")
     return "cannot be had (dvc pull failed: WARNING: Some of the cache files do not exist"
 
 
 def store_that_is_not_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     project.dvc("remote", "remove", "store")
     project.commit("Name no store")
-    return "dvc pull failed: No remote provided and no default remote set"
+    return "error: DVC has no default remote: `"
 
 
 def pipeline_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:

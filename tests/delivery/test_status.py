@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import fake_pipeline
 from delivery.__main__ import main
 from delivery.commands.promote import promote
+from delivery.manifests.preview_status import PreviewStatus
 from fake_project import Project, make_project
 
 
@@ -70,8 +70,8 @@ def test_what_runs_is_what_git_wants(
 def test_the_preview_is_found_by_itself(
     project: Project, triton: Triton, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = {"address": triton.address}
-    fake_pipeline.write(project.folder, ".local/preview/staging/status.json", status)
+    folder = project.folder / ".local/preview/staging"
+    PreviewStatus("staging", triton.address, triton.address).write(folder)
     assert main(["status"]) == 0
     assert "running: model 1   agree" in capsys.readouterr().out
 

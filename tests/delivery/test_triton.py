@@ -16,10 +16,11 @@ import pytest
 
 from conftest import TEMPLATE, mark_root
 from delivery.commands import serve
+from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
-from delivery.triton import server as triton
-from delivery.triton.client import PROTOCOLS, RefusedError, UnreachableError, connect
+from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import HOST, Ports, Server, choose, ready_path, start, translate
 from tiny import CLASSES, SHAPE, processes, write_repository
 
 
@@ -29,10 +30,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[triton.Server]:
-    running = triton.start(repository, repository.parent / "triton.log")
+def server(repository: Path) -> Iterator[Server]:
+    running = start(repository, repository.parent / "triton.log")
     try:
-        running.wait(triton.ready_path(1), 60)
+        running.wait(ready_path(1), 60)
         yield running
     finally:
         running.kill()
@@ -41,7 +42,7 @@ def server(repository: Path) -> Iterator[triton.Server]:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("batch", [1, 7, 32])
 def test_served_answers_are_the_recorded_ones(
-    server: triton.Server, repository: Path, protocol: str, batch: int
+    server: Server, repository: Path, protocol: str, batch: int
 ) -> None:
     recorded = golden.load(repository / "classifier" / "golden.npz")
     with connect(protocol, server.ports) as client:
@@ -60,11 +61,11 @@ def test_served_answers_are_the_recorded_ones(
     ],
 )
 def test_bad_requests_are_refused_by_name(
-    server: triton.Server, protocol: str, images: np.ndarray, named: str
+    server: Server, protocol: str, images: np.ndarray, named: str
 ) -> None:
     status = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}[protocol]
     with connect(protocol, server.ports) as client:
-        with pytest.raises(RefusedError, match=named) as refusal:
+        with pytest.raises(DeliveryError, match=f"the server refused .*{named}") as refusal:
             client.infer(images)
         assert status in str(refusal.value)
         answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
@@ -74,9 +75,9 @@ def test_bad_requests_are_refused_by_name(
 def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "my models; $HOME 'quoted' & (more)"
     shutil.copytree(repository, folder)
-    server = triton.start(folder, tmp_path / "log")
+    server = start(folder, tmp_path / "log")
     try:
-        server.wait(triton.ready_path(1), 20)
+        server.wait(ready_path(1), 20)
         with connect("grpc", server.ports) as client:
             assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
     finally:
@@ -84,7 +85,7 @@ def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
 
 
 def test_many_clients_share_batches_and_get_their_own_answers(
-    server: triton.Server, repository: Path
+    server: Server, repository: Path
 ) -> None:
     recorded = golden.load(repository / "classifier" / "golden.npz")
     results = golden.compare_together(server.ports, recorded, batch=3, clients=8)
@@ -92,24 +93,24 @@ def test_many_clients_share_batches_and_get_their_own_answers(
 
 
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
-def test_only_the_loopback_address_is_listened_to(server: triton.Server, name: str) -> None:
+def test_only_the_loopback_address_is_listened_to(server: Server, name: str) -> None:
     port = getattr(server.ports, name)
-    socket.create_connection((triton.HOST, port)).close()
+    socket.create_connection((HOST, port)).close()
     with pytest.raises(ConnectionRefusedError):  # as it would not be if it listened everywhere
         socket.create_connection(("127.0.0.2", port))
 
 
-def test_a_golden_file_of_another_model_is_named(server: triton.Server, repository: Path) -> None:
+def test_a_golden_file_of_another_model_is_named(server: Server, repository: Path) -> None:
     recorded = golden.load(repository / "classifier" / "golden.npz")
     other = golden.Golden(recorded.images, recorded.probabilities[:, :3], recorded.labels)
     with (
         connect("grpc", server.ports) as client,
-        pytest.raises(golden.OtherClassesError, match="5 classes, the golden requests with 3"),
+        pytest.raises(DeliveryError, match="5 classes, the golden requests with 3"),
     ):
         golden.compare(client, other, 7)
 
 
-def test_another_answer_is_not_passed(server: triton.Server, repository: Path) -> None:
+def test_another_answer_is_not_passed(server: Server, repository: Path) -> None:
     recorded = golden.load(repository / "classifier" / "golden.npz")
     shifted = golden.Golden(recorded.images, recorded.probabilities + 2e-4, recorded.labels)
     with connect("grpc", server.ports) as client:
@@ -121,15 +122,15 @@ def test_another_answer_is_not_passed(server: triton.Server, repository: Path) -
 
 
 def test_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(triton.NoModelError, match="run `make pipeline` first"):
-        triton.start(tmp_path, tmp_path / "log")
+    with pytest.raises(DeliveryError, match="run `make pipeline` first"):
+        start(tmp_path, tmp_path / "log")
 
 
 def failure(repository: Path) -> str:
-    server = triton.start(repository, repository / "triton.log")
+    server = start(repository, repository / "triton.log")
     try:
-        with pytest.raises(triton.NotServingError) as error:
-            server.wait(triton.ready_path(1), 60)
+        with pytest.raises(DeliveryError, match="Triton ended: ") as error:
+            server.wait(ready_path(1), 60)
     finally:
         server.kill()
     assert "\n" not in str(error.value)
@@ -148,37 +149,35 @@ def test_broken_configuration(repository: Path, tmp_path: Path) -> None:
     assert "config.pbtxt" in failure(tmp_path)
 
 
-def test_version_that_never_becomes_ready(server: triton.Server) -> None:
-    with pytest.raises(triton.NotServingError, match="versions/9/ready did not answer within"):
-        server.wait(triton.ready_path(9), 0.2)
+def test_version_that_never_becomes_ready(server: Server) -> None:
+    with pytest.raises(DeliveryError, match="versions/9/ready did not answer within"):
+        server.wait(ready_path(9), 0.2)
 
 
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
 def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None:
     with socket.socket() as taken:
-        taken.bind((triton.HOST, 0))
+        taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(
-            triton.PortTakenError, match=f"the {name} port {port} .*{name.upper()}_PORT"
-        ):
-            triton.start(repository, tmp_path / "log", triton.Ports(**{name: port}))
+        with pytest.raises(DeliveryError, match=f"the {name} port {port} .*{name.upper()}_PORT"):
+            start(repository, tmp_path / "log", Ports(**{name: port}))
 
 
 def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_VENV", "nowhere")
-    with pytest.raises(installation.NoTritonError, match="nowhere: run `make setup`"):
-        triton.start(repository, repository / "log")
+    with pytest.raises(DeliveryError, match="nowhere: run `make setup`"):
+        start(repository, repository / "log")
 
 
 def test_missing_shared_library_names_the_package(tmp_path: Path) -> None:
-    with pytest.raises(installation.NoTritonError, match=r"sudo apt install libpython9\.99"):
+    with pytest.raises(DeliveryError, match=r"sudo apt install libpython9\.99"):
         installation.check_shared_library(tmp_path, "libpython9.99.so.1.0")
 
 
 @pytest.mark.parametrize("found", ["glibc 2.31", "glibc 1.99", ""])
 def test_old_c_library(found: str) -> None:
-    with pytest.raises(installation.NoTritonError, match=r"needs glibc 2\.35 or newer"):
+    with pytest.raises(DeliveryError, match=r"needs glibc 2\.35 or newer"):
         installation.check_glibc(found)
 
 
@@ -197,16 +196,16 @@ def test_container_arguments_are_translated() -> None:
         "20",
     ]
     kept = ["--model-control-mode=none", "--exit-timeout-secs", "20"]
-    assert triton.translate(written) == kept
+    assert translate(written) == kept
 
 
 def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) -> None:
-    server = triton.start(repository, tmp_path / "log", arguments=["--no-such-thing"])
+    server = start(repository, tmp_path / "log", arguments=["--no-such-thing"])
     with (
         server,
-        pytest.raises(triton.NotServingError, match="unrecognized option '--no-such-thing'"),
+        pytest.raises(DeliveryError, match="unrecognized option '--no-such-thing'"),
     ):
-        server.wait(triton.ready_path(1), 60)
+        server.wait(ready_path(1), 60)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -229,12 +228,12 @@ def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     running.communicate()
 
 
-def announced(command: subprocess.Popen[str]) -> triton.Ports:
+def announced(command: subprocess.Popen[str]) -> Ports:
     """Wait for the line that tells the addresses."""
     assert command.stdout and command.stderr
     for line in command.stdout:
         if line.startswith("serving version 1"):
-            return triton.Ports(*map(int, re.findall(rf"{triton.HOST}:(\d+)", line)))
+            return Ports(*map(int, re.findall(rf"{HOST}:(\d+)", line)))
     raise AssertionError(command.stderr.read())
 
 
@@ -247,7 +246,7 @@ def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals
     printed, errors = command.communicate(timeout=60)
     assert (command.returncode, errors) == (0, "")
     assert printed.endswith("stopped\n")
-    triton.choose(ports)  # raises if one of them is still taken
+    choose(ports)  # raises if one of them is still taken
 
 
 def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) -> None:
@@ -270,17 +269,18 @@ def test_serve_reports_one_sentence(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    expected = f"error: there is no exported model in {serve.REPOSITORY}: run `make pipeline` first"
+    folder = serve.MODEL_REPOSITORY
+    expected = f"error: there is no exported model in {folder}: run `make pipeline` first"
     assert (result.returncode, result.stderr.strip()) == (1, expected)
 
 
 def test_calling_where_nothing_listens() -> None:
-    ports = triton.choose(triton.Ports())
+    ports = choose(Ports())
     for protocol in PROTOCOLS:
         with (
             connect(protocol, ports) as client,
             pytest.raises(
-                UnreachableError, match=r"no server answers at .*: start one with `make serve`"
+                DeliveryError, match=r"no server answers at .*: start one with `make serve`"
             ),
         ):
             client.input_shape()

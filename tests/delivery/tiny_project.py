@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import fake_pipeline
@@ -82,7 +82,7 @@ class TinyProject:
 
     def released(self, **changes: object) -> Release:
         """Return the released file's content with changes."""
-        return replace(read_release(self.release_file()), **changes)  # type: ignore[arg-type]
+        return read_release(self.release_file()).model_copy(update=changes)
 
     def delivery(self, *arguments: str, printed: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a delivery command in the project; `printed` is where what it prints goes."""

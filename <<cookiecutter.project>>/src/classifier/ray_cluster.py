@@ -45,17 +45,8 @@ import ray
 
 from workspace.errors import UserError
 
-<<<<<<< HEAD
-# Code that workers on other machines need; what they run is in it.
-PACKAGES = [Path(__file__).parents[1] / name for name in ("classifier", "tuning", "workspace")]
-
-
-class ClusterError(ClassifierError):
-    """There is no Ray cluster to work with."""
-=======
 SOURCE = Path(__file__).parents[1]
 PACKAGES = ("classifier", "workspace")  # code that workers on other machines need
->>>>>>> curation
 
 
 @contextmanager

@@ -1,0 +1,25 @@
+"""`make data-pull`: data, models and the stages' results of this commit, from the data store."""
+
+import argparse
+from pathlib import Path
+
+from delivery.dvc import absent_store, default_store, dvc_shown
+from delivery.errors import DeliveryError
+
+
+def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `data-pull`."""
+    parser = subparsers.add_parser("data-pull", help="get what DVC keeps of this commit")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Pull into the current folder. Raises DeliveryError."""
+    folder = Path.cwd()
+    default_store(folder)
+    if dvc_shown(folder, "pull", "--run-cache"):
+        why = absent_store(folder) or "DVC says above"
+        raise DeliveryError(
+            f"not all of this commit could be had, as {why}; run `make data-push` where it was "
+            "made, or `make pipeline` to make it here"
+        )

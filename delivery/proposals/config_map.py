@@ -1,0 +1,34 @@
+"""Files that people, Git and the cluster read: ConfigMaps whose values are all quoted text."""
+
+import json
+from typing import Any, TypeVar
+
+from workspace.settings import Settings, SettingsError, check, parse_yaml
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def write_config_map(name: str, values: Settings) -> str:
+    """Return the text of a ConfigMap; equal values give equal text."""
+    lines = [f"  {key}: {json.dumps(str(value))}\n" for key, value in values]
+    return f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n{''.join(lines)}"
+
+
+def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) -> Kind:
+    """Read the values in the text of the ConfigMap `name`; `file` appears in messages.
+
+    Raises SettingsError when the text is not a ConfigMap of this form.
+    """
+    values = _data(parse_yaml(text, file), name, file)
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{file}: {key} is {value!r}, not text: write it in double quotes")
+    return check(kind, values, file, "data")
+
+
+def _data(document: Any, name: str, file: str) -> dict[Any, Any]:
+    match document:
+        case {"kind": "ConfigMap", "metadata": {"name": str(found)}, "data": dict(data)}:
+            if found == name:
+                return data
+    raise SettingsError(f"{file} is not one ConfigMap named {name} with data")
