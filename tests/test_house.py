@@ -56,8 +56,7 @@ def imports(name: str) -> Iterator[str]:
 
 def room(module: str) -> str:
     """The folder that a module is in: `delivery.oci` of `delivery.oci.image`."""
-    parent = module.rpartition(".")[0] or module
-    return module if MODULES[module].name == "__init__.py" else parent
+    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
 
 GRAPH = {name: sorted(set(imports(name))) for name in MODULES}
@@ -121,16 +120,37 @@ def test_delivery_reads_only_the_files_of_the_contract() -> None:
                     )
 
 
+GROUND = ("workspace", "delivery")  # what lies directly there may be imported by all above
+
+
+def arrows() -> dict[str, set[str]]:
+    """Rooms that each room imports, apart from the ground."""
+    found: dict[str, set[str]] = {}
+    for name, imported in GRAPH.items():
+        rooms = {room(each) for each in imported} - {room(name), *GROUND}
+        if name != "delivery.__main__":
+            found.setdefault(room(name), set()).update(rooms)
+    return found
+
+
 def picture() -> str:
-    """Mermaid of the imports between rooms; all may import `workspace`, so it has no arrows."""
-    arrows = {
-        (room(name), room(each))
-        for name, imported in GRAPH.items()
-        for each in imported
-        if room(name) != room(each) and room(each) != "workspace"
-    }
-    lines = [f"    {start} --> {end}" for start, end in sorted(arrows)]
+    """Mermaid of the imports between rooms."""
+    lines = [
+        f"    {start} --> {end}" for start, ends in sorted(arrows().items()) for end in sorted(ends)
+    ]
     return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def test_no_room_imports_itself_through_others() -> None:
+    rest = arrows()
+    while rest:
+        ends = {name for name, imported in rest.items() if not imported & rest.keys()}
+        assert ends, f"a circle of {', '.join(sorted(rest))}"
+        rest = {name: imported for name, imported in rest.items() if name not in ends}
+
+
+def test_the_ground_imports_no_room_above_it() -> None:
+    assert not any(arrows()[each] for each in GROUND)
 
 
 def test_the_picture_of_the_house_is_that_of_the_code() -> None:

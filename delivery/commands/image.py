@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.oci.image import REVISION
-from delivery.proposals.git import Repository
 
 LOCAL = "localhost/training"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from delivery.dvc import make_raw
 from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, check_gate
-from delivery.proposals.git import BRANCH, REMOTE, Repository
 from delivery.proposals.releases import FIRST, released
 
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE, GitError, Repository
 from delivery.manifests.deployment import Deployment, deploy
 from delivery.manifests.preview_status import PREVIEWS, PreviewStatus
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
-from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
 from delivery.proposals.releases import check_environment, release_path
 from delivery.triton.proxy import Backend, Proxy
 from delivery.triton.server import HOST

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import parse_release
 from delivery.proposals.releases import release_path, released, released_text

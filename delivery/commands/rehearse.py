@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.manifests.deployment import deploy
 from delivery.manifests.differences import difference, written
 from delivery.manifests.rendering import Documents, render
@@ -22,7 +23,6 @@ from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
 from delivery.model.pipeline_outputs import read_packaged
 from delivery.oci.registry import pull
-from delivery.proposals.git import Repository
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change

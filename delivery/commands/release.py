@@ -5,6 +5,7 @@ from pathlib import Path
 
 from delivery.dvc import DvcError, absent_store, default_store, dvc
 from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.lineage import check_lineage
 from delivery.model.packaging import LOCAL, package
 from delivery.model.pipeline_outputs import read_outputs
@@ -12,7 +13,6 @@ from delivery.oci.layout import Layout
 from delivery.oci.registry import push
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import check_gate
-from delivery.proposals.git import BRANCH, REMOTE, Repository
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import CONFLICT, RELEASE_FILE
 from delivery.proposals.releases import FIRST, next_version, released

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.model.differences import (
     Compared,
     committed_files,
     compare_accounts,
     compare_files,
-    compare_releases,
     differing_outputs,
     files_below,
 )
@@ -24,8 +24,7 @@ from delivery.model.pipeline_outputs import read_outputs
 from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
-from delivery.proposals.git import Repository
-from delivery.proposals.release_file import Release
+from delivery.proposals.release_file import FIGURES, Release
 from delivery.proposals.releases import FIRST, check_environment, environments, released_before
 from delivery.proposals.texts import describe
 from workspace.files import write
@@ -159,6 +158,14 @@ def compare(repository: Repository, release: Release, clone: Path) -> Reproducti
             compare_content(repository, found, clone, Path(folder))
         found.outputs = differing_outputs(repository, release.commit, clone)
     return found
+
+
+def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
+    """Compare what the release file says with what it would say of the model made again."""
+    digests = [each.image.rpartition("@")[2] for each in (released, rebuilt)]
+    names = ["data", "test_data", "code", *FIGURES]
+    values = [(name, getattr(released, name), getattr(rebuilt, name)) for name in names]
+    return [Compared("image", *digests), *(Compared(n, str(a), str(b)) for n, a, b in values)]
 
 
 def compare_content(repository: Repository, found: Reproduction, clone: Path, folder: Path) -> None:

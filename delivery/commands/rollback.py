@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, released, released_before

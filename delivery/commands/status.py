@@ -6,8 +6,8 @@ from pathlib import Path
 import requests
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.manifests.preview_status import read_status
-from delivery.proposals.git import Repository
 from delivery.proposals.releases import check_environment, environments, released
 
 TIMEOUT = 5  # seconds

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.oci.image import ANY_MANIFEST, REVISION, checked_digest, digest_of
 from delivery.oci.registry_client import Remote
-from delivery.proposals.git import Repository
 from delivery.proposals.proposal import Proposal, propose
 from delivery.proposals.run_file import RUN_FILE, Run, next_run
 

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.git import REMOTE, Repository
 from delivery.manifests.differences import differences
-from delivery.proposals.git import REMOTE, Repository
 from delivery.proposals.template import ORIGIN, Origin, Rendering, Template, read_origin
 from delivery.proposals.template_merge import Merge, check_out, merge, store
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.manifests.rendering import Documents, build
 from delivery.manifests.snapshot import MANIFESTS, snapshot
-from delivery.proposals.git import Repository
 
 # What Argo CD follows besides environments and training: built by Kustomize, or taken as it is.
 BUILT = ("apps", "base/platform/configs")

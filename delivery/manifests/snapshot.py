@@ -5,7 +5,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 
 MANIFESTS = "argocd"
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from delivery.dvc import parse_lock
+from delivery.git import Repository
 from delivery.model.lineage import IN_GIT
 from delivery.model.pipeline_outputs import IN_IMAGE
-from delivery.proposals.git import Repository
-from delivery.proposals.release_file import FIGURES, Release
 from workspace.files import write
 
 ABSENT = "absent"
@@ -29,14 +28,6 @@ class Compared:
     def same(self) -> bool:
         """Both are equal."""
         return self.released == self.rebuilt
-
-
-def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
-    """Compare what the release file says with what it would say of the model made again."""
-    digests = [each.image.rpartition("@")[2] for each in (released, rebuilt)]
-    names = ["data", "test_data", "code", *FIGURES]
-    values = [(name, getattr(released, name), getattr(rebuilt, name)) for name in names]
-    return [Compared("image", *digests), *(Compared(n, str(a), str(b)) for n, a, b in values)]
 
 
 def compare_files(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount
-from delivery.proposals.git import Repository
 from workspace.settings import parse_yaml
 
 CODE = ("src/", "serving/")  # what stages of the pipeline read of these is code

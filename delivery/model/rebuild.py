@@ -16,8 +16,8 @@ from pathlib import Path
 
 from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
-from delivery.proposals.git import Repository
 from workspace.files import only_one, replacing
 from workspace.settings import check, parse_json
 

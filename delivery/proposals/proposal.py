@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import BRANCH, REMOTE, GitError, Repository
+from delivery.git import BRANCH, REMOTE, GitError, Repository
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")

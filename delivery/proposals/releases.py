@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 from delivery.proposals.release_file import RELEASE_FILE, Release, ReleaseFileError, parse_release
 
 ENVIRONMENTS = "argocd/environments"

@@ -2,8 +2,8 @@
 
 from contextlib import suppress
 
+from delivery.git import Repository
 from delivery.proposals.config_map import parse_config_map, write_config_map
-from delivery.proposals.git import Repository
 from delivery.proposals.release_file import COMMIT, IMAGE, Count
 from workspace.settings import Settings, SettingsError
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import GitError, Repository
+from delivery.git import GitError, Repository
 from workspace.settings import Settings, check, read_json
 
 ORIGIN = Path(".template.json")  # written when the project was generated

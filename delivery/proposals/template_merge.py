@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 
 # What a project makes and its owner decides on: no template has a say in it.
 OWNERS = (

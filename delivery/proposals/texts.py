@@ -1,8 +1,8 @@
 """What a release file and its pull request say of a model."""
 
 from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE
 from delivery.model.pipeline_outputs import ModelAccount
-from delivery.proposals.git import BRANCH, REMOTE
 from delivery.proposals.proposal import Proposal
 from delivery.proposals.release_file import FIGURES, RELEASE_FILE, Release
 from delivery.proposals.releases import release_path

@@ -13,7 +13,7 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, mark_root
-from delivery.proposals.git import Repository
+from delivery.git import Repository
 from delivery.proposals.release_file import Release
 
 PARAMS = """

@@ -51,8 +51,8 @@ def test_production_may_skip_versions(project: Project) -> None:
 
 
 STEPS = {
-    "commit": "delivery.proposals.git.Repository.commit_file",
-    "branch": "delivery.proposals.git.Repository.push_new_branch",
+    "commit": "delivery.git.Repository.commit_file",
+    "branch": "delivery.git.Repository.push_new_branch",
     "pull request": "delivery.proposals.proposal.open_pull_request",
 }
 COMMANDS = {

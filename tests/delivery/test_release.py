@@ -10,9 +10,9 @@ import pytest
 import fake_pipeline
 from delivery.__main__ import main
 from delivery.commands.release import release
+from delivery.git import Repository
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
-from delivery.proposals.git import Repository
 from delivery.proposals.release_file import parse_release
 from fake_project import CODE, EXPORT, Project, follow, kill, make_project
 
@@ -462,8 +462,8 @@ STEPS = {
     "data": "delivery.commands.release.push_data",
     "package": "delivery.model.packaging.write_layer",
     "push": "delivery.oci.layout.Layout.write_manifest",
-    "commit": "delivery.proposals.git.Repository.commit_file",
-    "branch": "delivery.proposals.git.Repository.push_new_branch",
+    "commit": "delivery.git.Repository.commit_file",
+    "branch": "delivery.git.Repository.push_new_branch",
     "pull request": "delivery.proposals.proposal.open_pull_request",
 }
 
