@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from conftest import UNBAKED
+from conftest import TEMPLATE, UNBAKED
 
-sys.path.insert(0, str(UNBAKED / "infra"))
+sys.path.insert(0, str(TEMPLATE / "infra/commands"))
 
-from cost import PRICES, Plan, report
+from cost import Plan, report
 from outputs import with_registry, with_remote
 from roots import InfraError
 
-BOOK = json.loads(PRICES.read_text())
+BOOK = json.loads((UNBAKED / "infra/prices.json").read_text())
 
 
 def resource(kind: str, index: str | None = None, **values) -> dict:

@@ -1,4 +1,4 @@
-"""Run Terraform on the roots of this folder: `roots.py {plan,apply,destroy} [root ...]`.
+"""Run Terraform on a project's roots: `roots.py {plan,apply,destroy} [root ...]`.
 
 The roots are applied in the order of ROOTS and destroyed in the opposite one. The first makes the
 bucket that keeps everyone's state, its own too: it is applied with its state in a local file, which
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-INFRA = Path(__file__).resolve().parent
+INFRA = Path("infra").absolute()  # of the project, in whose root make runs this
 ROOTS = ("bootstrap", "registry", "cluster")
 BACKEND = INFRA / "backend.hcl"
 KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}

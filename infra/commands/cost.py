@@ -134,7 +134,7 @@ def refuse_unknown_types(plan: Plan, known: set[str]) -> None:
     if unknown:
         raise InfraError(
             f"infra/prices.json does not say what {', '.join(unknown)} costs: name it under "
-            "`by_use` or `free`, or price it in infra/cost.py"
+            "`by_use` or `free`, or price it in infra/modules/commands/cost.py"
         )
 
 
