@@ -13,21 +13,23 @@ from classifier.__main__ import STAGES
 from classifier.model_code import code_files, code_sha256
 from workspace.errors import UserError
 
-# Run a stage, and what it imports when several workers train; say what came from src/.
+# Run the stages one after the other, each with our modules imported anew; say what came from src/.
 SPY = """
 import sys
+from importlib import import_module
 from pathlib import Path
-from classifier.__main__ import main
-stage, source = sys.argv[1], Path(sys.argv[2])
-assert main([stage]) == 0
-if stage == "train":
-    import classifier.ray_cluster
-for name, module in sorted(sys.modules.items()):
-    file = Path(getattr(module, "__file__", None) or "")
-    if file.is_relative_to(source):
-        print("src" / file.relative_to(source))
-    elif name in ("torch", "ray"):
-        print(name)
+source, *stages = sys.argv[1:]
+for stage in stages:
+    assert import_module("classifier.__main__").main([stage]) == 0
+    if stage == "train":
+        import_module("classifier.ray_cluster")  # what several workers need
+    for name, module in sorted(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "")
+        if file.is_relative_to(source):
+            print("imported", stage, "src" / file.relative_to(source))
+            del sys.modules[name]
+        elif name == "torch":
+            print("imported", stage, name)
 """
 
 # What other rooms are about to give up; then this goes.
@@ -37,28 +39,27 @@ LEAVING = {
 }
 
 
-def modules(stage: str, root: Path) -> set[str]:
-    """Run a stage; return the paths of our modules, and the large libraries, that it imported."""
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What each stage imported: the paths of our modules, and torch."""
+    root = prepared_project(tmp_path_factory.mktemp("project"))
+    brief = (root / "params.yaml").read_text().replace("epochs: 3", "epochs: 1")
+    (root / "params.yaml").write_text(brief)
     source = str(root / "src")
     result = subprocess.run(
-        [sys.executable, "-c", SPY, stage, source],
+        [sys.executable, "-c", SPY, source, *STAGES],
         cwd=root,
         env=os.environ | {"PYTHONPATH": source},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    said = result.stdout.splitlines()
-    return {line for line in said if line.endswith(".py") or line in ("torch", "ray")}
-
-
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """What each stage imported, by its name."""
-    root = prepared_project(tmp_path_factory.mktemp("project"))
-    brief = (root / "params.yaml").read_text().replace("epochs: 3", "epochs: 1")
-    (root / "params.yaml").write_text(brief)
-    return {stage: modules(stage, root) for stage in STAGES}
+    found: dict[str, set[str]] = {stage: set() for stage in STAGES}
+    for line in result.stdout.splitlines():
+        if line.startswith("imported "):
+            _, stage, what = line.split()
+            found[stage].add(what)
+    return found
 
 
 def code(stage: str) -> set[str]:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -91,7 +92,10 @@ def test_the_model_repository_is_complete(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_learns_and_exports(name: str, root: Path, settings: Params) -> None:
+def test_every_network_learns_and_exports(
+    name: str, root: Path, settings: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "plots", Mock())  # drawn once is enough
     few = {"resnet18": 3}  # learns fast, and takes its time
     fast = {"epochs": few.get(name, 8), "learning_rate": 0.003, "augmentation": Augmentation()}
     values = change(settings, network=name, options={}, **fast)
