@@ -144,6 +144,18 @@ def test_a_remote_that_cannot_be_reached_is_told_from_an_empty_one(
     assert "git fetch failed: fatal: " in refusal(capfd, "release")
 
 
+@pytest.mark.parametrize("command", ["release", "promote"])
+def test_a_repository_that_git_will_not_read_keeps_gits_own_reason(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = refusal(capfd, command)
+    assert "dubious ownership" in said and "git init" not in said
+
+
 def start_again(project: Project, *init: str) -> None:
     """Leave a folder in which Git knows nothing yet, and an empty remote."""
     shutil.rmtree(project.folder / ".git")
