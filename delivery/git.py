@@ -90,9 +90,12 @@ class Repository:
         raise GitError(f"{missing}: `{' && '.join([*steps, f'git push -u {REMOTE} {BRANCH}'])}`")
 
     def _first_steps(self) -> list[str]:
-        """List what a person does until there is a commit on the branch."""
+        """List what a person does until there is a commit on the branch.
+
+        Raises GitError where there is a repository that Git does not read, such as another user's.
+        """
         commit = ["git add --all", "git commit --message Generate"]
-        if not self.says_yes("rev-parse", "--git-dir"):
+        if not (self.folder / ".git").exists() and not self.says_yes("rev-parse", "--git-dir"):
             return [f"git init --initial-branch={BRANCH}", *commit]
         if self.ask("rev-parse", "--is-bare-repository") == "true":
             return []  # a mirror, whose commits are the remote's

@@ -12,7 +12,7 @@ from conftest import UNBAKED
 from delivery.__main__ import main
 from delivery.commands.release import release
 from delivery.dvc import typed_dvc
-from fake_project import Project, follow, make_project
+from fake_project import EXPORT, Project, follow, make_project
 
 DVC = Path(sys.prefix) / "bin/dvc"  # as a person types it: it is not on the PATH
 PATH = "argocd/environments/staging/model.yaml"
@@ -144,6 +144,18 @@ def test_a_remote_that_cannot_be_reached_is_told_from_an_empty_one(
     assert "git fetch failed: fatal: " in refusal(capfd, "release")
 
 
+@pytest.mark.parametrize("command", ["release", "promote"])
+def test_a_repository_that_git_will_not_read_keeps_gits_own_reason(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = refusal(capfd, command)
+    assert "dubious ownership" in said and "git init" not in said
+
+
 def start_again(project: Project, *init: str) -> None:
     """Leave a folder in which Git knows nothing yet, and an empty remote."""
     shutil.rmtree(project.folder / ".git")
@@ -236,8 +248,8 @@ def test_the_pull_request_says_what_to_do_about_a_conflict(outrun: Project) -> N
 @pytest.fixture
 def pictures(project: Project) -> Project:
     """Return a project with images of its own, of which DVC keeps the versions."""
-    stage = "stages: {prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}}\n"
-    fake_pipeline.write(project.folder, "dvc.yaml", stage)
+    stage = "prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}"
+    fake_pipeline.write(project.folder, "dvc.yaml", f"stages: {{{stage}, {EXPORT}}}}}\n")
     fake_pipeline.write(project.folder, "data/raw/zero/1.png", b"an image")
     shutil.copy(UNBAKED / ".gitignore", project.folder)
     project.use_dvc()
