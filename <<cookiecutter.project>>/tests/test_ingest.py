@@ -20,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
-from small_project import CLASSES, PROJECT, images_of
+from small_project import CLASSES, PROJECT, add_code, images_of
 
 from classifier import data, params, preparation
 from classifier.cleaning import SPLITS, digest
@@ -676,6 +676,7 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
     from classifier import training
 
     prepared(root)
+    add_code(root)
     training.train(params.load(root), root)
     save(pixels_of(0, 8000), june / "cross/x.png")
     asked = questions(root, june)
