@@ -41,10 +41,10 @@ def code_sha256(repository: Repository, commit: str) -> str:
     It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
     are its Python modules. Raises DeliveryError for a commit without that stage.
     """
-    content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
     try:
+        content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
         named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
-    except (KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         raise DeliveryError(
             f"commit {commit[:12]} has no dvc.yaml with a stage `export` and its deps, which say "
             "what code makes the model: put it back and commit it"
