@@ -63,7 +63,7 @@ def prepared_project(folder: Path) -> Path:
     (prepared / "report.json").write_text(json.dumps(report))
     (prepared / "classes.json").write_text(json.dumps(CLASSES))
     add_code(folder)
-    (folder / "params.yaml").write_text(PARAMS.read_text() + other_sections())
+    (folder / "params.yaml").write_text(f"{PARAMS.read_text()}\n{other_sections()}")
     return folder
 
 
