@@ -62,12 +62,17 @@ def prepared_project(folder: Path) -> Path:
     report = {"sha256": "sha256 of all", "splits": splits, "passed": True} | known
     (prepared / "report.json").write_text(json.dumps(report))
     (prepared / "classes.json").write_text(json.dumps(CLASSES))
+    add_code(folder)
+    (folder / "params.yaml").write_text(f"{PARAMS.read_text()}\n{other_sections()}")
+    return folder
+
+
+def add_code(folder: Path) -> None:
+    """Put there what says which code makes the model, and that code."""
     for file in COPIED:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / file, folder / file)
     (folder / "src").symlink_to(PROJECT / "src")
-    (folder / "params.yaml").write_text(PARAMS.read_text() + other_sections())
-    return folder
 
 
 def other_sections() -> str:

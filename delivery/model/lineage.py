@@ -36,10 +36,14 @@ def code_sha256(repository: Repository, commit: str) -> str:
     It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
     are its Python modules. Raises DeliveryError for a commit without that stage.
     """
+<<<<<<< HEAD
     content = parse_yaml(repository.read(commit, "dvc.yaml") or b"", "dvc.yaml")
+=======
+>>>>>>> classifier
     try:
+        content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
         named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
-    except (KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         raise DeliveryError(
             f"commit {commit[:12]} has no dvc.yaml with a stage `export` and its deps, which say "
             "what code makes the model: put it back and commit it"

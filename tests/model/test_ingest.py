@@ -22,7 +22,11 @@ import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
+<<<<<<< HEAD:tests/model/test_ingest.py
 from small_project import CLASSES, PARAMS, PROJECT, images_of, other_sections
+=======
+from small_project import CLASSES, PROJECT, add_code, images_of
+>>>>>>> classifier:<<cookiecutter.project>>/tests/test_ingest.py
 
 import curation.ingest
 from classifier import data, params, preparation, training
@@ -691,6 +695,7 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
     shutil.copy(PROJECT / "dvc.yaml", root)  # what says which code trains
     (root / "src").symlink_to(PROJECT / "src")
     prepared(root)
+    add_code(root)
     training.train(params.load(root), root)
     save(pixels_of(0, 8000), june / "cross/x.png")
     asked = questions(root, june)
