@@ -32,6 +32,7 @@ for stage in stages:
             print("imported", stage, name)
 """
 
+
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What each stage imported: the paths of our modules, and torch."""

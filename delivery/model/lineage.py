@@ -9,7 +9,7 @@ from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount
-from workspace.settings import parse_yaml
+from workspace.settings import SettingsError, parse_yaml
 
 CODE = ("src/", "serving/")  # what stages of the pipeline read of these is code
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
@@ -36,14 +36,10 @@ def code_sha256(repository: Repository, commit: str) -> str:
     It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
     are its Python modules. Raises DeliveryError for a commit without that stage.
     """
-<<<<<<< HEAD
-    content = parse_yaml(repository.read(commit, "dvc.yaml") or b"", "dvc.yaml")
-=======
->>>>>>> classifier
     try:
-        content = yaml.safe_load(repository.read(commit, "dvc.yaml") or b"")
+        content = parse_yaml(repository.read(commit, "dvc.yaml") or b"", "dvc.yaml")
         named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (SettingsError, KeyError, TypeError, AttributeError):
         raise DeliveryError(
             f"commit {commit[:12]} has no dvc.yaml with a stage `export` and its deps, which say "
             "what code makes the model: put it back and commit it"

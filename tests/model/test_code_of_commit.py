@@ -9,8 +9,8 @@ from small_project import PROJECT
 
 from classifier.model_code import code_sha256
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.model import lineage
-from delivery.proposals.git import Repository
 
 
 @pytest.fixture

@@ -22,11 +22,7 @@ import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
-<<<<<<< HEAD:tests/model/test_ingest.py
-from small_project import CLASSES, PARAMS, PROJECT, images_of, other_sections
-=======
-from small_project import CLASSES, PROJECT, add_code, images_of
->>>>>>> classifier:<<cookiecutter.project>>/tests/test_ingest.py
+from small_project import CLASSES, PARAMS, PROJECT, add_code, images_of, other_sections
 
 import curation.ingest
 from classifier import data, params, preparation, training
@@ -692,10 +688,8 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
         root,
         train={"network": "mlp", "options": {"width": 16}, "epochs": 8, "batch_size": 16},
     )
-    shutil.copy(PROJECT / "dvc.yaml", root)  # what says which code trains
-    (root / "src").symlink_to(PROJECT / "src")
-    prepared(root)
     add_code(root)
+    prepared(root)
     training.train(params.load(root), root)
     save(pixels_of(0, 8000), june / "cross/x.png")
     asked = questions(root, june)

@@ -111,15 +111,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a typo": ("cnn", {"learning_rat": 0.1}, r"cnn\.learning_rat .*did you mean 'learning_rate'"),
     "a typo in a section": ("cnn", {"optoins.width": 8}, r"cnn\.optoins\.width .*'options'"),
     "a section that is none": ("cnn", {"epochs.first": 8}, r"train\.epochs holds no parameters"),
-<<<<<<< HEAD:tests/model/test_tuning.py
     "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht .* mean 'width'"),
-=======
-    "an option that is none": (
-        "cnn",
-        {"options.widht": 8},
-        r"cnn\.options\.widht .*did you mean 'width'",
-    ),
->>>>>>> classifier:<<cookiecutter.project>>/tests/test_tuning.py
     "an option's type": ("cnn", {"options.width": {"choice": [8, "a"]}}, r"cannot be 'a'"),
     "a value out of bounds": ("cnn", {"learning_rate": {"uniform": [-1, 1]}}, "cannot be -1"),
     "an unknown range": ("cnn", {"batch_size": {"normal": [0, 1]}}, "batch_size is .*give {unif"),
