@@ -96,12 +96,12 @@ def mark_root(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which the tests run: that of a project, not the template's own."""
+def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the tests in a folder like a project's, not in the template."""
     folder, before = tmp_path_factory.mktemp("root"), Path.cwd()
     mark_root(folder)
     os.chdir(folder)
-    yield folder
+    yield
     os.chdir(before)
 
 

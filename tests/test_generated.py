@@ -84,7 +84,7 @@ def test_a_typo_in_the_parameters_stops_the_pipeline_with_a_sentence(trained: Pr
     result = trained.run("make", "pipeline")
     path.write_text(before)
     assert result.returncode != 0 and "Traceback" not in result.stderr
-    assert "there is no parameter 'train.epoch': did you mean 'epochs'?" in result.stderr
+    assert "params.yaml: there is no 'train.epoch': did you mean 'epochs'?" in result.stderr
 
 
 def test_what_the_pipeline_made_is_known_to_git_or_ignored(trained: Project) -> None:
