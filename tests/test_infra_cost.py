@@ -13,7 +13,7 @@ from cost import Plan, report
 from outputs import with_registry, with_remote
 from roots import InfraError
 
-BOOK = json.loads((UNBAKED / "infra/prices.json").read_text())
+BOOK = json.loads((TEMPLATE / "infra/commands/prices.json").read_text())
 
 
 def resource(kind: str, index: str | None = None, **values) -> dict:
@@ -74,7 +74,8 @@ def test_a_gpu_hour_of_a_node_of_four_is_a_quarter_of_the_node():
 def test_a_region_without_prices_is_named():
     lines = list(report(plan(resource("aws_kms_key"), region="sa-east-1"), BOOK))
     assert lines[0].startswith("Prices of us-east-1")
-    assert lines[1] == "infra/prices.json has no prices of sa-east-1; expect other figures there"
+    place = "infra/modules/commands/prices.json"
+    assert lines[1] == f"{place} has no prices of sa-east-1; expect other figures there"
 
 
 def test_an_instance_type_without_a_price_is_refused():

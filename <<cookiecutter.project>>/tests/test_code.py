@@ -10,8 +10,8 @@ import pytest
 from small_project import PROJECT, prepared_project
 
 from classifier.__main__ import STAGES
-from classifier.model_code import code_files, code_sha256
 from workspace.errors import UserError
+from workspace.model_code import code_files, code_sha256
 
 # Run the stages one after the other, each with our modules imported anew; say what came from src/.
 SPY = """

@@ -20,10 +20,10 @@ from small_project import CLASSES, change, prepared_project
 
 from classifier import data, evaluation, export, training
 from classifier.augmentation import Augmentation
-from classifier.model_code import code_sha256
 from classifier.networks import NETWORKS
 from classifier.params import EvaluateParams, Params
 from workspace.errors import UserError
+from workspace.model_code import code_sha256
 
 PLOTS = {"learning_curves", "confusion", "per_class", "reliability", "predictions"}
 SETTINGS = EvaluateParams(bootstrap_samples=500, confidence=0.95, calibration_bins=10)

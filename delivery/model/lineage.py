@@ -9,9 +9,9 @@ from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount
-from workspace.settings import SettingsError, parse_yaml
+from workspace.model_code import PIPELINE, named_code, sha256
+from workspace.settings import parse_yaml
 
-CODE = ("src/", "serving/")  # what stages of the pipeline read of these is code
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 
 
@@ -31,25 +31,15 @@ def check_lineage(repository: Repository, commit: str, account: ModelAccount) ->
 
 
 def code_sha256(repository: Repository, commit: str) -> str:
-    """Return the SHA-256 of the committed files that make the model: the code of `export`.
+    """Return the SHA-256 of the committed files that make the model.
 
-    It is that of the lines `<path>\\0<SHA-256 of the content>\\n`, sorted by path; a folder's files
-    are its Python modules. Raises DeliveryError for a commit without that stage.
+    Raises UserError for a commit that does not say which they are.
     """
-    try:
-        content = parse_yaml(repository.read(commit, "dvc.yaml") or b"", "dvc.yaml")
-        named = [path for path in content["stages"]["export"]["deps"] if path.startswith(CODE)]
-    except (SettingsError, KeyError, TypeError, AttributeError):
-        raise DeliveryError(
-            f"commit {commit[:12]} has no dvc.yaml with a stage `export` and its deps, which say "
-            "what code makes the model: put it back and commit it"
-        ) from None
+    name = f"{PIPELINE} of commit {commit[:12]}"
+    named = named_code(parse_yaml(repository.read(commit, PIPELINE) or b"", name), name)
     paths = repository.files(commit, *named) if named else []
-    lines = []
-    for path in sorted(path for path in paths if path in named or path.endswith(".py")):
-        content = repository.run("cat-file", "blob", f"{commit}:{path}")
-        lines.append(f"{path}\0{hashlib.sha256(content).hexdigest()}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    code = [path for path in paths if path in named or path.endswith(".py")]
+    return sha256({path: repository.run("cat-file", "blob", f"{commit}:{path}") for path in code})
 
 
 def check_committed(repository: Repository, commit: str) -> None:

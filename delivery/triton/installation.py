@@ -1,7 +1,7 @@
 """Where the packaged Triton is on this machine, and the backends that it gets.
 
 The package `nvidia-pytriton` carries `tritonserver` in an environment of its own (TRITON_VENV). It
-has only the Python backend, so `serving/backends/onnxruntime` stands in for the ONNX Runtime
+has only the Python backend, so `onnxruntime_backend.py` stands in for the ONNX Runtime
 backend of production.
 """
 
@@ -113,7 +113,7 @@ def backends(found: Installation) -> Path:
     Triton wants the stub beside its library and refuses links out of the folder. The folder is
     named after its content, so servers may share it and an edited backend gets a new one.
     """
-    model = Path("serving/backends/onnxruntime/model.py")
+    model = Path(__file__).with_name("onnxruntime_backend.py")
     content = hashlib.sha256(model.read_bytes() + str(found.stub).encode()).hexdigest()
     folder = WORK.absolute() / content[:12]
     if folder.exists():
@@ -123,7 +123,7 @@ def backends(found: Installation) -> Path:
     shutil.copytree(found.backend, draft / "python")
     shutil.copy2(found.stub, draft / "python")
     (draft / "onnxruntime").mkdir()
-    shutil.copy2(model, draft / "onnxruntime")
+    shutil.copy2(model, draft / "onnxruntime" / "model.py")
     try:
         draft.rename(folder)
     except OSError:  # another server was faster

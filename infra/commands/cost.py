@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from roots import INFRA, ROOTS, InfraError, answer
@@ -17,7 +18,8 @@ from roots import INFRA, ROOTS, InfraError, answer
 Resource = dict[str, Any]
 Line = tuple[str, float]  # what, and USD in a month
 
-PRICES = INFRA / "prices.json"
+PRICES = Path(__file__).with_name("prices.json")
+PLACE = "infra/modules/commands/prices.json"  # as its user sees it
 DEFAULT_REGION = "us-east-1"
 
 
@@ -69,7 +71,7 @@ def instance_price(prices: dict[str, Any], instance_type: str) -> float:
     """Return USD in an hour of an instance. Raises InfraError when prices.json lacks it."""
     if instance_type not in prices["instance_hour"]:
         raise InfraError(
-            f"infra/prices.json has no price of {instance_type}: add it to `instance_hour`, "
+            f"{PLACE} has no price of {instance_type}: add it to `instance_hour`, "
             "from https://aws.amazon.com/ec2/pricing/on-demand/"
         )
     return prices["instance_hour"][instance_type]
@@ -133,7 +135,7 @@ def refuse_unknown_types(plan: Plan, known: set[str]) -> None:
     unknown = sorted({resource["type"] for resource in plan.resources} - known)
     if unknown:
         raise InfraError(
-            f"infra/prices.json does not say what {', '.join(unknown)} costs: name it under "
+            f"{PLACE} does not say what {', '.join(unknown)} costs: name it under "
             "`by_use` or `free`, or price it in infra/modules/commands/cost.py"
         )
 
@@ -155,7 +157,7 @@ def report(plan: Plan, book: dict[str, Any]) -> Iterator[str]:
     prices, hours = book["regions"][region], book["hours_per_month"]
     yield f"Prices of {region}, {book['date']}: {book['source']}"
     if region != plan.region:
-        yield f"infra/prices.json has no prices of {plan.region}; expect other figures there"
+        yield f"{PLACE} has no prices of {plan.region}; expect other figures there"
     lines = floor_lines(plan, prices, hours)
     yield ""
     for what, month in lines:

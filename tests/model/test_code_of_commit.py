@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_project import PROJECT
 
-from classifier.model_code import code_sha256
-from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model import lineage
+from workspace.errors import UserError
+from workspace.model_code import code_sha256
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def test_a_commit_that_names_no_code_is_refused(content: str | None, project: Pa
     if content:
         (project / "dvc.yaml").write_text(content)
     commit(project)
-    with pytest.raises(DeliveryError, match=r"has no dvc\.yaml with a stage `export` and its deps"):
+    with pytest.raises(UserError, match=r"dvc\.yaml of commit \w+ has no stage 'export' with"):
         committed_sha256(project)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data
-from classifier.model_code import code_sha256
 from classifier.params import Params
 from workspace import files
+from workspace.model_code import code_sha256
 
 FILE = Path("lineage.json")
 LIBRARIES = (

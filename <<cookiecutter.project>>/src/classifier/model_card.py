@@ -10,10 +10,10 @@ import yaml
 
 from classifier import data
 from classifier.evaluation import METRICS
-from classifier.model_code import code_sha256
 from classifier.params import Params
 from workspace import files, settings
 from workspace.markdown import cell, table
+from workspace.model_code import code_sha256
 
 FILE = Path("MODEL_CARD.md")
 

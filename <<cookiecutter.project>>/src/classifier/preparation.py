@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classifier import data_plot, data_report
+from classifier import data_report
 from classifier.cleaning import (
     Cleaned,
     Staged,
@@ -51,7 +51,7 @@ def prepare(values: Params, root: Path) -> None:
         report = data_report.report(source, staged, cleaned, params, values.seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        data_plot.plot(folder, source.classes, folder / PLOT.name)
+        data_report.plot(folder, source.classes, folder / PLOT.name)
         _publish(folder, root)
     _announce(report)
 

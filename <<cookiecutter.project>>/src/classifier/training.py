@@ -31,12 +31,12 @@ from classifier.augmentation import augment
 from classifier.batches import Batches, Images, epoch_seed
 from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
-from classifier.model_code import code_sha256
 from classifier.networks import Network, Shape
 from classifier.params import Params, TrainParams
 from workspace import files, settings
 from workspace.errors import UserError
 from workspace.machine import Machine, cores
+from workspace.model_code import code_sha256
 
 CHECKPOINT = Path("artifacts/model.ckpt")
 HISTORY = Path("artifacts/history.csv")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from classifier import data, params, plots, training
 from classifier.distributed import Workers
-from classifier.model_code import code_sha256
 from classifier.params import TuneParams
 from tuning import pictures, search_space
 from tuning.params_file import write_train
 from tuning.trials import Figures, Record, Search, Trial, ranked, table
 from workspace import files
 from workspace.errors import UserError
+from workspace.model_code import code_sha256
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
 RUNS = training.RUNS / "tune"
