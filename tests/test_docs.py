@@ -84,3 +84,11 @@ def test_every_decision_has_its_date_its_code_and_what_was_turned_down(contents)
 
 def test_the_picture_is_what_its_script_draws() -> None:
     subprocess.run([sys.executable, TEMPLATE / "docs/draw_loop.py", "--check"], check=True)
+
+
+def test_no_placeholder_is_left_in_a_document() -> None:
+    for document in documents():
+        found = re.findall(
+            r"\b[A-Z]+_(?:TIME|DISK|DEMO|TEST|TABLE|SECTION)\b", (TEMPLATE / document).read_text()
+        )
+        assert not found, f"{document}: {found}"

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from classifier import params
-from classifier.params import Params, PrepareParams
+from classifier.params import Params
 
 PROJECT = Path(__file__).parent.parent
 PARAMS = Path(__file__).with_name("params.yaml")
@@ -28,11 +28,6 @@ def change(settings: Params, **values: Any) -> Params:
     """The parameters with other values in the section `train`."""
     train = settings.train.model_copy(update=values)
     return settings.model_copy(update={"train": train})
-
-
-def prepare_params(**values: Any) -> PrepareParams:
-    """The section `prepare` with other values."""
-    return params.check(PrepareParams, fixed()["prepare"] | values, "prepare")
 
 
 def images_of(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -96,7 +96,8 @@ def between(interval: list[float] | None) -> str:
 
 def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     """Say whether the gate would let the model pass as far as is known here, and what to do."""
-    champion = released(repository, known_tip(repository), FIRST)
+    tip = known_tip(repository)
+    champion = released(repository, tip, FIRST) if tip else None
     against = f"model {champion.version} in {FIRST}" if champion else "nothing, none is released"
     try:
         check_gate(account, read_parameters(repository.folder).gate, champion, False)
@@ -109,9 +110,12 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     ]
 
 
-def known_tip(repository: Repository) -> str:
-    """Return the newest commit that is known of the branch that is deployed, without asking."""
-    tip = f"refs/remotes/{REMOTE}/{BRANCH}"
-    if repository.says_yes("rev-parse", "--verify", tip):
-        return repository.ask("rev-parse", tip)
-    return repository.head()
+def known_tip(repository: Repository) -> str | None:
+    """Return the newest commit that is known of the branch that is deployed, without asking.
+
+    Before the first commit there is none.
+    """
+    for name in (f"refs/remotes/{REMOTE}/{BRANCH}", "HEAD"):
+        if repository.says_yes("rev-parse", "--verify", name):
+            return repository.ask("rev-parse", name)
+    return None

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from delivery.errors import DeliveryError
 from delivery.triton.client import PROTOCOLS, connect
@@ -17,9 +17,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channe
 def add_arguments(subparsers: argparse._SubParsersAction) -> None:
     """Describe the command."""
     parser = subparsers.add_parser("predict", help="classify pictures with a running server")
-    parser.add_argument("images", nargs="+", type=Path, metavar="image")
+    parser.add_argument("images", nargs="+", type=Path, metavar="picture")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
-    parser.add_argument("--top", type=int, default=3, help="classes to print for each image")
+    parser.add_argument("--top", type=int, default=3, help="classes to print for each picture")
     add_ports(parser)
     parser.set_defaults(run=run)
 
@@ -58,7 +58,7 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if channels not in MODES:
         raise DeliveryError(f"the model takes pictures of {channels} channels, which no file has")
     try:
-        picture = Image.open(file).convert(MODES[channels])
+        picture = plain(ImageOps.exif_transpose(Image.open(file))).convert(MODES[channels])
     except FileNotFoundError:
         raise DeliveryError(f"there is no file {file}") from None
     except (UnidentifiedImageError, OSError):
@@ -68,3 +68,13 @@ def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
         print(f"{file}: resized from {was} to {width}x{height}", file=sys.stderr)
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture, dtype=np.uint8).reshape(shape)
+
+
+def plain(picture: Image.Image) -> Image.Image:
+    """Return a picture of 8 bits without transparency, by the rules that the README states."""
+    if picture.mode.startswith("I"):
+        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture

@@ -268,11 +268,11 @@ def speeds(rehearsal: Rehearsal) -> str:
     models = [model for model in (rehearsal.candidate, rehearsal.champion) if model]
     rows = []
     for load, measured in rehearsal.speeds:
-        name = f"{load.protocol}, {load.clients} client(s), {load.batch} image(s) each"
+        name = f"{load.protocol}, {load.clients} client(s), {load.batch} picture(s) each"
         for model, speed in zip(models, measured, strict=False):
             latencies = [f"{speed.percentile(share):.1f}" for share in (50, 95, 99)]
             rows.append([name, model.version, *latencies, f"{speed.throughput:.0f}"])
-    head = ["load", "model", "p50 ms", "p95 ms", "p99 ms", "images/s"]
+    head = ["load", "model", "p50 ms", "p95 ms", "p99 ms", "pictures/s"]
     return table(head, rows, right=range(1, len(head)))
 
 

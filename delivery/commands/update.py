@@ -135,7 +135,7 @@ def say_what_to_propose(deploys: dict[str, str], branch: str, title: str, addres
     """Tell what merging the branch deploys, and which pull request to open."""
     for place, text in deploys.items():
         print(f"\nwhat Argo CD applies of {place}:\n{text}")
-    places = ", ".join(f"{place}" for place in deploys)
+    places = ", ".join(deploys)
     print(
         f"\nnext: git push --set-upstream {REMOTE} {branch}",
         f"and a pull request, {title!r}:",

@@ -60,7 +60,7 @@ def write_layer(files: dict[str, Path], stream: HashingWriter) -> None:
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     total = sum(path.stat().st_size for path in files.values())
     with (
-        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, mininterval=1) as out,
+        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, disable=None) as out,
         tarfile.TarFile(
             fileobj=cast(Any, out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK
         ) as archive,

@@ -1,6 +1,7 @@
 """What `make pipeline` says: the stages, the figures, the gate's word; nothing of DVC's own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
     assert said.returncode == 0
     assert "the gate refuses this model:\n  - not worse than released: accuracy 0.97" in said.stdout
     assert "make release" not in said.stdout
+
+
+def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Project) -> None:
+    shutil.rmtree(project.folder / ".git")
+    project.git("init", "--quiet")
+    said = pipeline(project)
+    assert said.returncode == 0, said.stderr
+    assert "would let it pass (compared with nothing, none is released)" in said.stdout
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_good_release_passes_and_is_compared(
     assert "| accuracy | 0.97 | 0.97 |" in report
     for protocol in ("http", "grpc"):
         for version in (1, 2):
-            assert f"| {protocol}, 1 client(s), 1 image(s) each | {version} |" in report
+            assert f"| {protocol}, 1 client(s), 1 picture(s) each | {version} |" in report
     assert f"+          reference: {release.image}" in report
     assert "-            path: /v2/models/classifier/versions/1/ready" in report
     assert "every check passed" in capsys.readouterr().out

@@ -746,7 +746,7 @@ def test_a_data_set_that_is_not_the_version_in_git(root: Path, june: Path) -> No
     dvc(root, "add", "data/raw")
     (root / "data/raw/circle/00.png").unlink()
     assert "data/raw is not what" in (message := refusal(root, june))
-    assert "run `dvc checkout" in message
+    assert "run `.venv/bin/dvc checkout" in message
     shutil.rmtree(root / "data/raw")
     assert "are not on this machine: run `make data-pull`" in refusal(root, june)
 

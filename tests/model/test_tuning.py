@@ -178,7 +178,6 @@ def test_only_code_that_trains_makes_another_search(root: Path) -> None:
 
 
 def test_only_what_changed_is_in_the_diff(root: Path) -> None:
-    shutil.copy(PROJECT / "params.yaml", root)
     before = params.load(root).train
     values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
     after = search_space.changed(before, values)

@@ -1,21 +1,33 @@
 """Random changes to training images, drawn anew for every image of a batch, on its device."""
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from workspace.settings import Settings
 
-from classifier.params import Augmentation
+if TYPE_CHECKING:  # the stages that only read the settings need no torch
+    from torch import Tensor
 
 
-def augment(images: Tensor, how: Augmentation) -> Tensor:
+class Augmentation(Settings):
+    """How far an image may be moved from what was recorded; zeros leave it as it is."""
+
+    shift: float = 0.0  # share of the image's size, in each direction
+    rotate: float = 0.0  # degrees, to each side
+    scale: float = 0.0  # share by which it may grow or shrink
+    flip: bool = False  # mirror left and right, one time in two
+
+
+def augment(images: "Tensor", how: Augmentation) -> "Tensor":
     """Images (N, C, H, W), each after a random affine map of its own; the edges are continued."""
+    import torch
+    import torch.nn.functional as F
+
     if how == Augmentation():
         return images
     count, device = len(images), images.device
 
-    def uniform(limit: float) -> Tensor:
+    def uniform(limit: float) -> "Tensor":
         return (torch.rand(count, device=device) * 2 - 1) * limit
 
     angle = uniform(math.radians(how.rotate))

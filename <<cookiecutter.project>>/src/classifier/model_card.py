@@ -140,7 +140,8 @@ python3 -c 'import json; print(json.dumps({{"inputs": [{{"name": "image", "datat
   curl --silent --data @- localhost:8000/v2/models/classifier/infer
 ```
 
-A file, by NVIDIA's client over HTTP (`pip install "tritonclient[http]" pillow`):
+A file of 8 bits without transparency, by NVIDIA's client over HTTP
+(`pip install "tritonclient[http]" pillow`):
 
 ```python
 import numpy as np

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from classifier.augmentation import Augmentation
 from workspace import settings
 from workspace.settings import Settings, SettingsError
 
@@ -60,15 +61,6 @@ class PrepareParams(Settings):
         if share + known.data.get("validation_share", 0) >= 1:
             raise ValueError
         return share
-
-
-class Augmentation(Settings):
-    """How far an image may be moved from what was recorded; zeros leave it as it is."""
-
-    shift: float = 0.0  # share of the image's size, in each direction
-    rotate: float = 0.0  # degrees, to each side
-    scale: float = 0.0  # share by which it may grow or shrink
-    flip: bool = False  # mirror left and right, one time in two
 
 
 class TrainParams(Settings):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from curation.ingest import ingest
 from workspace.errors import reported
+from workspace.root import find_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +15,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
     parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
     arguments = parser.parse_args(argv)
-    return reported(lambda: ingest(arguments.batch, arguments.new_class, Path()))
+
+    def run() -> None:
+        find_root()
+        ingest(arguments.batch, arguments.new_class, Path())
+
+    return reported(run)
 
 
 if __name__ == "__main__":

@@ -173,8 +173,9 @@ def check_version(folder: Path, root: Path) -> None:
         raise UserError(f"dvc status failed: {' '.join(answer.stderr.split())}")
     if json.loads(answer.stdout):
         raise UserError(
-            f"{folder} is not what {tracked} says: run `dvc checkout {tracked}` for that version, "
-            f"after `make data-pull` if it is not here, or `dvc add {folder}` to keep what is there"
+            f"{folder} is not what {tracked} says: run `.venv/bin/dvc checkout {tracked}` for that "
+            "version, after `make data-pull` if it is not here, or "
+            f"`.venv/bin/dvc add {folder}` to keep what is there"
         )
 
 

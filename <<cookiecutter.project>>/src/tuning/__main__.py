@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from classifier.networks import NETWORKS
 from tuning.search import tune
 from workspace.errors import reported
+from workspace.root import find_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--network", choices=NETWORKS, help="default: train.network")
     parser.add_argument("--trials", type=int, help="default: tune.trials")
     arguments = parser.parse_args(argv)
-    return reported(lambda: tune(Path(), arguments.network, arguments.trials))
+    return reported(lambda: tune(find_root(), arguments.network, arguments.trials))
 
 
 if __name__ == "__main__":
