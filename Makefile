@@ -13,7 +13,7 @@ help: ## list the commands
 demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
-test: $(VENV)/ready $(TRITON_VENV)/ready ## generate projects and test everything they can do
+test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready ## check style and formatting of the template and of the un-baked tree
@@ -23,7 +23,7 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 
 # -- benchmarks ------------------------------------------------------------------------------------
 
-BENCHMARKS ?= digits training_speed two_workers tuning version_bumps package_image checkov_peers
+BENCHMARKS ?= digits training_speed two_workers parameter_search version_bumps package_image checkov_peers
 BENCH_VENV := .cache/bench-venv
 bench: export TRITON_VENV := $(abspath .cache/bench-venv-triton)
 
@@ -40,10 +40,14 @@ $(BENCH_VENV)/ready: <<cookiecutter.project>>/pyproject.toml <<cookiecutter.proj
 clean: ## remove what the commands made
 	rm -rf $(VENV) $(TRITON_VENV) .cache demo-output .pytest_cache .ruff_cache
 
-# The tools of the template, and what the un-baked project needs.
-$(VENV)/ready: pyproject.toml $(PROJECT)/pyproject.toml $(PROJECT)/constraints.txt
+$(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --requirement pyproject.toml --group dev
+	touch $@
+
+# What the un-baked project needs, too, at the versions that its own environment has.
+$(VENV)/with-project: $(VENV)/ready $(PROJECT)/pyproject.toml $(PROJECT)/constraints.txt
 	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --constraint "$(PROJECT)/constraints.txt" \
 		--requirement pyproject.toml --group dev \
 		--requirement "$(PROJECT)/pyproject.toml" --group "$(PROJECT)/pyproject.toml:dev"

@@ -121,6 +121,11 @@ def adding(folder: Path, path: str) -> str:
     )
 
 
+def raw_is_unknown(folder: Path) -> bool:
+    """Tell whether there are pictures of one's own that DVC does not keep."""
+    return any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists()
+
+
 def make_raw(folder: Path) -> None:
     """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
     if not (folder / f"{RAW}.dvc").exists():

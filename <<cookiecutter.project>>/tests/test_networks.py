@@ -71,7 +71,7 @@ def test_gamma_defaults_to_scikit_learns_scale() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vgg", {}, "params.yaml: train.network is 'vgg': give one of linear_regression"),
+        ("vgg", {}, "params.yaml: train.network is 'vgg': give one of .*linear_regression"),
         ("cnn", {"layers": 3}, "no 'train.options.layers': known are width, dropout"),
         ("resnet18", {"width": 3}, "no 'train.options.width': there are none here"),
         ("mlp", {"depth": "two"}, "train.options.depth is 'two': input should be a valid integer"),

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import RAW, absent_store, adding, default_store, dvc_shown
+from delivery.dvc import RAW, absent_store, adding, default_store, dvc_shown, raw_is_unknown
 from delivery.errors import DeliveryError
 
 
@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Push from the current folder. Raises DeliveryError."""
     folder = Path.cwd()
     _, address = default_store(folder)
-    if any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists():
+    if raw_is_unknown(folder):
         raise DeliveryError(
             f"DVC does not know {RAW} yet, so it would stay on this machine: "
             f"`{adding(folder, RAW)}`, and `make data-push` again"

@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from delivery.dvc import make_raw
+from delivery.dvc import RAW, make_raw, raw_is_unknown, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
@@ -103,7 +103,9 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
         check_gate(account, read_parameters(repository.folder).gate, champion, False)
     except GateError as error:
         return [str(error)]
-    commit = COMMIT if repository.changed_files() else ""
+    folder = repository.folder
+    add = f"`{typed_dvc(folder)} add {RAW}`, " if raw_is_unknown(folder) else ""
+    commit = add + (COMMIT if repository.changed_files() else "")
     return [
         f"gate:     would let it pass (compared with {against})",
         f"next:     {commit}`make release`",

@@ -1,6 +1,7 @@
 """What `make pipeline` says: the stages, the figures, the gate's word; nothing of DVC's own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def test_the_next_command_works(project: Project) -> None:
     pipeline(project)
     project.commit("Train")
     assert pipeline(project).stdout.splitlines()[-1] == "next:     `make release`"
+
+
+def test_pictures_that_dvc_does_not_know_are_added_first(project: Project) -> None:
+    fake_pipeline.write(project.folder, "data/raw/cat/1.png", b"a picture")
+    pipeline(project)
+    said = pipeline(project)
+    (add,) = re.findall(r"^next: +`(\S+dvc add data/raw)`, `git add --all && ", said.stdout, re.M)
+    subprocess.run(add, shell=True, cwd=project.folder, check=True, capture_output=True)
+    assert (project.folder / "data/raw.dvc").is_file()
+    assert "dvc add" not in pipeline(project).stdout
 
 
 def test_a_second_run_does_nothing_and_says_so(project: Project) -> None:
