@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fake_pipeline
-from conftest import TEMPLATE
+from conftest import TEMPLATE, UNBAKED
 from fake_project import Project, make_project
 
 STAGES = """
@@ -87,6 +87,7 @@ def test_the_next_command_works(project: Project) -> None:
 
 
 def test_pictures_that_dvc_does_not_know_are_added_first(project: Project) -> None:
+    fake_pipeline.write(project.folder, ".gitignore", (UNBAKED / ".gitignore").read_bytes())
     fake_pipeline.write(project.folder, "data/raw/cat/1.png", b"a picture")
     pipeline(project)
     said = pipeline(project)
