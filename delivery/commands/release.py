@@ -54,8 +54,9 @@ def release(
     push_data(repository, commit)
     layout = Layout(LOCAL)
     pushed = push(layout, package(root, new_version, layout), parameters.release.registry)
-    sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
-    print(f"model {new_version}: {pushed.reference} ({sent})")
+    print(
+        f"model {new_version}: {pushed.reference} ({'sent' if pushed.new else 'nothing to send'})"
+    )
     candidate = describe(account, new_version, pushed.reference, commit)
     proposal = release_proposal(FIRST, candidate.to_yaml(), candidate, champion)
     propose(repository, commit, proposal)

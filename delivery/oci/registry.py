@@ -1,11 +1,11 @@
 """Push and pull model images.
 
 A registry is `oci:<folder>` (an image layout on disk) or `<host>/<repository>` (any registry that
-follows the OCI distribution specification). A reference adds the digest: `<registry>@sha256:…`.
+follows the OCI distribution specification, through skopeo). A reference adds the digest:
+`<registry>@sha256:…`.
 """
 
 import hashlib
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -26,27 +26,26 @@ from delivery.oci.image import (
     tag_of,
 )
 from delivery.oci.layout import Layout
-from delivery.oci.registry_client import Remote, retry, unavailable
+from delivery.oci.remote import NAME, Remote
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """An image in a registry: its reference, and how many bytes had to be sent for it."""
+    """An image in a registry: its reference, and whether it was not there before."""
 
     reference: str
-    sent: int
+    new: bool
 
 
 def open_registry(name: str) -> Layout | Remote:
     """Return the registry with this name. Raises DeliveryError."""
     if name.startswith("oci:") and len(name) > len("oci:"):
         return Layout(Path(name.removeprefix("oci:")))
-    host, _, path = name.partition("/")
-    if ":" in name.rpartition("/")[2] or not path or not host:
-        raise DeliveryError(
-            f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
-        )
-    return Remote(name)
+    if NAME.fullmatch(name):
+        return Remote(name)
+    raise DeliveryError(
+        f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
+    )
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -69,10 +68,8 @@ def push(layout: Layout, digest: str, registry: str) -> Pushed:
     target = open_registry(registry)
     content = layout.read_manifest(digest)
     manifest = parse_manifest(content, f"{layout.name}@{digest}")
-    blobs = [manifest.config, manifest.layer]
-    sent = sum(target.write(blob, layout.path(blob.digest)) for blob in blobs)
-    sent += target.write_manifest(content, tag_of(manifest.version, digest))
-    return Pushed(f"{registry}@{digest}", sent)
+    new = target.take(layout, content, tag_of(manifest.version, digest))
+    return Pushed(f"{registry}@{digest}", new)
 
 
 def pull(reference: str, folder: Path) -> int:
@@ -89,8 +86,12 @@ def pull(reference: str, folder: Path) -> int:
     if digest_of(content) != digest:
         raise DeliveryError(_mismatch(f"{name}'s image manifest", digest, digest_of(content)))
     manifest = parse_manifest(content, reference)
-    config = retry(lambda: _read(registry, manifest.config))
-    retry(lambda: _unpack(registry, manifest.layer, folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        layout = registry.fetch(digest, manifest.layer, Path(scratch) / "layout")
+        config = _read(layout, manifest.config)
+        _unpack(layout, manifest.layer, Path(scratch) / "image")
+        (Path(scratch) / "image").rename(folder)
     return len(content) + len(config) + manifest.layer.size
 
 
@@ -136,40 +137,34 @@ def _mismatch(what: str, wanted: str, found: str) -> str:
 
 
 @contextmanager
-def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
+def _checked(layout: Layout, blob: Blob) -> Iterator[CheckedReader]:
     with (
-        unavailable(registry.name),
-        registry.read(blob.digest) as stream,
+        layout.read(blob.digest) as stream,
         tqdm.wrapattr(
             stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1, disable=None
         ) as counted,
     ):
-        yield CheckedReader(cast(Any, counted), blob, registry.name)
+        yield CheckedReader(cast(Any, counted), blob, layout.name)
 
 
-def _read(registry: Layout | Remote, blob: Blob) -> bytes:
-    with _checked(registry, blob) as reader:
+def _read(layout: Layout, blob: Blob) -> bytes:
+    with _checked(layout, blob) as reader:
         content = reader.read(blob.size)
         reader.finish()
     return content
 
 
-def _unpack(registry: Layout | Remote, layer: Blob, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with _checked(registry, layer) as reader:
-            _extract(reader, partial)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
+    folder.mkdir()
+    with _checked(layout, layer) as reader:
+        _extract(reader, folder)
 
 
 def _extract(reader: CheckedReader, folder: Path) -> None:
     """Extract a stream. That its bytes are wrong comes before what they made of the archive."""
     try:
         with tarfile.open(fileobj=cast(Any, reader), mode="r|", bufsize=CHUNK) as archive:
+            cast(Any, archive).copybufsize = CHUNK
             for entry in archive:
                 _place(archive, entry, folder)
     except (tarfile.TarError, DeliveryError) as error:
@@ -189,10 +184,4 @@ def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> No
         raise DeliveryError(f"the layer holds {entry.name!r}, which is neither a file nor a folder")
     if target.exists() or any(parent.is_file() for parent in target.parents):
         raise DeliveryError(f"the layer holds {entry.name!r} twice, or as file and as folder")
-    if entry.isdir():
-        target.mkdir(parents=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = archive.extractfile(entry)
-    with target.open("xb") as out:
-        shutil.copyfileobj(source, out, CHUNK)  # type: ignore[arg-type]
+    archive.extract(entry, folder, set_attrs=False, filter="data")
