@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import pty
 import socket
 import socketserver
 import subprocess
@@ -181,12 +183,26 @@ def test_what_skopeo_copied_is_pulled(
     assert pulled.read_bytes() == original.read_bytes()
 
 
-def test_the_second_push_uploads_nothing(registry: Registry, layout: Layout, digest: str) -> None:
+def test_the_second_push_uploads_nothing(
+    registry: Registry, layout: Layout, digest: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     blob = registry.blob(layer(layout, digest))
-    assert push(layout, digest, registry.name).new
+    assert push(layout, digest, registry.name)
     written = blob.stat().st_ino
-    assert not push(layout, digest, registry.name).new
+    assert not push(layout, digest, registry.name)
     assert blob.stat().st_ino == written and not registry.bytes_uploading()
+    assert capfd.readouterr() == ("", ""), "progress where there is no terminal"
+
+
+def test_progress_is_shown_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry, layout: Layout, digest: str
+) -> None:
+    screen, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        push(layout, digest, registry.name)
+        assert b"Writing manifest" in os.read(screen, 1 << 16)
+    os.close(screen)
 
 
 def test_a_layer_that_the_registry_lost_is_pushed_again(
@@ -205,7 +221,7 @@ def test_proxies_are_not_asked_for_loopback(
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert push(layout, digest, registry.name).new
+    assert push(layout, digest, registry.name)
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated", "deleted"])
@@ -343,4 +359,4 @@ def test_the_login_that_a_refusal_names_is_enough(
         push(layout, digest, locked_registry.name)
     command = str(refusal.value).rpartition("run `")[2].rstrip("`").split()
     subprocess.run([*command, "--username=robot", "--password=pa:ss"], check=True)
-    assert push(layout, digest, locked_registry.name).new
+    assert push(layout, digest, locked_registry.name)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from delivery.errors import DeliveryError
 from delivery.oci.image import digest_of
 from delivery.oci.layout import MissingBlobError
-from delivery.oci.remote import Remote, reason, shortened
+from delivery.oci.remote import Remote, reason
 from workspace.files import write
 from workspace.settings import Settings, SettingsError, check, parse_yaml
 
@@ -145,8 +145,7 @@ def chart_index(repository: str) -> ChartIndex:
             response.raise_for_status()
             content = response.raw.read(LARGEST + 1, decode_content=True)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        why = shortened(reason(str(error)))
-        raise DeliveryError(f"no answer from {name} ({why}): try again") from error
+        raise DeliveryError(f"no answer from {name} ({reason(str(error))}): try again") from error
     if len(content) > LARGEST:
         raise DeliveryError(f"{name} is larger than {LARGEST:,} bytes: give a chart repository")
     try:

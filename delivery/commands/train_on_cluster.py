@@ -43,7 +43,7 @@ def revision(image: str) -> str:
             f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
         )
     name, _, digest = image.partition("@")
-    config = Remote(name).read_config(digest, PLATFORM)
+    config = Remote(name).read_config(digest, *PLATFORM)
     labels = config.get("config", {}).get("Labels") or {}
     commit = labels.get(REVISION, "")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):

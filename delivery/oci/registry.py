@@ -8,9 +8,6 @@ follows the OCI distribution specification, through skopeo). A reference adds th
 import hashlib
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -27,14 +24,6 @@ from delivery.oci.image import (
 )
 from delivery.oci.layout import Layout
 from delivery.oci.remote import NAME, Remote
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """An image in a registry: its reference, and whether it was not there before."""
-
-    reference: str
-    new: bool
 
 
 def open_registry(name: str) -> Layout | Remote:
@@ -59,8 +48,8 @@ def parse_reference(reference: str) -> tuple[str, str]:
         ) from error
 
 
-def push(layout: Layout, digest: str, registry: str) -> Pushed:
-    """Copy an image from a layout into a registry, the image manifest last.
+def push(layout: Layout, digest: str, registry: str) -> bool:
+    """Copy an image from a layout into a registry; tell whether it was not there.
 
     What the registry holds is not sent again. An interrupted push leaves at most blobs that no
     image manifest names. Raises DeliveryError.
@@ -68,8 +57,7 @@ def push(layout: Layout, digest: str, registry: str) -> Pushed:
     target = open_registry(registry)
     content = layout.read_manifest(digest)
     manifest = parse_manifest(content, f"{layout.name}@{digest}")
-    new = target.take(layout, content, tag_of(manifest.version, digest))
-    return Pushed(f"{registry}@{digest}", new)
+    return target.take(layout, content, tag_of(manifest.version, digest))
 
 
 def pull(reference: str, folder: Path) -> int:
@@ -82,21 +70,19 @@ def pull(reference: str, folder: Path) -> int:
     registry = open_registry(name)
     if folder.exists():
         raise DeliveryError(f"{folder} exists: remove it, or pull {reference} into another folder")
-    content = registry.read_manifest(digest)
-    if digest_of(content) != digest:
-        raise DeliveryError(_mismatch(f"{name}'s image manifest", digest, digest_of(content)))
+    content = _document(registry, digest)
     manifest = parse_manifest(content, reference)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         layout = registry.fetch(digest, manifest.layer, Path(scratch) / "layout")
-        config = _read(layout, manifest.config)
+        config = _document(layout, manifest.config.digest)
         _unpack(layout, manifest.layer, Path(scratch) / "image")
         (Path(scratch) / "image").rename(folder)
     return len(content) + len(config) + manifest.layer.size
 
 
 class CheckedReader:
-    """A binary stream of a blob that ends with an error unless size and digest are right."""
+    """A binary stream of a blob that ends with an error unless its digest is right."""
 
     def __init__(self, stream: IO[bytes], blob: Blob, origin: str) -> None:
         """Read `blob` from `stream`; `origin` is what messages call the registry."""
@@ -104,60 +90,48 @@ class CheckedReader:
         self._blob = blob
         self._origin = origin
         self._hash = hashlib.sha256()
-        self._count = 0
 
     def read(self, size: int = CHUNK) -> bytes:
-        """Read at most `size` bytes. Raises DeliveryError when the blob is too long."""
+        """Read at most `size` bytes."""
         chunk = self._stream.read(size)
         self._hash.update(chunk)
-        self._count += len(chunk)
-        if self._count > self._blob.size:
-            raise DeliveryError(self._wrong_size("more than"))
         return chunk
 
     def finish(self) -> None:
-        """Read what is left; raises DeliveryError unless size and digest are right."""
+        """Read what is left; raises DeliveryError unless the digest is right."""
         while self.read():
             pass
-        if self._count < self._blob.size:
-            raise DeliveryError(self._wrong_size(f"only {self._count} of"))
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._blob.digest:
-            raise DeliveryError(_mismatch(f"a blob of {self._origin}", self._blob.digest, found))
-
-    def _wrong_size(self, amount: str) -> str:
-        return (
-            f"{self._origin} gave {amount} {self._blob.size} bytes for {self._blob.digest}: "
-            "push the image again"
-        )
+            raise DeliveryError(_mismatch(self._origin, self._blob.digest, found))
 
 
-def _mismatch(what: str, wanted: str, found: str) -> str:
-    return f"{what} is corrupt: its digest is {found} instead of {wanted}; push the image again"
+def _mismatch(name: str, wanted: str, found: str) -> str:
+    return f"what {name} gave is corrupt: its digest is {found} instead of {wanted}; push it again"
 
 
-@contextmanager
-def _checked(layout: Layout, blob: Blob) -> Iterator[CheckedReader]:
-    with (
-        layout.read(blob.digest) as stream,
-        tqdm.wrapattr(
-            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1, disable=None
-        ) as counted,
-    ):
-        yield CheckedReader(cast(Any, counted), blob, layout.name)
-
-
-def _read(layout: Layout, blob: Blob) -> bytes:
-    with _checked(layout, blob) as reader:
-        content = reader.read(blob.size)
-        reader.finish()
+def _document(registry: Layout | Remote, digest: str) -> bytes:
+    """Read an image manifest or configuration and check its digest."""
+    content = registry.read_manifest(digest)
+    if digest_of(content) != digest:
+        raise DeliveryError(_mismatch(registry.name, digest, digest_of(content)))
     return content
 
 
 def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
     folder.mkdir()
-    with _checked(layout, layer) as reader:
-        _extract(reader, folder)
+    with (
+        layout.read(layer.digest) as file,
+        tqdm.wrapattr(
+            file, "read", total=layer.size, desc="pull", delay=1, mininterval=1, disable=None
+        ) as stream,
+    ):
+        if (size := layout.path(layer.digest).stat().st_size) != layer.size:
+            raise DeliveryError(
+                f"{layout.name} gave {size} instead of {layer.size} bytes for {layer.digest}: "
+                "push the image again"
+            )
+        _extract(CheckedReader(cast(Any, stream), layer, layout.name), folder)
 
 
 def _extract(reader: CheckedReader, folder: Path) -> None:
