@@ -14,16 +14,11 @@ from typing import IO, Any, cast
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import (
-    CHUNK,
-    Blob,
-    checked_digest,
-    digest_of,
-    parse_manifest,
-    tag_of,
-)
+from delivery.oci.image import CHUNK, Blob, checked_digest, digest_of, parse_manifest, tag_of
 from delivery.oci.layout import Layout
 from delivery.oci.remote import NAME, Remote
+
+DEEPEST = 32  # folders in one another that are unpacked; a model has four
 
 
 def open_registry(name: str) -> Layout | Remote:
@@ -141,10 +136,11 @@ def _extract(reader: CheckedReader, folder: Path) -> None:
             cast(Any, archive).copybufsize = CHUNK
             for entry in archive:
                 _place(archive, entry, folder)
-    except (tarfile.TarError, DeliveryError) as error:
+    except (tarfile.TarError, ValueError) as error:  # of names with a NUL, too
         reader.finish()
-        if isinstance(error, tarfile.TarError):
-            raise DeliveryError(f"the layer is not a tar archive ({error})") from error
+        raise DeliveryError(f"the layer is not a tar archive ({error})") from error
+    except DeliveryError:
+        reader.finish()
         raise
     reader.finish()
 
@@ -154,6 +150,8 @@ def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> No
     target = folder / name
     if name.is_absolute() or ".." in name.parts:
         raise DeliveryError(f"the layer holds {entry.name!r}, which lies outside the image")
+    if len(name.parts) > DEEPEST:
+        raise DeliveryError(f"the layer holds {name.parts[0]!r} with folders nested too deeply")
     if entry.type not in (tarfile.REGTYPE, tarfile.DIRTYPE) or entry.issparse():
         raise DeliveryError(f"the layer holds {entry.name!r}, which is neither a file nor a folder")
     if target.exists() or any(parent.is_file() for parent in target.parents):

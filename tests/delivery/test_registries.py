@@ -231,6 +231,12 @@ def sparse_file() -> tarfile.TarInfo:
     return info
 
 
+def with_nul() -> tarfile.TarInfo:
+    info = entry("classifier")
+    info.pax_headers = {"path": "classi\0fier"}
+    return info
+
+
 UNSAFE = {
     "sparse file": [sparse_file()],
     "path traversal": [entry("classifier/../../escaped")],
@@ -242,6 +248,7 @@ UNSAFE = {
     "named pipe": [entry("classifier/pipe", tarfile.FIFOTYPE)],
     "duplicate entry": [entry("classifier/config.pbtxt"), entry("classifier/config.pbtxt")],
     "duplicate entry in other words": [entry("labels.txt"), entry("./labels.txt")],
+    "a thousand folders": [entry("a/" * 1000 + "b")],
     "file in the place of a folder": [entry("classifier"), entry("classifier/labels.txt")],
 }
 
@@ -293,6 +300,18 @@ def test_a_manifest_of_something_else_is_refused(
     layout.write_manifest(content, "v8")
     with pytest.raises(DeliveryError, match="is not a model image"):
         pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
+
+
+def test_a_layer_with_a_name_that_no_file_can_have_is_refused(
+    tmp_path: Path, layout: Layout
+) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(with_nul(), io.BytesIO(b"evil"))
+    digest = image_with_layer(layout, content.getvalue())
+    with pytest.raises(DeliveryError, match=r"the layer is not a tar archive .*null"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
 
 
 def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, digest: str) -> None:
