@@ -25,7 +25,7 @@ LOOPBACK = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
 # better the next time; its own retries leave out connections that are cut.
 ABSENT = re.compile(r"reading .*(?:(?:manifest|blob) unknown|(?:registry|:) 404\b)")
 DENIED = re.compile(r"unauthorized|denied|(?:registry|:) 40[13]\b")
-BROKEN = re.compile(r"connection|EOF|timeout|(?:registry|status|:) (?:429|50[0-4])\b")
+BROKEN = re.compile(r"connection|pipe|EOF|timeout|(?:registry|status|:) (?:429|50[0-4])\b")
 INSTALL = (
     "skopeo, which talks to registries, is not installed: `sudo apt install skopeo` "
     "(Fedora: `sudo dnf install skopeo`, macOS: `brew install skopeo`)"
