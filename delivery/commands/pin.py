@@ -8,22 +8,24 @@ import argparse
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from pydantic import Field
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import ANY_MANIFEST, digest_of
+from delivery.oci.image import digest_of
 from delivery.oci.layout import MissingBlobError
-from delivery.oci.registry_client import TIMEOUT, Remote, check_answer, retry, unavailable
+from delivery.oci.remote import Remote, reason
 from workspace.files import write
 from workspace.settings import Settings, SettingsError, check, parse_yaml
 
 BASE = Path("argocd/base")
 DIGEST = r"sha256:[0-9a-f]{64}"
 IMAGE = re.compile(rf"(?m)^( *image: )(\S+/\S+?):([\w.-]+)(?:@({DIGEST}))?$")
+TIMEOUT = 60  # seconds without a word from a chart repository
+LARGEST = 64 * 1024 * 1024  # bytes of a chart repository's index
 VERSION = re.compile(rf"(?m)^(version: \S+\n)(?:digest: ({DIGEST})\n)?")
 
 
@@ -115,7 +117,7 @@ def unmoved(label: str, old: str | None, new: str, path: Path) -> str:
 def image_digest(name: str, tag: str) -> str:
     """Return the digest of what a tag names now."""
     try:
-        return digest_of(Remote(name).read_manifest(tag, ANY_MANIFEST))
+        return digest_of(Remote(name).read_manifest(tag))
     except MissingBlobError:
         raise DeliveryError(f"{name} has no tag {tag}: take one that was published.") from None
 
@@ -123,7 +125,7 @@ def image_digest(name: str, tag: str) -> str:
 def chart_digest(wanted: Chart) -> str:
     """Return the digest of a chart's archive, as its repository's index states it."""
     repository = wanted.repository
-    listed = retry(lambda: chart_index(repository)).entries.get(wanted.chart, [])
+    listed = chart_index(repository).entries.get(wanted.chart, [])
     published = check(list[Published], listed, f"{repository}/index.yaml", wanted.chart)
     digests = [each.digest for each in published if each.version == wanted.version]
     digest = f"sha256:{''.join(digests).removeprefix('sha256:')}"
@@ -137,11 +139,16 @@ def chart_digest(wanted: Chart) -> str:
 
 def chart_index(repository: str) -> ChartIndex:
     """Fetch the list of a chart repository's charts and their versions."""
-    name, host = f"{repository}/index.yaml", urlsplit(repository).netloc
-    with unavailable(host):
-        response = requests.get(name, timeout=TIMEOUT)
-    check_answer(response, repository, "index.yaml")
+    name = f"{repository}/index.yaml"
     try:
-        return check(ChartIndex, parse_yaml(response.content, name), name)
+        with requests.get(name, timeout=TIMEOUT, stream=True) as response:
+            response.raise_for_status()
+            content = response.raw.read(LARGEST + 1, decode_content=True)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise DeliveryError(f"no answer from {name} ({reason(str(error))}): try again") from error
+    if len(content) > LARGEST:
+        raise DeliveryError(f"{name} is larger than {LARGEST:,} bytes: give a chart repository")
+    try:
+        return check(ChartIndex, parse_yaml(content, name), name)
     except SettingsError as error:
         raise DeliveryError(f"{error}: give the index of a chart repository") from None

@@ -53,10 +53,10 @@ def release(
     check_gate(account, parameters.gate, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)
-    pushed = push(layout, package(root, new_version, layout), parameters.release.registry)
-    sent = f"{pushed.sent:,} bytes sent" if pushed.sent else "nothing to send"
-    print(f"model {new_version}: {pushed.reference} ({sent})")
-    candidate = describe(account, new_version, pushed.reference, commit)
+    digest, registry = package(root, new_version, layout), parameters.release.registry
+    sent = "sent" if push(layout, digest, registry) else "nothing to send"
+    print(f"model {new_version}: {registry}@{digest} ({sent})")
+    candidate = describe(account, new_version, f"{registry}@{digest}", commit)
     proposal = release_proposal(FIRST, candidate.to_yaml(), candidate, champion)
     propose(repository, commit, proposal)
 

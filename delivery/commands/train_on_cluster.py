@@ -1,19 +1,17 @@
 """Train on the cluster: propose the run that Argo CD starts when its pull request is merged."""
 
 import argparse
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.oci.image import ANY_MANIFEST, REVISION, checked_digest, digest_of
-from delivery.oci.registry_client import Remote
+from delivery.oci.image import REVISION
+from delivery.oci.remote import NAME, Remote
 from delivery.proposals.proposal import Proposal, propose
 from delivery.proposals.run_file import RUN_FILE, Run, next_run
 
-PLATFORM = {"architecture": "amd64", "os": "linux"}  # of the GPU nodes
+PLATFORM = ("linux", "amd64")  # of the GPU nodes
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,44 +38,19 @@ def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
 
 def revision(image: str) -> str:
     """Return the commit that an image in a registry was built from. Raises DeliveryError."""
-    name, _, digest = image.rpartition("@")
-    host, _, path = name.partition("/")
-    try:
-        checked_digest(digest)
-    except ValueError:
-        host = ""
-    if not host or not path or ":" in path:
+    if not re.fullmatch(rf"{NAME.pattern}@sha256:[0-9a-f]{{64}}", image):
         raise DeliveryError(
             f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
         )
-    remote = Remote(name)
-    manifest = document(remote, digest)
-    if "manifests" in manifest:
-        manifest = document(remote, for_the_nodes(manifest, image))
-    with remote.read(manifest["config"]["digest"]) as stream:
-        labels = json.load(stream).get("config", {}).get("Labels") or {}
+    name, _, digest = image.partition("@")
+    config = Remote(name).read_config(digest, *PLATFORM)
+    labels = config.get("config", {}).get("Labels") or {}
     commit = labels.get(REVISION, "")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
         )
     return commit
-
-
-def document(remote: Remote, digest: str) -> dict[str, Any]:
-    """Read an image manifest and check that it is the one asked for. Raises DeliveryError."""
-    content = remote.read_manifest(digest, ANY_MANIFEST)
-    if digest_of(content) != digest:
-        raise DeliveryError(f"{remote.name} gave something else than {digest}: ask again")
-    return json.loads(content)
-
-
-def for_the_nodes(index: dict[str, Any], image: str) -> str:
-    """Return the digest of the image for the GPU nodes in an index. Raises DeliveryError."""
-    for each in index["manifests"]:
-        if PLATFORM.items() <= each.get("platform", {}).items():
-            return each["digest"]
-    raise DeliveryError(f"{image} has no image for linux/amd64, which the GPU nodes are")
 
 
 def proposal(candidate: Run) -> Proposal:

@@ -20,15 +20,6 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 VERSION = "org.opencontainers.image.version"
 REVISION = "org.opencontainers.image.revision"  # the commit that a training image was built from
-# An image for several platforms is an index (OCI) or a manifest list (Docker).
-ANY_MANIFEST = ", ".join(
-    [
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    ]
-)
 CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
 
 

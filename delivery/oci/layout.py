@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import MANIFEST, Blob, canonical, digest_of
+from delivery.oci.image import MANIFEST, Blob, canonical, digest_of, parse_manifest
 from workspace.files import replacing, write
 from workspace.settings import Settings, check, read_json
 
@@ -98,15 +98,26 @@ class Layout:
         with self.read(digest) as stream:
             return stream.read()
 
-    def write(self, blob: Blob, source: Path) -> int:
-        """Copy a blob from a file, unless it is there; return the bytes written."""
-        if self.has(blob):
-            return 0
+    def take(self, layout: "Layout", content: bytes, tag: str) -> bool:
+        """Copy an image from another layout; tell whether it was not here.
+
+        `content` is its image manifest, which comes last. Raises DeliveryError.
+        """
+        manifest = parse_manifest(content, layout.name)
+        missing = [blob for blob in (manifest.config, manifest.layer) if not self.has(blob)]
+        for blob in missing:
+            self._copy(blob, layout.path(blob.digest))
+        return self.write_manifest(content, tag) or bool(missing)
+
+    def fetch(self, digest: str, largest: Blob, folder: Path) -> "Layout":
+        """Return where an image can be read, which is here."""
+        return self
+
+    def _copy(self, blob: Blob, source: Path) -> None:
         with source.open("rb") as stream:
             copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
         if copy != blob:
             raise DeliveryError(f"{source} is corrupt: package the model again")
-        return blob.size
 
     def add(self, media_type: str, produce: Callable[[HashingWriter], object]) -> Blob:
         """Store what `produce` writes under the digest that it turns out to have."""
@@ -119,21 +130,21 @@ class Layout:
         """Store a small blob."""
         return self.add(media_type, lambda out: out.write(content))
 
-    def write_manifest(self, content: bytes, tag: str) -> int:
-        """Store an image manifest and list it in the index; return the bytes written."""
+    def write_manifest(self, content: bytes, tag: str) -> bool:
+        """Store an image manifest and list it in the index; tell whether it was not there."""
         blob = Blob(media_type=MANIFEST, digest=digest_of(content), size=len(content))
         entry = {**blob.document(), "annotations": {REFERENCE_NAME: tag}}
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             listed = self._listed()
             if entry in listed and self.has(blob):
-                return 0
+                return False
             self.add_bytes(MANIFEST, content)
             others = [each for each in listed if each["digest"] != blob.digest]
             index = {"schemaVersion": 2, "manifests": [*others, entry]}
             write(self.folder / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
             write(self.folder / "index.json", canonical(index))
-        return blob.size
+        return True
 
     def _listed(self) -> list[dict[str, Any]]:
         path = self.folder / "index.json"

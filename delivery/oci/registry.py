@@ -1,52 +1,35 @@
 """Push and pull model images.
 
 A registry is `oci:<folder>` (an image layout on disk) or `<host>/<repository>` (any registry that
-follows the OCI distribution specification). A reference adds the digest: `<registry>@sha256:…`.
+follows the OCI distribution specification, through skopeo). A reference adds the digest:
+`<registry>@sha256:…`.
 """
 
 import hashlib
-import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import (
-    CHUNK,
-    Blob,
-    checked_digest,
-    digest_of,
-    parse_manifest,
-    tag_of,
-)
+from delivery.oci.image import CHUNK, Blob, checked_digest, digest_of, parse_manifest, tag_of
 from delivery.oci.layout import Layout
-from delivery.oci.registry_client import Remote, retry, unavailable
+from delivery.oci.remote import NAME, Remote
 
-
-@dataclass(frozen=True)
-class Pushed:
-    """An image in a registry: its reference, and how many bytes had to be sent for it."""
-
-    reference: str
-    sent: int
+DEEPEST = 32  # folders in one another that are unpacked; a model has four
 
 
 def open_registry(name: str) -> Layout | Remote:
     """Return the registry with this name. Raises DeliveryError."""
     if name.startswith("oci:") and len(name) > len("oci:"):
         return Layout(Path(name.removeprefix("oci:")))
-    host, _, path = name.partition("/")
-    if ":" in name.rpartition("/")[2] or not path or not host:
-        raise DeliveryError(
-            f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
-        )
-    return Remote(name)
+    if NAME.fullmatch(name):
+        return Remote(name)
+    raise DeliveryError(
+        f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
+    )
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -60,8 +43,8 @@ def parse_reference(reference: str) -> tuple[str, str]:
         ) from error
 
 
-def push(layout: Layout, digest: str, registry: str) -> Pushed:
-    """Copy an image from a layout into a registry, the image manifest last.
+def push(layout: Layout, digest: str, registry: str) -> bool:
+    """Copy an image from a layout into a registry; tell whether it was not there.
 
     What the registry holds is not sent again. An interrupted push leaves at most blobs that no
     image manifest names. Raises DeliveryError.
@@ -69,10 +52,7 @@ def push(layout: Layout, digest: str, registry: str) -> Pushed:
     target = open_registry(registry)
     content = layout.read_manifest(digest)
     manifest = parse_manifest(content, f"{layout.name}@{digest}")
-    blobs = [manifest.config, manifest.layer]
-    sent = sum(target.write(blob, layout.path(blob.digest)) for blob in blobs)
-    sent += target.write_manifest(content, tag_of(manifest.version, digest))
-    return Pushed(f"{registry}@{digest}", sent)
+    return target.take(layout, content, tag_of(manifest.version, digest))
 
 
 def pull(reference: str, folder: Path) -> int:
@@ -85,17 +65,19 @@ def pull(reference: str, folder: Path) -> int:
     registry = open_registry(name)
     if folder.exists():
         raise DeliveryError(f"{folder} exists: remove it, or pull {reference} into another folder")
-    content = registry.read_manifest(digest)
-    if digest_of(content) != digest:
-        raise DeliveryError(_mismatch(f"{name}'s image manifest", digest, digest_of(content)))
+    content = _document(registry, digest)
     manifest = parse_manifest(content, reference)
-    config = retry(lambda: _read(registry, manifest.config))
-    retry(lambda: _unpack(registry, manifest.layer, folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        layout = registry.fetch(digest, manifest.layer, Path(scratch) / "layout")
+        config = _document(layout, manifest.config.digest)
+        _unpack(layout, manifest.layer, Path(scratch) / "image")
+        (Path(scratch) / "image").rename(folder)
     return len(content) + len(config) + manifest.layer.size
 
 
 class CheckedReader:
-    """A binary stream of a blob that ends with an error unless size and digest are right."""
+    """A binary stream of a blob that ends with an error unless its digest is right."""
 
     def __init__(self, stream: IO[bytes], blob: Blob, origin: str) -> None:
         """Read `blob` from `stream`; `origin` is what messages call the registry."""
@@ -103,79 +85,62 @@ class CheckedReader:
         self._blob = blob
         self._origin = origin
         self._hash = hashlib.sha256()
-        self._count = 0
 
     def read(self, size: int = CHUNK) -> bytes:
-        """Read at most `size` bytes. Raises DeliveryError when the blob is too long."""
+        """Read at most `size` bytes."""
         chunk = self._stream.read(size)
         self._hash.update(chunk)
-        self._count += len(chunk)
-        if self._count > self._blob.size:
-            raise DeliveryError(self._wrong_size("more than"))
         return chunk
 
     def finish(self) -> None:
-        """Read what is left; raises DeliveryError unless size and digest are right."""
+        """Read what is left; raises DeliveryError unless the digest is right."""
         while self.read():
             pass
-        if self._count < self._blob.size:
-            raise DeliveryError(self._wrong_size(f"only {self._count} of"))
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._blob.digest:
-            raise DeliveryError(_mismatch(f"a blob of {self._origin}", self._blob.digest, found))
-
-    def _wrong_size(self, amount: str) -> str:
-        return (
-            f"{self._origin} gave {amount} {self._blob.size} bytes for {self._blob.digest}: "
-            "push the image again"
-        )
+            raise DeliveryError(_mismatch(self._origin, self._blob.digest, found))
 
 
-def _mismatch(what: str, wanted: str, found: str) -> str:
-    return f"{what} is corrupt: its digest is {found} instead of {wanted}; push the image again"
+def _mismatch(name: str, wanted: str, found: str) -> str:
+    return f"what {name} gave is corrupt: its digest is {found} instead of {wanted}; push it again"
 
 
-@contextmanager
-def _checked(registry: Layout | Remote, blob: Blob) -> Iterator[CheckedReader]:
-    with (
-        unavailable(registry.name),
-        registry.read(blob.digest) as stream,
-        tqdm.wrapattr(
-            stream, "read", total=blob.size, desc="pull", delay=1, mininterval=1, disable=None
-        ) as counted,
-    ):
-        yield CheckedReader(cast(Any, counted), blob, registry.name)
-
-
-def _read(registry: Layout | Remote, blob: Blob) -> bytes:
-    with _checked(registry, blob) as reader:
-        content = reader.read(blob.size)
-        reader.finish()
+def _document(registry: Layout | Remote, digest: str) -> bytes:
+    """Read an image manifest or configuration and check its digest."""
+    content = registry.read_manifest(digest)
+    if digest_of(content) != digest:
+        raise DeliveryError(_mismatch(registry.name, digest, digest_of(content)))
     return content
 
 
-def _unpack(registry: Layout | Remote, layer: Blob, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with _checked(registry, layer) as reader:
-            _extract(reader, partial)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
+    folder.mkdir()
+    with (
+        layout.read(layer.digest) as file,
+        tqdm.wrapattr(
+            file, "read", total=layer.size, desc="pull", delay=1, mininterval=1, disable=None
+        ) as stream,
+    ):
+        if (size := layout.path(layer.digest).stat().st_size) != layer.size:
+            raise DeliveryError(
+                f"{layout.name} gave {size} instead of {layer.size} bytes for {layer.digest}: "
+                "push the image again"
+            )
+        _extract(CheckedReader(cast(Any, stream), layer, layout.name), folder)
 
 
 def _extract(reader: CheckedReader, folder: Path) -> None:
     """Extract a stream. That its bytes are wrong comes before what they made of the archive."""
     try:
         with tarfile.open(fileobj=cast(Any, reader), mode="r|", bufsize=CHUNK) as archive:
+            cast(Any, archive).copybufsize = CHUNK
             for entry in archive:
                 _place(archive, entry, folder)
-    except (tarfile.TarError, DeliveryError) as error:
+    except (tarfile.TarError, ValueError) as error:  # of names with a NUL, too
         reader.finish()
-        if isinstance(error, tarfile.TarError):
-            raise DeliveryError(f"the layer is not a tar archive ({error})") from error
+        raise DeliveryError(f"the layer is not a tar archive ({error})") from error
+    except DeliveryError:
+        reader.finish()
         raise
     reader.finish()
 
@@ -185,14 +150,10 @@ def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> No
     target = folder / name
     if name.is_absolute() or ".." in name.parts:
         raise DeliveryError(f"the layer holds {entry.name!r}, which lies outside the image")
+    if len(name.parts) > DEEPEST:
+        raise DeliveryError(f"the layer holds {name.parts[0]!r} with folders nested too deeply")
     if entry.type not in (tarfile.REGTYPE, tarfile.DIRTYPE) or entry.issparse():
         raise DeliveryError(f"the layer holds {entry.name!r}, which is neither a file nor a folder")
     if target.exists() or any(parent.is_file() for parent in target.parents):
         raise DeliveryError(f"the layer holds {entry.name!r} twice, or as file and as folder")
-    if entry.isdir():
-        target.mkdir(parents=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = archive.extractfile(entry)
-    with target.open("xb") as out:
-        shutil.copyfileobj(source, out, CHUNK)  # type: ignore[arg-type]
+    archive.extract(entry, folder, set_attrs=False, filter="data")

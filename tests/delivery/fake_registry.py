@@ -4,8 +4,11 @@ import hashlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 Fault = Callable[["Handler"], bool]  # answers the request itself and returns True, or lets it pass
 
@@ -19,6 +22,7 @@ class FakeRegistry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
+        self.uploading = b""
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
@@ -50,7 +54,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     def handle_request(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
@@ -58,19 +69,29 @@ class Handler(BaseHTTPRequestHandler):
             return
         getattr(self, self.command.lower())(self.path.rpartition("/")[2])
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = handle_request  # noqa: N815
 
     def get(self, name: str) -> None:
+        if self.path == "/v2/":
+            return self.answer(200)
         content = self.server.content.get(self.server.tags.get(name, name))
-        self.answer(404) if content is None else self.answer(200, content)
+        if content is None:
+            return self.answer(404)
+        kind = "index" if b'"manifests"' in content else "manifest"
+        headers = {"Content_Type": f"application/vnd.oci.image.{kind}.v1+json"}
+        self.answer(200, content, **(headers if "/manifests/" in self.path else {}))
 
     head = get
 
     def post(self, _: str) -> None:
         self.answer(202, Location="/v2/team/model/blobs/uploads/1?state=x")
 
+    def patch(self, _: str) -> None:
+        self.server.uploading = self.body()
+        self.post(_)
+
     def put(self, name: str) -> None:
-        content = self.body()
+        content = self.body() if "/manifests/" in self.path else self.server.uploading
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if "/manifests/" in self.path:
             self.server.tags[name] = digest
@@ -78,6 +99,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, b'{"errors": [{"code": "DIGEST_INVALID"}]}')
         self.server.content[digest] = content
         self.answer(201, Docker_Content_Digest=digest)
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Keep the credentials of whoever runs the tests away; theirs are in `docker/` of a folder."""
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    for name, place in {
+        "HOME": "home",
+        "XDG_RUNTIME_DIR": "run",
+        "DOCKER_CONFIG": "docker",
+    }.items():
+        monkeypatch.setenv(name, str(folder / place))
 
 
 def once(fault: Fault) -> Fault:

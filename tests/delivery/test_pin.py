@@ -10,10 +10,12 @@ import yaml
 
 from conftest import UNBAKED, mark_root
 from delivery.__main__ import main
+from delivery.commands import pin as pinning
 from delivery.commands.pin import pin
 from delivery.manifests.rendering import build, rollout
-from delivery.oci import registry_client
-from fake_registry import FakeRegistry
+from delivery.oci import remote
+from fake_registry import FakeRegistry, isolate
+from registry_tools import need
 from workspace.errors import UserError
 
 BASE = UNBAKED / "argocd/base"
@@ -25,8 +27,9 @@ CHART = "a" * 64
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
     """A registry with the server's tag that is also every chart's repository."""
-    monkeypatch.setattr(registry_client, "DELAYS", [0])
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    need("skopeo")
+    monkeypatch.setattr(remote, "DELAYS", [0])
+    isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FakeRegistry()
     server.content["26.07-py3"] = CONTENT
@@ -112,6 +115,10 @@ def index_is_a_web_page(base: Path, registry: FakeRegistry) -> None:
     registry.content["index.yaml"] = b"<html>{{ not: [yaml</html>"
 
 
+def index_without_end(base: Path, registry: FakeRegistry) -> None:
+    registry.content["index.yaml"] = b"#" * (pinning.LARGEST + 1)
+
+
 def registry_is_down_for_the_last_chart(base: Path, registry: FakeRegistry) -> None:
     last = max((base / "platform/controllers").glob("*.yaml"))
     last.write_text(last.read_text().replace(f":{registry.server_port}", ":1"))
@@ -133,6 +140,7 @@ FAULTS: dict[Fault, str] = {
     tag_unknown: "has no tag 26.07-py3",
     chart_version_unknown: "argo-rollouts 2.41.0",
     index_is_a_web_page: "index of a chart repository",
+    index_without_end: r"index.yaml is larger than 67,108,864 bytes",
     registry_is_down_for_the_last_chart: "no answer from",
     controller_without_a_chart: "new.yaml: 'repository' is missing: give the address",
     two_images: "2 lines",

@@ -15,6 +15,7 @@ from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import parse_release
 from fake_project import CODE, EXPORT, Project, follow, kill, make_project
+from registry_tools import need
 
 PATH = "argocd/environments/staging/model.yaml"
 BRANCH = "release/staging-v1"
@@ -294,7 +295,7 @@ def registry_down(project: Project) -> str:
     params = project.folder / "params.yaml"
     params.write_text(params.read_text().replace("oci:.local/registry", "127.0.0.1:1/team/model"))
     project.commit("Use another registry")
-    return "no answer from the registry 127.0.0.1:1"
+    return "skopeo failed with 127.0.0.1:1/team/model (pinging container registry 127.0.0.1:1"
 
 
 def no_remote(project: Project) -> str:
@@ -346,7 +347,8 @@ def test_a_release_is_refused(
     capsys: pytest.CaptureFixture[str],
     fault: Callable[[Project], str],
 ) -> None:
-    monkeypatch.setattr("delivery.oci.registry_client.DELAYS", [])
+    need("skopeo")
+    monkeypatch.setattr("delivery.oci.remote.DELAYS", [])
     monkeypatch.setenv("VERSION_ASKED", "")
     sentence = fault(project)
     state, branches = project.state(), project.branches()

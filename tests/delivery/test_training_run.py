@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from delivery.__main__ import main
-from delivery.oci import registry_client as remote
-from delivery.oci.image import REVISION, digest_of
+from delivery.oci import remote
+from delivery.oci.image import CONFIG, MANIFEST, REVISION, digest_of
 from delivery.proposals.run_file import RUN_FILE
 from fake_project import Project, make_project
-from fake_registry import FakeRegistry
+from fake_registry import FakeRegistry, isolate
+from registry_tools import need
 
 COMMIT = "c" * 40
 
@@ -25,8 +26,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
+    need("skopeo")
     monkeypatch.setattr(remote, "DELAYS", [0])
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FakeRegistry()
     yield server
@@ -42,7 +44,23 @@ def put(registry: FakeRegistry, document: object) -> str:
 def image(registry: FakeRegistry, labels: dict[str, str] | None) -> str:
     """An image as builders make it; returns its digest."""
     config = put(registry, {"config": {"Labels": labels}})
-    return put(registry, {"schemaVersion": 2, "config": {"digest": config}, "layers": []})
+    described = {"mediaType": CONFIG, "digest": config, "size": len(registry.content[config])}
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": []}
+    return put(registry, document)
+
+
+def index_of(registry: FakeRegistry, images: dict[str, str]) -> str:
+    """An image for several architectures; returns its digest."""
+    entries = [
+        {
+            "mediaType": MANIFEST,
+            "digest": digest,
+            "size": len(registry.content[digest]),
+            "platform": {"architecture": name, "os": "linux"},
+        }
+        for name, digest in images.items()
+    ]
+    return put(registry, {"schemaVersion": 2, "manifests": entries})
 
 
 @pytest.fixture
@@ -86,18 +104,15 @@ def test_proposing_twice_opens_one_branch(project: Project, reference: str) -> N
 
 
 def test_an_index_is_asked_for_the_image_of_the_nodes(
-    project: Project, registry: FakeRegistry
+    project: Project, registry: FakeRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     platforms = {"arm64": image(registry, {}), "amd64": image(registry, {REVISION: COMMIT})}
-    entries = [
-        {"digest": digest, "platform": {"architecture": name, "os": "linux"}}
-        for name, digest in platforms.items()
-    ]
-    index = put(registry, {"manifests": entries})
+    index = index_of(registry, platforms)
     assert main(["train-on-cluster", f"{registry.name}@{index}"]) == 0
     assert proposed(project, 1)["commit"] == COMMIT
-    index = put(registry, {"manifests": entries[:1]})
-    assert main(["train-on-cluster", f"{registry.name}@{index}"]) == 1
+    index = index_of(registry, {"arm64": platforms["arm64"]})
+    said = refusal(project, capsys, f"{registry.name}@{index}")
+    assert "no image found in image index for architecture amd64" in said
 
 
 def refusal(project: Project, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -116,6 +131,9 @@ def refusal(project: Project, capsys: pytest.CaptureFixture[str], *arguments: st
         f"acme/train:1@sha256:{'1' * 64}",
         f"@sha256:{'1' * 64}",
         f"train@sha256:{'1' * 64}",
+        f"acme/train@sha256:{'1' * 64}",
+        f"localhost:x@evil.test/train@sha256:{'1' * 64}",
+        f"localhost/train@sha256:{'1' * 64}@sha256:{'1' * 64}",
         "acme/train@sha256:123",
     ],
 )
@@ -138,7 +156,7 @@ def test_an_image_that_was_never_pushed(
     project: Project, registry: FakeRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(project, capsys, f"{registry.name}@sha256:{'1' * 64}")
-    assert f"{registry.name} does not hold manifests/sha256:1111" in said
+    assert f"{registry.name} does not hold it (reading manifest sha256:1111" in said
 
 
 def test_an_image_that_does_not_say_what_it_was_built_from(
@@ -155,7 +173,7 @@ def test_a_registry_that_answers_with_another_image(
     digest = f"sha256:{hashlib.sha256(b'asked for').hexdigest()}"
     registry.content[digest] = b"{}"
     said = refusal(project, capsys, f"{registry.name}@{digest}")
-    assert "gave something else than" in said
+    assert "does not match provided manifest digest" in said
 
 
 def test_a_run_file_that_nobody_can_count_from(

@@ -1,0 +1,27 @@
+"""Programs that tests with registries need: installed where they are missing."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+LOCK = Path(tempfile.gettempdir()) / "merge-to-serve-apt.lock"  # of tests that run side by side
+
+
+def need(*tools: str) -> None:
+    """Install what is missing; without permission or packages, say what to do."""
+    with FileLock(LOCK):
+        missing = [tool for tool in tools if not shutil.which(tool)]
+        if missing:
+            install(missing)
+
+
+def install(packages: list[str]) -> None:
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        try:
+            subprocess.run(["apt-get", *arguments], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"{' and '.join(packages)} missing and not installable here ({error})")
