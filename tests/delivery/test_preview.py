@@ -293,7 +293,7 @@ def deleted_manifests(project: TinyProject) -> None:
 DEGRADED = [
     (unknown_digest, "does not hold sha256:0000"),
     (missing_layer, "does not hold sha256:"),
-    (truncated_layer, "gave only .* bytes"),
+    (truncated_layer, "gave .* instead of .* bytes"),
     (flipped_bit_in_the_layer, "corrupt"),
     (missing_registry, "elsewhere"),
     (corrupt_onnx, "Triton ended: .*Protobuf parsing failed"),

@@ -795,6 +795,7 @@ def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
 def test_the_command_ends_with_a_sentence(
     root: Path, june: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copy(PROJECT / "dvc.yaml", root)
     monkeypatch.chdir(root)
     save(pixels_of(0, 8000), june / "cross/x.png")
     assert __main__.main([str(june)]) == 1
