@@ -14,7 +14,7 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/ready ## check style and formatting of the template and of the un-baked tree
 	$(VENV)/bin/ruff check .

@@ -1,14 +1,15 @@
 """A project's own tests pass whatever its owner sets in params.yaml; as generated, elsewhere."""
 
+import subprocess
 import sys
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from conftest import Project
+from conftest import Project, cookiecutter
 
 FLOORS = {"min_accuracy": 0.5, "min_macro_f1": 0.4, "tolerance": 0.02}
 NO_AUGMENTATION = {"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False}
@@ -54,16 +55,32 @@ def set_values(place: dict[str, Any], values: dict[str, Any]) -> None:
             place[name] = value
 
 
-@pytest.mark.parametrize("values", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_a_projects_own_tests_pass_as_its_owner_configures_it(
-    values: dict[str, Any], bake: Callable[..., Project]
-) -> None:
-    project = bake()
-    path = project.folder / "params.yaml"
+def run_tests(name: str, output: Path) -> "subprocess.CompletedProcess[str]":
+    """Generate a project, configure it and run its tests."""
+    assert cookiecutter(output).returncode == 0
+    (folder,) = output.iterdir()
+    path = folder / "params.yaml"
     content = yaml.safe_load(path.read_text())
-    set_values(content, values)
+    set_values(content, CONFIGURATIONS[name])
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    result = project.run(*command, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    return Project(folder).run(*command, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+
+
+@pytest.fixture(scope="module")
+def results(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, "subprocess.CompletedProcess[str]"]:
+    """What the tests of each configuration's project said; two projects at a time."""
+    folders = [tmp_path_factory.mktemp("configured") for _ in CONFIGURATIONS]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(CONFIGURATIONS, pool.map(run_tests, CONFIGURATIONS, folders), strict=True))
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_projects_own_tests_pass_as_its_owner_configures_it(
+    name: str, results: dict[str, "subprocess.CompletedProcess[str]"]
+) -> None:
+    result = results[name]
     assert result.returncode == 0, result.stdout[-6000:]
     assert " passed" in result.stdout and "failed" not in result.stdout
