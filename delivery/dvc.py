@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
+from workspace.errors import said
 from workspace.settings import Settings, check, parse_yaml
 
 RAW = "data/raw"  # where pictures of one's own are
@@ -56,9 +57,10 @@ def dvc(folder: Path, *arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=None if watched else subprocess.PIPE,
         text=True,
+        errors="replace",
     )
     if answer.returncode:
-        reason = " ".join((answer.stderr or "DVC says why above").split())
+        reason = said(answer.stderr or "DVC says why above")
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from workspace.errors import said
 
 REMOTE = "origin"
 BRANCH = "main"  # what Argo CD follows
@@ -40,8 +41,8 @@ class Repository:
             capture_output=True,
         )
         if result.returncode:
-            reason = " ".join(result.stderr.decode(errors="replace").split())
-            raise GitError(f"git {arguments[0]} failed: {reason or result.returncode}")
+            reason = said(result.stderr) or result.returncode
+            raise GitError(f"git {arguments[0]} failed: {reason}")
         return result.stdout
 
     def ask(self, *arguments: str) -> str:

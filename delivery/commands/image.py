@@ -1,7 +1,6 @@
 """The training image: build it from this commit with the tool that is there, and push it."""
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -10,10 +9,13 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
+from workspace.errors import shown
+from workspace.settings import check, parse_json, read_text
 
 LOCAL = "localhost/training"
 
@@ -54,7 +56,7 @@ def build(repository: Repository, registry: str | None = None) -> str:
         answer = Path(folder) / "answer"
         for command in BUILDERS[builder](f"{name}:{commit[:12]}", commit, epoch, answer, registry):
             _tool(repository.folder, command, epoch)
-        digest = _digest(answer.read_text())
+        digest = _digest(read_text(answer))
     return f"{name}@{digest}"
 
 
@@ -100,8 +102,10 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
 
 def _digest(answer: str) -> str:
     """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
-    text = answer.strip()
-    digest = json.loads(text).get("containerimage.digest", "") if text.startswith("{") else text
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise DeliveryError(f"the builder gave no digest but {text[:80]!r}: build again")
-    return digest
+    digest: Any = answer.strip()
+    if digest.startswith("{"):
+        told = "what the builder answers"
+        digest = check(dict[str, Any], parse_json(digest, told), told).get("containerimage.digest")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(digest)):
+        raise DeliveryError(f"the builder gave no digest but {shown(answer)}: build again")
+    return str(digest)

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from delivery.dvc import RAW, make_raw, raw_is_unknown, typed_dvc
 from delivery.errors import DeliveryError
@@ -12,6 +13,7 @@ from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, check_gate
 from delivery.proposals.releases import FIRST, released
+from workspace.errors import shown
 
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
@@ -82,16 +84,24 @@ def summary(repository: Repository) -> str:
 def figures(account: ModelAccount) -> str:
     """Write accuracy and macro F1 with their intervals."""
     metrics = account.metrics
-    shown = [
-        f"{name} {getattr(metrics, key):.1%}" + between(metrics.intervals.get(key))
+    told = [
+        f"{name} {share(getattr(metrics, key))}" + between(metrics.intervals.get(key))
         for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
     ]
-    return f"{', '.join(shown)} on {metrics.support} test pictures"
+    return f"{', '.join(told)} on {shown(metrics.support)} test pictures"
 
 
-def between(interval: list[float] | None) -> str:
+def between(interval: Any) -> str:
     """Write an interval of shares."""
-    return f" ({interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+    match interval:
+        case [low, high]:
+            return f" ({share(low)} to {share(high)})"
+    return ""
+
+
+def share(value: Any) -> str:
+    """Write a share; what stands there instead is for the gate to refuse."""
+    return f"{value:.1%}" if isinstance(value, int | float) else shown(value)
 
 
 def verdict(repository: Repository, account: ModelAccount) -> list[str]:

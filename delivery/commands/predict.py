@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from delivery.errors import DeliveryError
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports, add_ports
+from workspace.errors import printable
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
@@ -38,8 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def describe(line: bytes) -> str:
     """Turn Triton's "probability:index:label" into words for a person."""
-    probability, index, *label = line.decode().split(":", 2)
-    return f"{label[0] if label else index} {float(probability):.1%}"
+    probability, index, *label = line.decode(errors="replace").split(":", 2)
+    return f"{printable(label[0] if label else index)} {float(probability):.1%}"
 
 
 def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:

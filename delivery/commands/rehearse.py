@@ -31,7 +31,7 @@ from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
 from workspace.errors import UserError
 from workspace.files import write
-from workspace.markdown import cell, table
+from workspace.markdown import block, cell, table
 
 LOGS = Path(".local/logs")
 REPORTS = Path(".local/rehearsals")
@@ -172,7 +172,7 @@ def champion(
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
     except UserError as error:
-        rehearsal.notes.append(f"The released model cannot be served here: {error}.")
+        rehearsal.notes.append(f"The released model cannot be served here: {cell(error)}.")
         return None
 
 
@@ -281,4 +281,4 @@ def changes(difference: str) -> str:
     lines = difference.splitlines()
     left_out = len(lines) - LONGEST_DIFF
     more = [f"… and {left_out} lines more"] if left_out > 0 else []
-    return "\n".join(["```diff", *lines[:LONGEST_DIFF], *more, "```"])
+    return block("\n".join([*lines[:LONGEST_DIFF], *more]), "diff")

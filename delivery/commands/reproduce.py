@@ -178,7 +178,7 @@ def compare_content(repository: Repository, found: Reproduction, clone: Path, fo
         name = parse_reference(release.image)[0]
         found.notes.append(
             f"The released image could not be compared file by file: {name} does not give it "
-            f"({error})."
+            f"({cell(error)})."
         )
         released = committed_files(repository, release.commit, folder)
         rebuilt = {name: path for name, path in rebuilt.items() if name in released}
@@ -219,7 +219,7 @@ def report(found: Reproduction) -> str:
         *found.notes,
     ]
     if found.outputs:
-        listed = [f"- {each}" for each in found.outputs]
+        listed = [f"- {cell(each)}" for each in found.outputs]
         parts += ["## Outputs of the pipeline that differ", "\n".join(listed)]
     if found.accounts:
         parts += ["## Values that differ", compared(found.accounts)]

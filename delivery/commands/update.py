@@ -11,6 +11,7 @@ from delivery.git import REMOTE, Repository
 from delivery.manifests.differences import differences
 from delivery.proposals.template import ORIGIN, Origin, Rendering, Template, read_origin
 from delivery.proposals.template_merge import Merge, check_out, merge, store
+from workspace.errors import printable
 
 GIT = (2, 38)  # the first whose merge-tree merges as `git merge` does
 
@@ -118,12 +119,12 @@ def merge_renderings(
 def say_what_was_merged(merged: Merge, branch: str, start: str, title: str) -> None:
     """Tell what became of the merge, and how to finish it or to drop it."""
     for path in merged.deleted:
-        print(f"stays deleted, although the template changed it: {path}")
+        print(f"stays deleted, although the template changed it: {printable(path)}")
     if not merged.unmerged:
         print(f"branch {branch} is checked out and has the update as one commit")
         return
     print(f"branch {branch} is checked out; these conflicts are yours to resolve:")
-    print(*(f"  {conflict}" for conflict in merged.conflicts), sep="\n")
+    print(*(f"  {printable(conflict)}" for conflict in merged.conflicts), sep="\n")
     print(
         f'then: git add --all && git commit --message "{title}"',
         f"or not: git reset --hard && git switch {start} && git branch --delete --force {branch}",
@@ -134,7 +135,8 @@ def say_what_was_merged(merged: Merge, branch: str, start: str, title: str) -> N
 def say_what_to_propose(deploys: dict[str, str], branch: str, title: str, address: str) -> None:
     """Tell what merging the branch deploys, and which pull request to open."""
     for place, text in deploys.items():
-        print(f"\nwhat Argo CD applies of {place}:\n{text}")
+        print(f"\nwhat Argo CD applies of {printable(place)}:")
+        print(*map(printable, text.expandtabs().split("\n")), sep="\n")
     places = ", ".join(deploys)
     print(
         f"\nnext: git push --set-upstream {REMOTE} {branch}",

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from workspace.files import write
-from workspace.settings import check, read_json
+from workspace.settings import SMALL, check, read_json
 
 PREVIEWS = Path(".local/preview")  # a folder for each environment
 STATUS = "status.json"
@@ -51,4 +51,4 @@ class PreviewStatus:
 def read_status(root: Path, environment: str) -> PreviewStatus | None:
     """Return what the preview of an environment wrote last, or None where there was none."""
     path = root / PREVIEWS / environment / STATUS
-    return check(PreviewStatus, read_json(path), str(path)) if path.is_file() else None
+    return check(PreviewStatus, read_json(path, SMALL), str(path)) if path.is_file() else None

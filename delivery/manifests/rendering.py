@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import yaml
+from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
-from workspace.settings import LOADER
+from workspace.errors import said
+from workspace.settings import Settings, check, parse_documents
 
 KUBERNETES = "1.36"  # the cluster's version, whose schemas judge the manifests
 
@@ -23,6 +24,25 @@ ROLLOUT_ONLY = {
     "strategy",
     "workloadRef",
 }
+
+
+class Metadata(Settings, extra="ignore"):
+    """How a document is called."""
+
+    name: str = Field(pattern="^[!-~]{1,253}$", description="a name of Kubernetes")
+
+
+class Head(Settings, extra="ignore"):
+    """What every document of Kubernetes has."""
+
+    api_version: str = Field(
+        alias="apiVersion",
+        pattern=r"^[a-z0-9.-]{1,200}(/[a-z0-9]{1,60})?$",
+        description="a version of Kubernetes' interface",
+    )
+    kind: str = Field(pattern="^[A-Za-z]{1,63}$", description="a kind of Kubernetes")
+    metadata: Metadata
+
 
 Document = dict[str, Any]
 Documents = dict[tuple[str, str], Document]  # by kind and name
@@ -46,7 +66,7 @@ def build(folder: Path) -> Documents:
     """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
     try:
         result = subprocess.run(
-            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120
+            ["kubectl", "kustomize", str(folder)], capture_output=True, timeout=120
         )
     except FileNotFoundError:
         raise DeliveryError(
@@ -56,20 +76,23 @@ def build(folder: Path) -> Documents:
         raise DeliveryError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
     if result.returncode:
         raise DeliveryError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
-    documents = [document for document in yaml.load_all(result.stdout, LOADER) if document]
-    return {(each["kind"], each["metadata"]["name"]): each for each in documents}
+    return by_name(result.stdout, str(folder))
 
 
-def reason(stderr: str) -> str:
+def by_name(content: bytes, name: str) -> Documents:
+    """Read what Kustomize built; `name` appears in messages. Raises SettingsError."""
+    found = {}
+    for document in parse_documents(content, name):
+        if document:
+            head = check(Head, document, name)
+            found[head.kind, head.metadata.name] = document
+    return found
+
+
+def reason(stderr: bytes) -> str:
     """Return what kubectl complains of, without its log's decoration."""
-    logged = re.search(r'err="(.*)"', stderr, re.DOTALL)
-    text = logged.group(1).replace("\\", "") if logged else stderr.removeprefix("error: ")
-    return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """Return the text with every run of white space as one space."""
-    return " ".join(text.split())
+    logged = re.search(rb'err="(.*)"', stderr, re.DOTALL)
+    return said(logged.group(1).replace(b"\\", b"") if logged else stderr.removeprefix(b"error: "))
 
 
 def check_keys(document: Document) -> None:
@@ -84,7 +107,7 @@ def check_keys(document: Document) -> None:
         place = ".".join(map(str, error.path)) or "its top level"
         raise DeliveryError(
             f"{document['kind']} {document['metadata']['name']}, {place}: "
-            f"{one_line(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
+            f"{said(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
         ) from None
 
 

@@ -1,7 +1,6 @@
 """What differs between a released model and the same model made again."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from delivery.git import Repository
 from delivery.model.lineage import IN_GIT
 from delivery.model.pipeline_outputs import IN_IMAGE
 from workspace.files import write
+from workspace.settings import read_json
 
 ABSENT = "absent"
 
@@ -44,8 +44,8 @@ def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) 
     both = [name for name in released.keys() & rebuilt.keys() if name.endswith(".json")]
     found = []
     for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
-        before = dict(leaves(json.loads(released[name].read_text())))
-        after = dict(leaves(json.loads(rebuilt[name].read_text())))
+        before = dict(leaves(read_json(released[name])))
+        after = dict(leaves(read_json(rebuilt[name])))
         for place in before | after:
             values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
             found.append(Compared(f"{Path(name).name} {place}", *values))

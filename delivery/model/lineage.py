@@ -1,7 +1,6 @@
 """Whether the pipeline's outputs belong to the commit that they are released from."""
 
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,7 +9,7 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount
 from workspace.model_code import PIPELINE, named_code, sha256
-from workspace.settings import parse_yaml
+from workspace.settings import check, parse_json, parse_yaml
 
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 
@@ -96,7 +95,8 @@ def check_pipeline(repository: Repository, commit: str) -> None:
         return
     if not repository.files(commit, "dvc.lock"):
         raise DeliveryError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")
-    if changed := list(json.loads(dvc(repository.folder, "status", "--json"))):
+    told = parse_json(dvc(repository.folder, "status", "--json"), "what dvc status says")
+    if changed := list(check(dict[str, Any], told, "what dvc status says")):
         raise DeliveryError(
             f"the outputs on this machine are not those of this commit (stage {changed[0]}): "
             f"run `{typed_dvc(repository.folder)} checkout` for the commit's own, "

@@ -18,7 +18,7 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from delivery.oci.image import MANIFEST, Blob, canonical, digest_of, parse_manifest
 from workspace.files import replacing, write
-from workspace.settings import Settings, check, read_json
+from workspace.settings import Settings, SettingsError, check, read_json
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 
@@ -148,5 +148,13 @@ class Layout:
 
     def _listed(self) -> list[dict[str, Any]]:
         path = self.folder / "index.json"
-        index = check(Index, read_json(path), str(path)) if path.exists() else Index(manifests=[])
+        if not path.exists():
+            return []
+        try:
+            index = check(Index, read_json(path), str(path))
+        except SettingsError as error:
+            raise DeliveryError(
+                f"{error}; or remove it: it only lists what the folder holds, and what is packaged "
+                "or released again is listed again"
+            ) from None
         return [each.model_dump() for each in index.manifests]

@@ -17,6 +17,7 @@ from delivery.errors import DeliveryError
 from delivery.oci.image import CHUNK, Blob, checked_digest, digest_of, parse_manifest, tag_of
 from delivery.oci.layout import Layout
 from delivery.oci.remote import NAME, Remote
+from workspace.files import publish
 
 DEEPEST = 32  # folders in one another that are unpacked; a model has four
 
@@ -72,7 +73,7 @@ def pull(reference: str, folder: Path) -> int:
         layout = registry.fetch(digest, manifest.layer, Path(scratch) / "layout")
         config = _document(layout, manifest.config.digest)
         _unpack(layout, manifest.layer, Path(scratch) / "image")
-        (Path(scratch) / "image").rename(folder)
+        publish(Path(scratch) / "image", folder)
     return len(content) + len(config) + manifest.layer.size
 
 

@@ -1,6 +1,5 @@
 """A registry over HTTP, through skopeo, which knows credentials, tokens, redirects and proxies."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from delivery.errors import DeliveryError
 from delivery.oci.image import Blob, digest_of
 from delivery.oci.layout import Layout, MissingBlobError
+from workspace.settings import check, parse_json
 
 DELAYS = [1, 2, 4]  # seconds before each further attempt
 # A host without dot and port would be a folder of Docker Hub to skopeo, so it is none here.
@@ -53,7 +53,9 @@ class Remote:
         """Return an image's configuration; of an index, that of the image for a platform."""
         platform = [f"--override-os={system}", f"--override-arch={architecture}"]
         source = [f"--{self._tls}", self._address(digest)]
-        return json.loads(self._skopeo("inspect", "--config", *platform, *source))
+        name = f"the configuration of {self.name}@{digest}"
+        content = self._skopeo("inspect", "--config", *platform, *source)
+        return check(dict[str, Any], parse_json(content, name), name)
 
     def take(self, layout: Layout, content: bytes, tag: str) -> bool:
         """Copy an image from a layout, which lists it by a tag; tell whether it was not here.

@@ -41,9 +41,10 @@ SHARE = Field(
 LOSS = Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=["0.05"])
 SHA256 = Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256")
 COMMIT = Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit")
-IMAGE = Field(
-    pattern=r"^\S+@sha256:[0-9a-f]{64}$",
-    description="an image by digest: <name>@sha256:<64 digits>",
+IMAGE = Field(  # signs that look like others, or that a shell or Markdown reads, name no image
+    pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*@sha256:[0-9a-f]{64}$",
+    description="an image by digest: <name>@sha256:<64 digits>, the name of ASCII letters, digits "
+    "and ._:/+~=,-",
 )
 
 
@@ -73,24 +74,25 @@ def read_release(path: Path) -> Release:
     Raises ReleaseFileError when it is missing, unreadable or not a ConfigMap of this form.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ReleaseFileError(
             f"{path} is missing: nothing is released there; make and merge a release first."
         ) from None
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise ReleaseFileError(f"{path} cannot be read: {error}; restore it from Git.") from None
     return parse_release(text, str(path))
 
 
-def parse_release(text: str, name: str) -> Release:
+def parse_release(text: str | bytes, name: str) -> Release:
     """Read the text of a release file, such as an earlier commit's; `name` appears in messages.
 
     Raises ReleaseFileError when the text is not a ConfigMap of this form.
     """
-    if any(line.startswith("<" * 7) for line in text.splitlines()):
+    content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+    if any(line.startswith(b"<" * 7) for line in content.splitlines()):
         raise ReleaseFileError(f"{name} is in conflict: {CONFLICT}")
     try:
-        return parse_config_map(Release, text, RELEASE_NAME, name)
+        return parse_config_map(Release, content, RELEASE_NAME, name)
     except SettingsError as error:
         raise ReleaseFileError(f"{error}; or restore the file from Git") from None

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
-from workspace.settings import Settings, check, read_json
+from workspace.errors import printable
+from workspace.settings import SMALL, Settings, check, parse_json, read_json
 
 ORIGIN = Path(".template.json")  # written when the project was generated
 
@@ -48,7 +49,19 @@ def read_origin(root: Path) -> Origin:
             f"there is no {ORIGIN}, which says what this project was made from: write and commit "
             "it as docs/updating.md of the template says"
         )
-    return check(Origin, read_json(root / ORIGIN), str(ORIGIN))
+    return check(Origin, read_json(root / ORIGIN, SMALL), str(ORIGIN))
+
+
+class Replay(Settings, extra="ignore"):
+    """What cookiecutter keeps of a project that it made: every answer."""
+
+    cookiecutter: dict[str, Any]
+
+
+class Questions(Settings, extra="ignore"):
+    """What a template's `cookiecutter.json` says to people."""
+
+    prompts: dict[str, Any] = Field(default_factory=dict, alias="__prompts__")
 
 
 @dataclass(frozen=True)
@@ -100,13 +113,15 @@ class Template:
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()
         (replay,) = (work / "replay").iterdir()
-        context = json.loads(replay.read_text())["cookiecutter"]
+        context = check(Replay, read_json(replay), "cookiecutter's replay").cookiecutter
         return Rendering(project, {name: context[name] for name in context if name[0] != "_"})
 
     def prompt(self, commit: str, name: str) -> str:
         """Return what a question says to a person."""
-        questions = json.loads(self.repository.run("show", f"{commit}:cookiecutter.json"))
-        return str(questions.get("__prompts__", {}).get(name, name))
+        file = f"cookiecutter.json of {commit[:12]}"
+        questions = parse_json(self.repository.run("show", f"{commit}:cookiecutter.json"), file)
+        prompt = check(Questions, questions, file).prompts.get(name, name)
+        return printable(str(prompt))
 
 
 def _run_cookiecutter(work: Path, answers: Answers) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from workspace.errors import said
 
 # What a project makes and its owner decides on: no template has a say in it.
 OWNERS = (
@@ -99,8 +100,7 @@ def _merge_tree(repository: Repository) -> str:
     command = ["git", *settings, "merge-tree", "--write-tree", "-z", *sides]
     result = subprocess.run(command, cwd=repository.folder, capture_output=True)
     if result.returncode > 1:
-        reason = " ".join(result.stderr.decode(errors="replace").split())
-        raise DeliveryError(f"git merge-tree failed: {reason}")
+        raise DeliveryError(f"git merge-tree failed: {said(result.stderr)}")
     return os.fsdecode(result.stdout)
 
 

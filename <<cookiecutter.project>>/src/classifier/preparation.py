@@ -127,11 +127,12 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _publish(folder: Path, root: Path) -> None:
     (root / PLOT).parent.mkdir(exist_ok=True)
+    files.sync(folder / PLOT.name)
     (folder / PLOT.name).replace(root / PLOT)
     target = root / PREPARED
     if target.exists():
         shutil.rmtree(target)
-    folder.rename(target)
+    files.publish(folder, target)
 
 
 def _announce(report: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from classifier.cleaning import EXAMPLES
 from curation.batch_comparison import DROP, KEEP, Comparison, statistics
 from curation.label_doubts import Judgement
 from curation.review import Outcome, Question
-from workspace.markdown import cell, lines, table
+from workspace.markdown import cell, code, lines, table
 
 WAITING = "Waiting for a decision"
 CHANCE = 0.01  # probability that two samples of the same images are said to differ
@@ -71,7 +71,7 @@ def _status(
         moved = f"; {len(outcome.moved)} of these get another class" if outcome.moved else ""
         return f"Added to the {comparison.old} images of the data set{moved}: {added}."
     waiting = sum(not question.decision for question in questions.values())
-    return f"{WAITING} in `{title}.csv`: {waiting}. Nothing is added yet."
+    return f"{WAITING} in {code(f'{title}.csv')}: {waiting}. Nothing is added yet."
 
 
 def _agreement(comparison: Comparison, judgement: Judgement) -> float:

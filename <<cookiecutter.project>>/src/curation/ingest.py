@@ -16,7 +16,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 
@@ -30,7 +31,8 @@ from curation.batch_comparison import Comparison, compare
 from curation.label_doubts import judge
 from curation.review import Outcome, Question
 from workspace import files, settings
-from workspace.errors import UserError
+from workspace.errors import UserError, said
+from workspace.settings import Settings
 
 REVIEWS = Path("reviews")
 LOCK = RUNS / "ingest.lock"
@@ -170,8 +172,8 @@ def check_version(folder: Path, root: Path) -> None:
         text=True,
     )
     if answer.returncode:
-        raise UserError(f"dvc status failed: {' '.join(answer.stderr.split())}")
-    if json.loads(answer.stdout):
+        raise UserError(f"dvc status failed: {said(answer.stderr)}")
+    if settings.parse_json(answer.stdout, "what dvc status says"):
         raise UserError(
             f"{folder} is not what {tracked} says: run `.venv/bin/dvc checkout {tracked}` for that "
             "version, after `make data-pull` if it is not here, or "
@@ -282,11 +284,21 @@ def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, repor
         position = int(comparison.candidates[i])
         shutil.copyfile(batch / comparison.paths[position], copies / str(i))
         target = names.take(position, int(outcome.labels[i]))
-        steps.append((f"{UNFINISHED.parent}/{copies.name}/{i}", f"{base}/{target}"))
+        steps.append((f"{UNFINISHED.parent}/{copies.name}/{i}", quote(f"{base}/{target}")))
     for position, label in outcome.moved.items():
         target = names.take(position, label)
-        steps.append((f"{base}/{comparison.paths[position]}", f"{base}/{target}"))
+        source = quote(os.fsencode(f"{base}/{comparison.paths[position]}"))
+        steps.append((source, quote(f"{base}/{target}")))
+    files.sync_all(copies)
     files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
+
+
+class Plan(Settings):
+    """What goes where: paths beside the data set, each percent-encoded, as they may be no text."""
+
+    batch: str
+    steps: list[tuple[str, str]]
+    report: str
 
 
 class FreeNames:
@@ -353,12 +365,12 @@ def finish(folder: Path, root: Path) -> str | None:
     file = folder.parent / UNFINISHED
     if not file.exists():
         return None
-    content = settings.read_json(file)
-    name = content["batch"]
+    planned = read_plan(file)
+    name = planned.batch
     try:
-        for source, target in progress(content["steps"], "adding"):
-            move(folder.parent / source, folder.parent / target)
-        files.write(review_files(name, root)[0], content["report"])
+        for source, target in progress(planned.steps, "adding"):
+            move(folder.parent / path_of(source), folder.parent / path_of(target))
+        files.write(review_files(name, root)[0], planned.report)
     except OSError as error:
         raise UserError(
             f"{name} is added to {folder} only in part ({error}): put it right and run "
@@ -376,6 +388,26 @@ def finish(folder: Path, root: Path) -> str | None:
         "then `make data-push`"
     )
     return name
+
+
+def read_plan(file: Path) -> Plan:
+    """Read what a plan says. Raises UserError: it can't be read, or leads out of the data."""
+    try:
+        planned = settings.check(Plan, settings.read_json(file), str(file))
+    except settings.SettingsError as error:
+        raise UserError(
+            f"{error}; or remove {file.parent}, look at what Git and DVC say of the data set, and "
+            "run `make ingest` again"
+        ) from None
+    paths = [PurePosixPath(path_of(path)) for step in planned.steps for path in step]
+    if any(path.is_absolute() or ".." in path.parts for path in paths) or "/" in planned.batch:
+        raise UserError(f"{file} names files outside the data set: remove {file.parent}")
+    return planned
+
+
+def path_of(step: str) -> str:
+    """Return the path of a step, whose bytes may be no UTF-8."""
+    return os.fsdecode(unquote_to_bytes(step))
 
 
 def move(source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Questions about new images that a person answers in a CSV file, and what follows from them."""
 
 import csv
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,10 @@ from classifier import plots
 from curation.batch_comparison import DROP, KEEP, Comparison, closest
 from curation.label_doubts import Judgement
 from workspace import files
-from workspace.errors import UserError
+from workspace.errors import UserError, shown
 
+FORMULA = tuple("=+-@\t\r")  # what a cell begins with that a spreadsheet computes
+SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
 SHOWN = 48  # images on the contact sheet
 PLOT = "review"
 SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
@@ -90,7 +93,8 @@ def write(path: Path, questions: Iterable[Question]) -> None:
     with files.replacing(path, newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         rows.writeheader()
-        rows.writerows(asdict(question) for question in questions)
+        for question in questions:
+            rows.writerow({name: as_text(value) for name, value in asdict(question).items()})
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
@@ -110,8 +114,10 @@ def read(path: Path, comparison: Comparison) -> dict[int, Question]:
         position = places.get(name, composed.get(unicodedata.normalize("NFC", name)))
         if position is None or position in found:
             problem = "is not in the batch" if position is None else "is there twice"
-            raise UserError(f"{where}: {name} {problem}: remove the line")
+            raise UserError(f"{where}: {name[:200]} {problem}: remove the line")
         row["decision"] = _decision(row["decision"], comparison.classes, where)
+        if not SHARE.fullmatch(row["confidence"]):  # a spreadsheet's spelling of it
+            row["confidence"] = ""
         found[position] = Question(**row)
     # what was added since is no candidate any more
     order = {p: i for i, p in enumerate(comparison.candidates.tolist())}
@@ -127,9 +133,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 where = f"{path.parent.name}/{path.name} line {rows.line_num}"
                 if set(COLUMNS) - row.keys() or None in row.values():
                     raise UserError(f"{where}: the columns must be {','.join(COLUMNS)}")
-                yield where, {name: row[name] for name in COLUMNS}
+                yield where, {name: from_text(row[name]) for name in COLUMNS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
+
+
+def as_text(value: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula; `from_text` takes the mark off."""
+    return f"'{value}" if value.lstrip("'").startswith(FORMULA) else value
+
+
+def from_text(cell: str) -> str:
+    """Return what was written as a cell."""
+    return cell[1:] if cell.startswith("'") and as_text(cell) != cell else cell
 
 
 def _decision(word: str, classes: Sequence[str], where: str) -> str:
@@ -140,7 +156,8 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
         close = closest(word, [KEEP, DROP, *classes])
         hint = f", did you mean {close}?" if close else ""
         raise UserError(
-            f"{where}: the decision {word!r} is unknown: write keep, drop or the class it is{hint}"
+            f"{where}: the decision {shown(word)} is unknown: write keep, drop or the class it is"
+            f"{hint}"
         )
     return word
 
