@@ -1,12 +1,15 @@
 """What the manifests say about the server: model, arguments, probe, end. For one machine."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Documents, rollout
+from delivery.manifests.rendering import SERVER, Container, Documents, pod_template
+from delivery.proposals.release_file import Count
+from workspace.errors import shown
+from workspace.settings import check
 
-COMMAND = ["tritonserver"]
+COMMAND = ("tritonserver",)
+VERSION = "app.kubernetes.io/version"  # the label with the model version
 MODEL_REPOSITORY = "--model-repository="
 
 
@@ -32,42 +35,52 @@ class ServerPod:
 
 
 def read_server_pod(documents: Documents) -> ServerPod:
-    """Read the server's pod out of rendered manifests. Raises DeliveryError for another one."""
-    template = rollout(documents)["spec"]["template"]
-    pod = template["spec"]
-    (container,) = (each for each in pod["containers"] if each["name"] == "triton")
-    (volume,) = (each for each in pod["volumes"] if "image" in each)
+    """Read the server's pod out of rendered manifests. Raises UserError for another one."""
+    template = pod_template(documents)
+    pod = template.spec
+    servers = [each for each in pod.containers if each.name == SERVER]
+    volumes = [(each.name, each.image) for each in pod.volumes if each.image]
+    if len(servers) != 1 or len(volumes) != 1:
+        raise DeliveryError(
+            f"The pod has {len(servers)} containers named {SERVER} and {len(volumes)} images as "
+            "volumes; it needs one of each."
+        )
+    (container,), ((volume, image),) = servers, volumes
     check_command(container)
-    check_mount(container, volume["name"])
-    probe = container["startupProbe"]
+    check_mount(container, volume)
+    probe = container.startup_probe
+    if probe is None or probe.http_get is None:
+        raise DeliveryError("The container has no startupProbe with httpGet; give it one.")
+    version = template.metadata.labels.get(VERSION)
     return ServerPod(
-        version=int(template["metadata"]["labels"]["app.kubernetes.io/version"]),
-        image=volume["image"]["reference"],
-        arguments=tuple(container["args"]),
-        ready_path=probe["httpGet"]["path"],
-        starting=probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10),
-        grace=pod.get("terminationGracePeriodSeconds", 30),
+        version=check(Count, version, "the Rollout", VERSION),
+        image=check(str, image.reference, "the Rollout", "image.reference"),
+        arguments=container.args,
+        ready_path=probe.http_get.path,
+        starting=probe.failure_threshold * probe.period_seconds,
+        grace=pod.termination_grace_period_seconds,
     )
 
 
-def check_command(container: dict[str, Any]) -> None:
+def check_command(container: Container) -> None:
     """Raise DeliveryError unless the container runs Triton itself."""
-    if container.get("command") != COMMAND:
+    if container.command != COMMAND:
         raise DeliveryError(
-            f"The container's command is {container.get('command')}; this machine can stand in for "
-            f"{COMMAND} only."
+            f"The container's command is {shown(container.command)}; this machine can stand in for "
+            f"{' '.join(COMMAND)} only."
         )
 
 
-def check_mount(container: dict[str, Any], volume: str) -> None:
+def check_mount(container: Container, volume: str) -> None:
     """Raise DeliveryError unless the server reads its models from where the image is mounted."""
-    mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
+    mounted = [mount.mount_path for mount in container.volume_mounts if mount.name == volume]
     read = [
         argument.removeprefix(MODEL_REPOSITORY)
-        for argument in container["args"]
+        for argument in container.args
         if argument.startswith(MODEL_REPOSITORY)
     ]
     if mounted != read:
         raise DeliveryError(
-            f"The model image is mounted at {mounted} and Triton reads {read}; make them the same."
+            f"The model image is mounted at {shown(mounted)} and Triton reads {shown(read)}; make "
+            "them the same."
         )
