@@ -258,16 +258,19 @@ NETWORKS: dict[str, type[Network]] = {
 }
 
 
-def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
-    """Build the network of that name for images of that shape.
+def build(
+    name: str, shape: Shape, options: Mapping[str, Any] | None = None, place: str = "train"
+) -> Network:
+    """Build the network of that name for pictures of that shape.
 
-    Raises SettingsError for a name that is not in NETWORKS or an option that it does not take.
+    Raises SettingsError for a name that is not in NETWORKS or an option that it does not take,
+    which is of that place of params.yaml.
     """
     if name not in NETWORKS:
         raise SettingsError(
             f"{params.FILE}: train.network is {name!r}: give one of {', '.join(NETWORKS)}"
         )
-    checked = params.check(options_of(name), options or {}, "train", "options")
+    checked = params.check(options_of(name), options or {}, place, "options")
     return NETWORKS[name](shape, **dict(checked))
 
 
