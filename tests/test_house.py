@@ -120,6 +120,33 @@ def test_delivery_reads_only_the_files_of_the_contract() -> None:
                     )
 
 
+def reads_of_the_environment(tree: ast.AST) -> Iterator[str]:
+    """Single variables that code reads; handing all of them to another program is no reading."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            read, named = node.value, node.slice
+        elif isinstance(node, ast.Call) and node.args:
+            read, named = node.func, node.args[0]
+        else:
+            continue
+        if re.match(r"os\.(environ(\.get|\.pop|\.setdefault)?|getenv)$", ast.unparse(read)):
+            yield ast.unparse(named)
+
+
+def test_single_variables_of_the_environment_are_found() -> None:
+    text = "os.environ['A'], os.environ.get('B'), os.getenv('C')\nos.environ['D'] = f(os.environ)"
+    assert list(reads_of_the_environment(ast.parse(text))) == ["'A'", "'B'", "'C'"]
+
+
+def test_the_environment_is_read_once_where_a_program_begins() -> None:
+    for name, path in MODULES.items():
+        text = path.read_text()
+        read = set(reads_of_the_environment(ast.parse(text)))
+        assert read <= {"'PATH'"}, f"{name} reads {read}: let workspace.machine do it"
+        reads_machine = "Machine.from_environment()" in text
+        assert not reads_machine or path.name == "__main__.py", f"{name}: have it handed on"
+
+
 GROUND = ("workspace", "delivery")  # what lies directly there may be imported by all above
 
 

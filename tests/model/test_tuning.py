@@ -20,12 +20,14 @@ from small_project import PROJECT, fixed, prepared_project
 
 from classifier import data, networks, params, training
 from classifier.params import Params
+from classifier.ray_cluster import cluster
 from params_edit import edit
 from tuning import search, search_space
 from tuning.params_file import write_train
 from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
 from workspace.errors import UserError
+from workspace.machine import Machine
 
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
@@ -192,7 +194,7 @@ def test_a_mistake_in_the_section_is_named(
 ) -> None:
     edit(root, tune=changes)
     with pytest.raises(UserError, match=message):
-        search.tune(root, trials=trials)
+        search.tune(root, Machine(), trials=trials)
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
@@ -323,18 +325,14 @@ def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another search is running"):
-            search.tune(root)
+            search.tune(root, Machine())
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
-def test_an_address_where_no_cluster_is_is_refused(
-    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from classifier.ray_cluster import cluster
-
-    monkeypatch.setenv("RAY_ADDRESS", address)
+def test_an_address_where_no_cluster_is_is_refused(address: str, tmp_path: Path) -> None:
+    machine = Machine(ray_address=address)
     message = f"at RAY_ADDRESS {address}: give its head"
-    with pytest.raises(UserError, match=message), cluster(tmp_path / "session"):
+    with pytest.raises(UserError, match=message), cluster(machine, tmp_path / "session"):
         pass
 
 
@@ -450,6 +448,8 @@ def test_a_search_that_is_done_is_not_done_again(
     searched: Searched, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = lines(searched.root)
-    search.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
+    search.tune(
+        searched.root, Machine(), trials=TRIALS - 1
+    )  # the best is the first now, and counts once
     assert "is better than the parameters as they are" in capsys.readouterr().out
     assert lines(searched.root) == before

@@ -229,14 +229,13 @@ class CheckpointFile(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-def train(params: Params, root: Path) -> None:
+def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # noqa: B008 (frozen)
     """Train the network of the parameters on the prepared splits and write checkpoint and history.
 
-    The environment says how many workers train, see `Machine`. A run that was interrupted is taken
-    up at its last finished epoch. Raises UserError when the workers can't be had, TrainingError
-    when what they did gave no model.
+    The machine says how many workers train. A run that was interrupted is taken up at its last
+    finished epoch. Raises UserError when the workers can't be had, TrainingError when what they did
+    gave no model.
     """
-    machine = Machine.from_environment()
     workers = distributed.workers_of(machine)
     threads = params.train.threads or max(1, cores() // workers.devices)
     distributed.check_devices(workers, threads, machine)

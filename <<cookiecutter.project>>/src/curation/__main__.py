@@ -6,7 +6,7 @@ from pathlib import Path
 
 from curation.ingest import ingest
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.root import check_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        find_root()
+        check_root()
         ingest(arguments.batch, arguments.new_class, Path())
 
     return reported(run)

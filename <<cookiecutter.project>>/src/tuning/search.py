@@ -14,11 +14,13 @@ from pathlib import Path
 from classifier import data, params, plots, training
 from classifier.distributed import Workers
 from classifier.params import TuneParams
+from classifier.ray_cluster import cluster
 from tuning import pictures, search_space
 from tuning.params_file import write_train
 from tuning.trials import Figures, Record, Search, Trial, ranked, table
 from workspace import files
 from workspace.errors import UserError
+from workspace.machine import Machine
 from workspace.model_code import code_sha256
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
@@ -26,7 +28,9 @@ RUNS = training.RUNS / "tune"
 BUSY = "another search is running in this folder: wait for it"
 
 
-def tune(root: Path, network: str | None = None, trials: int | None = None) -> None:
+def tune(
+    root: Path, machine: Machine, network: str | None = None, trials: int | None = None
+) -> None:
     """Search below `root`; write a table, a plot and the best parameters into params.yaml.
 
     These are the untuned ones if none is better; another network than there is written in any case.
@@ -41,7 +45,7 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
         ended = [t for t in record.read(search.candidates) if t.ended != "broken"]
         announce(search, ended, images)
         if len(ended) < len(search.candidates):
-            run_trials(search, ended, record, root)
+            run_trials(search, ended, record, root, machine)
             ended = record.read(search.candidates)
             if len(ended) < len(search.candidates):
                 raise UserError(
@@ -51,13 +55,14 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
         conclude(search, ended, images, root)
 
 
-def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Path) -> None:
+def run_trials(
+    search: Search, ended: Sequence[Trial], record: Record, root: Path, machine: Machine
+) -> None:
     """Run the trials that have not ended with Ray. Raises UserError."""
-    from classifier import ray_cluster  # these bring Ray, which nothing else needs
-    from tuning import halving
-
     try:
-        with ray_cluster.cluster(root / RUNS / "session", "tuning"):
+        with cluster(machine, root / RUNS / "session", "tuning"):
+            from tuning import halving  # brings Ray, which must not be imported before
+
             halving.run_trials(search, ended, record, root)
     except KeyboardInterrupt:
         pass  # the caller sees what is missing
