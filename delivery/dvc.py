@@ -9,9 +9,8 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
 from workspace.settings import Settings, check, parse_yaml
-
-RAW = "data/raw"  # where pictures of one's own are
 
 
 class DvcError(DeliveryError):
@@ -121,12 +120,16 @@ def adding(folder: Path, path: str) -> str:
     )
 
 
-def raw_is_unknown(folder: Path) -> bool:
-    """Tell whether there are pictures of one's own that DVC does not keep."""
-    return any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists()
+def unknown_data(folder: Path) -> str:
+    """Return the folder of pictures of one's own if DVC does not keep what is in it, or nothing."""
+    raw = data_folder(folder)
+    place = folder / raw
+    is_known = place.with_name(f"{place.name}.dvc").exists()
+    return raw if place.is_relative_to(folder) and any(place.glob("*/*")) and not is_known else ""
 
 
 def make_raw(folder: Path) -> None:
-    """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
-    if not (folder / f"{RAW}.dvc").exists():
-        (folder / RAW).mkdir(parents=True, exist_ok=True)
+    """Make the folder of pictures unless DVC knows it: the pipeline wants it, even if empty."""
+    place = folder / data_folder(folder)
+    if place.is_relative_to(folder) and not place.with_name(f"{place.name}.dvc").exists():
+        place.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -135,7 +135,7 @@ class Classifier(pl.LightningModule):
         self.log("train_loss", train_loss / train_images)
 
     def save(self, path: Path) -> None:
-        """Write what `load_from_checkpoint` reads: weights, their parameters, what trained them."""
+        """Write what `load_model` reads: weights, their parameters, what trained them."""
         content = {
             "pytorch-lightning_version": pl.__version__,
             "state_dict": self.state_dict(),
@@ -143,10 +143,6 @@ class Classifier(pl.LightningModule):
             "trained": self.trained,
         }
         CheckpointFile().save_checkpoint(content, path)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what `save` adds to Lightning's own."""
-        self.trained = checkpoint.get("trained", {})
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters, with its schedule of learning rates."""
@@ -221,12 +217,56 @@ class Patience(EarlyStopping):
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice."""
+    """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice.
+
+    Reads what is no code, whatever Lightning asks for.
+    """
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         """Write the file whole or not at all, so that a kill leaves the one before."""
         with files.replacing(Path(path), "wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint as `read_checkpoint` does."""
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, of which nothing is run: tensors, texts, numbers, lists and dictionaries.
+
+    Raises UserError for a file that holds anything else, or is damaged or missing.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): run `make pipeline`") from None
+    except Exception as error:  # of a damaged file, anything
+        refuse_checkpoint(path, error)
+    if not isinstance(content, dict):
+        refuse_checkpoint(path, TypeError(f"a {type(content).__name__}"))
+    return content
+
+
+def refuse_checkpoint(path: Path, error: Exception) -> NoReturn:
+    """Raise UserError for a checkpoint of another program, or one in which somebody put code."""
+    reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+    raise UserError(
+        f"{path} is no checkpoint of weights and numbers only, so nothing of it is used: remove it "
+        f"and run the same command again, or `make pipeline` ({settings.shown(reason)})"
+    ) from None
+
+
+def load_model(path: Path) -> Classifier:
+    """Load the model that `save` wrote, on the processor. Raises UserError as `read_checkpoint`."""
+    content = read_checkpoint(path)
+    try:
+        model = Classifier(**content["hyper_parameters"])
+        model.load_state_dict(content["state_dict"])
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        refuse_checkpoint(path, error)
+    model.trained = content.get("trained", {})
+    return model
 
 
 def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # noqa: B008 (frozen)
@@ -369,7 +409,7 @@ def fit(
     last = run / "last.ckpt"
     if last.exists() and trainer.is_global_zero:
         print(f"taking up the run in {run}", file=sys.stderr)
-    trainer.fit(model, images, ckpt_path=last if last.exists() else None, weights_only=False)
+    trainer.fit(model, images, ckpt_path=last if last.exists() else None)
     loss = history.epochs[-1]["train_loss"]
     if not math.isfinite(loss):
         raise TrainingError(
@@ -377,8 +417,7 @@ def fit(
             f"lower train.learning_rate, which is {params.train.learning_rate}."
         )
     if trainer.is_global_zero:
-        found = torch.load(run / "best.ckpt", weights_only=False, map_location="cpu")
-        model.load_state_dict(found["state_dict"])
+        model.load_state_dict(read_checkpoint(run / "best.ckpt")["state_dict"])
     return model.eval().cpu(), history, trainer
 
 

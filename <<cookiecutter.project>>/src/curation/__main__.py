@@ -1,4 +1,4 @@
-"""Command line of new images: `python -m curation <batch>`, run by `make ingest`."""
+"""Command line of new pictures: `python -m curation <batch>`, run by `make ingest`."""
 
 import argparse
 import sys
@@ -11,7 +11,9 @@ from workspace.root import check_root
 
 def main(argv: list[str] | None = None) -> int:
     """Add a batch to the data set of the current folder; return the exit status."""
-    parser = argparse.ArgumentParser(prog="curation", description="add a batch of labelled images")
+    parser = argparse.ArgumentParser(
+        prog="curation", description="add a batch of labelled pictures"
+    )
     parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
     parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
     arguments = parser.parse_args(argv)
