@@ -141,7 +141,7 @@ def test_a_reference_that_can_move_or_names_nothing(
     project: Project, capsys: pytest.CaptureFixture[str], bad: str
 ) -> None:
     said = refusal(project, capsys, bad)
-    assert said.startswith(f"error: IMAGE is {bad!r}: give <host>/<repository>@sha256:<64 hex>")
+    assert said.startswith(f"error: IMAGE is {bad!r}: give <host>/<name>@sha256:<64 hex>")
 
 
 @pytest.mark.parametrize("nodes", ["0", "-1", "1001"])

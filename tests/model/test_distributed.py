@@ -182,7 +182,7 @@ def test_what_several_workers_cannot_train_is_refused(settings: Params) -> None:
         training.check(change(settings, optimizer="lbfgs").train, TWO, *splits(64))
     small = change(settings, batch_size=64).train
     training.check(small, Workers(devices=16), *splits(65))
-    with pytest.raises(UserError, match=r"a batch has 32 images .* too few for 17 workers"):
+    with pytest.raises(UserError, match=r"a batch has 32 pictures .* too few for 17 workers"):
         training.check(small, Workers(devices=17), *splits(65))
     with pytest.raises(UserError, match=r"the validation split 1, too few for 2 workers"):
         training.check(small, TWO, *splits(65, 1))

@@ -80,9 +80,9 @@ def intervals(
 ) -> dict[str, list[float]]:
     """Percentile bootstrap intervals of accuracy and macro F1 from a confusion matrix (K, K).
 
-    Both depend on the images only through the pair (true class, predicted class), so drawing images
-    with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An Introduction to
-    the Bootstrap, ch. 13.
+    Both depend on the pictures only through the pair (true class, predicted class), so drawing
+    pictures with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An
+    Introduction to the Bootstrap, ch. 13.
     """
     total = int(confusion.sum())
     drawn = np.random.default_rng(seed).multinomial(

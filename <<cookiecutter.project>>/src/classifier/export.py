@@ -127,7 +127,7 @@ def refuse_unless_passed(report: dict[str, Any]) -> None:
         raise UserError(
             f"the exported graph answers differently: probabilities differ by up to "
             f"{report['max_abs_difference']:.2g} (export.tolerance is {report['tolerance']:.2g}) "
-            f"and {report['images'] - report['argmax_equal']} of {report['images']} test images "
+            f"and {report['images'] - report['argmax_equal']} of {report['images']} test pictures "
             "get another class; look for an operation that has another precision there."
         )
 

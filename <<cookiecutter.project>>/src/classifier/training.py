@@ -43,7 +43,7 @@ HISTORY = Path("artifacts/history.csv")
 RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
-SAMPLE = 10_000  # training images from which the normalisation is taken
+SAMPLE = 10_000  # training pictures from which the normalisation is taken
 COMPILERS = ("g++", "clang++", "c++")
 WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
 
@@ -69,7 +69,7 @@ class Classifier(pl.LightningModule):
         self.trained: dict[str, Any] = {}  # on what; see `lineage`
 
     def fit_to(self, split: Split) -> None:
-        """Take mean, deviation and what the network wants to know from the training images."""
+        """Take mean, deviation and what the network wants to know from the training pictures."""
         generator = torch.Generator().manual_seed(self.hparams["seed"])
         drawn = torch.randperm(len(split.images), generator=generator)[:SAMPLE]
         sample = torch.from_numpy(split.images[drawn.sort().values.numpy()])
@@ -79,7 +79,7 @@ class Classifier(pl.LightningModule):
         self.network.fit_to(self.normalise(sample), generator)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Float images (N, C, H, W) of uint8 pixels (N, H, W, C)."""
+        """Float pictures (N, C, H, W) of uint8 pixels (N, H, W, C)."""
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -321,9 +321,9 @@ def check(params: TrainParams, workers: Workers, train: Split, validation: Split
     smallest = batches.size(len(batches) - 1)
     if smallest < 2 * workers.count or len(validation.labels) < workers.count:
         raise UserError(
-            f"a batch has {smallest} images and the validation split {len(validation.labels)}, too "
-            f"few for {workers.count} workers, which need two of each batch: give fewer DEVICES or "
-            "NODES, or a larger train.batch_size."
+            f"a batch has {smallest} pictures and the validation split {len(validation.labels)}, "
+            f"too few for {workers.count} workers, which need two of each batch: give fewer "
+            "DEVICES or NODES, or a larger train.batch_size."
         )
 
 
