@@ -48,7 +48,7 @@ def read_pictures(root: Path) -> Pictures:
 
 
 def data_folder(root: Path) -> str:
-    """Return the folder of pictures of one's own, relative to the project's. Raises SettingsError."""
+    """Return the folder of pictures of one's own, below the project's. Raises SettingsError."""
     return read_pictures(root).folder or "data/raw"
 
 
