@@ -112,6 +112,22 @@ def absent_store(folder: Path) -> str:
     )
 
 
+def replaced_objects(folder: Path) -> list[str]:
+    """Return where DVC's store has what a pull did not take, as it is not what its name says."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+            entries = [entry for _, entry in repo.index.data["repo"].iteritems()]
+            wanted = sorted({entry.hash_info.value for entry in entries if entry.hash_info})
+            there = [oid for oid in wanted if not cache.exists(oid) and store.exists(oid)]
+            return [store.fs.unstrip_protocol(store.oid_to_path(oid)) for oid in there]
+    except DvcException:  # whatever it is, the pull has said it
+        return []
+
+
 def adding(folder: Path, path: str) -> str:
     """Return what a person types to have DVC keep pictures of one's own, and Git their version."""
     return (

@@ -248,7 +248,7 @@ def test_a_picture_is_prepared_for_a_call_as_training_does(trained: Project) -> 
 
 
 COMPARED = """
-from classifier.sources import to_pixels
+from workspace.pictures import to_pixels
 noise = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
 turned = Image.Exif()
 turned[274] = 6

@@ -74,6 +74,7 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ValueError(_what_it_is(path)) from None
     except Image.DecompressionBombError:
         raise ValueError(f"more pixels than prepare.max_pixels allows ({max_pixels:,})") from None
+    picture.filename = ""  # Pillow would map some files, and overlook that a TIFF is to be turned
     pixels = picture.width * picture.height
     if pixels > max_pixels:
         picture.close()
@@ -116,6 +117,7 @@ def _orientation(picture: Image.Image) -> int:
     if picture.format == "TIFF":
         return 1  # Pillow turns it as it decodes it, and has the size turned before
     try:
+        Image.Exif().load(picture.info.get("exif", b""))  # JPEG's reader has been silent about it
         # of the class above PNG's, which would decode the picture
         found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
     except Exception:  # of broken data, anything

@@ -20,7 +20,7 @@ from classifier.batches import Batches
 from classifier.data import Split
 from classifier.distributed import Workers, workers_of
 from classifier.params import Params
-from classifier.training import CHECKPOINT, HISTORY, Classifier
+from classifier.training import CHECKPOINT, HISTORY, load_model
 from workspace.errors import UserError
 from workspace.machine import Machine
 
@@ -83,7 +83,7 @@ def shrink(root: Path, **values: Any) -> None:
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
-    return torch.load(root / CHECKPOINT, weights_only=False)["state_dict"]
+    return torch.load(root / CHECKPOINT, weights_only=True)["state_dict"]
 
 
 def test_workers_share_every_batch() -> None:
@@ -114,7 +114,7 @@ def test_two_workers_take_the_steps_of_one_though_one_of_them_dies(root: Path) -
     for name in ("network.head.weight", "network.head.bias"):
         assert not torch.equal(one[name], torch.zeros_like(one[name]))
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
-    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu")
+    model = load_model(root / CHECKPOINT)
     assert model.trained["devices"] == 2 and model.trained["nodes"] == 1
 
 

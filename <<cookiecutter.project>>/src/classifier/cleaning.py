@@ -102,11 +102,13 @@ def common_shape(
         return *size, channels
     first: tuple[int, int] | None = None
     grey = True
+    reason = ""
     for i in progress(range(len(source.names)), "looking"):
         try:
             with source.open_image(i) as image:
                 this, grey = upright_size(image), grey and image.mode in GREY_MODES
-        except Exception:  # reported when it is read
+        except Exception as error:  # reported when it is read
+            reason = reason or f"{source.names[i]} ({error})"
             continue
         if first is None:
             first, first_name = this, source.names[i]
@@ -117,7 +119,9 @@ def common_shape(
                 "to [height, width]"
             )
     if first is None:
-        raise UserError(f"none of {len(source.names)} files can be read as a picture")
+        raise UserError(
+            f"none of {len(source.names)} files can be read as a picture, such as {reason}"
+        )
     return *(size or first), channels or (1 if grey else 3)
 
 
@@ -169,18 +173,17 @@ def check_readable(source: Source, staged: Staged, max_share: float) -> None:
         )
 
 
-def too_dark(brightest: int, white: int) -> str:
-    """Say what to do where 16-bit pictures use no more than a quarter of the range, else nothing.
+def check_range(brightest: int, white: int) -> None:
+    """Refuse 16-bit pictures of which none uses more than a quarter of the range.
 
-    Pictures of 12 bits in files of 16 would else become nearly black.
+    Those of 12 bits in files of 16 would become nearly black. Raises UserError.
     """
     possible = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)
-    if not brightest or 4 * brightest > white or possible >= white:
-        return ""
-    return (
-        f"the brightest value is {brightest} of {white}, so all are nearly black: set "
-        f"prepare.white to {possible}"
-    )
+    if brightest and 4 * brightest <= white and possible < white:
+        raise UserError(
+            f"the highest value in the 16-bit pictures is {brightest}, so all would be nearly "
+            f"black: set prepare.white, which is {white}, to {possible}"
+        )
 
 
 # pixels, conversions and the highest value of 16 bits; or why it can't be read

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from classifier.cleaning import EXAMPLES, Cleaned, Staged, fingerprint, near_pairs, too_dark
+from classifier.cleaning import EXAMPLES, Cleaned, Staged, fingerprint, near_pairs
 from classifier.data import SPLITS, Split, chunks, digest, open_split
 from classifier.params import PrepareParams
 from classifier.sources import Source
@@ -71,10 +71,7 @@ def report(
     measured = {name: _measure(folder / name, source.classes) for name in SPLITS}
     splits = {name: part.summary for name, part in measured.items()}
     identity = [source.classes, staged.shape, [part["sha256"] for part in splits.values()]]
-    dark = too_dark(staged.brightest, params.white)
-    detail = dark or f"the brightest value is {staged.brightest or 'that of 8 bits'}"
     checks = _checks(measured, params)
-    checks.append(_check("16-bit pictures use their range", not dark, detail))
     return {
         "source": params.source,
         "seed": seed,

@@ -15,6 +15,7 @@ from classifier.cleaning import (
     Cleaned,
     Staged,
     check_classes,
+    check_range,
     check_readable,
     clean,
     common_shape,
@@ -45,6 +46,7 @@ def prepare(values: Params, root: Path) -> None:
     with _workplace(root) as folder:
         staged = stage(source, shape, folder / "staged", params.white)
         check_readable(source, staged, params.max_unreadable_share)
+        check_range(staged.brightest, params.white)
         cleaned = clean(source, staged, params.near_duplicate_rms)
         _write_splits(source, staged, cleaned, params, np.random.default_rng(values.seed), folder)
         staged.path.unlink()

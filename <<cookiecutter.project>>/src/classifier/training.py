@@ -216,6 +216,10 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
 
 
+class CheckpointError(UserError):
+    """A checkpoint that is not used, as it holds more than weights and numbers, or is damaged."""
+
+
 class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice.
 
@@ -235,12 +239,14 @@ class CheckpointFile(TorchCheckpointIO):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, of which nothing is run: tensors, texts, numbers, lists and dictionaries.
 
-    Raises UserError for a file that holds anything else, or is damaged or missing.
+    Raises CheckpointError for a file that holds anything else, or is damaged or missing.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): run `make pipeline`") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): run `make pipeline`"
+        ) from None
     except Exception as error:  # of a damaged file, anything
         refuse_checkpoint(path, error)
     if not isinstance(content, dict):
@@ -249,16 +255,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def refuse_checkpoint(path: Path, error: Exception) -> NoReturn:
-    """Raise UserError for a checkpoint of another program, or one in which somebody put code."""
+    """Raise CheckpointError: it is of another program, or somebody put code into it."""
     reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-    raise UserError(
+    raise CheckpointError(
         f"{path} is no checkpoint of weights and numbers only, so nothing of it is used: remove it "
         f"and run the same command again, or `make pipeline` ({settings.shown(reason)})"
     ) from None
 
 
 def load_model(path: Path) -> Classifier:
-    """Load the model that `save` wrote, on the processor. Raises UserError as `read_checkpoint`."""
+    """Load the model that `save` wrote, on the processor. Raises CheckpointError."""
     content = read_checkpoint(path)
     try:
         model = Classifier(**content["hyper_parameters"])

@@ -17,6 +17,7 @@ from PIL import Image
 from classifier.cleaning import (
     Staged,
     check_classes,
+    check_range,
     check_readable,
     common_shape,
     near_groups,
@@ -122,6 +123,7 @@ def compare(
         stage(new, shape, place / "batch", params.white),
     )
     check_readable(new, staged[1], params.max_unreadable_share)
+    check_range(max(part.brightest for part in staged), params.white)
     classes = sorted({*existing.classes, *used_classes(new)})
     parts = existing, new
     labels = np.concatenate(

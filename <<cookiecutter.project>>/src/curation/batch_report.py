@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import ks_2samp
 
-from classifier.cleaning import EXAMPLES, too_dark
-from classifier.params import PrepareParams
+from classifier.cleaning import EXAMPLES
 from curation.batch_comparison import DROP, KEEP, Comparison, statistics
 from curation.label_doubts import Judgement
 from curation.review import Outcome, Question
@@ -26,7 +25,7 @@ def report(
     judgement: Judgement,
     questions: Mapping[int, Question],
     outcome: Outcome | None,
-    params: PrepareParams,
+    max_class_ratio: float,
     max_drift: float,
 ) -> str:
     """Write the report: of what is asked, or with an outcome of what was added."""
@@ -36,9 +35,9 @@ def report(
         f"Content `{content}`. Labels were judged by {judgement.judge}; it agrees with "
         f"{_share(_agreement(comparison, judgement))} of them.",
         "## Pictures per class",
-        *_balance(comparison, outcome, params.max_class_ratio),
+        *_balance(comparison, outcome, max_class_ratio),
         "## Left out",
-        *_left_out(comparison, params.white),
+        *_left_out(comparison),
         "## Near duplicates",
         *_near(comparison),
         "## Decisions",
@@ -72,7 +71,8 @@ def _status(
         moved = f"; {len(outcome.moved)} of these get another class" if outcome.moved else ""
         return f"Added to the {comparison.old} pictures of the data set{moved}: {added}."
     waiting = sum(not question.decision for question in questions.values())
-    return f"{WAITING} in {cell(title)}.csv: {waiting}. Nothing is added yet."
+    file = cell(f"{title}.csv") if "`" in title else f"`{title}.csv`"
+    return f"{WAITING} in {file}: {waiting}. Nothing is added yet."
 
 
 def _agreement(comparison: Comparison, judgement: Judgement) -> float:
@@ -116,7 +116,7 @@ def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) 
     return said
 
 
-def _left_out(comparison: Comparison, white: int) -> list[str]:
+def _left_out(comparison: Comparison) -> list[str]:
     batch, staged = comparison.parts[1], comparison.staged[1]
     new = np.arange(comparison.old, len(comparison.labels))
     reasons: dict[str, list[str]] = {
@@ -138,8 +138,6 @@ def _left_out(comparison: Comparison, white: int) -> list[str]:
     if staged.converted:
         counts = ", ".join(f"{step} {n}" for step, n in sorted(staged.converted.items()))
         said.append(f"`prepare` will convert: {counts}.")
-    if dark := too_dark(staged.brightest, white):
-        said.append(f"**Of its 16-bit pictures {dark}**.")
     return said
 
 

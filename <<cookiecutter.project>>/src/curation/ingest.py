@@ -105,7 +105,7 @@ def ask_or_plan(
     outcome = None if waiting else review.decide(comparison, questions)
     report = batch_report.report(
         *(name, content, comparison, judgement, questions, outcome),
-        *(pipeline.prepare, limits.max_drift),
+        *(pipeline.prepare.max_class_ratio, limits.max_drift),
     )
     if outcome is None:
         files.write(report_file, report)  # first: answers without a report are not accepted
