@@ -7,7 +7,7 @@ from importlib import import_module
 
 from delivery import commands
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.root import check_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def parser(argv: list[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run a command where the project is."""
-    find_root()
+    check_root()
     arguments.run(arguments)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
 from workspace.errors import said
 from workspace.settings import Settings, check, parse_yaml
-
-RAW = "data/raw"  # where pictures of one's own are
 
 
 class DvcError(DeliveryError):
@@ -115,6 +114,22 @@ def absent_store(folder: Path) -> str:
     )
 
 
+def replaced_objects(folder: Path) -> list[str]:
+    """Return where DVC's store has what a pull did not take, as it is not what its name says."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+            entries = [entry for _, entry in repo.index.data["repo"].iteritems()]
+            wanted = sorted({entry.hash_info.value for entry in entries if entry.hash_info})
+            there = [oid for oid in wanted if not cache.exists(oid) and store.exists(oid)]
+            return [store.fs.unstrip_protocol(store.oid_to_path(oid)) for oid in there]
+    except DvcException:  # whatever it is, the pull has said it
+        return []
+
+
 def adding(folder: Path, path: str) -> str:
     """Return what a person types to have DVC keep pictures of one's own, and Git their version."""
     return (
@@ -123,12 +138,16 @@ def adding(folder: Path, path: str) -> str:
     )
 
 
-def raw_is_unknown(folder: Path) -> bool:
-    """Tell whether there are pictures of one's own that DVC does not keep."""
-    return any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists()
+def unknown_data(folder: Path) -> str:
+    """Return the folder of pictures of one's own if DVC does not keep what is in it, or nothing."""
+    raw = data_folder(folder)
+    place = folder / raw
+    is_known = place.with_name(f"{place.name}.dvc").exists()
+    return raw if place.is_relative_to(folder) and any(place.glob("*/*")) and not is_known else ""
 
 
 def make_raw(folder: Path) -> None:
-    """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
-    if not (folder / f"{RAW}.dvc").exists():
-        (folder / RAW).mkdir(parents=True, exist_ok=True)
+    """Make the folder of pictures unless DVC knows it: the pipeline wants it, even if empty."""
+    place = folder / data_folder(folder)
+    if place.is_relative_to(folder) and not place.with_name(f"{place.name}.dvc").exists():
+        place.mkdir(parents=True, exist_ok=True)

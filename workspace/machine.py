@@ -22,22 +22,25 @@ class Machine:
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
     """
 
-    triton_venv: Path
-    devices: int
-    nodes: int
-    ray_address: str
-    storage: str
-    waits_for_gpus: bool
-    compiler: str
+    triton_venv: Path = Path(".venv-triton")
+    devices: int = 1
+    nodes: int = 1
+    ray_address: str = ""
+    storage: str = ""
+    waits_for_gpus: bool = False
+    compiler: str = ""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Machine":
-        """Read them; one that is absent or empty has its default. Raises UserError."""
+        """Read them, once, where a program begins; absent or empty ones have their defaults.
+
+        Raises UserError.
+        """
         accelerator = variables.get("ACCELERATOR", "")
         if accelerator not in ("", "gpu"):
             raise UserError(f"ACCELERATOR is {accelerator!r}: give gpu, or leave it out")
         return cls(
-            triton_venv=Path(variables.get("TRITON_VENV") or ".venv-triton"),
+            triton_venv=Path(variables.get("TRITON_VENV") or cls.triton_venv),
             devices=_count(variables, "DEVICES"),
             nodes=_count(variables, "NODES"),
             ray_address=variables.get("RAY_ADDRESS", ""),

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import RAW, absent_store, adding, default_store, dvc_shown, raw_is_unknown
+from delivery.dvc import absent_store, adding, default_store, dvc_shown, unknown_data
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
+from workspace.pictures import refuse_links
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,13 +16,16 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Push from the current folder. Raises DeliveryError."""
+    """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
     folder = Path.cwd()
     _, address = default_store(folder)
-    if raw_is_unknown(folder):
+    raw = Path(data_folder(folder))
+    if raw.is_dir():
+        refuse_links(raw, Path())
+    if raw := unknown_data(folder):
         raise DeliveryError(
-            f"DVC does not know {RAW} yet, so it would stay on this machine: "
-            f"`{adding(folder, RAW)}`, and `make data-push` again"
+            f"DVC does not know {raw} yet, so it would stay on this machine: "
+            f"`{adding(folder, raw)}`, and `make data-push` again"
         )
     if dvc_shown(folder, "push", "--run-cache"):
         why = absent_store(folder) or f"DVC says above of {address}: put it right"

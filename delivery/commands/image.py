@@ -23,7 +23,7 @@ LOCAL = "localhost/training"
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `image`."""
     parser = subparsers.add_parser("image", help="build the training image of this commit")
-    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<repository> to push it to")
+    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
     parser.set_defaults(run=run)
 
 
@@ -47,9 +47,7 @@ def build(repository: Repository, registry: str | None = None) -> str:
             "stash it, because the image names the commit that it is made from"
         )
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
-        raise DeliveryError(
-            f"{registry!r} is not a registry: give <host>/<repository>, without a tag"
-        )
+        raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
     commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from delivery.dvc import RAW, make_raw, raw_is_unknown, typed_dvc
+from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
@@ -114,7 +114,8 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     except GateError as error:
         return [str(error)]
     folder = repository.folder
-    add = f"`{typed_dvc(folder)} add {RAW}`, " if raw_is_unknown(folder) else ""
+    raw = unknown_data(folder)
+    add = f"`{typed_dvc(folder)} add {raw}`, " if raw else ""
     commit = add + (COMMIT if repository.changed_files() else "")
     return [
         f"gate:     would let it pass (compared with {against})",

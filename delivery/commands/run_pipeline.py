@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from delivery.dvc import RAW, dvc_settings, dvc_shown, make_raw
+from delivery.dvc import dvc_settings, dvc_shown, make_raw
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
 
 STAGE = "train"  # with the stages before it
 
@@ -41,9 +42,10 @@ def run_pipeline(project: Path, copy: Path) -> None:
     if dvc_shown(copy, "pull", "--run-cache", "--allow-missing"):
         raise DeliveryError(f"{store} did not give the data: DVC says why above")
     make_raw(copy)
-    if not (copy / RAW).exists():
+    raw = data_folder(copy)
+    if not (copy / raw).exists():
         raise DeliveryError(
-            f"{store} lacks the pictures of {RAW}.dvc: run `make data-push` where the data are"
+            f"{store} lacks the pictures of {raw}.dvc: run `make data-push` where the data are"
         )
     storage = f"{store.rpartition('/')[0]}/training"
     failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=storage)

@@ -34,7 +34,7 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
     parser = subparsers.add_parser(
         "train-on-cluster", help="propose a training run with an image on the cluster"
     )
-    parser.add_argument("image", help="<host>/<repository>@sha256:<64 hex>, as `make image` prints")
+    parser.add_argument("image", help="<host>/<name>@sha256:<64 hex>, as `make image` prints")
     parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
     parser.set_defaults(
         run=lambda given: train_on_cluster(Repository(Path.cwd()), given.image, given.nodes)
@@ -55,7 +55,7 @@ def revision(image: str) -> str:
     """Return the commit that an image in a registry was built from. Raises DeliveryError."""
     if not re.fullmatch(rf"{NAME.pattern}@sha256:[0-9a-f]{{64}}", image):
         raise DeliveryError(
-            f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
+            f"IMAGE is {image!r}: give <host>/<name>@sha256:<64 hex>, as `make image` prints"
         )
     name, _, digest = image.partition("@")
     config = Remote(name).read_config(digest, *PLATFORM)

@@ -19,10 +19,10 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
 from workspace.files import only_one, replacing
+from workspace.pictures import DOWNLOADS
 from workspace.settings import check, parse_json
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
-DOWNLOADS = "data/downloads"
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another checkout
 REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
 

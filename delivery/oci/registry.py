@@ -1,6 +1,6 @@
 """Push and pull model images.
 
-A registry is `oci:<folder>` (an image layout on disk) or `<host>/<repository>` (any registry that
+A registry is `oci:<folder>` (an image layout on disk) or `<host>/<name>` (any registry that
 follows the OCI distribution specification, through skopeo). A reference adds the digest:
 `<registry>@sha256:…`.
 """
@@ -29,7 +29,7 @@ def open_registry(name: str) -> Layout | Remote:
     if NAME.fullmatch(name):
         return Remote(name)
     raise DeliveryError(
-        f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
+        f"{name!r} is not a registry: give oci:<folder> or <host>/<name>, without a tag"
     )
 
 

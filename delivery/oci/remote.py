@@ -38,7 +38,7 @@ class UnavailableError(DeliveryError):
 
 @dataclass(frozen=True)
 class Remote:
-    """One name in a registry, `<host>/<repository>`; plain HTTP on loopback only.
+    """One name in a registry, `<host>/<name>`; plain HTTP on loopback only.
 
     Everything raises DeliveryError with skopeo's reason, and reading MissingBlobError.
     """

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.sources import to_pixels
 from delivery.__main__ import main
 from delivery.commands import predict
 from delivery.errors import DeliveryError

@@ -216,7 +216,7 @@ def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     mark_root(tmp_path)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     running = subprocess.Popen(
-        [sys.executable, "-m", "delivery", "serve", "--repository", str(repository), *ports],
+        [sys.executable, "-m", "delivery", "serve", "--models", str(repository), *ports],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         stdout=subprocess.PIPE,
