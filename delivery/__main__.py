@@ -2,6 +2,7 @@
 
 import argparse
 import pkgutil
+import signal
 import sys
 from importlib import import_module
 
@@ -32,5 +33,23 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.run(arguments)
 
 
+def heed_signals() -> None:
+    """End every command as Ctrl-C does, in order, when it is told to or its terminal is closed.
+
+    What is ignored at the start stays so: `nohup` means it.
+    """
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, interrupt)
+
+
+def interrupt(*_: object) -> None:
+    """Interrupt, once: more of these signals do not disturb the end."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    heed_signals()
     sys.exit(main())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from delivery.errors import DeliveryError
+from delivery.errors import DeliveryError, sentence
 from delivery.git import Repository
-from delivery.manifests.deployment import deploy
+from delivery.manifests.deployment import begin
 from delivery.manifests.differences import difference, written
 from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
@@ -29,7 +29,6 @@ from delivery.proposals.texts import describe, describe_change
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
-from workspace.errors import UserError
 from workspace.files import write
 from workspace.markdown import block, cell, table
 
@@ -107,8 +106,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         try:
             rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
-        except UserError as error:
-            rehearsal.checks.append(Check("the release can be served", False, str(error)))
+        except Exception as error:  # what is rehearsed was written by somebody else
+            rehearsal.checks.append(Check("the release can be served", False, sentence(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
     if rehearsal.failed:
@@ -171,15 +170,23 @@ def champion(
         pull(now.image, work / "model")
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
-    except UserError as error:
-        rehearsal.notes.append(f"The released model cannot be served here: {cell(error)}.")
+    except Exception as error:
+        rehearsal.notes.append(
+            f"The released model cannot be served here: {cell(sentence(error))}."
+        )
         return None
 
 
 def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     """Start Triton on a pulled model as the manifests say; wait for their own probe."""
     documents = render(manifests)
-    server = deploy(read_server_pod(documents), model, LOGS / f"rehearse-{name}.log").server
+    pod = read_server_pod(documents)
+    server = begin(pod, model, LOGS / f"rehearse-{name}.log")
+    try:
+        server.wait(pod.ready_path, pod.starting)
+    except BaseException:
+        server.kill()
+        raise
     return Subject(release, documents, model, server, time.monotonic() - server.started)
 
 

@@ -4,7 +4,6 @@ The release file names the commit; Git has its code and parameters, DVC its data
 """
 
 import argparse
-import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +93,6 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the model again in a clone of the current folder."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
 
 

@@ -1,12 +1,11 @@
 """`make serve`: the exported model on this machine's Triton, until Ctrl-C."""
 
 import argparse
-import signal
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.triton.loopback import HOST
 from delivery.triton.server import (
-    HOST,
     STRICT,
     Ports,
     Server,
@@ -34,7 +33,6 @@ def add_arguments(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Start, announce, wait for the end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
     limit = f"--exit-timeout-secs={FINISHING}"
     try:

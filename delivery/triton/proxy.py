@@ -19,7 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from delivery.errors import DeliveryError
-from delivery.triton.server import HOST, Ports
+from delivery.triton.loopback import DIRECT, HOST
+from delivery.triton.server import Ports
 
 # Headers that belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = {
@@ -51,7 +52,7 @@ class Backend:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
         self.channel = grpc.aio.insecure_channel(
-            f"{HOST}:{ports.grpc}", options=[*UNLIMITED, OWN_CONNECTION]
+            f"{HOST}:{ports.grpc}", options=[*UNLIMITED, OWN_CONNECTION, DIRECT]
         )
         self.running = 0
         self.idle = asyncio.Event()
