@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from delivery import commands
+from delivery.git import Repository
 from workspace.errors import reported
 from workspace.root import find_root
 
@@ -27,8 +28,8 @@ def parser(argv: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run a command where the project is."""
-    find_root()
+    """Run a command where the project is, which is the root of a repository or in none."""
+    Repository(find_root()).check_root()
     arguments.run(arguments)
 
 

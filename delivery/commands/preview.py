@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.git import BRANCH, REMOTE, GitError, Repository
+from delivery.git import BRANCH, GitError, Repository
 from delivery.manifests.deployment import Deployment, deploy
 from delivery.manifests.preview_status import PREVIEWS, PreviewStatus
 from delivery.manifests.rendering import render
@@ -57,33 +57,17 @@ def run(arguments: argparse.Namespace) -> None:
     project = Repository(Path.cwd())
     check_environment(project, project.head(), arguments.environment)
     state = PREVIEWS / arguments.environment
+    objects = state / "objects"  # the user's own repository stays as it is
     busy = f"a preview of {arguments.environment} runs already: stop it first"
     try:
         with (
             only_one(state / "lock", busy),
             Proxy(arguments.http_port, arguments.grpc_port) as proxy,
-            Preview(arguments.environment, mirror(project, state), state, proxy) as preview,
+            Preview(arguments.environment, project.beside(objects), state, proxy) as preview,
         ):
             preview.follow(arguments.watch)
     except KeyboardInterrupt:
         print("stopped")
-
-
-def mirror(project: Repository, state: Path) -> Repository:
-    """Make an empty repository that fetches from the project's remote.
-
-    The user's own repository stays untouched, and nothing that a killed preview left in the way
-    of Git survives.
-    """
-    url = project.ask("remote", "get-url", REMOTE)
-    local = project.folder / url
-    folder = (state / "repository.git").absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    made = Repository(folder)
-    made.run("init", "--quiet", "--bare")
-    made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
-    return made
 
 
 class Preview:
