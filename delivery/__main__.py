@@ -5,8 +5,10 @@ import pkgutil
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from delivery import commands
+from delivery.git import Repository
 from workspace.errors import reported
 from workspace.root import check_root
 
@@ -30,6 +32,7 @@ def parser(argv: list[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> None:
     """Run a command where the project is."""
     check_root()
+    Repository(Path.cwd()).check_root()
     arguments.run(arguments)
 
 

@@ -130,6 +130,16 @@ def replaced_objects(folder: Path) -> list[str]:
         return []
 
 
+def unavailable(folder: Path, error: DvcError) -> str:
+    """Say why DVC's store did not give or take data, and what to do: goes on with a sentence.
+
+    Raises DeliveryError where there is no store.
+    """
+    if absent := absent_store(folder):
+        return f", as {absent}"
+    return f" ({error}): correct the default remote in .dvc/config or .dvc/config.local"
+
+
 def adding(folder: Path, path: str) -> str:
     """Return what a person types to have DVC keep pictures of one's own, and Git their version."""
     return (

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,13 +71,17 @@ def clean_template() -> Path:
 
 
 def cookiecutter(
-    output: Path, typed: str | None = None, template: Path | None = None, **answers: str
+    output: Path,
+    typed: str | None = None,
+    template: Path | None = None,
+    options: Sequence[str] = (),
+    **answers: str,
 ) -> subprocess.CompletedProcess[str]:
     """Generate a project below `output`: from answers on the command line, or typed at prompts."""
     template = template or clean_template()
     pairs = [f"{name}={value}" for name, value in answers.items()]
     silent = ["--no-input"] if typed is None else []
-    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *pairs]
+    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *options, *pairs]
     return subprocess.run(
         [*command, "--output-dir", str(output)],
         env=clean_environment(),

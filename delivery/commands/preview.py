@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError, sentence
-from delivery.git import BRANCH, REMOTE, Repository
+from delivery.git import BRANCH, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
 from delivery.manifests.preview_status import HISTORY, PREVIEWS, STATUS, PreviewStatus
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         with only_one(state / LOCK, busy):
             clear(state)
-            branch = Branch(project, state / "repository.git")
+            branch = Branch(project, state / "objects")
             with (
                 Proxy(arguments.http_port, arguments.grpc_port) as proxy,
                 Preview(arguments.environment, branch, state, proxy) as preview,
@@ -83,21 +83,14 @@ class Branch:
     """
 
     def __init__(self, project: Repository, folder: Path) -> None:
-        """Fetch the branch into a new mirror. Raises GitError."""
-        url = project.ask("remote", "get-url", REMOTE)
-        local = project.folder / url
-        self.url = str(local) if local.exists() else url
-        self.mirror = Repository(folder)
-        self.make()
+        """Fetch the branch beside the user's own repository, which stays as it is.
+
+        Raises GitError.
+        """
+        self.project, self.objects = project, folder
+        self.mirror = project.beside(folder)
         self.commit = self.mirror.fetch()
         self.error = ""
-
-    def make(self) -> None:
-        """Make the mirror anew. The user's own repository stays untouched."""
-        discard(self.mirror.folder)
-        self.mirror.folder.mkdir(parents=True)
-        self.mirror.run("init", "--quiet", "--bare")
-        self.mirror.run("remote", "add", REMOTE, self.url)
 
     def follow(self) -> None:
         """Look at the branch for ever."""
@@ -110,15 +103,15 @@ class Branch:
                 self.error = sentence(error)
 
     def look(self) -> None:
-        """Fetch if the branch moved; make the mirror anew if a fetch leaves it in Git's way."""
-        if not self.mirror.folder.is_dir():
-            self.make()
+        """Fetch if the branch moved; begin anew if a fetch leaves something in Git's way."""
+        if not self.objects.is_dir():
+            self.mirror = self.project.beside(self.objects)
         if self.mirror.remote_branch(BRANCH) == self.commit:
             return
         try:
             self.commit = self.mirror.fetch()
         except Exception:
-            self.make()
+            self.mirror = self.project.beside(self.objects)
             raise
 
 

@@ -24,7 +24,14 @@ from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import FIGURES, Release
-from delivery.proposals.releases import FIRST, check_environment, environments, released_before
+from delivery.proposals.releases import (
+    FIRST,
+    all_releases,
+    check_environment,
+    digests,
+    environments,
+    is_genuine,
+)
 from delivery.proposals.texts import describe
 from workspace.files import write
 from workspace.markdown import cell, table
@@ -123,7 +130,14 @@ def find_release(repository: Repository, version: int, environment: str | None =
     if environment:
         check_environment(repository, tip, environment)
         places = [environment]
-    past = [each for place in places for each, _ in released_before(repository, tip, place)]
+    everything = all_releases(repository, tip)
+    own = digests(everything)
+    past = [
+        each.release
+        for place in places
+        for each in everything
+        if each.environment == place and is_genuine(each.release, own)
+    ]
     for release in past:
         if release.version == version:
             check_commit(repository, release)

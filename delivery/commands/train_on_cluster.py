@@ -81,4 +81,5 @@ def proposal(candidate: Run) -> Proposal:
             f"- machines: {candidate.nodes}, each with one GPU\n\n"
             "Merging starts it and takes away the run before, finished or not.\n"
         ),
+        command=f"make train-on-cluster IMAGE={candidate.image} NODES={candidate.nodes}",
     )

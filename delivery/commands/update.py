@@ -55,8 +55,7 @@ def check_ready(repository: Repository) -> None:
     version = repository.ask("version")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < GIT:
         raise DeliveryError(f"{version} cannot merge apart from a checkout: install 2.38 or newer")
-    if below := repository.ask("rev-parse", "--show-prefix"):
-        raise DeliveryError(f"the project is {below} of a repository, not its root: update by hand")
+    repository.check_root()
     if changed := repository.changed_files():
         raise DeliveryError(
             f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "

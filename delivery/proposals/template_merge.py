@@ -150,7 +150,7 @@ def check_out(repository: Repository, merged: Merge, branch: str, message: str) 
     Raises GitError, before anything changed, when a file that Git ignores is in the way.
     """
     head = repository.head()
-    commit = repository.ask("commit-tree", merged.tree, "-p", head, "-m", message)
+    commit = repository.commit_tree(merged.tree, head, message)
     with _uninterrupted():
         repository.run("switch", "--quiet", "--no-overwrite-ignore", "--create", branch, commit)
         if merged.unmerged:
