@@ -1,7 +1,6 @@
 """The training image: build it from this commit with the tool that is there, and push it."""
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -11,11 +10,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pydantic import Field
+
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
+from workspace.settings import Settings, check, parse_json
 
 LOCAL = "localhost/training"
+
+
+class Metadata(Settings, extra="ignore"):
+    """What docker says of the image that it built."""
+
+    digest: str = Field(default="", alias="containerimage.digest", description="a digest")
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -101,7 +109,9 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
 def _digest(answer: str) -> str:
     """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
     text = answer.strip()
-    digest = json.loads(text).get("containerimage.digest", "") if text.startswith("{") else text
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+    if text.startswith("{"):
+        name = "what the builder says"
+        text = check(Metadata, parse_json(text, name), name).digest
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise DeliveryError(f"the builder gave no digest but {text[:80]!r}: build again")
-    return digest
+    return text

@@ -43,9 +43,7 @@ def revision(image: str) -> str:
             f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
         )
     name, _, digest = image.partition("@")
-    config = Remote(name).read_config(digest, *PLATFORM)
-    labels = config.get("config", {}).get("Labels") or {}
-    commit = labels.get(REVISION, "")
+    commit = Remote(name).read_labels(digest, *PLATFORM).get(REVISION, "")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
