@@ -20,6 +20,7 @@ class Machine:
         storage: STORAGE, a folder or bucket that all machines reach, for checkpoints; or empty.
         waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
+        token_realm: TOKEN_REALM, `https://<host>` that may get the registry's password; or empty.
     """
 
     triton_venv: Path = Path(".venv-triton")
@@ -29,6 +30,7 @@ class Machine:
     storage: str = ""
     waits_for_gpus: bool = False
     compiler: str = ""
+    token_realm: str = ""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Machine":
@@ -47,6 +49,7 @@ class Machine:
             storage=variables.get("STORAGE", ""),
             waits_for_gpus=accelerator == "gpu",
             compiler=variables.get("CXX", ""),
+            token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
 
 

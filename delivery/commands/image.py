@@ -9,15 +9,22 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
 from workspace.errors import shown
-from workspace.settings import check, parse_json, read_text
+from workspace.settings import Settings, check, parse_json, read_text
 
 LOCAL = "localhost/training"
+
+
+class Metadata(Settings, extra="ignore"):
+    """What docker says of the image that it built."""
+
+    digest: str = Field(default="", alias="containerimage.digest", description="a digest")
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -100,10 +107,10 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
 
 def _digest(answer: str) -> str:
     """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
-    digest: Any = answer.strip()
-    if digest.startswith("{"):
-        told = "what the builder answers"
-        digest = check(dict[str, Any], parse_json(digest, told), told).get("containerimage.digest")
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(digest)):
+    text = answer.strip()
+    if text.startswith("{"):
+        name = "what the builder says"
+        text = check(Metadata, parse_json(text, name), name).digest
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise DeliveryError(f"the builder gave no digest but {shown(answer)}: build again")
-    return str(digest)
+    return text

@@ -4,29 +4,14 @@ import argparse
 import re
 from pathlib import Path
 
-from pydantic import Field
-
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
 from delivery.oci.remote import NAME, Remote
 from delivery.proposals.proposal import Proposal, propose
 from delivery.proposals.run_file import RUN_FILE, Run, next_run
-from workspace.settings import Settings, check
 
 PLATFORM = ("linux", "amd64")  # of the GPU nodes
-
-
-class Labelled(Settings, extra="ignore"):
-    """What an image says of itself."""
-
-    labels: dict[str, str] | None = Field(None, alias="Labels")
-
-
-class Built(Settings, extra="ignore"):
-    """The configuration of an image."""
-
-    config: Labelled = Labelled()
 
 
 def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -58,9 +43,7 @@ def revision(image: str) -> str:
             f"IMAGE is {image!r}: give <host>/<name>@sha256:<64 hex>, as `make image` prints"
         )
     name, _, digest = image.partition("@")
-    config = Remote(name).read_config(digest, *PLATFORM)
-    labels = check(Built, config, image).config.labels or {}
-    commit = labels.get(REVISION, "")
+    commit = Remote(name).read_labels(digest, *PLATFORM).get(REVISION, "")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"

@@ -11,7 +11,7 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount, leaves
 from workspace.model_code import PIPELINE, code_files, named_code, sha256, stored
-from workspace.settings import parse_json, parse_yaml
+from workspace.settings import check, parse_json, parse_yaml
 
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 

@@ -295,7 +295,7 @@ def registry_down(project: Project) -> str:
     params = project.folder / "params.yaml"
     params.write_text(params.read_text().replace("oci:.local/registry", "127.0.0.1:1/team/model"))
     project.commit("Use another registry")
-    return "skopeo failed with 127.0.0.1:1/team/model (pinging container registry 127.0.0.1:1"
+    return "skopeo failed with 127.0.0.1:1/team/model (Connection refused)"
 
 
 def no_remote(project: Project) -> str:
