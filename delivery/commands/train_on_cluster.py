@@ -20,7 +20,7 @@ PLATFORM = ("linux", "amd64")  # of the GPU nodes
 class Labelled(Settings, extra="ignore"):
     """What an image says of itself."""
 
-    labels: dict[str, str] | None = Field(None, alias="Labels")
+    labels: dict[str, str] | None = Field(default=None, alias="Labels")
 
 
 class Built(Settings, extra="ignore"):

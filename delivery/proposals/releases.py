@@ -34,8 +34,7 @@ def check_environment(repository: Repository, commit: str, environment: str) -> 
 def released_text(repository: Repository, commit: str, environment: str) -> str | None:
     """Return an environment's release file at a commit, or None before its first release."""
     content = repository.read(commit, release_path(environment))
-    # bytes that are no text stay what they are, and `parse_release` refuses them
-    return None if content is None else content.decode(errors="surrogateescape")
+    return None if content is None else content.decode()
 
 
 def released(repository: Repository, commit: str, environment: str) -> Release | None:
