@@ -6,6 +6,9 @@ from pydantic import Field
 
 from workspace.settings import Settings, check, read_yaml
 
+# Of a registry. Signs that look like others, or that a shell or Markdown reads, are in no name.
+NAME = r"[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*"
+
 
 class Limits(Settings, strict=True):
     """Section `gate`: floors for figures, and how much worse than the released model a candidate
@@ -20,7 +23,9 @@ class Target(Settings):
     """Section `release`: the registry that images are pushed to."""
 
     registry: str = Field(
-        description="oci:<folder> or <host>/<repository>", examples=["oci:.local/registry"]
+        pattern=f"^{NAME}$",
+        description="oci:<folder> or <host>/<repository>, of ASCII letters, digits and ._:/+~=,-",
+        examples=["oci:.local/registry"],
     )
 
 

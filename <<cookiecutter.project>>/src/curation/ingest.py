@@ -16,10 +16,12 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from classifier import params
 from classifier.cleaning import progress
@@ -39,6 +41,32 @@ LOCK = RUNS / "ingest.lock"
 BUSY = "another `make ingest` is running in this folder: wait for it"
 DVC = (sys.executable, "-m", "dvc")
 NAME_BYTES = 255  # of a file, on the usual file systems
+
+
+def path_of(step: str) -> str:
+    """Return a path of a plan, whose bytes may be no UTF-8."""
+    return os.fsdecode(unquote_to_bytes(step))
+
+
+def _below(step: str) -> str:
+    path = Path(path_of(step))
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+        raise ValueError
+    return step
+
+
+Place = Annotated[str, AfterValidator(_below)]
+
+
+class Plan(Settings):
+    """What is to be added: which batch, what is renamed to what beside the data set, its report.
+
+    Paths are percent-encoded, as the names of files need not be text.
+    """
+
+    batch: str = Field(description="the name of a batch", pattern=r"^[^/]+$")
+    steps: tuple[tuple[Place, Place], ...] = Field(description="pairs of paths below the folder")
+    report: str
 
 
 def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
@@ -293,14 +321,6 @@ def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, repor
     files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
 
 
-class Plan(Settings):
-    """What goes where: paths beside the data set, each percent-encoded, as they may be no text."""
-
-    batch: str
-    steps: list[tuple[str, str]]
-    report: str
-
-
 class FreeNames:
     """Names of files in the class folders, none of which is given twice."""
 
@@ -368,7 +388,7 @@ def finish(folder: Path, root: Path) -> str | None:
     planned = read_plan(file)
     name = planned.batch
     try:
-        for source, target in progress(planned.steps, "adding"):
+        for source, target in progress([*planned.steps], "adding"):
             move(folder.parent / path_of(source), folder.parent / path_of(target))
         files.write(review_files(name, root)[0], planned.report)
     except OSError as error:
@@ -391,23 +411,14 @@ def finish(folder: Path, root: Path) -> str | None:
 
 
 def read_plan(file: Path) -> Plan:
-    """Read what a plan says. Raises UserError: it can't be read, or leads out of the data."""
+    """Read what is planned. Raises UserError for what no run has written."""
     try:
-        planned = settings.check(Plan, settings.read_json(file), str(file))
+        return settings.check(Plan, settings.read_json(file), str(file))
     except settings.SettingsError as error:
         raise UserError(
-            f"{error}; or remove {file.parent}, look at what Git and DVC say of the data set, and "
-            "run `make ingest` again"
+            f"{error}; that plan can't be followed: remove {file.parent} and run `make ingest` "
+            "again"
         ) from None
-    paths = [PurePosixPath(path_of(path)) for step in planned.steps for path in step]
-    if any(path.is_absolute() or ".." in path.parts for path in paths) or "/" in planned.batch:
-        raise UserError(f"{file} names files outside the data set: remove {file.parent}")
-    return planned
-
-
-def path_of(step: str) -> str:
-    """Return the path of a step, whose bytes may be no UTF-8."""
-    return os.fsdecode(unquote_to_bytes(step))
 
 
 def move(source: Path, target: Path) -> None:
