@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roots import INFRA, ROOTS, InfraError, answer, document
+from roots import INFRA, ROOTS, InfraError, answer
 
 Resource = dict[str, Any]
 Line = tuple[str, float]  # what, and USD in a month
@@ -63,7 +63,7 @@ def read_plan() -> Plan:
             raise InfraError(
                 f"the plan of infra/{root} cannot be read: run `make infra-plan` again"
             )
-        documents.append(document(text, f"the plan of infra/{root}"))
+        documents.append(json.loads(text))
     return Plan(documents)
 
 

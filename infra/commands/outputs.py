@@ -10,20 +10,12 @@ Standard library only, as `roots.py`.
 
 import configparser
 import io
+import json
 import re
 import sys
 from pathlib import Path
 
-from roots import (
-    INFRA,
-    ROOTS,
-    InfraError,
-    answer,
-    document,
-    ready,
-    replace_file,
-    state_is_local,
-)
+from roots import INFRA, ROOTS, InfraError, answer, ready, state_is_local
 
 PROJECT = INFRA.parent
 
@@ -34,7 +26,7 @@ def read_settings() -> dict[str, str]:
     for root in ROOTS:
         if not state_is_local(root):
             with ready(root):
-                outputs = document(answer(root, "output", "-json"), f"the output of infra/{root}")
+                outputs = json.loads(answer(root, "output", "-json") or "{}")
             settings |= outputs.get("settings", {}).get("value", {})
     if not settings:
         raise InfraError("no root is applied yet, so there is nothing to write: `make infra-apply`")
@@ -43,7 +35,9 @@ def read_settings() -> dict[str, str]:
 
 def write(path: Path, text: str) -> None:
     """Replace a file at once, so that it is never half-written."""
-    replace_file(path, text)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
     print(f"wrote {path.relative_to(PROJECT)}")
 
 

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 INFRA = Path("infra").absolute()  # of the project, in whose root make runs this
 ROOTS = ("bootstrap", "registry", "cluster")
@@ -110,28 +109,9 @@ def apply(root: str) -> None:
 
 def write_backend(text: str) -> None:
     """Write where the states are kept, at once, so that the file is never half-written."""
-    replace_file(BACKEND, text)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Put a text in a file's place, on disk before it has the name."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def document(text: str, what: str) -> dict[str, Any]:
-    """Read a JSON object that Terraform printed. Raises InfraError for anything else."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise InfraError(f"{what} is not what Terraform prints: {text[:80]!r}")
-    return found
+    unfinished = BACKEND.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(BACKEND)
 
 
 def forget_local_state(root: str) -> None:
@@ -173,7 +153,7 @@ def refuse_while_argocd_runs(root: str) -> None:
     """Raise InfraError while Argo CD has applications: what they made in AWS would stay behind."""
     if os.environ.get("ARGOCD_REMOVED") == "true":
         return
-    cluster = document(answer(root, "output", "-json", "settings"), f"the output of infra/{root}")
+    cluster = json.loads(answer(root, "output", "-json", "settings") or "{}")
     if not cluster:
         return  # an apply that stopped before there was a cluster
     command = ["kubectl", "--context", cluster["CLUSTER_ARN"], "--request-timeout=20s"]
