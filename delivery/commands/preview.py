@@ -25,7 +25,8 @@ from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.releases import check_environment, release_path
-from delivery.triton.proxy import Backend, Proxy
+from delivery.triton.backend import Backend
+from delivery.triton.proxy import Proxy
 from delivery.triton.server import HOST
 from workspace.errors import UserError
 from workspace.files import only_one

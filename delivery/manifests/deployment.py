@@ -51,7 +51,7 @@ def deploy(
     raising. A server that does not get ready is killed. Raises DeliveryError.
     """
     check_version(folder, pod.version)
-    server = start(folder, log, arguments=pod.arguments)
+    server = start(folder, log, arguments=pod.expanded())
     note("started")
     try:
         server.wait(pod.ready_path, pod.starting, meanwhile)
