@@ -380,7 +380,7 @@ def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server
     assert pod["automountServiceAccountToken"] is False
     assert environment["ServiceAccount", "triton"]["automountServiceAccountToken"] is False
     assert "imagePullSecrets" not in pod
-    assert [each["name"] for each in server["env"]] == ["HOME"]
+    assert [each["name"] for each in server["env"]] == ["HOME", "ADMINISTRATION"]
 
 
 def test_versions_change_without_a_gap_and_a_bad_one_is_taken_away(environment) -> None:

@@ -231,12 +231,12 @@ def check_answers(subject: Subject) -> Iterator[Check]:
 
 def check_restrictions(subject: Subject) -> Iterator[Check]:
     """Try what only administrators may do, over both protocols."""
+    granted = f"everyone gets {', '.join(restricted.OPEN)} and inference, nobody without the value "
     for protocol in PROTOCOLS:
         faults = "; ".join(restricted.faults(protocol, subject.server.ports))
-        detail = f"{faults}: write `args` of argocd/base/triton/rollout.yaml as the template does"
-        passed = f"everyone gets {', '.join(restricted.OPEN)} and inference, only administrators "
-        passed += ", ".join(restricted.RESTRICTED)
-        yield Check(f"{protocol}, administration", not faults, detail if faults else passed)
+        cure = f"give Triton `{restricted.argument(protocol)}` in argocd/base/triton/rollout.yaml"
+        detail = f"{faults}: {cure}" if faults else granted + ", ".join(restricted.RESTRICTED)
+        yield Check(f"{protocol}, administration", not faults, detail)
 
 
 def check_answer(name: str, results: list[golden.Comparison], subject: Subject) -> Check:

@@ -106,7 +106,6 @@ class Http1:
         return Connection(
             self.requests,
             loop=asyncio.get_running_loop(),
-            access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.IDLE,
             lingering_time=limits.LINGERING,

@@ -22,7 +22,13 @@ OPEN: dict[str, Request] = {
     "health": ("is_model_ready", MODEL),
     "metadata": ("get_model_metadata", MODEL),
 }
+FLAGS = {"http": "--http-restricted-api", "grpc": "--grpc-restricted-protocol"}
 REFUSED = "is restricted"  # in the reason that Triton gives, besides status 403 over HTTP
+
+
+def argument(protocol: str) -> str:
+    """Return the argument of a container that restricts what callers may do."""
+    return f"{FLAGS[protocol]}={','.join(RESTRICTED)}:administration=$(ADMINISTRATION)"
 
 
 def faults(protocol: str, ports: Ports) -> list[str]:
