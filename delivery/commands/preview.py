@@ -27,8 +27,9 @@ from delivery.manifests.preparation import Preparation, Rendered, Wanted
 from delivery.manifests.preview_status import HISTORY, PREVIEWS, STATUS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
+from delivery.triton.backend import Backend
 from delivery.triton.loopback import HOST
-from delivery.triton.proxy import Backend, Proxy
+from delivery.triton.proxy import Proxy
 from workspace.files import discard, only_one
 
 LOGS = Path(".local/logs")

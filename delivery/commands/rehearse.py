@@ -26,6 +26,7 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
+from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
@@ -129,6 +130,7 @@ def rehearse(
         servers.callback(new.server.kill)
         rehearsal.candidate = new.release
         rehearsal.checks += [check_ready(new), *check_figures(new), *check_answers(new)]
+        rehearsal.checks += check_restrictions(new)
         old = champion(rehearsal, repository, base, environment, work / "champion")
         if old:
             servers.callback(old.server.kill)
@@ -232,6 +234,16 @@ def check_answers(subject: Subject) -> Iterator[Check]:
                 yield check_answer(f"{protocol}, batches of {batch}", [result], subject)
     results = golden.compare_together(ports, requests, batch=1, clients=TOGETHER)
     yield check_answer(f"{TOGETHER} clients at once", results, subject)
+
+
+def check_restrictions(subject: Subject) -> Iterator[Check]:
+    """Try what only administrators may do, over both protocols."""
+    granted = f"everyone gets {', '.join(restricted.OPEN)} and inference, nobody without the value "
+    for protocol in PROTOCOLS:
+        faults = "; ".join(restricted.faults(protocol, subject.server.ports))
+        cure = f"give Triton `{restricted.argument(protocol)}` in argocd/base/triton/rollout.yaml"
+        detail = f"{faults}: {cure}" if faults else granted + ", ".join(restricted.RESTRICTED)
+        yield Check(f"{protocol}, administration", not faults, detail)
 
 
 def check_answer(name: str, results: list[golden.Comparison], subject: Subject) -> Check:

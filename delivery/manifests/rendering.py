@@ -70,12 +70,27 @@ class Mount(Part):
     mount_path: str
 
 
+class Source(Part):
+    """Where the value of a variable is, unless it stands beside it."""
+
+    secret_key_ref: dict[str, Any] | None = None
+
+
+class Variable(Part):
+    """A variable of a container's environment."""
+
+    name: str
+    value: str = ""
+    value_from: Source | None = None
+
+
 class Container(Part):
     """A container of the pod."""
 
     name: str
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    env: tuple[Variable, ...] = ()
     volume_mounts: tuple[Mount, ...] = ()
     startup_probe: Probe | None = None
     readiness_probe: Probe | None = None

@@ -1,5 +1,8 @@
 """What the manifests say about the server: model, arguments, probe, end. For one machine."""
 
+import re
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from delivery.errors import DeliveryError
@@ -11,6 +14,8 @@ from workspace.settings import check
 COMMAND = ("tritonserver",)
 VERSION = "app.kubernetes.io/version"  # the label with the model version
 MODEL_REPOSITORY = "--model-repository="
+# `$(NAME)` stands for a variable of the container, `$$` for the sign itself.
+REFERENCE = re.compile(r"\$\$|\$\(([-._A-Za-z0-9]+)\)")
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class ServerPod:
     Attributes:
         version: the model version that the release names.
         image: reference of the model image, by digest.
-        arguments: those of the container's command.
+        arguments: those of the container's command, as they are written.
+        settings: name and value of the container's variables, None where a Secret holds the value.
         ready_path: the HTTP path that answers once the version can be called.
         starting: seconds that the start-up probe allows until then.
         grace: seconds from the decision to stop to the end by force.
@@ -29,9 +35,22 @@ class ServerPod:
     version: int
     image: str
     arguments: tuple[str, ...]
+    settings: tuple[tuple[str, str | None], ...]
     ready_path: str
     starting: float
     grace: float
+
+    def expanded(self) -> list[str]:
+        """Return the arguments as the kubelet fills them in; what a Secret holds is made up."""
+        values = {
+            f"$({name})": secrets.token_hex(32) if value is None else value
+            for name, value in self.settings
+        }
+        signs = values | {"$$": "$"}
+        return [
+            REFERENCE.sub(lambda found: signs.get(found[0], found[0]), argument)
+            for argument in self.arguments
+        ]
 
 
 def read_server_pod(documents: Documents) -> ServerPod:
@@ -56,10 +75,20 @@ def read_server_pod(documents: Documents) -> ServerPod:
         version=check(Count, version, "the Rollout", VERSION),
         image=check(str, image.reference, "the Rollout", "image.reference"),
         arguments=container.args,
+        settings=tuple(settings(container)),
         ready_path=probe.http_get.path,
         starting=probe.failure_threshold * probe.period_seconds,
         grace=pod.termination_grace_period_seconds,
     )
+
+
+def settings(container: Container) -> Iterator[tuple[str, str | None]]:
+    """Yield the variables of a container that its arguments may name on this machine."""
+    for each in container.env:
+        if each.value_from is None:
+            yield each.name, each.value
+        elif each.value_from.secret_key_ref:
+            yield each.name, None
 
 
 def check_command(container: Container) -> None:

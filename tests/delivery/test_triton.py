@@ -20,7 +20,8 @@ from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.server import HOST, Ports, Server, choose, ready_path, start, translate
+from delivery.triton.loopback import HOST
+from delivery.triton.server import Ports, Server, choose, ready_path, start, translate
 from tiny import CLASSES, SHAPE, processes, write_repository
 
 
