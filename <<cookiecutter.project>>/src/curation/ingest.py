@@ -49,14 +49,14 @@ def _below(path: str) -> str:
     return path
 
 
-Place = Annotated[str, AfterValidator(_below), Field(description="a path below the data's folder")]
+Place = Annotated[str, AfterValidator(_below)]
 
 
 class Plan(Settings):
     """What is to be added: which batch, what is renamed to what beside the data set, its report."""
 
     batch: str = Field(description="the name of a batch", pattern=r"^[^/]+$")
-    steps: tuple[tuple[Place, Place], ...]
+    steps: tuple[tuple[Place, Place], ...] = Field(description="pairs of paths below the folder")
     report: str
 
 
