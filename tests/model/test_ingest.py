@@ -238,6 +238,30 @@ def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Pat
     assert len(images(root)) == 90
 
 
+def test_litter_is_left_out_and_named(root: Path, june: Path) -> None:
+    for name in ("Thumbs.db", "@eaDir/00.png", ".DS_Store"):
+        (june / "circle" / name).parent.mkdir(exist_ok=True)
+        (june / "circle" / name).write_text("x")
+    (june / "__MACOSX").mkdir()
+    ingest(june, [], root)
+    names = "__MACOSX<br>circle/.DS\\_Store<br>circle/@eaDir<br>circle/Thumbs.db"
+    assert f"| litter of other programs | 4 | {names} |".replace("__", "\\_\\_", 1) in report(
+        root, june
+    )
+    assert len(images(root)) == 90
+
+
+def test_pictures_of_12_bits_are_refused_and_the_cure_works(root: Path, june: Path) -> None:
+    edit(root, prepare={"channels": 1})
+    deep = Image.fromarray(pixels_of(0, 8000)[:, :, 0].astype(np.uint16) * 16)
+    deep.save(june / "circle/deep.png")
+    message = refusal(root, june)
+    assert message.endswith("set prepare.white, which is 65535, to 4095")
+    edit(root, prepare={"white": 4095})
+    ingest(june, [], root)
+    assert len(images(root)) == 91
+
+
 def digits(folder: Path, chosen: range, wrong: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
     """Write those of scikit-learn's digits, some of them as the digit one higher."""
     bunch = load_digits()
@@ -527,6 +551,38 @@ def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> No
         ingest(doubtful, [], root)
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
+
+
+def test_no_name_is_a_formula_to_a_spreadsheet(root: Path, june: Path) -> None:
+    names = {"=HYPERLINK(1)": 1, "+1": 2, "-1": 3, "@cmd": 4, "'quoted": 5}
+    for name, seed in names.items():
+        for place in (root / "data/raw", june):
+            for i in range(3):
+                number = 50_000 + 100_000 * (place == june) + 1000 * seed + i
+                save(pixels_of(i, number), place / name / f"{i}.png")
+        shutil.copy(root / "data/raw" / name / "0.png", june / "circle" / f"{seed}.png")
+        shutil.copy(june / name / "1.png", june / name / "again.png")
+    asked = questions(root, june)
+    lines = (root / "reviews/june.csv").read_text().splitlines()
+    assert not any(
+        cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.split(",")
+    )
+    wanted = {image: row["suggestion"] for image, row in asked.items()}
+    assert {f"circle/{seed}.png" for seed in names.values()} <= wanted.keys()
+    assert {wanted[f"circle/{seed}.png"] for seed in names.values()} == {f"'{n}" for n in names}
+    path = root / "reviews/june.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:  # as a spreadsheet leaves the guard, and as a person types it
+        row["decision"] = row["suggestion"] if "1." in row["image"] else row["suggestion"][1:]
+        if not row["suggestion"].startswith("'"):
+            row["decision"] = "keep"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    ingest(june, [], root)
+    assert len(images(root)) == 60 + 30 + 2 * 3 * len(names)
 
 
 def test_a_removed_question_is_asked_again(root: Path, doubtful: Path) -> None:
@@ -890,5 +946,37 @@ def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
         ingest(june, [], root)
     assert target.read_text() == "mine"
     target.unlink()
+    ingest(june, [], root)
+    assert len(images(root)) == 90
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is not JSON"),
+        ("null", "it is None"),
+        ('{"batch": "june"}', "is missing"),
+        ('{"batch": "../june", "steps": [], "report": ""}', "the name of a batch"),
+        (
+            '{"batch": "june", "steps": [["/etc/hosts", "raw/a"]], "report": ""}',
+            "pairs of paths",
+        ),
+        ('{"batch": "june", "steps": [["raw/a", "../../a"]], "report": ""}', "pairs of paths"),
+        ('{"batch": "june", "steps": [["raw/a"]], "report": ""}', "steps"),
+        ('{"batch": "june", "steps": [], "report": "", "more": 1}', "there is no 'more'"),
+    ],
+)
+def test_a_plan_that_no_run_wrote_is_refused_and_the_cure_works(
+    content: str, sentence: str, root: Path, june: Path
+) -> None:
+    before = images(root)
+    (root / "data/.ingesting").mkdir()
+    (root / "data/.ingesting/plan.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        ingest(june, [], root)
+    message = str(caught.value)
+    assert images(root) == before and sentence in message
+    assert message.endswith("data/.ingesting and run `make ingest` again")
+    shutil.rmtree(root / "data/.ingesting")
     ingest(june, [], root)
     assert len(images(root)) == 90

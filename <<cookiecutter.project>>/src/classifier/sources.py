@@ -24,7 +24,7 @@ LITTER = {  # of operating systems and network drives, beside all that is hidden
     *("$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "@recycle"),
 }
 PART = r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?|hold-?out)"
-SPLIT_NAME = re.compile(rf"{PART}([ _-]?(set|split|data|pictures|pictures|\d+))*", re.IGNORECASE)
+SPLIT_NAME = re.compile(rf"{PART}([ _-]?(set|split|data|images|pictures|\d+))*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

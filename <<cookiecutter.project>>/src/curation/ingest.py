@@ -55,7 +55,7 @@ def _below(step: str) -> str:
     return step
 
 
-Place = Annotated[str, AfterValidator(_below), Field(description="a path below the data's folder")]
+Place = Annotated[str, AfterValidator(_below)]
 
 
 class Plan(Settings):
