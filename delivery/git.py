@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,13 +55,17 @@ class Repository:
         self,
         *arguments: str,
         stdin: bytes = b"",
+        settings: Sequence[str] = (),
+        fine: Sequence[int] = (0,),
         index: Path | None = None,
         work_tree: Path | None = None,
     ) -> bytes:
         """Run a Git command and return its output. Raises GitError with Git's own reason.
 
-        `index` and `work_tree` take the place of the user's own, which stay as they are.
+        `settings`, each a `name=value`, come before the user's, `fine` are the statuses of a good
+        end; `index` and `work_tree` take the place of the user's own, which stay as they are.
         """
+        options = [option for setting in settings for option in ("-c", setting)]
         places = {
             "GIT_INDEX_FILE": index,
             "GIT_WORK_TREE": work_tree,
@@ -70,13 +74,13 @@ class Repository:
         environment = without_outer_repository(os.environ) | ENVIRONMENT
         environment |= {name: str(place) for name, place in places.items() if place}
         result = subprocess.run(
-            ["git", *arguments],
+            ["git", *options, *arguments],
             cwd=self.folder,
             input=stdin,
             env=environment,
             capture_output=True,
         )
-        if result.returncode:
+        if result.returncode not in fine:
             reason = " ".join(result.stderr.decode(errors="replace").split())
             raise GitError(f"git {arguments[0]} failed: {reason or result.returncode}")
         return result.stdout

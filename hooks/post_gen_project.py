@@ -33,11 +33,19 @@ def template_folder() -> Path:
     return (process if process.exists() else typed).resolve()
 
 
+def outside_of_hooks() -> dict[str, str]:
+    """Return the environment without the repository that Git names to its own hooks."""
+    command = ["git", "rev-parse", "--local-env-vars"]
+    names = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
 def git(*arguments: str) -> str:
     """Ask Git about the template; an empty answer where there is no Git, or no repository."""
     command = ["git", *arguments]
     try:
-        answer = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True)
+        known = outside_of_hooks()
+        answer = subprocess.run(command, cwd=TEMPLATE, env=known, capture_output=True, text=True)
     except OSError:
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
-from workspace.settings import Settings, check, read_json
+from workspace.settings import Settings, check, parse_json, read_json
 
 ORIGIN = Path(".template.json")  # written when the project was generated
 
@@ -71,7 +71,11 @@ class Template:
         """Clone the template into a folder that does not exist. Raises DeliveryError."""
         try:
             here = Repository(Path.cwd())
-            here.run("clone", "--quiet", "--no-checkout", "--", address, str(folder))
+            # the settings that reach the template may be the project's, whose remote is another
+            config = here.folder / here.ask("rev-parse", "--git-path", "config")
+            options = ("--quiet", "--no-checkout", "--origin=template")
+            include = f"--config=include.path={config}"
+            here.run("clone", *options, include, "--", address, str(folder))
         except GitError as error:
             raise DeliveryError(
                 f"the template at {address}, as {ORIGIN} says, cannot be cloned: {error}"
@@ -94,18 +98,19 @@ class Template:
         """
         work = Path(tempfile.mkdtemp(dir=self.repository.folder.parent))
         # line ends as the template has them, whatever the user's Git makes of them elsewhere
-        plain = ("-c", "core.autocrlf=false", "worktree", "add", "--detach")
-        self.repository.run(*plain, str(work / "template"), commit)
+        add = ("worktree", "add", "--detach", str(work / "template"), commit)
+        self.repository.run(*add, settings=["core.autocrlf=false"])
         if failure := _run_cookiecutter(work, answers):
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()
         (replay,) = (work / "replay").iterdir()
-        context = json.loads(replay.read_text())["cookiecutter"]
+        context = read_json(replay)["cookiecutter"]
         return Rendering(project, {name: context[name] for name in context if name[0] != "_"})
 
     def prompt(self, commit: str, name: str) -> str:
         """Return what a question says to a person."""
-        questions = json.loads(self.repository.run("show", f"{commit}:cookiecutter.json"))
+        file = f"{commit}:cookiecutter.json"
+        questions = parse_json(self.repository.run("cat-file", "blob", file), file)
         return str(questions.get("__prompts__", {}).get(name, name))
 
 
