@@ -273,10 +273,19 @@ class Repository:
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """Make a commit of a tree, on no branch, signed where the user's commits are; return it."""
+        self.check_identity()
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
         sign = ["-S"] if signs == "true" else []
         made = self.run("commit-tree", *sign, tree, "-p", parent, "-F", "-", stdin=message.encode())
         return made.decode().strip()
+
+    def check_identity(self) -> None:
+        """Raise GitError when Git does not know who makes commits here."""
+        if not self.says_yes("var", "GIT_COMMITTER_IDENT"):
+            raise GitError(
+                "Git does not know who you are: `git config user.name <name> && "
+                "git config user.email <address>`"
+            )
 
     def push_new_branch(self, branch: str, commit: str) -> None:
         """Make a branch on the remote. Raises GitError when someone else was faster."""

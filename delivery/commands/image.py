@@ -48,7 +48,10 @@ def build(repository: Repository, registry: str | None = None) -> str:
         raise DeliveryError(
             f"{registry!r} is not a registry: give <host>/<repository>, without a tag"
         )
-    commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
+    commit, epoch = (
+        repository.head(),
+        repository.ask("show", "--no-show-signature", "--no-patch", "--format=%ct"),
+    )
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"

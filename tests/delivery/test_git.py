@@ -19,6 +19,7 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.rebuild import cloned
 from delivery.proposals.release_file import parse_release
+from delivery.proposals.run_file import RUN_FILE, Run, next_run
 from fake_project import CODE, EXPORT, Project, follow, make_project
 from workspace.model_code import code_sha256
 
@@ -166,6 +167,19 @@ def test_without_a_signing_key_a_release_is_refused_and_nothing_is_pushed(
     before = project.branches()
     assert "git commit-tree failed: " in refusal(capsys, "release")
     assert project.branches() == before
+
+
+def test_a_person_without_a_name_is_asked_for_it_before_anything_is_sent(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [each for each in os.environ if each.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))]:
+        monkeypatch.delenv(name)
+    project.git("config", "user.useConfigOnly", "true")
+    said = refusal(capsys, "release")
+    assert "Git does not know who you are: `git config user.name <name> && git config" in said
+    assert not (project.folder / ".local/registry").exists()
+    follow(said, project, name="Tester", address="tester@example.com")
+    release(project.repository)
 
 
 def test_annotated_tags_stay_at_home(project: Project) -> None:
@@ -423,6 +437,19 @@ def test_a_file_in_history_that_cannot_be_read_stops_nothing(
     release(project.repository)
     assert {"rollback/staging-v3-to-v2", "release/staging-v4"} < project.branches().keys()
     assert "give VERSION=1, 2, 3" in refusal(capsys, "reproduce", "7")
+
+
+@pytest.mark.parametrize("poison", [b"kind: \xff\n", b"[" * 3000, b"kind: !!int ''\n"])
+def test_a_run_file_in_history_that_cannot_be_read_stops_nothing(
+    project: Project, poison: bytes
+) -> None:
+    run = Run(run=4, image=f"host/name@sha256:{1:064x}", nodes=2, commit="c" * 40)
+    for content in (run.to_yaml(), poison):
+        fake_pipeline.write(project.folder, RUN_FILE, content)
+        project.commit("Change the run file")
+    project.git("rm", "--quiet", RUN_FILE)
+    project.commit("Remove the run file")
+    assert next_run(project.repository, project.repository.fetch()) == 5
 
 
 def test_links_and_folders_in_place_of_a_release_file_are_passed_over(project: Project) -> None:
