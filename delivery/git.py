@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,13 +56,17 @@ class Repository:
         self,
         *arguments: str,
         stdin: bytes = b"",
+        settings: Sequence[str] = (),
+        fine: Sequence[int] = (0,),
         index: Path | None = None,
         work_tree: Path | None = None,
     ) -> bytes:
         """Run a Git command and return its output. Raises GitError with Git's own reason.
 
-        `index` and `work_tree` take the place of the user's own, which stay as they are.
+        `settings`, each a `name=value`, come before the user's, `fine` are the statuses of a good
+        end; `index` and `work_tree` take the place of the user's own, which stay as they are.
         """
+        options = [option for setting in settings for option in ("-c", setting)]
         places = {
             "GIT_INDEX_FILE": index,
             "GIT_WORK_TREE": work_tree,
@@ -71,13 +75,13 @@ class Repository:
         environment = without_outer_repository(os.environ) | ENVIRONMENT
         environment |= {name: str(place) for name, place in places.items() if place}
         result = subprocess.run(
-            ["git", *arguments],
+            ["git", *options, *arguments],
             cwd=self.folder,
             input=stdin,
             env=environment,
             capture_output=True,
         )
-        if result.returncode:
+        if result.returncode not in fine:
             reason = said(result.stderr) or result.returncode
             raise GitError(f"git {arguments[0]} failed: {reason}")
         return result.stdout
@@ -270,10 +274,19 @@ class Repository:
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """Make a commit of a tree, on no branch, signed where the user's commits are; return it."""
+        self.check_identity()
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
         sign = ["-S"] if signs == "true" else []
         made = self.run("commit-tree", *sign, tree, "-p", parent, "-F", "-", stdin=message.encode())
         return made.decode().strip()
+
+    def check_identity(self) -> None:
+        """Raise GitError when Git does not know who makes commits here."""
+        if not self.says_yes("var", "GIT_COMMITTER_IDENT"):
+            raise GitError(
+                "Git does not know who you are: `git config user.name <name> && "
+                "git config user.email <address>`"
+            )
 
     def push_new_branch(self, branch: str, commit: str) -> None:
         """Make a branch on the remote. Raises GitError when someone else was faster."""

@@ -13,6 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from workspace.root import git_variables
+
+# Git's hooks run tests, too; these are about repositories of their own.
+for variable in git_variables():
+    os.environ.pop(variable, None)
+
 TEMPLATE = Path(__file__).parent.parent
 UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
 

@@ -55,7 +55,8 @@ def build(repository: Repository, registry: str | None = None) -> str:
         )
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
         raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
-    commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
+    commit = repository.head()
+    epoch = repository.ask("show", "--no-show-signature", "--no-patch", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"

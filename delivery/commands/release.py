@@ -47,6 +47,7 @@ def release(
     account = read_outputs(root)
     parameters = read_parameters(root)
     commit = releasable_commit(repository)
+    repository.check_identity()
     check_lineage(repository, commit, account)
     champion = released(repository, commit, FIRST)
     past = all_releases(repository, commit)

@@ -33,13 +33,17 @@ def check_code(repository: Repository, commit: str, said: str) -> None:
         return
     code = committed_code(repository, commit)
     here = {path: (repository.folder / path).read_bytes() for path in code_files(repository.folder)}
-    for path in sorted(here.keys() | code.keys()):
-        if stored(here.get(path, b"")) != stored(code.get(path, b"")):
+    for path in sorted(here.keys() - code.keys()):
+        raise DeliveryError(
+            f"{path} makes the model, but it is not in Git, which is told to pass over it: "
+            f"`git add --force {path}`, commit it, and run `make pipeline`"
+        )
+    for path in sorted(code):
+        if stored(here.get(path, b"")) != stored(code[path]):
             raise DeliveryError(
                 f"{path} is not what this commit has, although `git status` passes over it: take "
-                "away what hides it in .gitignore or changes it in .gitattributes, "
-                f"`git update-index --add --no-assume-unchanged --no-skip-worktree {path}`, commit "
-                "what is new then, and run `make pipeline`"
+                f"away what changes it in .gitattributes, and commit what is new after `git "
+                f"update-index --no-assume-unchanged --no-skip-worktree {path}` and `make pipeline`"
             )
     raise DeliveryError(
         f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
