@@ -13,6 +13,7 @@ release is taken up ends that attempt alone: it is told, and tried again.
 import argparse
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         with only_one(state / LOCK, busy):
             clear(state)
-            branch = Branch(project, state / "repository.git")
+            branch = Branch(partial(mirror, project, state / "repository.git"))
             with (
                 Proxy(arguments.http_port, arguments.grpc_port) as proxy,
                 Preview(arguments.environment, branch, state, proxy) as preview,
@@ -74,6 +75,22 @@ def clear(state: Path) -> None:
             discard(path)
 
 
+def mirror(project: Repository, folder: Path) -> Repository:
+    """Make an empty repository that fetches from the project's remote.
+
+    The user's own repository stays untouched, and nothing that a killed preview left in the way
+    of Git survives.
+    """
+    url = project.ask("remote", "get-url", REMOTE)
+    local = project.folder / url
+    discard(folder)
+    folder.mkdir(parents=True)
+    made = Repository(folder)
+    made.run("init", "--quiet", "--bare")
+    made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
+    return made
+
+
 class Branch:
     """The deployed branch of the project's remote, looked at in a thread that Git may hold up.
 
@@ -82,44 +99,29 @@ class Branch:
         error: why Git did not answer when it was asked last; empty if it did.
     """
 
-    def __init__(self, project: Repository, folder: Path) -> None:
-        """Fetch the branch into a new mirror. Raises GitError."""
-        url = project.ask("remote", "get-url", REMOTE)
-        local = project.folder / url
-        self.url = str(local) if local.exists() else url
-        self.mirror = Repository(folder)
-        self.make()
-        self.commit = self.mirror.fetch()
+    def __init__(self, make: Callable[[], Repository]) -> None:
+        """Fetch the branch into a mirror that `make` makes. Raises GitError."""
+        self.make = make
+        self.begin()
         self.error = ""
 
-    def make(self) -> None:
-        """Make the mirror anew. The user's own repository stays untouched."""
-        discard(self.mirror.folder)
-        self.mirror.folder.mkdir(parents=True)
-        self.mirror.run("init", "--quiet", "--bare")
-        self.mirror.run("remote", "add", REMOTE, self.url)
+    def begin(self) -> None:
+        """Fetch the branch into a new mirror. Raises GitError."""
+        self.mirror = self.make()
+        self.commit = self.mirror.fetch()
 
     def follow(self) -> None:
-        """Look at the branch for ever."""
+        """Look at the branch for ever; after a failure, whose remains may be in Git's way, anew."""
         while True:
             time.sleep(LOOK)
             try:
-                self.look()
+                if self.error:
+                    self.begin()
+                elif self.mirror.remote_branch(BRANCH) != self.commit:
+                    self.commit = self.mirror.fetch()
                 self.error = ""
             except Exception as error:
                 self.error = sentence(error)
-
-    def look(self) -> None:
-        """Fetch if the branch moved; make the mirror anew if a fetch leaves it in Git's way."""
-        if not self.mirror.folder.is_dir():
-            self.make()
-        if self.mirror.remote_branch(BRANCH) == self.commit:
-            return
-        try:
-            self.commit = self.mirror.fetch()
-        except Exception:
-            self.make()
-            raise
 
 
 @dataclass
@@ -255,17 +257,17 @@ class Preview:
         """Go on with what the manifests ask for, unless it is there."""
         self.note("rendered")
         self.wanted = pod
-        self.report(sync="Synced")
         if pod is None and self.serving:
             raise DeliveryError(f"{release_path(self.environment)} is missing: put it back")
         if pod is None:
             self.drop()
-            self.report(health="Missing", message="nothing is released yet")
+            self.report(sync="Synced", health="Missing", message="nothing is released yet")
         elif self.serving and self.serving.ready and self.serving.pod == pod:
             self.drop()
-            self.report(health="Healthy", message=serves(pod))
+            self.report(sync="Synced", health="Healthy", message=serves(pod))
         else:
-            self.report(health="Progressing", message=f"starting model {pod.version}")
+            starting = f"starting model {pod.version}"
+            self.report(sync="Synced", health="Progressing", message=starting)
 
     def start(self, prepared: Preparation) -> None:
         """Start the server of a release that is rendered and pulled."""
