@@ -23,22 +23,27 @@ class GitError(DeliveryError):
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository whose root is `folder`."""
+    """The repository whose root is `folder`; a command may take `patience` seconds."""
 
     folder: Path
+    patience: float | None = None
 
     def run(self, *arguments: str, stdin: bytes = b"", index: Path | None = None) -> bytes:
         """Run a Git command and return its output. Raises GitError with Git's own reason."""
         environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
         if index:
             environment["GIT_INDEX_FILE"] = str(index)
-        result = subprocess.run(
-            ["git", *arguments],
-            cwd=self.folder,
-            input=stdin,
-            env=environment,
-            capture_output=True,
-        )
+        try:
+            result = subprocess.run(
+                ["git", *arguments],
+                cwd=self.folder,
+                input=stdin,
+                env=environment,
+                capture_output=True,
+                timeout=self.patience,
+            )
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {arguments[0]} took more than {self.patience:.0f} s") from None
         if result.returncode:
             reason = " ".join(result.stderr.decode(errors="replace").split())
             raise GitError(f"git {arguments[0]} failed: {reason or result.returncode}")

@@ -25,7 +25,7 @@ from delivery.errors import DeliveryError, sentence
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
-from delivery.manifests.preview_status import HISTORY, PREVIEWS, STATUS, PreviewStatus
+from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
 from delivery.triton.loopback import HOST
@@ -35,6 +35,7 @@ from workspace.files import discard, only_one
 LOGS = Path(".local/logs")
 LOCK = "lock"
 LOOK = 0.5  # seconds between two looks at the branch
+GIT = 120.0  # seconds that a command of Git may take
 STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 def clear(state: Path) -> None:
     """Remove what a preview before left, in whatever condition, but for its history."""
     for path in state.iterdir():
-        if path.name not in (LOCK, HISTORY, STATUS) or (path.is_dir() and path.name != LOCK):
+        if path.name not in (LOCK, HISTORY):
             discard(path)
 
 
@@ -85,7 +86,7 @@ def mirror(project: Repository, folder: Path) -> Repository:
     local = project.folder / url
     discard(folder)
     folder.mkdir(parents=True)
-    made = Repository(folder)
+    made = Repository(folder, GIT)
     made.run("init", "--quiet", "--bare")
     made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
     return made

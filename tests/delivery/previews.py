@@ -35,7 +35,10 @@ class Running:
 
     def status(self) -> dict[str, Any]:
         path = self.state / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):  # not yet, or what was left before
+            return {}
 
     def until(self, **wanted: Any) -> dict[str, Any]:
         """Wait until the status has these values; return it."""

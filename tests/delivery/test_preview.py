@@ -248,7 +248,7 @@ def test_without_watching_a_bad_release_ends_the_preview(project: TinyProject) -
     assert errors.startswith("error: ") and "does not hold" in errors and errors.count("\n") == 1
 
 
-# -- what may be on disk, and who may tell the preview to end ----------------------------------------
+# -- what may be on disk, and who may end it -------------------------------------------------------
 
 
 NEST = "i=0; while [ $i -lt 1500 ]; do mkdir nested && cd -P nested || exit; i=$((i+1)); done"
