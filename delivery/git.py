@@ -47,10 +47,14 @@ class GitError(DeliveryError):
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository whose root is `folder`; new objects go to `objects`, if that is given."""
+    """The repository whose root is `folder`.
+
+    New objects go to `objects`, and a command may take `patience` seconds, if they are given.
+    """
 
     folder: Path
     objects: Path | None = None
+    patience: float | None = None
 
     def run(
         self,
@@ -74,13 +78,17 @@ class Repository:
         }
         environment = without_outer_repository(os.environ) | ENVIRONMENT
         environment |= {name: str(place) for name, place in places.items() if place}
-        result = subprocess.run(
-            ["git", *options, *arguments],
-            cwd=self.folder,
-            input=stdin,
-            env=environment,
-            capture_output=True,
-        )
+        try:
+            result = subprocess.run(
+                ["git", *options, *arguments],
+                cwd=self.folder,
+                input=stdin,
+                env=environment,
+                capture_output=True,
+                timeout=self.patience,
+            )
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {arguments[0]} took more than {self.patience:.0f} s") from None
         if result.returncode not in fine:
             reason = said(result.stderr) or result.returncode
             raise GitError(f"git {arguments[0]} failed: {reason}")

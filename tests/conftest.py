@@ -4,6 +4,7 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,13 @@ os.environ.setdefault("TRITON_VENV", str(TEMPLATE / ".venv-triton"))
 LEAKS = """
 VIRTUAL_ENV VENV TRITON_VENV MAKEFLAGS MAKELEVEL MFLAGS PYTHONPATH RAY_ADDRESS DEVICES NODES STORAGE
 """.split()
+
+
+# Under nohup, or in the background, some signals are ignored, and so they are in what is started
+# from here. With a handler of its own a process passes on what is usual.
+for each in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(each) == signal.SIG_IGN:
+        signal.signal(each, lambda *_: None)
 
 
 def clean_environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from delivery.errors import DeliveryError, sentence
 from delivery.git import BRANCH, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
-from delivery.manifests.preview_status import HISTORY, PREVIEWS, STATUS, PreviewStatus
+from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
 from delivery.triton.backend import Backend
@@ -35,6 +35,7 @@ from workspace.files import discard, only_one
 LOGS = Path(".local/logs")
 LOCK = "lock"
 LOOK = 0.5  # seconds between two looks at the branch
+GIT = 120.0  # seconds that a command of Git may take
 STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 def clear(state: Path) -> None:
     """Remove what a preview before left, in whatever condition, but for its history."""
     for path in state.iterdir():
-        if path.name not in (LOCK, HISTORY, STATUS) or (path.is_dir() and path.name != LOCK):
+        if path.name not in (LOCK, HISTORY):
             discard(path)
 
 
@@ -79,41 +80,33 @@ class Branch:
     """The deployed branch of the project's remote, looked at in a thread that Git may hold up.
 
     Attributes:
-        commit: the newest that is here, in `mirror`.
+        commit: the newest that is here, read through `mirror`.
         error: why Git did not answer when it was asked last; empty if it did.
     """
 
-    def __init__(self, project: Repository, folder: Path) -> None:
-        """Fetch the branch beside the user's own repository, which stays as it is.
-
-        Raises GitError.
-        """
-        self.project, self.objects = project, folder
-        self.mirror = project.beside(folder)
-        self.commit = self.mirror.fetch()
+    def __init__(self, project: Repository, objects: Path) -> None:
+        """Fetch the branch beside the user's repository, which stays as it is. Raises GitError."""
+        self.project, self.objects = project, objects
+        self.begin()
         self.error = ""
 
+    def begin(self) -> None:
+        """Fetch the branch into an empty folder. Raises GitError."""
+        self.mirror = replace(self.project.beside(self.objects), patience=GIT)
+        self.commit = self.mirror.fetch()
+
     def follow(self) -> None:
-        """Look at the branch for ever."""
+        """Look at the branch for ever; after a failure, whose remains may be in Git's way, anew."""
         while True:
             time.sleep(LOOK)
             try:
-                self.look()
+                if self.error:
+                    self.begin()
+                elif self.mirror.remote_branch(BRANCH) != self.commit:
+                    self.commit = self.mirror.fetch()
                 self.error = ""
             except Exception as error:
                 self.error = sentence(error)
-
-    def look(self) -> None:
-        """Fetch if the branch moved; begin anew if a fetch leaves something in Git's way."""
-        if not self.objects.is_dir():
-            self.mirror = self.project.beside(self.objects)
-        if self.mirror.remote_branch(BRANCH) == self.commit:
-            return
-        try:
-            self.commit = self.mirror.fetch()
-        except Exception:
-            self.mirror = self.project.beside(self.objects)
-            raise
 
 
 @dataclass
@@ -249,17 +242,17 @@ class Preview:
         """Go on with what the manifests ask for, unless it is there."""
         self.note("rendered")
         self.wanted = pod
-        self.report(sync="Synced")
         if pod is None and self.serving:
             raise DeliveryError(f"{release_path(self.environment)} is missing: put it back")
         if pod is None:
             self.drop()
-            self.report(health="Missing", message="nothing is released yet")
+            self.report(sync="Synced", health="Missing", message="nothing is released yet")
         elif self.serving and self.serving.ready and self.serving.pod == pod:
             self.drop()
-            self.report(health="Healthy", message=serves(pod))
+            self.report(sync="Synced", health="Healthy", message=serves(pod))
         else:
-            self.report(health="Progressing", message=f"starting model {pod.version}")
+            starting = f"starting model {pod.version}"
+            self.report(sync="Synced", health="Progressing", message=starting)
 
     def start(self, prepared: Preparation) -> None:
         """Start the server of a release that is rendered and pulled."""

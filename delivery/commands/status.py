@@ -11,7 +11,7 @@ from delivery.model import golden
 from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, environments, released
-from delivery.triton.client import Client
+from delivery.triton.client import Client, RefusalError
 from workspace.files import write
 
 TIMEOUT = 5  # seconds of one request
@@ -82,6 +82,8 @@ def serving(address: str, release: Release | None) -> str:
             if release and ready == [release.version]:
                 running += doubt(client, release)
             return running
+    except RefusalError:
+        return "nothing"
     except DeliveryError as error:
         return f"no model ({error})"
 
@@ -94,8 +96,8 @@ def doubt(client: Client, release: Release) -> str:
         return f", whose answers cannot be compared ({sentence(error)})"
     try:
         result = golden.compare(client, requests, PICTURES)
-    except DeliveryError as error:
-        return f", which does not answer ({error})"
+    except Exception as error:  # so are the answers
+        return f", which does not answer ({sentence(error)})"
     if result.versions != {release.version} or result.equal < result.images:
         return f", with other answers ({result.equal} of {result.images} have the recorded class)"
     far = not result.difference <= NEAR  # nor is NaN near

@@ -39,9 +39,13 @@ class Deployment:
     def __init__(self, pod: ServerPod, folder: Path, log: Path) -> None:
         """Start the server. Raises DeliveryError."""
         self.pod, self.folder, self.log = pod, folder, log
-        self.recorded = golden.load(folder / "model" / "classifier" / "golden.npz")
         self.asking = ThreadPoolExecutor(1, "golden")
         self.start()
+        try:
+            self.recorded = golden.load(folder / "model" / "classifier" / "golden.npz")
+        except BaseException:
+            self.kill()
+            raise
 
     def start(self) -> None:
         """Start the server, after the one before has been killed. Raises DeliveryError."""

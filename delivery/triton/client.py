@@ -17,6 +17,10 @@ TIMEOUT = 30.0  # seconds of one request
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
+class RefusalError(DeliveryError):
+    """A server answers, and refuses."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server said to one request.
@@ -104,7 +108,7 @@ class Client:
         except InferenceServerException as error:
             status, reason = str(error.status()), error.message()
             if "UNAVAILABLE" not in status or "failed to connect" not in reason:
-                raise DeliveryError(f"the server refused ({status}): {reason}") from None
+                raise RefusalError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
             pass
         except Exception as error:  # any program may answer anything

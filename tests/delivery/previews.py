@@ -18,7 +18,7 @@ from tiny import SHAPE, processes
 from tiny_project import TinyProject
 
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
-PATIENCE = 60.0  # seconds: generous, because nothing here is a measurement
+PATIENCE = 30.0  # seconds: generous, because nothing here is a measurement
 
 
 @dataclass
@@ -35,7 +35,10 @@ class Running:
 
     def status(self) -> dict[str, Any]:
         path = self.state / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):  # not yet, or what was left before
+            return {}
 
     def until(self, **wanted: Any) -> dict[str, Any]:
         """Wait until the status has these values; return it."""
@@ -69,6 +72,12 @@ class Running:
         """Count the folders of releases that were taken up."""
         return len(list(self.state.glob("attempts/*")))
 
+    def worker(self) -> int:
+        """Return the process that renders and pulls."""
+        (server,) = children(self.process.pid, "forkserver")
+        (found,) = children(server)
+        return found
+
     def stub(self) -> int:
         """Return the process in which Triton runs the model."""
         (found,) = set(processes(f"delivery-{self.process.pid}-")) - set(self.servers())
@@ -77,6 +86,12 @@ class Running:
     def stop(self) -> tuple[str, str]:
         self.process.send_signal(signal.SIGTERM)
         return self.process.communicate(timeout=PATIENCE)
+
+
+def children(parent: int, text: str = "") -> list[int]:
+    """List the processes that a process started and whose command line holds a text."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [child for child in map(int, listed) if child in processes(text)]
 
 
 def start(project: TinyProject, *options: str) -> Running:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from delivery.triton.client import PROTOCOLS, connect
-from faults import DEGRADED, HANGING, UNKNOWN, Fault, layer, unknown_digest
+from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
 from previews import IMAGE, PATIENCE, Asker, Running, end, start
 from tiny_project import TinyProject, make_project
 
@@ -133,10 +134,12 @@ def test_fault_is_told_and_not_served_and_a_revert_heals(
 ) -> None:
     fault(patient.project)
     commit = patient.project.merge("Cause a fault")
-    status = patient.until(commit=commit, version=1, **state)
-    assert re.search(sentence, status["message"]) and "\n" not in status["message"]
-    assert patient.versions() == {1}
-    commit = patient.project.revert()
+    try:
+        status = patient.until(commit=commit, version=1, **state)
+        assert re.search(sentence, status["message"]) and "\n" not in status["message"]
+        assert patient.versions() == {1}
+    finally:
+        commit = patient.project.revert()
     patient.until(commit=commit, version=1, sync="Synced", health="Healthy")
 
 
@@ -153,7 +156,7 @@ def test_neither_a_revert_nor_a_dead_server_waits_for_what_hangs(
     preview.until(version=1)
     assert preview.versions() == {1}
     commit = preview.project.revert()
-    preview.until(commit=commit, health="Healthy", version=1)
+    preview.until(commit=commit, sync="Synced", health="Healthy", version=1)
     assert len(preview.servers()) == 1 and preview.attempts() == 1
 
 
@@ -243,3 +246,104 @@ def test_without_watching_a_bad_release_ends_the_preview(project: TinyProject) -
     errors = running.process.communicate(timeout=PATIENCE)[1]
     assert running.process.returncode == 1
     assert errors.startswith("error: ") and "does not hold" in errors and errors.count("\n") == 1
+
+
+# -- what may be on disk, and who may end it -------------------------------------------------------
+
+
+NEST = "i=0; while [ $i -lt 1500 ]; do mkdir nested && cd -P nested || exit; i=$((i+1)); done"
+
+
+def test_whatever_a_preview_left_does_not_end_the_next(project: TinyProject) -> None:
+    state = project.folder / ".local/preview/staging"
+    deep = state / "attempts/1/model"
+    deep.mkdir(parents=True)
+    for name in ("status.json", "history.jsonl", "repository.git", "manifests", "attempts/2"):
+        (state / name).write_bytes(b"")  # half files, and files where folders were
+    subprocess.run(["sh", "-c", f"cd '{deep}' && {NEST}"], check=True)
+    commit = project.bump(1)
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, version=1, sync="Synced", health="Healthy")
+        assert running.attempts() == 1
+    finally:
+        end(running)
+
+
+def test_state_that_cannot_be_written_ends_nothing(preview: Running) -> None:
+    ports = preview.ports
+    status = preview.state / "status.json"
+    status.unlink()
+    status.mkdir()
+    (status / "in the way").touch()
+    preview.project.bump(2)
+    deadline = time.monotonic() + PATIENCE
+    with connect("http", ports) as client:
+        while client.infer(IMAGE).version != 2:
+            assert time.monotonic() < deadline and preview.process.poll() is None
+            time.sleep(0.1)
+    shutil.rmtree(status)
+    preview.until(version=2, health="Healthy")
+
+
+def test_a_server_whose_model_does_not_answer_is_started_again(preview: Running) -> None:
+    (server,) = preview.servers()
+    os.kill(preview.stub(), signal.SIGKILL)
+    status = preview.until(health="Degraded", version=None)
+    assert "Triton does not answer as model 1 should: " in status["message"]
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1} and server not in preview.servers()
+
+
+def test_a_server_that_cannot_be_pulled_again_is_started_again(preview: Running) -> None:
+    release = preview.project.released()
+    layer(preview.project, release.image.rpartition("@")[2]).unlink()
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1}
+
+
+def test_files_that_were_damaged_are_pulled_again(preview: Running) -> None:
+    shutil.rmtree(preview.state / "attempts")
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1}
+
+
+def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProject) -> None:
+    broken_registry(None)(project)  # gives time to kill it
+    commit = project.merge("Release from a registry that hangs")
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, sync="Synced", health="Progressing")
+        os.kill(running.worker(), signal.SIGKILL)
+        status = running.until(sync="Synced", health="Degraded")
+        assert status["message"] == "to render and to pull was killed by signal 9"
+        running.until(sync="Synced", health="Progressing")
+    finally:
+        end(running)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_end_it_in_order(preview: Running, sign: signal.Signals) -> None:
+    preview.process.send_signal(sign)
+    printed, errors = preview.process.communicate(timeout=PATIENCE)
+    assert (preview.process.returncode, errors) == (0, "")
+    assert printed.splitlines()[-1] == "stopped"
+    assert preview.servers() == []
+
+
+def test_settings_of_the_network_change_nothing(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    commit = project.bump(1)
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, version=1, health="Healthy")
+        assert running.versions() == {1}
+    finally:
+        end(running)
