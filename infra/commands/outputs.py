@@ -14,7 +14,17 @@ import re
 import sys
 from pathlib import Path
 
-from roots import BACKEND, INFRA, ROOTS, InfraError, local_state, ready, reported, settings
+from roots import (
+    BACKEND,
+    INFRA,
+    ROOTS,
+    InfraError,
+    local_state,
+    ready,
+    replace_file,
+    reported,
+    settings,
+)
 
 PROJECT = INFRA.parent
 
@@ -32,10 +42,8 @@ def read_settings() -> dict[str, str]:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once, so that it is never half-written."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    """Write a file at once, so that it is never half-written, and say so."""
+    replace_file(path, text)
     print(f"wrote {path.relative_to(PROJECT)}")
 
 

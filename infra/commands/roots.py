@@ -156,17 +156,20 @@ def apply(root: str) -> None:
     with ready(root):
         terraform(root, "apply")
         if moves:
-            write_backend(document(root, "output", "-json", "backend"))
+            replace_file(BACKEND, document(root, "output", "-json", "backend"))
     if moves:
         init(root, "-migrate-state", "-force-copy", f"-backend-config={BACKEND}")
         forget_local_state(root)
 
 
-def write_backend(text: str) -> None:
-    """Write where the states are kept, at once, so that the file is never half-written."""
-    unfinished = BACKEND.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(BACKEND)
+def replace_file(path: Path, text: str) -> None:
+    """Put a text in a file's place, on disk before it has the name."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
 
 
 def forget_local_state(root: str) -> None:
