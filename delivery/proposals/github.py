@@ -8,10 +8,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
+from delivery.proposals.proposal import github_repository, knows
 
 INSTALL = "install `gh`, as https://cli.github.com says"
 TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what is read
@@ -68,34 +68,17 @@ def find_github(repository: Repository) -> GitHub:
         raise DeliveryError(f"GitHub's command line is not here: {INSTALL}")
     if not repository.says_yes("remote", "get-url", REMOTE):
         raise DeliveryError(f"there is no remote {REMOTE}: `git remote add {REMOTE} <address>`")
-    host, name = address(repository.ask("remote", "get-url", REMOTE))
-    if not host:
+    home = github_repository(repository)
+    if home is None:
         raise DeliveryError(
-            f"{REMOTE} is not a repository on GitHub: let its host take only reviewed changes of "
-            f"{BRANCH}, or `git remote set-url {REMOTE} <address>`"
+            f"{REMOTE} is on no GitHub that gh knows, so its host must take only reviewed changes "
+            f"of {BRANCH} by its own settings; if it is one, `gh auth login --hostname <host>`, or "
+            f"`git remote set-url {REMOTE} <address>`"
         )
-    if _gh(repository.folder, "auth", "status", "--hostname", host).returncode:
-        raise DeliveryError(
-            f"gh is not logged in to {host}: `gh auth login --hostname {host}`; if that is no "
-            f"GitHub, let it take only reviewed changes of {BRANCH} by its own settings"
-        )
+    host, _, name = home.partition("/")
+    if not knows(host):
+        raise DeliveryError(f"gh is not logged in to {host}: `gh auth login --hostname {host}`")
     return GitHub(host, name, repository.folder)
-
-
-def address(url: str) -> tuple[str, str]:
-    """Return host and `<owner>/<name>` of a Git address, without anybody's credentials.
-
-    Both are empty where it is not one of a GitHub.
-    """
-    if scp := re.fullmatch(r"(?:[^@/]+@)?([\w.-]+):(?!//)(.+)", url):
-        host, path = scp[1], scp[2]
-    else:
-        parts = urlsplit(url)
-        host, path = parts.hostname or "", parts.path
-    name = path.strip("/").removesuffix(".git")
-    if not host or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return "", ""
-    return host.removeprefix("ssh."), name
 
 
 def _gh(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
