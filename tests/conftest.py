@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from workspace.machine import this_machine
+
 TEMPLATE = Path(__file__).parent.parent
 UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
 
@@ -107,6 +109,12 @@ def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     os.chdir(folder)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_environment() -> None:
+    """Have the variables that a test sets be read: a program reads them once."""
+    this_machine.cache_clear()
 
 
 @pytest.fixture
