@@ -27,11 +27,9 @@ class Metadata(Settings, extra="ignore"):
     digest: str = Field(default="", alias="containerimage.digest", description="a digest")
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `image`."""
-    parser = subparsers.add_parser("image", help="build the training image of this commit")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -16,11 +16,14 @@ from workspace.errors import printable
 GIT = (2, 38)  # the first whose merge-tree merges as `git merge` does
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `update`."""
-    parser = subparsers.add_parser("update", help="merge a newer template into this project")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--to", default="HEAD", help="a commit or tag of the template; the newest")
-    parser.set_defaults(run=lambda arguments: update(Repository(Path.cwd()), arguments.to))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Update the project of the current folder."""
+    update(Repository(Path.cwd()), arguments.to)
 
 
 def update(repository: Repository, to: str = "HEAD") -> None:
