@@ -46,11 +46,7 @@ def build(repository: Repository, registry: str | None = None) -> str:
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
         raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, because the image names the commit that it is made from"
-        )
+    repository.check_clean("because the image names the commit that it is made from")
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
         raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
     commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")

@@ -67,11 +67,7 @@ def releasable_commit(repository: Repository) -> str:
     for path in repository.conflicts():
         if path.endswith(f"/{RELEASE_FILE}"):
             raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {in_conflict()}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): "
-            "commit or stash it, so that the release can be made again from its commit"
-        )
+    repository.check_clean("so that the release can be made again from its commit")
     tip = repository.fetch()
     if head != tip:
         raise DeliveryError(

@@ -59,11 +59,7 @@ def check_ready(repository: Repository) -> None:
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < GIT:
         raise DeliveryError(f"{version} cannot merge apart from a checkout: install 2.38 or newer")
     repository.check_root()
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, so that an update mixes with nothing else"
-        )
+    repository.check_clean("so that an update mixes with nothing else")
 
 
 def new_branch(repository: Repository, commit: str) -> str:
