@@ -11,7 +11,9 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from delivery.parameters import data_folder
 from workspace.errors import said
-from workspace.settings import Settings, check, parse_yaml
+from workspace.settings import Settings, SettingsError, check, parse_yaml
+
+LOCK = "dvc.lock"
 
 
 class DvcError(DeliveryError):
@@ -40,8 +42,11 @@ class Lock(Settings, extra="ignore"):
 
 
 def parse_lock(content: bytes | None) -> Lock:
-    """Read a `dvc.lock`, or where there is none an empty one. Raises SettingsError."""
-    return check(Lock, parse_yaml(content or b"{}", "dvc.lock"), "dvc.lock")
+    """Read a `dvc.lock`, or where there is none an empty one. Raises DvcError."""
+    try:
+        return Lock() if content is None else check(Lock, parse_yaml(content, LOCK), LOCK)
+    except SettingsError as error:
+        raise DvcError(f"{error}; restore it, or remove it and run `make pipeline`") from None
 
 
 def dvc(folder: Path, *arguments: str) -> str:

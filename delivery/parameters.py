@@ -7,6 +7,9 @@ from pydantic import Field
 from workspace.pictures import MAX_PIXELS, WHITE
 from workspace.settings import Settings, check, read_yaml
 
+# Of a registry. Signs that look like others, or that a shell or Markdown reads, are in no name.
+NAME = r"[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*"
+
 
 class Limits(Settings, strict=True):
     """Section `gate`: floors for figures, and how much worse than the released model a candidate
@@ -21,7 +24,9 @@ class Target(Settings):
     """Section `release`: the registry that images are pushed to."""
 
     registry: str = Field(
-        description="oci:<folder> or <host>/<name>", examples=["oci:.local/registry"]
+        pattern=f"^{NAME}$",
+        description="oci:<folder> or <host>/<name>, of ASCII letters, digits and ._:/+~=,-",
+        examples=["oci:.local/registry"],
     )
 
 

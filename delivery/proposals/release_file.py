@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE
+from delivery.parameters import NAME
 from delivery.proposals.config_map import parse_config_map, write_config_map
 from workspace.settings import Settings, SettingsError
 
@@ -39,8 +40,8 @@ SHARE = Field(
 LOSS = Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=["0.05"])
 SHA256 = Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256")
 COMMIT = Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit")
-IMAGE = Field(  # signs that look like others, or that a shell or Markdown reads, name no image
-    pattern=r"^[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*@sha256:[0-9a-f]{64}$",
+IMAGE = Field(
+    pattern=rf"^{NAME}@sha256:[0-9a-f]{{64}}$",
     description="an image by digest: <name>@sha256:<64 digits>, the name of ASCII letters, digits "
     "and ._:/+~=,-",
 )

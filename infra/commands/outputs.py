@@ -42,7 +42,7 @@ def read_settings() -> dict[str, str]:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once, so that it is never half-written."""
+    """Write a file at once, so that it is never half-written, and say so."""
     replace_file(path, text)
     print(f"wrote {path.relative_to(PROJECT)}")
 

@@ -76,7 +76,7 @@ def document(root: str, *arguments: str) -> Any:
     """Return the JSON that Terraform prints. Raises InfraError, also when it is not whole."""
     try:
         return json.loads(answer(root, *arguments))
-    except (ValueError, RecursionError):
+    except ValueError:
         what = f"terraform {' '.join(arguments)}"
         raise InfraError(f"{what} broke off in infra/{root}: run the same command again") from None
 
@@ -156,15 +156,10 @@ def apply(root: str) -> None:
     with ready(root):
         terraform(root, "apply")
         if moves:
-            write_backend(document(root, "output", "-json", "backend"))
+            replace_file(BACKEND, document(root, "output", "-json", "backend"))
     if moves:
         init(root, "-migrate-state", "-force-copy", f"-backend-config={BACKEND}")
         forget_local_state(root)
-
-
-def write_backend(text: str) -> None:
-    """Write where the states are kept, at once, so that the file is never half-written."""
-    replace_file(BACKEND, text)
 
 
 def replace_file(path: Path, text: str) -> None:

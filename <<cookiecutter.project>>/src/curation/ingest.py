@@ -50,7 +50,7 @@ def path_of(step: str) -> str:
 
 def _below(step: str) -> str:
     path = Path(path_of(step))
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
         raise ValueError
     return step
 
@@ -61,11 +61,11 @@ Place = Annotated[str, AfterValidator(_below), Field(description="a path below t
 class Plan(Settings):
     """What is to be added: which batch, what is renamed to what beside the data set, its report.
 
-    The paths are percent-encoded, as names may be no text.
+    Paths are percent-encoded, as the names of files need not be text.
     """
 
     batch: str = Field(description="the name of a batch", pattern=r"^[^/]+$")
-    steps: tuple[tuple[Place, Place], ...]
+    steps: tuple[tuple[Place, Place], ...] = Field(description="pairs of paths below the folder")
     report: str
 
 

@@ -18,7 +18,6 @@ from curation.label_doubts import Judgement
 from workspace import files
 from workspace.errors import UserError, shown
 
-FORMULA = tuple("=+-@\t\r")  # what a cell begins with that a spreadsheet computes
 SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
 SHOWN = 48  # pictures on the contact sheet
 PLOT = "review"
@@ -94,7 +93,18 @@ def write(path: Path, questions: Iterable[Question]) -> None:
         rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         rows.writeheader()
         for question in questions:
-            rows.writerow({name: as_text(value) for name, value in asdict(question).items()})
+            rows.writerow({name: _guarded(text) for name, text in asdict(question).items()})
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # what a formula begins with, or a guard
+
+
+def _guarded(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULAS) else text
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
@@ -133,19 +143,9 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 where = f"{path.parent.name}/{path.name} line {rows.line_num}"
                 if set(COLUMNS) - row.keys() or None in row.values():
                     raise UserError(f"{where}: the columns must be {','.join(COLUMNS)}")
-                yield where, {name: from_text(row[name]) for name in COLUMNS}
+                yield where, {name: _unguarded(row[name]) for name in COLUMNS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
-
-
-def as_text(value: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula; `from_text` takes the mark off."""
-    return f"'{value}" if value.lstrip("'").startswith(FORMULA) else value
-
-
-def from_text(cell: str) -> str:
-    """Return what was written as a cell."""
-    return cell[1:] if cell.startswith("'") and as_text(cell) != cell else cell
 
 
 def _decision(word: str, classes: Sequence[str], where: str) -> str:
