@@ -210,6 +210,14 @@ class Repository:
         status = ("status", "--porcelain", "--no-renames", "--untracked-files=normal", "-z")
         return [line[3:] for line in os.fsdecode(self.run(*status)).split("\0") if line]
 
+    def check_clean(self, why: str) -> None:
+        """Raise DeliveryError, which says why, unless the working tree is what is committed."""
+        if changed := self.changed_files():
+            raise DeliveryError(
+                f"the working tree is not what is committed ({', '.join(changed[:5])}): "
+                f"commit or stash it, {why}"
+            )
+
     def conflicts(self) -> list[str]:
         """List the files that a merge left for a person to resolve."""
         return self.ask("diff", "--name-only", "--diff-filter=U").splitlines()

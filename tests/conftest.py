@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from workspace.machine import this_machine
 from workspace.root import git_variables
 
 # Git's hooks run tests, too; these are about repositories of their own.
@@ -121,6 +122,12 @@ def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     os.chdir(folder)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_environment() -> None:
+    """Have the variables that a test sets be read: a program reads them once."""
+    this_machine.cache_clear()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the environment's variables say about this machine; the README lists them."""
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,10 +35,7 @@ class Machine:
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Machine":
-        """Read them, once, where a program begins; absent or empty ones have their defaults.
-
-        Raises UserError.
-        """
+        """Read them; one that is absent or empty has its default. Raises UserError."""
         accelerator = variables.get("ACCELERATOR", "")
         if accelerator not in ("", "gpu"):
             raise UserError(f"ACCELERATOR is {accelerator!r}: give gpu, or leave it out")
@@ -51,6 +49,15 @@ class Machine:
             compiler=variables.get("CXX", ""),
             token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """Return what the environment says, which is read once for the whole process.
+
+    Programs call it where they begin, so that a mistake is told first. Raises UserError.
+    """
+    return Machine.from_environment()
 
 
 def cores() -> int:

@@ -7,12 +7,6 @@ from delivery.dvc import absent_store, default_store, dvc_shown, replaced_object
 from delivery.errors import DeliveryError
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `data-pull`."""
-    parser = subparsers.add_parser("data-pull", help="get what DVC keeps of this commit")
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Pull into the current folder. Raises DeliveryError."""
     folder = Path.cwd()

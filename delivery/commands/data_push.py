@@ -9,12 +9,6 @@ from delivery.parameters import data_folder
 from workspace.pictures import refuse_links
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `data-push`."""
-    parser = subparsers.add_parser("data-push", help="put what DVC keeps into the data store")
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
     folder = Path.cwd()

@@ -27,11 +27,9 @@ class Metadata(Settings, extra="ignore"):
     digest: str = Field(default="", alias="containerimage.digest", description="a digest")
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `image`."""
-    parser = subparsers.add_parser("image", help="build the training image of this commit")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,11 +46,7 @@ def build(repository: Repository, registry: str | None = None) -> str:
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
         raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, because the image names the commit that it is made from"
-        )
+    repository.check_clean("because the image names the commit that it is made from")
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
         raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
     commit = repository.head()

@@ -18,13 +18,11 @@ from workspace.errors import shown
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `pipeline`."""
-    parser = subparsers.add_parser("pipeline", help="run the stages that are out of date")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run; default: all")
     parser.add_argument("--force", action="store_true", help="run that last stage in any case")
     parser.add_argument("--pull", action="store_true", help="take what was run elsewhere")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -14,14 +14,12 @@ from workspace.errors import printable
 from workspace.pictures import open_picture, to_pixels, upright_size
 
 
-def add_arguments(subparsers: argparse._SubParsersAction) -> None:
-    """Describe the command."""
-    parser = subparsers.add_parser("predict", help="classify pictures with a running server")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("images", nargs="+", type=Path, metavar="picture")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
     parser.add_argument("--top", type=int, default=3, help="classes to print for each picture")
     add_ports(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -40,14 +40,12 @@ STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `preview`."""
-    parser = subparsers.add_parser("preview", help="play Argo CD for one environment, here")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--watch", action="store_true", help="follow new commits")
     parser.add_argument("--http-port", type=int, default=8000, help="0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: any free port")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -48,11 +48,14 @@ RULES: dict[str, tuple[Parameters, str]] = {  # kind: parameters, and what it ch
 }
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `protect`."""
-    parser = subparsers.add_parser("protect", help="let only reviewed changes be deployed")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--check", action="store_true", help="say what is missing, change nothing")
-    parser.set_defaults(run=lambda given: protect(Repository(Path.cwd()), given.check))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Protect the current folder's remote."""
+    protect(Repository(Path.cwd()), arguments.check)
 
 
 def protect(repository: Repository, check: bool = False) -> None:

@@ -89,13 +89,11 @@ class Subject:
     loading: float
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `rehearse`."""
-    parser = subparsers.add_parser("rehearse", help="serve a release before its merge, and report")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--image", help="rehearse this model image instead of the release's")
     parser.add_argument("--report", type=Path, help="default: .local/rehearsals/<environment>.md")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -89,13 +89,11 @@ class Reproduction:
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `reproduce`."""
-    parser = subparsers.add_parser("reproduce", help="make a released model again and compare")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("version", type=int)
     parser.add_argument("--environment", help="where it was released; default: anywhere")
     parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -17,15 +17,6 @@ from delivery.parameters import data_folder
 STAGE = "train"  # with the stages before it
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `run-pipeline`."""
-    parser = subparsers.add_parser(
-        "run-pipeline",
-        help="what a training job does: get the data, train, keep the model",
-    )
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Run in a copy of this project, because an image is not written to."""
     run_pipeline(Path.cwd(), Path(tempfile.gettempdir()) / "project")

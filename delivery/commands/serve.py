@@ -21,14 +21,12 @@ LOADING = 300.0  # seconds that a model may take to load
 FINISHING = 10  # seconds that running requests get at the end
 
 
-def add_arguments(subparsers: argparse._SubParsersAction) -> None:
-    """Describe the command."""
-    parser = subparsers.add_parser("serve", help="serve the exported model with Triton")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument(
         "--models", type=Path, default=MODEL_REPOSITORY, help="default: the exported model's"
     )
     add_ports(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

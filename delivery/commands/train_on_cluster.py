@@ -14,16 +14,15 @@ from delivery.proposals.run_file import RUN_FILE, Run, next_run
 PLATFORM = ("linux", "amd64")  # of the GPU nodes
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `train-on-cluster`."""
-    parser = subparsers.add_parser(
-        "train-on-cluster", help="propose a training run with an image on the cluster"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("image", help="<host>/<name>@sha256:<64 hex>, as `make image` prints")
     parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
-    parser.set_defaults(
-        run=lambda given: train_on_cluster(Repository(Path.cwd()), given.image, given.nodes)
-    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
 
 
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:

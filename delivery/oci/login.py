@@ -55,7 +55,7 @@ class Answer(Settings, extra="ignore"):
 
 
 def find_login(name: str) -> Login | None:
-    """Return the login for `<host>/<repository>`, or None. Raises UserError.
+    """Return the login for `<host>/<name>`, or None. Raises UserError.
 
     The files are those of skopeo in its order; of one, the longest part of the name that it knows.
     """

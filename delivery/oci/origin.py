@@ -20,7 +20,7 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from delivery.oci.image import CHUNK
 from delivery.oci.login import HUB, IDENTITY, find_login
-from workspace.machine import Machine
+from workspace.machine import this_machine
 from workspace.settings import Settings, check, parse_json, shown
 
 LOOPBACK = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
@@ -48,7 +48,7 @@ class Token(Settings, extra="ignore"):
 
 
 class Origin:
-    """The host behind `<host>/<repository>`; plain HTTP on loopback only."""
+    """The host behind `<host>/<name>`; plain HTTP on loopback only."""
 
     def __init__(self, name: str, actions: str) -> None:
         """Find the login for `actions`: `pull`, or `pull,push`. Raises UserError."""
@@ -178,7 +178,7 @@ class Origin:
         origin = re.match(r"https?://[A-Za-z0-9.\[\]:-]+(?=[/?]|$)", realm)
         host = origin[0].lower() if origin else ""
         safe = host.startswith("https://") or LOOPBACK.fullmatch(host.removeprefix("http://"))
-        trusted = (REALMS.get(self.host), Machine.from_environment().token_realm)
+        trusted = (REALMS.get(self.host), this_machine().token_realm)
         if host and safe and host in trusted:
             return host + realm[len(host) :]
         cure = f"set TOKEN_REALM={host} if both are yours" if host and safe else "log in nowhere"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from classifier import params
 from workspace.errors import reported
-from workspace.machine import Machine
+from workspace.machine import this_machine
 from workspace.root import check_root
 
 # The module of each stage, whose function of the stage's name runs it. Only that is imported, so
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     def run() -> None:
         check_root()
         work = getattr(import_module(f"classifier.{STAGES[stage]}"), stage)
-        machine = [Machine.from_environment()] if stage == "train" else []
+        machine = [this_machine()] if stage == "train" else []
         work(params.load(Path()), Path(), *machine)
 
     return reported(run)

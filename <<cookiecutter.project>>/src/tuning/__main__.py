@@ -7,7 +7,7 @@ from pathlib import Path
 from classifier.networks import NETWORKS
 from tuning.search import tune
 from workspace.errors import reported
-from workspace.machine import Machine
+from workspace.machine import this_machine
 from workspace.root import check_root
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> None:
         check_root()
-        tune(Path(), Machine.from_environment(), arguments.network, arguments.trials)
+        tune(Path(), this_machine(), arguments.network, arguments.trials)
 
     return reported(run)
 
