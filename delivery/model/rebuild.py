@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw
+from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw, refuse_replaced
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
@@ -88,6 +88,7 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         raise DeliveryError(
             f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
         ) from None
+    refuse_replaced(clone, *(path.removesuffix(".dvc") for path in sources))
 
 
 def use_stores(project: Path, clone: Path) -> None:
