@@ -19,9 +19,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
     folder = Path.cwd()
     _, address = default_store(folder)
-    raw = Path(data_folder(folder))
-    if raw.is_dir():
-        refuse_links(raw, Path())
+    place = Path(data_folder(folder))
+    if place.is_dir():
+        refuse_links(place, Path())
     if raw := unknown_data(folder):
         raise DeliveryError(
             f"DVC does not know {raw} yet, so it would stay on this machine: "
