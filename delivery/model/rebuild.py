@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from delivery.dvc import DvcError, dvc, dvc_settings, make_raw, unavailable
+from delivery.dvc import DvcError, dvc, dvc_settings, make_raw, refuse_replaced, unavailable
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
@@ -140,6 +140,7 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         raise DeliveryError(
             f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
         ) from None
+    refuse_replaced(clone, *(path.removesuffix(".dvc") for path in sources))
 
 
 def use_stores(project: Path, clone: Path) -> None:
