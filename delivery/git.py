@@ -24,20 +24,22 @@ from workspace.root import without_outer_repository
 REMOTE = "origin"
 BRANCH = "main"  # what Argo CD follows
 TRACKED = f"refs/remotes/{REMOTE}/{BRANCH}"  # where it was when it was last looked at
-# What a user's settings must not change: no question is asked, a commit is what its name says, and
-# files that are kept elsewhere come with the others.
+# What a user's environment must not change: no question is asked, a commit and a path are what
+# their names say, and files that are kept elsewhere come with the others.
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NAMESPACE": "",
     "GIT_LFS_SKIP_SMUDGE": "0",
+    **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
 }
 FIRST_STEPS = (
     f"git init --initial-branch={BRANCH}",
     "git add --all",
     "git commit --message Generate",
 )
-# A fetch that writes objects and nothing else.
-NAMELESS = ("--no-write-fetch-head", "--refmap=", "--no-tags", "--no-auto-maintenance")
+FETCH = ("fetch", "--quiet", "--refmap=", "--no-recurse-submodules")
+NAMELESS = ("--no-write-fetch-head", "--no-tags", "--no-auto-maintenance")  # nothing but objects
 
 
 class GitError(DeliveryError):
@@ -136,7 +138,7 @@ class Repository:
         if self.objects:
             return self._fetch_beside()
         try:
-            self.run("fetch", "--quiet", "--refmap=", REMOTE, f"refs/heads/{BRANCH}")
+            self.run(*FETCH, REMOTE, f"refs/heads/{BRANCH}")
         except GitError:
             self._check_remote()
             raise
@@ -153,7 +155,7 @@ class Repository:
         if tip is None:
             self._check_remote()
             raise GitError(f"{REMOTE} has no branch {BRANCH} any more: push it again")
-        self.run("fetch", "--quiet", *NAMELESS, REMOTE, f"refs/heads/{BRANCH}")
+        self.run(*FETCH, *NAMELESS, REMOTE, f"refs/heads/{BRANCH}")
         return self.ask("rev-parse", "--verify", f"{tip}^{{commit}}")
 
     def _check_rewritten(self, tip: str) -> None:
@@ -275,8 +277,9 @@ class Repository:
         """Make a commit of a tree, on no branch, signed where the user's commits are; return it."""
         self.check_identity()
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
-        sign = ["-S"] if signs == "true" else []
-        made = self.run("commit-tree", *sign, tree, "-p", parent, "-F", "-", stdin=message.encode())
+        command = ["commit-tree", *(["-S"] if signs == "true" else []), tree, "-p", parent]
+        encoding = ["i18n.commitEncoding=UTF-8"]
+        made = self.run(*command, "-F", "-", stdin=message.encode(), settings=encoding)
         return made.decode().strip()
 
     def check_identity(self) -> None:

@@ -189,6 +189,25 @@ def test_annotated_tags_stay_at_home(project: Project) -> None:
     assert project.branches().keys() == {"main", "release/staging-v1"}
 
 
+def test_settings_do_not_hide_what_is_not_committed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.git("config", "status.showUntrackedFiles", "no")
+    fake_pipeline.write(project.folder, "src/classifier/extra é.py", "")
+    assert "(src/classifier/extra é.py)" in refusal(capsys, "release")
+
+
+@pytest.mark.parametrize("kind", ["LITERAL", "NOGLOB", "ICASE"])
+def test_the_environment_does_not_hide_history(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    project.deploy("staging", 1)
+    project.train(0.99)
+    monkeypatch.setenv(f"GIT_{kind}_PATHSPECS", "1")
+    release(project.repository)
+    assert "release/staging-v2" in project.branches()
+
+
 @pytest.mark.parametrize("command", [["release"], ["rollback", "staging"], ["promote"]])
 def test_settings_of_the_repository_reach_its_remote(project: Project, command: list[str]) -> None:
     project.deploy("staging", 1)
