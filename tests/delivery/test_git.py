@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 import fake_pipeline
+from classifier import params
 from conftest import TEMPLATE, UNBAKED, clean_template, cookiecutter
 from delivery.__main__ import main
 from delivery.commands.promote import promote
@@ -98,6 +100,24 @@ def test_a_release_in_a_hook_of_another_repository(project: Project, other: tupl
     run(project, ["delivery", "release"], variables)
     assert "release/staging-v1" in project.branches()
     assert state() == before
+
+
+def test_a_preview_in_a_hook_of_another_repository(project: Project, other: tuple) -> None:
+    variables, state = other
+    before = state()
+    ports = ["--http-port=0", "--grpc-port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "delivery", "preview", "staging", *ports],
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)} | variables,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    assert any("Synced, Missing: nothing is released yet" in line for line in lines)
+    process.terminate()
+    process.communicate()
+    assert state() == before
+    assert project.git("rev-parse", "--is-bare-repository") == "false"
 
 
 def test_a_pipeline_in_a_hook_of_another_repository(project: Project, other: tuple) -> None:
@@ -304,6 +324,18 @@ def test_parameters_are_compared_as_the_pipeline_understands_them(
         project.change("lineage.json", params={"seed": 42, "train": train | changed})
         said = refusal(capsys, "release")
         assert f"the model was made with train.{place} = " in said
+
+
+def test_parameters_as_the_pipeline_of_a_project_reads_them(project: Project) -> None:
+    text = (UNBAKED / "params.yaml").read_text()
+    for old, new in (("learning_rate: 0.01 ", "learning_rate: 1e-2 "), ("    flip: false\n", "")):
+        assert old in text
+        text = text.replace(old, new)
+    used = json.loads(params.parse(yaml.safe_load(text)).model_dump_json())
+    assert used["train"]["learning_rate"] == 0.01 and "flip" in used["train"]["augmentation"]
+    fake_pipeline.write(project.folder, "params.yaml", text)
+    project.change("lineage.json", params=used)
+    release(project.repository)
 
 
 # -- what a commit's checkout has ------------------------------------------------------------------
