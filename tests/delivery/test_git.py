@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 import fake_pipeline
 from classifier import params
@@ -331,9 +330,9 @@ def test_parameters_as_the_pipeline_of_a_project_reads_them(project: Project) ->
     for old, new in (("learning_rate: 0.01 ", "learning_rate: 1e-2 "), ("    flip: false\n", "")):
         assert old in text
         text = text.replace(old, new)
-    used = json.loads(params.parse(yaml.safe_load(text)).model_dump_json())
-    assert used["train"]["learning_rate"] == 0.01 and "flip" in used["train"]["augmentation"]
     fake_pipeline.write(project.folder, "params.yaml", text)
+    used = json.loads(params.load(project.folder).model_dump_json())
+    assert used["train"]["learning_rate"] == 0.01 and "flip" in used["train"]["augmentation"]
     project.change("lineage.json", params=used)
     release(project.repository)
 
