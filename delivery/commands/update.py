@@ -54,7 +54,6 @@ def check_ready(repository: Repository) -> None:
     version = repository.ask("version")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < GIT:
         raise DeliveryError(f"{version} cannot merge apart from a checkout: install 2.38 or newer")
-    repository.check_root()
     if changed := repository.changed_files():
         raise DeliveryError(
             f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "

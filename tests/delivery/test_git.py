@@ -266,6 +266,18 @@ def test_a_remote_with_a_relative_path_is_previewed(project: Project) -> None:
     assert beside.fetch() == project.branches()["main"]
 
 
+def test_a_shallow_clone_is_previewed_and_stays_shallow(project: Project) -> None:
+    folder = project.folder.parent / "shallow"
+    project.git("clone", "--quiet", "--depth=1", f"file://{project.origin}", str(folder))
+    project.deploy("staging", 1)
+    project.deploy("staging", 2)
+    shallow = (folder / ".git/shallow").read_text()
+    beside = Repository(folder).beside(folder / ".local/objects")
+    tip = beside.fetch()
+    assert b'version: "2"' in (beside.read(tip, STAGING) or b"")
+    assert (folder / ".git/shallow").read_text() == shallow
+
+
 def test_line_ends_that_git_changes_are_not_other_code(project: Project) -> None:
     project.git("config", "core.autocrlf", "input")
     networks = project.folder / "src/classifier/networks.py"
