@@ -247,13 +247,15 @@ class Repository:
         return [(path, content[blob]) for path, blob in found]
 
     def contents(self, blobs: Iterable[str]) -> dict[str, bytes]:
-        """Return the content of blobs."""
+        """Return the content of blobs. Raises GitError for one that is lost."""
         wanted = list(dict.fromkeys(blobs))
         answer = io.BytesIO(self.run("cat-file", "--batch", stdin="\n".join(wanted).encode()))
         found = {}
         for blob in wanted:
-            size = int(answer.readline().split()[2])
-            found[blob] = answer.read(size + 1)[:size]  # a newline follows
+            _, kind, *size = answer.readline().split()
+            if kind != b"blob":
+                raise GitError(f"this repository lacks {blob}, which its history has: `git fsck`")
+            found[blob] = answer.read(int(size[0]) + 1)[:-1]  # a newline follows
         return found
 
     def remote_branch(self, branch: str) -> str | None:
