@@ -33,6 +33,8 @@ ENVIRONMENT = {
     "GIT_LFS_SKIP_SMUDGE": "0",
     **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
 }
+# Of an index apart from the user's: all of it is in its own file, and of the whole commit.
+APART = ("core.splitIndex=false", "core.fsmonitor=false", "core.sparseCheckout=false")
 FIRST_STEPS = (
     f"git init --initial-branch={BRANCH}",
     "git add --all",
@@ -67,6 +69,7 @@ class Repository:
         `settings`, each a `name=value`, come before the user's, `fine` are the statuses of a good
         end; `index` and `work_tree` take the place of the user's own, which stay as they are.
         """
+        settings = [*settings, *(APART if index else ())]
         options = [option for setting in settings for option in ("-c", setting)]
         places = {
             "GIT_INDEX_FILE": index,

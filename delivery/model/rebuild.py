@@ -78,7 +78,7 @@ def check_out(project: Repository, commit: str, clone: Path) -> None:
     there: dict[str, Any] = {
         "index": clone / ".git/index",
         "work_tree": clone,
-        "settings": ["core.sparseCheckout=false", "core.autocrlf=false", "core.eol=lf"],
+        "settings": ["core.autocrlf=false", "core.eol=lf"],
     }
     project.run("read-tree", commit, **there)
     required = filters(project, commit, there)

@@ -208,6 +208,22 @@ def test_annotated_tags_stay_at_home(project: Project) -> None:
     assert project.branches().keys() == {"main", "release/staging-v1"}
 
 
+def test_an_index_that_is_split_leaves_nothing_behind(project: Project) -> None:
+    project.git("config", "core.splitIndex", "true")
+    project.git("config", "splitIndex.maxPercentChange", "0")
+    project.git("read-tree", "HEAD")
+    project.git("status")
+
+    def shared() -> list[Path]:
+        return sorted((project.folder / ".git").glob("sharedindex.*"))
+
+    before = shared()
+    release(project.repository)
+    assert content(project, project.git("rev-parse", "HEAD"), "dvc.yaml")
+    assert shared() == before
+    assert project.git("status", "--porcelain", folder=project.folder / ".local/clone") == ""
+
+
 def test_settings_do_not_hide_what_is_not_committed(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
