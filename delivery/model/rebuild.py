@@ -78,7 +78,7 @@ def check_out(project: Repository, commit: str, clone: Path) -> None:
     there: dict[str, Any] = {
         "index": clone / ".git/index",
         "work_tree": clone,
-        "settings": ["core.sparseCheckout=false", "core.autocrlf=false", "core.eol=lf"],
+        "settings": ["core.autocrlf=false", "core.eol=lf"],
     }
     project.run("read-tree", commit, **there)
     required = filters(project, commit, there)
@@ -112,7 +112,7 @@ def filters(project: Repository, commit: str, there: dict[str, Any]) -> list[str
         if not known:
             raise GitError(
                 f"{path} of commit {commit[:12]} goes through Git's filter {name!r}, which is not "
-                f"set up here: install its program and set it up, such as by `git {name} install`"
+                "set up here: do what its program says for that (git lfs install, for Git LFS)"
             )
         smudge = rf"^filter\.{re.escape(name)}\.(smudge|process)$"
         writing += [name] if project.says_yes("config", "--get-regexp", smudge) else []
