@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from workspace.settings import Settings, check, parse_json, read_json, shown
+from workspace.settings import Settings, SettingsError, check, parse_json, read_json, shown
 
 HUB = "docker.io"  # is called otherwise in files and by helpers
 HUB_KEY = "https://index.docker.io/v1/"
@@ -65,7 +65,7 @@ def find_login(name: str) -> Login | None:
     for path in (first, config / "containers/auth.json", docker / "config.json"):
         if os.access(path, os.R_OK):
             file = check(LoginFile, read_json(path), str(path))
-            if login := _asked(file, name.partition("/")[0]) or _stored(file, name, path):
+            if login := _asked(file, name.partition("/")[0], path) or _stored(file, name, path):
                 return login
     return None
 
@@ -93,21 +93,21 @@ def _host(key: str) -> str:
     return HUB if key == HUB_KEY else re.sub("^https?://([^/]*).*", r"\1", key)
 
 
-def _asked(file: LoginFile, host: str) -> Login | None:
+def _asked(file: LoginFile, host: str, path: Path) -> Login | None:
     """Ask the program that keeps the host's password, if there is one and it knows it."""
     helper = file.credHelpers.get(host) or file.credsStore
     if not re.fullmatch(r"[\w.-]+", helper):
         return None
-    command = [f"docker-credential-{helper}", "get"]
+    program = f"docker-credential-{helper}"
+    name = f"{program}, which {path} names for passwords,"
     question = (HUB_KEY if host == HUB else host).encode()
     try:
-        answer = subprocess.run(command, input=question, capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        answer = subprocess.run([program, "get"], input=question, capture_output=True, timeout=60)
+        if answer.returncode:  # it does not know the host
+            return None
+        kept = check(Answer, parse_json(answer.stdout, "what it says"), "what it says")
+    except (OSError, subprocess.TimeoutExpired, SettingsError) as error:
         raise DeliveryError(
-            f"{command[0]}, which keeps the password of {host}, gives no answer ({error}): "
-            "install it, or log in again"
+            f"{name} fails ({error}): repair it, or remove it there and log in"
         ) from None
-    if answer.returncode:  # it does not know the host
-        return None
-    kept = check(Answer, parse_json(answer.stdout, command[0]), command[0])
     return Login(kept.Username, kept.Secret)
