@@ -16,7 +16,7 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from delivery.oci.gate import gate_to
 from delivery.oci.image import ImageManifest, digest_of, parse_manifest
-from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci.layout import AGAIN, Layout, MissingBlobError
 from delivery.oci.origin import LOOPBACK, Origin, UnavailableError
 from workspace.settings import Settings, check, parse_json
 
@@ -28,9 +28,10 @@ LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 HOST = rf"(?:localhost|\[::1\]|{LABEL}(?:\.{LABEL})+|{LABEL}(?=:))(?::[0-9]{{1,5}})?"
 PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 NAME = re.compile(rf"{HOST}(?:/{PART})+")
-# How skopeo says that a registry lacks what was asked for, wants other credentials, or may do
-# better the next time; its own retries leave out connections that are cut.
+# How skopeo says that a registry lacks what was asked for, holds something else, wants other
+# credentials, or may do better the next time; its own retries leave out connections that are cut.
 ABSENT = re.compile(r"reading .*(?:(?:manifest|blob) unknown|(?:registry|:) 404\b)")
+DAMAGED = re.compile(r"[Dd]igest did not match|does not match provided manifest digest")
 DENIED = re.compile(r"unauthorized|denied|(?:registry|:) 40[13]\b")
 BROKEN = re.compile(r"connection|pipe|EOF|timeout|(?:registry|status|:) (?:429|50[0-4])\b")
 HERE = "{repository}"  # in skopeo's words: how the gate calls what is behind it
@@ -86,6 +87,8 @@ class Remote:
         listed = self._gives(digest, content)
         if listed and self._holds_blobs(manifest):
             return False
+        for blob in (manifest.config, manifest.layer):
+            layout.require(blob)
         # An image that lost its blobs goes by its digest: a tag may be immutable.
         target = ["--dest-tls-verify=false", f"oci:.:{tag}", _address(digest if listed else tag)]
         self._skopeo(*COPY, *target, manifest=manifest, folder=layout.folder, actions="pull,push")
@@ -190,6 +193,8 @@ class Remote:
         if DENIED.search(why):
             insecure = "--tls-verify=false " if LOOPBACK.fullmatch(self._host) else ""
             return DeliveryError(f"{sentence}: run `skopeo login {insecure}{self._host}`")
+        if DAMAGED.search(why):
+            return DeliveryError(f"{sentence}: {AGAIN}")
         return (UnavailableError if BROKEN.search(why) else DeliveryError)(sentence)
 
 
