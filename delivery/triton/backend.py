@@ -9,6 +9,7 @@ import aiohttp
 from delivery.triton.server import Ports
 
 NOTHING = "no version is being served yet"
+CALLERS = 200  # connections at a time over each protocol; each may take a second one, to a server
 # Seconds after which a caller is cut off.
 ARRIVING = 60.0  # while its request has not arrived in full
 STUCK = 60.0  # while it does not read what it is sent

@@ -206,11 +206,14 @@ class Http2:
         await asyncio.gather(*self.callers, return_exceptions=True)
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one caller until its connection ends."""
+        """Serve one caller until its connection ends; close it where there is no room."""
+        if len(self.callers) >= limits.CALLERS:
+            return writer.close()
         caller = Caller(self.current, Peer(reader, writer, client=False))
         task = asyncio.create_task(caller.serve())
         self.callers.add(task)
         task.add_done_callback(self.callers.discard)
+        return None
 
 
 class Caller:
