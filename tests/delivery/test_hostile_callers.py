@@ -177,6 +177,11 @@ def test_a_request_with_two_meanings_is_refused(
     assert recorder.got == b""
 
 
+def test_an_old_request_with_a_length_passes(proxy: Proxy, recorder: Recorder) -> None:
+    old = b"POST /v2 HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello"  # as the refusal asks for
+    assert status(answer(proxy, old)) == 200 and recorder.got.endswith(b"hello")
+
+
 @pytest.mark.parametrize("size", [b"g", b"-1", b"5;\n", b"ffffffffffffffffff"])
 def test_a_body_in_broken_chunks_does_not_become_a_request(
     proxy: Proxy, recorder: Recorder, size: bytes
