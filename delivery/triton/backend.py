@@ -1,8 +1,8 @@
 """A server behind the stable address, as long as it answers something."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import aiohttp
 
@@ -45,15 +45,6 @@ class Backend:
         self.running -= 1
         if not self.running:
             self.idle.set()
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request from its arrival to the last byte of its answer."""
-        self.begin()
-        try:
-            yield
-        finally:
-            self.end()
 
     async def drain(self, seconds: float) -> int:
         """Wait until nothing is in flight, at most `seconds`; close; return what was cut off."""

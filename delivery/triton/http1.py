@@ -141,8 +141,11 @@ class Http1:
         if "Expect" in request.headers:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # of the answer itself
-        with backend.request():
+        backend.begin()
+        try:
             return await exchange(request, backend)
+        finally:
+            backend.end()
 
 
 def objection(request: web.BaseRequest) -> web.Response | None:

@@ -173,6 +173,7 @@ class Call:
         """Untie the ends: the answer is complete, or nobody waits for it."""
         for end in (self.caller, self.server):
             end.leave(code)
+        self.caller.peer.heard = time.monotonic()  # it asks for nothing from now on
         self.backend.end()
 
     def stuck(self) -> bool:
@@ -349,9 +350,7 @@ def handle(peer: Peer, event: Event) -> None:
                 peer.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
 
 
-def pass_on(
-    end: End, event: DataReceived | ResponseReceived | TrailersReceived | StreamReset
-) -> None:
+def pass_on(end: End, event: Arrived) -> None:
     """Let what arrived at one end of a call wait at the other, and send it as far as that goes."""
     call, target = end.call, end.other
     if isinstance(event, StreamReset):

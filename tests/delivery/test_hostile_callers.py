@@ -557,6 +557,21 @@ def test_a_call_that_is_never_finished_is_cut_off(
     assert proxy.current and proxy.current.running == 0
 
 
+def test_a_call_that_takes_long_does_not_end_its_connection(
+    busy: None, proxy: Proxy, recorder: Recorder
+) -> None:
+    caller = Caller(proxy)
+    events = caller.events()
+    caller.ask("/wait")
+    wait_until(lambda: proxy.current and proxy.current.running == 1)
+    time.sleep(1)
+    Echo.ended.set()
+    first = next(event for event in events if isinstance(event, h2.events.StreamEnded))
+    second = caller.ask("/fail")
+    last = next(event for event in events if isinstance(event, h2.events.StreamEnded))
+    assert last.stream_id == second != first.stream_id
+
+
 @pytest.mark.parametrize(
     "said",
     [b"", b"PRI * HT", b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 100],
