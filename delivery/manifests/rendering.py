@@ -2,15 +2,13 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import yaml
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
 from workspace.settings import LOADER
 
@@ -48,7 +46,7 @@ def build(folder: Path) -> Documents:
     """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
     try:
         result = subprocess.run(
-            ["kubectl", "kustomize", str(folder)], capture_output=True, timeout=120
+            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120
         )
     except FileNotFoundError:
         raise DeliveryError(
@@ -57,8 +55,7 @@ def build(folder: Path) -> Documents:
     except subprocess.TimeoutExpired:
         raise DeliveryError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
     if result.returncode:
-        why = reason(result.stderr.decode(errors="replace"))
-        raise DeliveryError(f"{folder} cannot be built: {why}; put it right.")
+        raise DeliveryError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
     documents = [document for document in yaml.load_all(result.stdout, LOADER) if document]
     return {(each["kind"], each["metadata"]["name"]): each for each in documents}
 
@@ -116,19 +113,6 @@ def rollout(documents: Documents) -> Document:
     return rollouts[0]
 
 
-@contextmanager
-def as_in_the_template() -> Iterator[None]:
-    """Raise DeliveryError where a Rollout that Kubernetes accepts lacks what we read of it."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise DeliveryError(
-            f"The Rollout is not made as the template's ({sentence(error)}): compare it with "
-            "argocd/base/triton/rollout.yaml of a new project."
-        ) from None
-
-
-@as_in_the_template()
 def check_release(documents: Documents, release: Release) -> None:
     """Raise DeliveryError unless the Rollout serves exactly the released version and image."""
     pod = rollout(documents)["spec"]["template"]["spec"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Documents, as_in_the_template, rollout
+from delivery.manifests.rendering import Documents, rollout
 
 COMMAND = ["tritonserver"]
 MODEL_REPOSITORY = "--model-repository="
@@ -31,7 +31,6 @@ class ServerPod:
     grace: float
 
 
-@as_in_the_template()
 def read_server_pod(documents: Documents) -> ServerPod:
     """Read the server's pod out of rendered manifests. Raises DeliveryError for another one."""
     template = rollout(documents)["spec"]["template"]
