@@ -13,23 +13,23 @@ release is taken up ends that attempt alone: it is told, and tried again.
 import argparse
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError, sentence
-from delivery.git import BRANCH, REMOTE, Repository
+from delivery.git import BRANCH, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
 from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
+from delivery.triton.backend import Backend
 from delivery.triton.loopback import HOST
-from delivery.triton.proxy import Backend, Proxy
+from delivery.triton.proxy import Proxy
 from workspace.files import discard, only_one
 
 LOGS = Path(".local/logs")
@@ -40,14 +40,12 @@ STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `preview`."""
-    parser = subparsers.add_parser("preview", help="play Argo CD for one environment, here")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--watch", action="store_true", help="follow new commits")
     parser.add_argument("--http-port", type=int, default=8000, help="0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: any free port")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -59,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         with only_one(state / LOCK, busy):
             clear(state)
-            branch = Branch(partial(mirror, project, state / "repository.git"))
+            branch = Branch(project, state / "objects")
             with (
                 Proxy(arguments.http_port, arguments.grpc_port) as proxy,
                 Preview(arguments.environment, branch, state, proxy) as preview,
@@ -76,39 +74,23 @@ def clear(state: Path) -> None:
             discard(path)
 
 
-def mirror(project: Repository, folder: Path) -> Repository:
-    """Make an empty repository that fetches from the project's remote.
-
-    The user's own repository stays untouched, and nothing that a killed preview left in the way
-    of Git survives.
-    """
-    url = project.ask("remote", "get-url", REMOTE)
-    local = project.folder / url
-    discard(folder)
-    folder.mkdir(parents=True)
-    made = Repository(folder, GIT)
-    made.run("init", "--quiet", "--bare")
-    made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
-    return made
-
-
 class Branch:
     """The deployed branch of the project's remote, looked at in a thread that Git may hold up.
 
     Attributes:
-        commit: the newest that is here, in `mirror`.
+        commit: the newest that is here, read through `mirror`.
         error: why Git did not answer when it was asked last; empty if it did.
     """
 
-    def __init__(self, make: Callable[[], Repository]) -> None:
-        """Fetch the branch into a mirror that `make` makes. Raises GitError."""
-        self.make = make
+    def __init__(self, project: Repository, objects: Path) -> None:
+        """Fetch the branch beside the user's repository, which stays as it is. Raises GitError."""
+        self.project, self.objects = project, objects
         self.begin()
         self.error = ""
 
     def begin(self) -> None:
-        """Fetch the branch into a new mirror. Raises GitError."""
-        self.mirror = self.make()
+        """Fetch the branch into an empty folder. Raises GitError."""
+        self.mirror = replace(self.project.beside(self.objects), patience=GIT)
         self.commit = self.mirror.fetch()
 
     def follow(self) -> None:

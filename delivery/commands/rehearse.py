@@ -26,11 +26,12 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
+from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
 from workspace.files import write
-from workspace.markdown import cell, table
+from workspace.markdown import block, cell, table
 
 LOGS = Path(".local/logs")
 REPORTS = Path(".local/rehearsals")
@@ -88,13 +89,11 @@ class Subject:
     loading: float
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `rehearse`."""
-    parser = subparsers.add_parser("rehearse", help="serve a release before its merge, and report")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--image", help="rehearse this model image instead of the release's")
     parser.add_argument("--report", type=Path, help="default: .local/rehearsals/<environment>.md")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -129,6 +128,7 @@ def rehearse(
         servers.callback(new.server.kill)
         rehearsal.candidate = new.release
         rehearsal.checks += [check_ready(new), *check_figures(new), *check_answers(new)]
+        rehearsal.checks += check_restrictions(new)
         old = champion(rehearsal, repository, base, environment, work / "champion")
         if old:
             servers.callback(old.server.kill)
@@ -171,7 +171,9 @@ def champion(
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
     except Exception as error:
-        rehearsal.notes.append(f"The released model cannot be served here: {sentence(error)}.")
+        rehearsal.notes.append(
+            f"The released model cannot be served here: {cell(sentence(error))}."
+        )
         return None
 
 
@@ -232,6 +234,16 @@ def check_answers(subject: Subject) -> Iterator[Check]:
     yield check_answer(f"{TOGETHER} clients at once", results, subject)
 
 
+def check_restrictions(subject: Subject) -> Iterator[Check]:
+    """Try what only administrators may do, over both protocols."""
+    granted = f"everyone gets {', '.join(restricted.OPEN)} and inference, nobody without the value "
+    for protocol in PROTOCOLS:
+        faults = "; ".join(restricted.faults(protocol, subject.server.ports))
+        cure = f"give Triton `{restricted.argument(protocol)}` in argocd/base/triton/rollout.yaml"
+        detail = f"{faults}: {cure}" if faults else granted + ", ".join(restricted.RESTRICTED)
+        yield Check(f"{protocol}, administration", not faults, detail)
+
+
 def check_answer(name: str, results: list[golden.Comparison], subject: Subject) -> Check:
     """Judge answers: same classes, same probabilities, from the released version."""
     versions = set().union(*(result.versions for result in results))
@@ -286,4 +298,4 @@ def changes(difference: str) -> str:
     lines = difference.splitlines()
     left_out = len(lines) - LONGEST_DIFF
     more = [f"… and {left_out} lines more"] if left_out > 0 else []
-    return "\n".join(["```diff", *lines[:LONGEST_DIFF], *more, "```"])
+    return block("\n".join([*lines[:LONGEST_DIFF], *more]), "diff")

@@ -24,7 +24,14 @@ from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import FIGURES, Release
-from delivery.proposals.releases import FIRST, check_environment, environments, released_before
+from delivery.proposals.releases import (
+    FIRST,
+    all_releases,
+    check_environment,
+    digests,
+    environments,
+    is_genuine,
+)
 from delivery.proposals.texts import describe
 from workspace.files import write
 from workspace.markdown import cell, table
@@ -82,13 +89,11 @@ class Reproduction:
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `reproduce`."""
-    parser = subparsers.add_parser("reproduce", help="make a released model again and compare")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("version", type=int)
     parser.add_argument("--environment", help="where it was released; default: anywhere")
     parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -123,7 +128,14 @@ def find_release(repository: Repository, version: int, environment: str | None =
     if environment:
         check_environment(repository, tip, environment)
         places = [environment]
-    past = [each for place in places for each, _ in released_before(repository, tip, place)]
+    everything = all_releases(repository, tip)
+    own = digests(everything)
+    past = [
+        each.release
+        for place in places
+        for each in everything
+        if each.environment == place and is_genuine(each.release, own)
+    ]
     for release in past:
         if release.version == version:
             check_commit(repository, release)
@@ -174,7 +186,7 @@ def compare_content(repository: Repository, found: Reproduction, clone: Path, fo
         name = parse_reference(release.image)[0]
         found.notes.append(
             f"The released image could not be compared file by file: {name} does not give it "
-            f"({error})."
+            f"({cell(error)})."
         )
         released = committed_files(repository, release.commit, folder)
         rebuilt = {name: path for name, path in rebuilt.items() if name in released}
@@ -215,7 +227,7 @@ def report(found: Reproduction) -> str:
         *found.notes,
     ]
     if found.outputs:
-        listed = [f"- {each}" for each in found.outputs]
+        listed = [f"- {cell(each)}" for each in found.outputs]
         parts += ["## Outputs of the pipeline that differ", "\n".join(listed)]
     if found.accounts:
         parts += ["## Values that differ", compared(found.accounts)]

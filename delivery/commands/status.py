@@ -20,9 +20,8 @@ PICTURES = 8  # of golden requests, one in each
 NEAR = 0.01  # largest difference of a probability: accelerators round more coarsely than processors
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `status`."""
-    parser = subparsers.add_parser("status", help="compare what Git wants with what runs")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument(
         "--address",
         action="append",
@@ -30,7 +29,6 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="ENVIRONMENT=HOST:PORT",
         help="where Triton's HTTP port of an environment is; default: its local preview",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ FIRST = 8  # golden requests, of one picture each, before a server is ready; lat
 def begin(pod: ServerPod, model: Path, log: Path) -> Server:
     """Start a pod's server on the model in a folder, without waiting. Raises DeliveryError."""
     check_version(model, pod.version)
-    return start(model, log, arguments=pod.arguments)
+    return start(model, log, arguments=pod.expanded())
 
 
 class WrongAnswerError(DeliveryError):

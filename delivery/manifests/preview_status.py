@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from workspace.files import write
-from workspace.settings import SettingsError, check, read_json
+from workspace.settings import SMALL, SettingsError, check, read_json
 
 PREVIEWS = Path(".local/preview")  # a folder for each environment
 STATUS = "status.json"
@@ -53,6 +53,6 @@ def read_status(root: Path, environment: str) -> PreviewStatus | None:
     """Return what the preview of an environment wrote last, or None where that cannot be read."""
     path = root / PREVIEWS / environment / STATUS
     try:
-        return check(PreviewStatus, read_json(path), str(path))
+        return check(PreviewStatus, read_json(path, SMALL), str(path))
     except SettingsError:
         return None

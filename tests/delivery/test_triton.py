@@ -20,16 +20,8 @@ from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.server import (
-    HOST,
-    Ports,
-    Server,
-    choose,
-    ready_path,
-    start,
-    sweep,
-    translate,
-)
+from delivery.triton.loopback import HOST
+from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
 from tiny import CLASSES, SHAPE, processes, write_repository
 
 
@@ -298,7 +290,7 @@ def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     mark_root(tmp_path)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     running = subprocess.Popen(
-        [sys.executable, "-m", "delivery", "serve", "--repository", str(repository), *ports],
+        [sys.executable, "-m", "delivery", "serve", "--models", str(repository), *ports],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         stdout=subprocess.PIPE,
