@@ -16,6 +16,6 @@ def sentence(error: BaseException) -> str:
     one that nobody foresaw goes first.
     """
     foreseen = isinstance(error, UserError | OSError)
-    text = str(error) if foreseen else f"{type(error).__name__}: {error}"
+    text = str(error) if foreseen else f"{type(error).__name__}: {error}".rstrip(": ")
     printable = "".join(each if each.isprintable() else " " for each in text)
     return " ".join(printable.split())[:LONGEST]

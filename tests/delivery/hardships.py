@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from delivery.errors import DeliveryError
 from faults import DEGRADED, HANGING, UNKNOWN
 from previews import PATIENCE, Asker, Running, children, end, start
 from tiny_project import make_project
@@ -69,6 +70,18 @@ def told(running: Running, commit: str) -> None:
         time.sleep(0.05)
 
 
+def recovered(running: Running, commit: str, version: int) -> None:
+    """Wait until a version answers, and the preview says so; a death is not noticed at once."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        running.until(commit=commit, version=version, sync="Synced", health="Healthy")
+        with suppress(DeliveryError):
+            if running.versions() == {version}:
+                return
+        assert time.monotonic() < deadline, running.status()
+        time.sleep(0.1)
+
+
 VICTIMS = ("preview", "server", "model", "forkserver", "worker")
 
 
@@ -93,8 +106,7 @@ def kill(folder: Path, count: int, seed: int) -> Counter[str]:
                     running.process.communicate()
                     again = start(running.project, "--watch", *ports)
                     running.process = again.process
-                running.until(commit=commit, version=wanted, sync="Synced", health="Healthy")
-                assert running.versions() == {wanted}
+                recovered(running, commit, wanted)
         finally:
             asker.stop()
         assert set(asker.answered) == {1, 2}
