@@ -1,6 +1,7 @@
 """DVC as the delivery uses it: the environment's own, with its reason on one line."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def dvc(folder: Path, *arguments: str) -> str:
         text=True,
     )
     if answer.returncode:
-        reason = " ".join((answer.stderr or "DVC says why above").split())
+        said, *_ = re.split("Traceback|Having any troubles", answer.stderr or "DVC says why above")
+        reason = " ".join(said.split())
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
 
