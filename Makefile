@@ -5,7 +5,7 @@ TRITON_VENV ?= .venv-triton
 PROJECT := <<cookiecutter.project>>
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test fuzz lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,11 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile
+
+fuzz: export FUZZ := 1
+fuzz: $(VENV)/with-project ## have everything read what nobody should write, anew each time: [MINUTES=10]
+	end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),10) )); while [ $$(date +%s) -lt $$end ]; do \
+		$(VENV)/bin/pytest --quiet --numprocesses 2 --maxfail 1 tests/fuzz || exit 1; done
 
 lint: $(VENV)/ready ## check style and formatting of the template and of the un-baked tree
 	$(VENV)/bin/ruff check .

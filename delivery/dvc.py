@@ -10,9 +10,11 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from workspace.settings import Settings, check, parse_yaml
+from delivery.parameters import data_folder
+from workspace.errors import said
+from workspace.settings import Settings, SettingsError, check, parse_yaml
 
-RAW = "data/raw"  # where pictures of one's own are
+LOCK = "dvc.lock"
 
 
 class DvcError(DeliveryError):
@@ -41,8 +43,11 @@ class Lock(Settings, extra="ignore"):
 
 
 def parse_lock(content: bytes | None) -> Lock:
-    """Read a `dvc.lock`, or where there is none an empty one. Raises SettingsError."""
-    return check(Lock, parse_yaml(content or b"{}", "dvc.lock"), "dvc.lock")
+    """Read a `dvc.lock`, or where there is none an empty one. Raises DvcError."""
+    try:
+        return Lock() if content is None else check(Lock, parse_yaml(content, LOCK), LOCK)
+    except SettingsError as error:
+        raise DvcError(f"{error}; restore it, or remove it and run `make pipeline`") from None
 
 
 def dvc(folder: Path, *arguments: str) -> str:
@@ -57,10 +62,11 @@ def dvc(folder: Path, *arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=None if watched else subprocess.PIPE,
         text=True,
+        errors="replace",
     )
     if answer.returncode:
-        said, *_ = re.split("Traceback|Having any troubles", answer.stderr or "DVC says why above")
-        reason = " ".join(said.split())
+        printed = answer.stderr or "DVC says why above"
+        reason = said(re.split("Traceback|Having any troubles", printed)[0])
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
 
@@ -115,6 +121,22 @@ def absent_store(folder: Path) -> str:
     )
 
 
+def replaced_objects(folder: Path) -> list[str]:
+    """Return where DVC's store has what a pull did not take, as it is not what its name says."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(folder)) as repo:
+            store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+            entries = [entry for _, entry in repo.index.data["repo"].iteritems()]
+            wanted = sorted({entry.hash_info.value for entry in entries if entry.hash_info})
+            there = [oid for oid in wanted if not cache.exists(oid) and store.exists(oid)]
+            return [store.fs.unstrip_protocol(store.oid_to_path(oid)) for oid in there]
+    except DvcException:  # whatever it is, the pull has said it
+        return []
+
+
 def unavailable(folder: Path, error: DvcError) -> str:
     """Say why DVC's store did not give or take data, and what to do: goes on with a sentence.
 
@@ -133,12 +155,16 @@ def adding(folder: Path, path: str) -> str:
     )
 
 
-def raw_is_unknown(folder: Path) -> bool:
-    """Tell whether there are pictures of one's own that DVC does not keep."""
-    return any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists()
+def unknown_data(folder: Path) -> str:
+    """Return the folder of pictures of one's own if DVC does not keep what is in it, or nothing."""
+    raw = data_folder(folder)
+    place = folder / raw
+    is_known = place.with_name(f"{place.name}.dvc").exists()
+    return raw if place.is_relative_to(folder) and any(place.glob("*/*")) and not is_known else ""
 
 
 def make_raw(folder: Path) -> None:
-    """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
-    if not (folder / f"{RAW}.dvc").exists():
-        (folder / RAW).mkdir(parents=True, exist_ok=True)
+    """Make the folder of pictures unless DVC knows it: the pipeline wants it, even if empty."""
+    place = folder / data_folder(folder)
+    if place.is_relative_to(folder) and not place.with_name(f"{place.name}.dvc").exists():
+        place.mkdir(parents=True, exist_ok=True)

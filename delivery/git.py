@@ -13,12 +13,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from workspace.errors import said
 from workspace.root import without_outer_repository
 
 REMOTE = "origin"
@@ -46,22 +47,30 @@ class GitError(DeliveryError):
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository whose root is `folder`; new objects go to `objects`, if that is given."""
+    """The repository whose root is `folder`.
+
+    New objects go to `objects`, and a command may take `patience` seconds, if they are given.
+    """
 
     folder: Path
     objects: Path | None = None
+    patience: float | None = None
 
     def run(
         self,
         *arguments: str,
         stdin: bytes = b"",
+        settings: Sequence[str] = (),
+        fine: Sequence[int] = (0,),
         index: Path | None = None,
         work_tree: Path | None = None,
     ) -> bytes:
         """Run a Git command and return its output. Raises GitError with Git's own reason.
 
-        `index` and `work_tree` take the place of the user's own, which stay as they are.
+        `settings`, each a `name=value`, come before the user's, `fine` are the statuses of a good
+        end; `index` and `work_tree` take the place of the user's own, which stay as they are.
         """
+        options = [option for setting in settings for option in ("-c", setting)]
         places = {
             "GIT_INDEX_FILE": index,
             "GIT_WORK_TREE": work_tree,
@@ -69,16 +78,20 @@ class Repository:
         }
         environment = without_outer_repository(os.environ) | ENVIRONMENT
         environment |= {name: str(place) for name, place in places.items() if place}
-        result = subprocess.run(
-            ["git", *arguments],
-            cwd=self.folder,
-            input=stdin,
-            env=environment,
-            capture_output=True,
-        )
-        if result.returncode:
-            reason = " ".join(result.stderr.decode(errors="replace").split())
-            raise GitError(f"git {arguments[0]} failed: {reason or result.returncode}")
+        try:
+            result = subprocess.run(
+                ["git", *options, *arguments],
+                cwd=self.folder,
+                input=stdin,
+                env=environment,
+                capture_output=True,
+                timeout=self.patience,
+            )
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {arguments[0]} took more than {self.patience:.0f} s") from None
+        if result.returncode not in fine:
+            reason = said(result.stderr) or result.returncode
+            raise GitError(f"git {arguments[0]} failed: {reason}")
         return result.stdout
 
     def ask(self, *arguments: str) -> str:
@@ -197,6 +210,14 @@ class Repository:
         status = ("status", "--porcelain", "--no-renames", "--untracked-files=normal", "-z")
         return [line[3:] for line in os.fsdecode(self.run(*status)).split("\0") if line]
 
+    def check_clean(self, why: str) -> None:
+        """Raise DeliveryError, which says why, unless the working tree is what is committed."""
+        if changed := self.changed_files():
+            raise DeliveryError(
+                f"the working tree is not what is committed ({', '.join(changed[:5])}): "
+                f"commit or stash it, {why}"
+            )
+
     def conflicts(self) -> list[str]:
         """List the files that a merge left for a person to resolve."""
         return self.ask("diff", "--name-only", "--diff-filter=U").splitlines()
@@ -269,10 +290,19 @@ class Repository:
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
         """Make a commit of a tree, on no branch, signed where the user's commits are; return it."""
+        self.check_identity()
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
         sign = ["-S"] if signs == "true" else []
         made = self.run("commit-tree", *sign, tree, "-p", parent, "-F", "-", stdin=message.encode())
         return made.decode().strip()
+
+    def check_identity(self) -> None:
+        """Raise GitError when Git does not know who makes commits here."""
+        if not self.says_yes("var", "GIT_COMMITTER_IDENT"):
+            raise GitError(
+                "Git does not know who you are: `git config user.name <name> && "
+                "git config user.email <address>`"
+            )
 
     def push_new_branch(self, branch: str, commit: str) -> None:
         """Make a branch on the remote. Raises GitError when someone else was faster."""

@@ -235,7 +235,7 @@ def test_damage_in_the_registrys_storage_is_noticed(
         blob.unlink()
     else:
         blob.write_bytes(content[:-512] if damage == "truncated" else content[:-1] + b"\1")
-    reason = "does not hold it" if damage == "deleted" else "Digest did not match|unexpected EOF"
+    reason = "does not hold it" if damage == "deleted" else r"Digest did not match|gave \d+"
     with pytest.raises(DeliveryError, match=reason):
         pull(f"{registry.name}@{digest}", tmp_path / "models")
     assert not (tmp_path / "models").exists()

@@ -1,13 +1,30 @@
-"""What a user can put right: reported as one sentence, without a traceback."""
+"""What a user can put right: reported as one sentence, without a traceback.
+
+Much of a sentence was written by others: files, hosts, programs. It is quoted so that it can do no
+harm on a terminal or in a report: `printable` for a name, `shown` for a value, `said` for a reason.
+"""
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
+
+SHOWN = 80  # characters of a value that a sentence repeats
+SAID = 200  # of a reason that somebody else gave
+LINE = 2000  # of a line that is reported
+
+# Failures that happen to any program; what they say of themselves is the reason.
+KNOWN = (OSError, UnicodeError, subprocess.SubprocessError, MemoryError, RecursionError)
 
 
 class UserError(Exception):
-    """Base of every failure that a command reports; the message is the whole report."""
+    """Base of every failure that a command reports: one sentence, or a line for each argument."""
+
+    def __str__(self) -> str:
+        """Return the report, in which whatever is no letter, sign or blank is escaped."""
+        return "\n".join(_cut(printable(str(line))) for line in self.args)
 
 
 def reported(command: Callable[[], None]) -> int:
@@ -41,10 +58,41 @@ def _tried(command: Callable[[], None]) -> int:
     try:
         command()
         sys.stdout.flush()
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KNOWN as error:
+        reason = printable(str(error)) or "there is too little memory"
+        print(f"error: {_cut(reason)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def printable(text: str) -> str:
+    """Return a text with line breaks, control signs and marks that turn its direction escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value as a sentence repeats it: escaped, and not longer than a line."""
+    text = repr(value).replace("`", "\\x60")  # what is in backticks is ours, to be typed
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def said(text: str | bytes) -> str:
+    """Return what somebody else gave as a reason: its end, on one line and without backticks."""
+    words = text if isinstance(text, str) else text.decode(errors="replace")
+    line = printable(" ".join(words.split())).replace("`", "'")
+    return line if len(line) <= SAID else f"…{line[-SAID:]}"
+
+
+def _cut(line: str) -> str:
+    """Leave out the middle of an endless line: what is wrong comes first, what to do last."""
+    return line if len(line) <= LINE else f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"

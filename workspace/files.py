@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and folders that one process at a time works in."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,13 +47,39 @@ def write(path: Path, content: str | bytes) -> None:
         stream.write(content if isinstance(content, bytes) else content.encode())
 
 
-def sync(folder: Path) -> None:
-    """Have a folder's names on disk: a renamed file may otherwise be gone after a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have on disk what a file holds, or the names in a folder: a power loss forgets the rest."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Have all that is in a folder on disk: a plan or a new name may outlive it otherwise."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def publish(folder: Path, place: Path) -> None:
+    """Rename a complete folder, whose content is on disk before its new name is.
+
+    Raises OSError when there is something else in the place.
+    """
+    sync_all(folder)
+    folder.rename(place)
+    sync(place.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder, as far as that is possible, however deep and odd it is.
+
+    `rm` needs neither a stack nor paths of the length of the tree's depth, as `shutil.rmtree` does.
+    """
+    subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
 
 
 @contextmanager

@@ -1,15 +1,33 @@
-"""Markdown of reports, in which no value can break a table."""
+"""Markdown of reports, in which no value can break a table, a span or a block of code."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from workspace.errors import printable
 
 
 def cell(value: Any) -> str:
     """Return a value for a table's cell: on one line, with its special characters escaped."""
-    text = " ".join(str(value).split())
-    for special in "\\`*_{}[]<>|":
+    text = printable(" ".join(str(value).split()))
+    for special in "\\`*_{}[]<>|~#&":
         text = text.replace(special, f"\\{special}")
     return text
+
+
+def code(value: Any) -> str:
+    """Return a value as a span of code: on one line, between more backticks than it has."""
+    text = printable(" ".join(str(value).split()))
+    fence = _fence(text, 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def block(text: str, language: str = "") -> str:
+    """Return lines as a block of code, between more backticks than any line has."""
+    fence = _fence(text, 3)
+    lines = [printable(line) for line in text.expandtabs().split("\n")]
+    return "\n".join([f"{fence}{language}", *lines, fence])
 
 
 def lines(values: Iterable[Any]) -> str:
@@ -23,3 +41,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[in
     rule = ["---:" if index in right else "---" for index in range(len(head))]
     lines = [head, rule, *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def _fence(text: str, least: int) -> str:
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

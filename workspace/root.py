@@ -1,4 +1,8 @@
-"""The root of the project, in which its commands run."""
+"""The root of the project: the working directory of its commands.
+
+Paths are relative to it, so that what is written down of them, as in release files, `dvc.lock` and
+sentences, is the same on every machine.
+"""
 
 import functools
 import os
@@ -11,8 +15,8 @@ from workspace.errors import UserError
 MARKS = ("params.yaml", "dvc.yaml")  # the files that make a folder a project's root
 
 
-def find_root() -> Path:
-    """Return the working directory. Raises UserError unless it is the root of a project.
+def check_root() -> None:
+    """Raise UserError unless the working directory is the root of a project.
 
     From here on its Git repository is the only one, for all that this process starts.
     """
@@ -25,7 +29,6 @@ def find_root() -> Path:
             f"{here} is not the root of a project, as it lacks {' and '.join(missing)}: "
             "`cd` to the folder that has them"
         )
-    return here
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """The training image: build it from this commit with the tool that is there, and push it."""
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -11,18 +10,26 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pydantic import Field
+
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
+from workspace.errors import shown
+from workspace.settings import Settings, check, parse_json, read_text
 
 LOCAL = "localhost/training"
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `image`."""
-    parser = subparsers.add_parser("image", help="build the training image of this commit")
-    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<repository> to push it to")
-    parser.set_defaults(run=run)
+class Metadata(Settings, extra="ignore"):
+    """What docker says of the image that it built."""
+
+    digest: str = Field(default="", alias="containerimage.digest", description="a digest")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -39,22 +46,17 @@ def build(repository: Repository, registry: str | None = None) -> str:
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
         raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, because the image names the commit that it is made from"
-        )
+    repository.check_clean("because the image names the commit that it is made from")
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
-        raise DeliveryError(
-            f"{registry!r} is not a registry: give <host>/<repository>, without a tag"
-        )
-    commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
+        raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
+    commit = repository.head()
+    epoch = repository.ask("show", "--no-show-signature", "--no-patch", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
         for command in BUILDERS[builder](f"{name}:{commit[:12]}", commit, epoch, answer, registry):
             _tool(repository.folder, command, epoch)
-        digest = _digest(answer.read_text())
+        digest = _digest(read_text(answer))
     return f"{name}@{digest}"
 
 
@@ -101,7 +103,9 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
 def _digest(answer: str) -> str:
     """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
     text = answer.strip()
-    digest = json.loads(text).get("containerimage.digest", "") if text.startswith("{") else text
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise DeliveryError(f"the builder gave no digest but {text[:80]!r}: build again")
-    return digest
+    if text.startswith("{"):
+        name = "what the builder says"
+        text = check(Metadata, parse_json(text, name), name).digest
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise DeliveryError(f"the builder gave no digest but {shown(answer)}: build again")
+    return text

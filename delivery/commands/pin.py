@@ -19,7 +19,7 @@ from delivery.oci.image import digest_of
 from delivery.oci.layout import MissingBlobError
 from delivery.oci.remote import Remote, reason
 from workspace.files import write
-from workspace.settings import Settings, SettingsError, check, parse_yaml
+from workspace.settings import Settings, SettingsError, check, parse_texts, read_text
 
 BASE = Path("argocd/base")
 DIGEST = r"sha256:[0-9a-f]{64}"
@@ -29,7 +29,7 @@ LARGEST = 64 * 1024 * 1024  # bytes of a chart repository's index
 VERSION = re.compile(rf"(?m)^(version: \S+\n)(?:digest: ({DIGEST})\n)?")
 
 
-class Chart(Settings, extra="ignore", coerce_numbers_to_str=True):
+class Chart(Settings, extra="ignore"):
     """What a controller's file says of its chart."""
 
     repository: str = Field(description="the address of the chart's repository")
@@ -37,7 +37,7 @@ class Chart(Settings, extra="ignore", coerce_numbers_to_str=True):
     version: str = Field(description="a version of the chart")
 
 
-class Published(Settings, extra="ignore", coerce_numbers_to_str=True):
+class Published(Settings, extra="ignore"):
     """A version of a chart, as its repository lists it."""
 
     version: str = ""
@@ -48,12 +48,6 @@ class ChartIndex(Settings, extra="ignore"):
     """The `index.yaml` of a chart repository; the charts that are not asked for are not read."""
 
     entries: dict[str, Any]
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `pin`."""
-    parser = subparsers.add_parser("pin", help="resolve image tag and chart versions to digests")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -80,7 +74,7 @@ def pin(base: Path) -> list[str]:
 
 def pin_image(path: Path) -> tuple[str, str]:
     """Return a manifest's text with its one image by digest, and a line about it."""
-    text = path.read_text()
+    text = read_text(path)
     images = list(IMAGE.finditer(text))
     if len(images) != 1:
         raise DeliveryError(
@@ -93,8 +87,8 @@ def pin_image(path: Path) -> tuple[str, str]:
 
 def pin_chart(path: Path) -> tuple[str, str]:
     """Return a controller's text with its chart's digest, and a line about it."""
-    text = path.read_text()
-    wanted = check(Chart, parse_yaml(text, str(path)), str(path))
+    text = read_text(path)
+    wanted = check(Chart, parse_texts(text, str(path)), str(path))
     match = VERSION.search(text)
     if not match:
         raise DeliveryError(f"{path} lacks a line `version: {wanted.version}`: add it.")
@@ -149,6 +143,6 @@ def chart_index(repository: str) -> ChartIndex:
     if len(content) > LARGEST:
         raise DeliveryError(f"{name} is larger than {LARGEST:,} bytes: give a chart repository")
     try:
-        return check(ChartIndex, parse_yaml(content, name), name)
+        return check(ChartIndex, parse_texts(content, name, LARGEST), name)
     except SettingsError as error:
         raise DeliveryError(f"{error}: give the index of a chart repository") from None

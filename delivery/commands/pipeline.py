@@ -4,25 +4,25 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
-from delivery.dvc import RAW, make_raw, raw_is_unknown, typed_dvc
+from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, check_gate
 from delivery.proposals.releases import FIRST, released
+from workspace.errors import shown
 
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `pipeline`."""
-    parser = subparsers.add_parser("pipeline", help="run the stages that are out of date")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run; default: all")
     parser.add_argument("--force", action="store_true", help="run that last stage in any case")
     parser.add_argument("--pull", action="store_true", help="take what was run elsewhere")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -82,16 +82,24 @@ def summary(repository: Repository) -> str:
 def figures(account: ModelAccount) -> str:
     """Write accuracy and macro F1 with their intervals."""
     metrics = account.metrics
-    shown = [
-        f"{name} {getattr(metrics, key):.1%}" + between(metrics.intervals.get(key))
+    told = [
+        f"{name} {share(getattr(metrics, key))}" + between(metrics.intervals.get(key))
         for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
     ]
-    return f"{', '.join(shown)} on {metrics.support} test pictures"
+    return f"{', '.join(told)} on {shown(metrics.support)} test pictures"
 
 
-def between(interval: list[float] | None) -> str:
+def between(interval: Any) -> str:
     """Write an interval of shares."""
-    return f" ({interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+    match interval:
+        case [low, high]:
+            return f" ({share(low)} to {share(high)})"
+    return ""
+
+
+def share(value: Any) -> str:
+    """Write a share; what stands there instead is for the gate to refuse."""
+    return f"{value:.1%}" if isinstance(value, int | float) else shown(value)
 
 
 def verdict(repository: Repository, account: ModelAccount) -> list[str]:
@@ -104,7 +112,8 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     except GateError as error:
         return [str(error)]
     folder = repository.folder
-    add = f"`{typed_dvc(folder)} add {RAW}`, " if raw_is_unknown(folder) else ""
+    raw = unknown_data(folder)
+    add = f"`{typed_dvc(folder)} add {raw}`, " if raw else ""
     commit = add + (COMMIT if repository.changed_files() else "")
     return [
         f"gate:     would let it pass (compared with {against})",

@@ -19,10 +19,9 @@ from delivery.proposals.texts import release_proposal
 SOURCE, TARGET = "staging", "production"
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `promote`."""
-    parser = subparsers.add_parser("promote", help="propose staging's release for production")
-    parser.set_defaults(run=lambda arguments: promote(Repository(Path.cwd())))
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    promote(Repository(Path.cwd()))
 
 
 def promote(repository: Repository) -> None:

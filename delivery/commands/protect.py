@@ -14,6 +14,7 @@ from typing import Any
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.proposals.github import GitHub, GitHubError, find_github
+from workspace.errors import printable
 from workspace.files import write
 
 NAME = f"{BRANCH} is deployed"  # of our ruleset
@@ -48,11 +49,14 @@ RULES: dict[str, tuple[Parameters, str]] = {  # kind: parameters, and what it ch
 }
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `protect`."""
-    parser = subparsers.add_parser("protect", help="let only reviewed changes be deployed")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--check", action="store_true", help="say what is missing, change nothing")
-    parser.set_defaults(run=lambda given: protect(Repository(Path.cwd()), given.check))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Protect the current folder's remote."""
+    protect(Repository(Path.cwd()), arguments.check)
 
 
 def protect(repository: Repository, check: bool = False) -> None:
@@ -87,7 +91,7 @@ def unknown_owners(github: GitHub) -> list[str]:
         raise DeliveryError(
             f"{BRANCH} of {github.name} has no {OWNERS}: `git push {REMOTE} {BRANCH}` first"
         ) from None
-    return [f"{each['kind']} in line {each['line']} of {OWNERS}" for each in found]
+    return [printable(f"{each['kind']} in line {each['line']} of {OWNERS}") for each in found]
 
 
 def can_be_seen(github: GitHub) -> bool:

@@ -19,16 +19,14 @@ from delivery.proposals.releases import FIRST, all_releases, check_image, next_v
 from delivery.proposals.texts import describe, release_proposal
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `release`."""
-    parser = subparsers.add_parser("release", help="propose the model of this commit for staging")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--version", type=int, help="the version you expect it to be")
     parser.add_argument(
         "--accept-test-data",
         action="store_true",
         help="release although the test data are not those of the released model",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,6 +45,7 @@ def release(
     account = read_outputs(root)
     parameters = read_parameters(root)
     commit = releasable_commit(repository)
+    repository.check_identity()
     check_lineage(repository, commit, account)
     champion = released(repository, commit, FIRST)
     past = all_releases(repository, commit)
@@ -69,11 +68,7 @@ def releasable_commit(repository: Repository) -> str:
     for path in repository.conflicts():
         if path.endswith(f"/{RELEASE_FILE}"):
             raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {in_conflict()}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): "
-            "commit or stash it, so that the release can be made again from its commit"
-        )
+    repository.check_clean("so that the release can be made again from its commit")
     tip = repository.fetch()
     if head != tip:
         raise DeliveryError(

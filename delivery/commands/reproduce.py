@@ -4,7 +4,6 @@ The release file names the commit; Git has its code and parameters, DVC its data
 """
 
 import argparse
-import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,20 +89,15 @@ class Reproduction:
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `reproduce`."""
-    parser = subparsers.add_parser("reproduce", help="make a released model again and compare")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("version", type=int)
     parser.add_argument("--environment", help="where it was released; default: anywhere")
     parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the model again in a clone of the current folder."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
 
 
@@ -192,7 +186,7 @@ def compare_content(repository: Repository, found: Reproduction, clone: Path, fo
         name = parse_reference(release.image)[0]
         found.notes.append(
             f"The released image could not be compared file by file: {name} does not give it "
-            f"({error})."
+            f"({cell(error)})."
         )
         released = committed_files(repository, release.commit, folder)
         rebuilt = {name: path for name, path in rebuilt.items() if name in released}
@@ -233,7 +227,7 @@ def report(found: Reproduction) -> str:
         *found.notes,
     ]
     if found.outputs:
-        listed = [f"- {each}" for each in found.outputs]
+        listed = [f"- {cell(each)}" for each in found.outputs]
         parts += ["## Outputs of the pipeline that differ", "\n".join(listed)]
     if found.accounts:
         parts += ["## Values that differ", compared(found.accounts)]

@@ -19,14 +19,15 @@ from delivery.proposals.releases import (
 from delivery.proposals.texts import rollback_proposal
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `rollback`."""
-    parser = subparsers.add_parser("rollback", help="propose an environment's earlier release")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
-    parser.set_defaults(
-        run=lambda given: rollback(Repository(Path.cwd()), given.environment, given.to)
-    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
 
 
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:

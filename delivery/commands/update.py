@@ -11,15 +11,19 @@ from delivery.git import REMOTE, Repository
 from delivery.manifests.differences import differences
 from delivery.proposals.template import ORIGIN, Origin, Rendering, Template, read_origin
 from delivery.proposals.template_merge import Merge, check_out, merge, store
+from workspace.errors import printable
 
 GIT = (2, 38)  # the first whose merge-tree merges as `git merge` does
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `update`."""
-    parser = subparsers.add_parser("update", help="merge a newer template into this project")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--to", default="HEAD", help="a commit or tag of the template; the newest")
-    parser.set_defaults(run=lambda arguments: update(Repository(Path.cwd()), arguments.to))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Update the project of the current folder."""
+    update(Repository(Path.cwd()), arguments.to)
 
 
 def update(repository: Repository, to: str = "HEAD") -> None:
@@ -55,11 +59,7 @@ def check_ready(repository: Repository) -> None:
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < GIT:
         raise DeliveryError(f"{version} cannot merge apart from a checkout: install 2.38 or newer")
     repository.check_root()
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, so that an update mixes with nothing else"
-        )
+    repository.check_clean("so that an update mixes with nothing else")
 
 
 def new_branch(repository: Repository, commit: str) -> str:
@@ -117,12 +117,12 @@ def merge_renderings(
 def say_what_was_merged(merged: Merge, branch: str, start: str, title: str) -> None:
     """Tell what became of the merge, and how to finish it or to drop it."""
     for path in merged.deleted:
-        print(f"stays deleted, although the template changed it: {path}")
+        print(f"stays deleted, although the template changed it: {printable(path)}")
     if not merged.unmerged:
         print(f"branch {branch} is checked out and has the update as one commit")
         return
     print(f"branch {branch} is checked out; these conflicts are yours to resolve:")
-    print(*(f"  {conflict}" for conflict in merged.conflicts), sep="\n")
+    print(*(f"  {printable(conflict)}" for conflict in merged.conflicts), sep="\n")
     print(
         f'then: git add --all && git commit --message "{title}"',
         f"or not: git reset --hard && git switch {start} && git branch --delete --force {branch}",
@@ -133,7 +133,8 @@ def say_what_was_merged(merged: Merge, branch: str, start: str, title: str) -> N
 def say_what_to_propose(deploys: dict[str, str], branch: str, title: str, address: str) -> None:
     """Tell what merging the branch deploys, and which pull request to open."""
     for place, text in deploys.items():
-        print(f"\nwhat Argo CD applies of {place}:\n{text}")
+        print(f"\nwhat Argo CD applies of {printable(place)}:")
+        print(*map(printable, text.expandtabs().split("\n")), sep="\n")
     places = ", ".join(deploys)
     print(
         f"\nnext: git push --set-upstream {REMOTE} {branch}",

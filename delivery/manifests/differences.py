@@ -57,7 +57,7 @@ def written(documents: Documents) -> dict[str, str]:
 def texts(place: Path) -> dict[str, str]:
     """Return the files at a place, or the file."""
     files = [path for path in [place, *place.glob("*")] if path.is_file()]
-    return {path.name: path.read_text() for path in files}
+    return {path.name: path.read_text(errors="replace") for path in files}
 
 
 def difference(was: dict[str, str], will: dict[str, str]) -> str:

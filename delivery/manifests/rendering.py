@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import yaml
+from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
-from workspace.settings import LOADER
+from workspace.errors import said, shown
+from workspace.settings import Settings, check, parse_documents
 
 KUBERNETES = "1.36"  # the cluster's version, whose schemas judge the manifests
 
@@ -24,6 +26,123 @@ ROLLOUT_ONLY = {
     "workloadRef",
 }
 
+
+class Metadata(Settings, extra="ignore"):
+    """How a document is called."""
+
+    name: str = Field(pattern="^[!-~]{1,253}$", description="a name of Kubernetes")
+
+
+class Head(Settings, extra="ignore"):
+    """What every document of Kubernetes has."""
+
+    api_version: str = Field(
+        alias="apiVersion",
+        pattern=r"^[a-z0-9.-]{1,200}(/[a-z0-9]{1,60})?$",
+        description="a version of Kubernetes' interface",
+    )
+    kind: str = Field(pattern="^[A-Za-z]{1,63}$", description="a kind of Kubernetes")
+    metadata: Metadata
+
+
+class Part(Settings, extra="ignore", alias_generator=to_camel):
+    """A part of a Rollout, as far as it is read here; the cluster's schema judges the rest."""
+
+
+class HttpGet(Part):
+    """The request of a probe."""
+
+    path: str = "/"
+
+
+class Probe(Part):
+    """How the kubelet asks a container; with Kubernetes' defaults."""
+
+    http_get: HttpGet | None = None
+    failure_threshold: int = Field(3, ge=1, le=10_000)
+    period_seconds: int = Field(10, ge=1, le=10_000)
+
+
+class Mount(Part):
+    """Where a container sees a volume."""
+
+    name: str
+    mount_path: str
+
+
+class Source(Part):
+    """Where the value of a variable is, unless it stands beside it."""
+
+    secret_key_ref: dict[str, Any] | None = None
+
+
+class Variable(Part):
+    """A variable of a container's environment."""
+
+    name: str
+    value: str = ""
+    value_from: Source | None = None
+
+
+class Container(Part):
+    """A container of the pod."""
+
+    name: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[Variable, ...] = ()
+    volume_mounts: tuple[Mount, ...] = ()
+    startup_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+
+
+class ImageSource(Part):
+    """An image as a volume."""
+
+    reference: str | None = None
+
+
+class Volume(Part):
+    """A volume of the pod."""
+
+    name: str
+    image: ImageSource | None = None
+
+
+class Pod(Part):
+    """What runs in the pod."""
+
+    containers: tuple[Container, ...]
+    volumes: tuple[Volume, ...] = ()
+    termination_grace_period_seconds: int = Field(30, ge=0, le=100_000)
+
+
+class Labelled(Part):
+    """The pod's own metadata."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class PodTemplate(Part):
+    """The pods of a Rollout."""
+
+    metadata: Labelled = Labelled()
+    spec: Pod
+
+
+class RolloutSpec(Part):
+    """What a Rollout asks for."""
+
+    template: PodTemplate
+
+
+class Rolled(Part):
+    """A Rollout."""
+
+    spec: RolloutSpec
+
+
+SERVER = "triton"  # the container of the server
 Document = dict[str, Any]
 Documents = dict[tuple[str, str], Document]  # by kind and name
 
@@ -46,7 +165,7 @@ def build(folder: Path) -> Documents:
     """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
     try:
         result = subprocess.run(
-            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120
+            ["kubectl", "kustomize", str(folder)], capture_output=True, timeout=120
         )
     except FileNotFoundError:
         raise DeliveryError(
@@ -56,20 +175,23 @@ def build(folder: Path) -> Documents:
         raise DeliveryError(f"{folder}: kubectl kustomize took two minutes; try again.") from None
     if result.returncode:
         raise DeliveryError(f"{folder} cannot be built: {reason(result.stderr)}; put it right.")
-    documents = [document for document in yaml.load_all(result.stdout, LOADER) if document]
-    return {(each["kind"], each["metadata"]["name"]): each for each in documents}
+    return by_name(result.stdout, str(folder))
 
 
-def reason(stderr: str) -> str:
+def by_name(content: bytes, name: str) -> Documents:
+    """Read what Kustomize built; `name` appears in messages. Raises SettingsError."""
+    found = {}
+    for document in parse_documents(content, name):
+        if document:
+            head = check(Head, document, name)
+            found[head.kind, head.metadata.name] = document
+    return found
+
+
+def reason(stderr: bytes) -> str:
     """Return what kubectl complains of, without its log's decoration."""
-    logged = re.search(r'err="(.*)"', stderr, re.DOTALL)
-    text = logged.group(1).replace("\\", "") if logged else stderr.removeprefix("error: ")
-    return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """Return the text with every run of white space as one space."""
-    return " ".join(text.split())
+    logged = re.search(rb'err="(.*)"', stderr, re.DOTALL)
+    return said(logged.group(1).replace(b"\\", b"") if logged else stderr.removeprefix(b"error: "))
 
 
 def check_keys(document: Document) -> None:
@@ -84,7 +206,7 @@ def check_keys(document: Document) -> None:
         place = ".".join(map(str, error.path)) or "its top level"
         raise DeliveryError(
             f"{document['kind']} {document['metadata']['name']}, {place}: "
-            f"{one_line(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
+            f"{said(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
         ) from None
 
 
@@ -113,23 +235,22 @@ def rollout(documents: Documents) -> Document:
     return rollouts[0]
 
 
+def pod_template(documents: Documents) -> PodTemplate:
+    """Return what the one Rollout says of its pods. Raises SettingsError for another form."""
+    return check(Rolled, rollout(documents), "the Rollout").spec.template
+
+
 def check_release(documents: Documents, release: Release) -> None:
     """Raise DeliveryError unless the Rollout serves exactly the released version and image."""
-    pod = rollout(documents)["spec"]["template"]["spec"]
-    images = [volume["image"].get("reference") for volume in pod["volumes"] if "image" in volume]
-    servers = [container for container in pod["containers"] if container["name"] == "triton"]
-    probes = ("startupProbe", "readinessProbe")
-    paths = [probe_path(server, probe) for server in servers for probe in probes]
+    pod = pod_template(documents).spec
+    images = [volume.image.reference for volume in pod.volumes if volume.image]
+    servers = [container for container in pod.containers if container.name == SERVER]
+    probes = [probe for each in servers for probe in (each.startup_probe, each.readiness_probe)]
+    paths = [probe.http_get.path if probe and probe.http_get else None for probe in probes]
     version = f"/v2/models/classifier/versions/{release.version}/ready"
     if (images, paths) != ([release.image], [version, version]):
         raise DeliveryError(
-            f"The Rollout mounts {images} and waits for {paths}, but the release is version "
-            f"{release.version} of {release.image}; keep components/release in the overlay and the "
-            "probes and the volume `model` as its replacements expect them."
+            f"The Rollout mounts {shown(images)} and waits for {shown(paths)}, but the release is "
+            f"version {release.version} of {release.image}; keep components/release in the overlay "
+            "and the probes and the volume `model` as its replacements expect them."
         )
-
-
-def probe_path(container: Document, probe: str) -> str | None:
-    """Return the path that a probe asks for, None when it asks for none."""
-    path: str | None = container.get(probe, {}).get("httpGet", {}).get("path")
-    return path

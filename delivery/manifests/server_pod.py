@@ -1,13 +1,21 @@
 """What the manifests say about the server: model, arguments, probe, end. For one machine."""
 
+import re
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import Documents, rollout
+from delivery.manifests.rendering import SERVER, Container, Documents, pod_template
+from delivery.proposals.release_file import Count
+from workspace.errors import shown
+from workspace.settings import check
 
-COMMAND = ["tritonserver"]
+COMMAND = ("tritonserver",)
+VERSION = "app.kubernetes.io/version"  # the label with the model version
 MODEL_REPOSITORY = "--model-repository="
+# `$(NAME)` stands for a variable of the container, `$$` for the sign itself.
+REFERENCE = re.compile(r"\$\$|\$\(([-._A-Za-z0-9]+)\)")
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,8 @@ class ServerPod:
     Attributes:
         version: the model version that the release names.
         image: reference of the model image, by digest.
-        arguments: those of the container's command.
+        arguments: those of the container's command, as they are written.
+        settings: name and value of the container's variables, None where a Secret holds the value.
         ready_path: the HTTP path that answers once the version can be called.
         starting: seconds that the start-up probe allows until then.
         grace: seconds from the decision to stop to the end by force.
@@ -26,48 +35,81 @@ class ServerPod:
     version: int
     image: str
     arguments: tuple[str, ...]
+    settings: tuple[tuple[str, str | None], ...]
     ready_path: str
     starting: float
     grace: float
 
+    def expanded(self) -> list[str]:
+        """Return the arguments as the kubelet fills them in; what a Secret holds is made up."""
+        values = {
+            f"$({name})": secrets.token_hex(32) if value is None else value
+            for name, value in self.settings
+        }
+        signs = values | {"$$": "$"}
+        return [
+            REFERENCE.sub(lambda found: signs.get(found[0], found[0]), argument)
+            for argument in self.arguments
+        ]
+
 
 def read_server_pod(documents: Documents) -> ServerPod:
-    """Read the server's pod out of rendered manifests. Raises DeliveryError for another one."""
-    template = rollout(documents)["spec"]["template"]
-    pod = template["spec"]
-    (container,) = (each for each in pod["containers"] if each["name"] == "triton")
-    (volume,) = (each for each in pod["volumes"] if "image" in each)
+    """Read the server's pod out of rendered manifests. Raises UserError for another one."""
+    template = pod_template(documents)
+    pod = template.spec
+    servers = [each for each in pod.containers if each.name == SERVER]
+    volumes = [(each.name, each.image) for each in pod.volumes if each.image]
+    if len(servers) != 1 or len(volumes) != 1:
+        raise DeliveryError(
+            f"The pod has {len(servers)} containers named {SERVER} and {len(volumes)} images as "
+            "volumes; it needs one of each."
+        )
+    (container,), ((volume, image),) = servers, volumes
     check_command(container)
-    check_mount(container, volume["name"])
-    probe = container["startupProbe"]
+    check_mount(container, volume)
+    probe = container.startup_probe
+    if probe is None or probe.http_get is None:
+        raise DeliveryError("The container has no startupProbe with httpGet; give it one.")
+    version = template.metadata.labels.get(VERSION)
     return ServerPod(
-        version=int(template["metadata"]["labels"]["app.kubernetes.io/version"]),
-        image=volume["image"]["reference"],
-        arguments=tuple(container["args"]),
-        ready_path=probe["httpGet"]["path"],
-        starting=probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10),
-        grace=pod.get("terminationGracePeriodSeconds", 30),
+        version=check(Count, version, "the Rollout", VERSION),
+        image=check(str, image.reference, "the Rollout", "image.reference"),
+        arguments=container.args,
+        settings=tuple(settings(container)),
+        ready_path=probe.http_get.path,
+        starting=probe.failure_threshold * probe.period_seconds,
+        grace=pod.termination_grace_period_seconds,
     )
 
 
-def check_command(container: dict[str, Any]) -> None:
+def settings(container: Container) -> Iterator[tuple[str, str | None]]:
+    """Yield the variables of a container that its arguments may name on this machine."""
+    for each in container.env:
+        if each.value_from is None:
+            yield each.name, each.value
+        elif each.value_from.secret_key_ref:
+            yield each.name, None
+
+
+def check_command(container: Container) -> None:
     """Raise DeliveryError unless the container runs Triton itself."""
-    if container.get("command") != COMMAND:
+    if container.command != COMMAND:
         raise DeliveryError(
-            f"The container's command is {container.get('command')}; this machine can stand in for "
-            f"{COMMAND} only."
+            f"The container's command is {shown(container.command)}; this machine can stand in for "
+            f"{' '.join(COMMAND)} only."
         )
 
 
-def check_mount(container: dict[str, Any], volume: str) -> None:
+def check_mount(container: Container, volume: str) -> None:
     """Raise DeliveryError unless the server reads its models from where the image is mounted."""
-    mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume]
+    mounted = [mount.mount_path for mount in container.volume_mounts if mount.name == volume]
     read = [
         argument.removeprefix(MODEL_REPOSITORY)
-        for argument in container["args"]
+        for argument in container.args
         if argument.startswith(MODEL_REPOSITORY)
     ]
     if mounted != read:
         raise DeliveryError(
-            f"The model image is mounted at {mounted} and Triton reads {read}; make them the same."
+            f"The model image is mounted at {shown(mounted)} and Triton reads {shown(read)}; make "
+            "them the same."
         )

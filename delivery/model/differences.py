@@ -10,7 +10,7 @@ from delivery.git import Repository
 from delivery.model.lineage import IN_GIT
 from delivery.model.pipeline_outputs import IN_IMAGE, leaves
 from workspace.files import write
-from workspace.settings import read_json
+from workspace.settings import SettingsError, read_json
 
 ABSENT = "absent"
 
@@ -43,7 +43,10 @@ def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) 
     both = [name for name in released.keys() & rebuilt.keys() if name.endswith(".json")]
     found = []
     for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
-        before, after = (dict(leaves(read_json(side[name]))) for side in (released, rebuilt))
+        try:
+            before, after = (dict(leaves(read_json(side[name]))) for side in (released, rebuilt))
+        except SettingsError:  # a file that is no JSON differs as a whole
+            continue
         for place in before | after:
             values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
             found.append(Compared(f"{Path(name).name} {place}", *values))

@@ -11,7 +11,7 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount, leaves
 from workspace.model_code import PIPELINE, code_files, named_code, sha256, stored
-from workspace.settings import parse_json, parse_yaml
+from workspace.settings import check, parse_json, parse_yaml
 
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 
@@ -33,13 +33,17 @@ def check_code(repository: Repository, commit: str, said: str) -> None:
         return
     code = committed_code(repository, commit)
     here = {path: (repository.folder / path).read_bytes() for path in code_files(repository.folder)}
-    for path in sorted(here.keys() | code.keys()):
-        if stored(here.get(path, b"")) != stored(code.get(path, b"")):
+    for path in sorted(here.keys() - code.keys()):
+        raise DeliveryError(
+            f"{path} makes the model, but it is not in Git, which is told to pass over it: "
+            f"`git add --force {path}`, commit it, and run `make pipeline`"
+        )
+    for path in sorted(code):
+        if stored(here.get(path, b"")) != stored(code[path]):
             raise DeliveryError(
                 f"{path} is not what this commit has, although `git status` passes over it: take "
-                "away what hides it in .gitignore or changes it in .gitattributes, "
-                f"`git update-index --add --no-assume-unchanged --no-skip-worktree {path}`, commit "
-                "what is new then, and run `make pipeline`"
+                f"away what changes it in .gitattributes, and commit what is new after `git "
+                f"update-index --no-assume-unchanged --no-skip-worktree {path}` and `make pipeline`"
             )
     raise DeliveryError(
         f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
@@ -130,8 +134,8 @@ def check_pipeline(repository: Repository, commit: str) -> None:
         return
     if not repository.files(commit, "dvc.lock"):
         raise DeliveryError("dvc.lock is not in Git: run `make pipeline` and commit what it writes")
-    status = parse_json(dvc(repository.folder, "status", "--json"), "what DVC says")
-    if changed := list(status):
+    told = parse_json(dvc(repository.folder, "status", "--json"), "what dvc status says")
+    if changed := list(check(dict[str, Any], told, "what dvc status says")):
         raise DeliveryError(
             f"the outputs on this machine are not those of this commit (stage {changed[0]}): "
             f"run `{typed_dvc(repository.folder)} checkout` for the commit's own, "

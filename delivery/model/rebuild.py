@@ -21,10 +21,10 @@ from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
 from workspace.files import only_one, replacing
+from workspace.pictures import DOWNLOADS
 from workspace.settings import check, parse_json
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
-DOWNLOADS = "data/downloads"
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another checkout
 REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
 
@@ -75,19 +75,22 @@ def check_out(project: Repository, commit: str, clone: Path) -> None:
     not taken for it, as it passes over filters that fail and files that it is told to leave out.
     Raises GitError.
     """
-    there: dict[str, Any] = {"index": clone / ".git/index", "work_tree": clone}
-    plain = ["-c", "core.sparseCheckout=false", "-c", "core.autocrlf=false", "-c", "core.eol=lf"]
-    project.run(*plain, "read-tree", commit, **there)
-    for name in filters(project, commit, there):
-        plain += ["-c", f"filter.{name}.required=true"]
-    project.run(*plain, "checkout-index", "--all", "--force", **there)
-    with suppress(GitError):  # tells the same in other words
-        project.run(*plain, "update-index", "-q", "--refresh", **there)
-    differing = project.run(*plain, "diff-files", "--name-only", "-z", **there)
-    if wrong := os.fsdecode(differing).split("\0")[0]:
+    there: dict[str, Any] = {
+        "index": clone / ".git/index",
+        "work_tree": clone,
+        "settings": ["core.sparseCheckout=false", "core.autocrlf=false", "core.eol=lf"],
+    }
+    project.run("read-tree", commit, **there)
+    required = filters(project, commit, there)
+    there["settings"] += [f"filter.{each}.required=true" for each in required]
+    project.run("checkout-index", "--all", "--force", **there)
+    project.run("update-index", "-q", "--refresh", fine=(0, 1), **there)
+    differing = os.fsdecode(project.run("diff-files", "--name-only", "-z", **there))
+    if differing:
         raise GitError(
-            f"Git wrote {wrong} otherwise than commit {commit[:12]} has it, and did not say so: "
-            "put right what .gitattributes says of it, or `git fsck`, and run this again"
+            f"Git wrote {differing.partition(chr(0))[0]} otherwise than commit {commit[:12]} has "
+            "it, and did not say so: put right what .gitattributes says of it, or `git fsck`, and "
+            "run this again"
         )
 
 

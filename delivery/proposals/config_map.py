@@ -3,7 +3,7 @@
 import json
 from typing import Any, TypeVar
 
-from workspace.settings import Settings, SettingsError, check, parse_yaml
+from workspace.settings import Plain, Settings, SettingsError, check, parse_texts
 
 Kind = TypeVar("Kind", bound=Settings)
 
@@ -17,12 +17,13 @@ def write_config_map(name: str, values: Settings) -> str:
 def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) -> Kind:
     """Read the values in the text of the ConfigMap `name`; `file` appears in messages.
 
-    Raises SettingsError when the text is not a ConfigMap of this form.
+    Raises SettingsError when the text is not a ConfigMap of this form, in which every value is in
+    quotes: what a plain one is depends on who reads it.
     """
-    values = _data(parse_yaml(text, file), name, file)
+    values = _data(parse_texts(text, file), name, file)
     for key, value in values.items():
-        if not isinstance(value, str):
-            raise SettingsError(f"{file}: {key} is {value!r}, not text: write it in double quotes")
+        if isinstance(value, Plain):
+            raise SettingsError(f"{file}: {key} is {value}, not text: write it in double quotes")
     return check(kind, values, file, "data")
 
 

@@ -7,6 +7,7 @@ from delivery.errors import DeliveryError
 from delivery.model.pipeline_outputs import ModelAccount, leaves
 from delivery.parameters import Limits
 from delivery.proposals.release_file import Release
+from workspace.errors import SHOWN, said, shown
 
 GATED = ["accuracy", "macro_f1"]
 
@@ -30,18 +31,19 @@ def check_gate(
         if champion:
             found += against_champion(account, limits, champion, accept_test_data)
     if found:
-        raise GateError("\n  - ".join(["the gate refuses this model:", *found]))
+        raise GateError("the gate refuses this model:", *(f"  - {each}" for each in found))
 
 
 def not_finite(account: ModelAccount) -> Iterator[str]:
     """Name every figure that is NaN or infinite, and every gated one that is no number."""
     for place, value in leaves(account.model_dump()):
         if isinstance(value, float) and not math.isfinite(value):
-            yield f"finite: {place} is {value}; a figure must be a number: train again"
+            yield f"finite: {place[:SHOWN]} is {value}; a figure must be a number: train again"
     for figure in GATED:
         value = getattr(account.metrics, figure)
         if isinstance(value, bool) or not isinstance(value, float | int):
-            yield f"finite: metrics.{figure} is {value!r} instead of a number: run `make pipeline`"
+            what = f"metrics.{figure} is {shown(value)}"
+            yield f"finite: {what} instead of a number: run `make pipeline`"
 
 
 def failed_checks(account: ModelAccount) -> Iterator[str]:
@@ -49,13 +51,16 @@ def failed_checks(account: ModelAccount) -> Iterator[str]:
     report, export = account.report, account.export
     if report.passed is not True:
         failed = [check for check in report.checks if check.get("passed") is not True]
-        what = "; ".join(f"{check.get('name')} ({check.get('detail')})" for check in failed)
+        what = "; ".join(
+            f"{said(str(check.get('name')))} ({said(str(check.get('detail')))})" for check in failed
+        )
         yield f"data: checks failed: {what or 'the report has no verdict'}; repair the data"
     if export.passed is not True:
+        difference, tolerance = shown(export.max_abs_difference), shown(export.tolerance)
         yield (
-            f"export parity: ONNX Runtime and torch differ by {export.max_abs_difference}, "
-            f"tolerance {export.tolerance}, and agree on {export.argmax_equal} of "
-            f"{export.images} pictures; look for an operator that exports badly"
+            f"export parity: ONNX Runtime and torch differ by {difference}, tolerance {tolerance}, "
+            f"and agree on {shown(export.argmax_equal)} of {shown(export.images)} pictures; look "
+            "for an operator that exports badly"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, GitError, Repository
 from delivery.proposals.release_file import in_conflict
+from workspace.errors import printable, said
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
@@ -161,10 +162,10 @@ def knows(host: str) -> bool:
 
 
 def _gh(repository: Repository, command: list[str]) -> str:
-    result = subprocess.run(command, cwd=repository.folder, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=repository.folder, capture_output=True)
     if result.returncode:
         raise DeliveryError(
             f"the branch is pushed, but {' '.join(command[:3])} failed "
-            f"({' '.join(result.stderr.split())}): run the same make command again"
+            f"({said(result.stderr)}): run the same make command again"
         )
-    return result.stdout.strip()
+    return printable(result.stdout.decode(errors="replace").strip())

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE
+from delivery.parameters import NAME
 from delivery.proposals.config_map import parse_config_map, write_config_map
 from workspace.settings import Settings, SettingsError
 
@@ -40,8 +41,9 @@ LOSS = Field(ge=0, allow_inf_nan=False, description="a number from 0", examples=
 SHA256 = Field(pattern=r"^[0-9a-f]{64}$", description="the 64 hexadecimal digits of a SHA-256")
 COMMIT = Field(pattern=r"^[0-9a-f]{40}$", description="the 40 hexadecimal digits of a Git commit")
 IMAGE = Field(
-    pattern=r"^\S+@sha256:[0-9a-f]{64}$",
-    description="an image by digest: <name>@sha256:<64 digits>",
+    pattern=rf"^{NAME}@sha256:[0-9a-f]{{64}}$",
+    description="an image by digest: <name>@sha256:<64 digits>, the name of ASCII letters, digits "
+    "and ._:/+~=,-",
 )
 
 
@@ -103,12 +105,10 @@ def parse_release(content: str | bytes, name: str) -> Release:
 
     Raises ReleaseFileError when it is not the text of a ConfigMap of this form.
     """
+    text = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    if any(line.startswith(b"<" * 7) for line in text.splitlines()):
+        raise ReleaseFileError(f"{name} is in conflict: {in_conflict()}")
     try:
-        text = content if isinstance(content, str) else content.decode()
-        if any(line.startswith("<" * 7) for line in text.splitlines()):
-            raise ReleaseFileError(f"{name} is in conflict: {in_conflict()}")
         return parse_config_map(Release, text, RELEASE_NAME, name)
-    except UnicodeDecodeError:
-        raise ReleaseFileError(f"{name} is not text in UTF-8: restore it from Git") from None
     except SettingsError as error:
         raise ReleaseFileError(f"{error}; or restore the file from Git") from None

@@ -1,5 +1,6 @@
 """Releases in Git: what each environment should serve, now and before."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ from delivery.git import Repository
 from delivery.proposals.release_file import RELEASE_FILE, Release, parse_release
 
 ENVIRONMENTS = "argocd/environments"
+NAME = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of an environment, as of a namespace
 FIRST = "staging"  # where a release begins
 
 
@@ -20,7 +22,8 @@ def release_path(environment: str) -> str:
 def environments(repository: Repository, commit: str) -> list[str]:
     """List the environments of a commit: the folders with a kustomization."""
     paths = map(PurePosixPath, repository.files(commit, ENVIRONMENTS))
-    return [path.parent.name for path in paths if path.name == "kustomization.yaml"]
+    names = [path.parent.name for path in paths if path.name == "kustomization.yaml"]
+    return [name for name in names if NAME.fullmatch(name)]
 
 
 def check_environment(repository: Repository, commit: str, environment: str) -> None:

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
-from workspace.settings import Settings, check, read_json
+from workspace.errors import printable
+from workspace.settings import SMALL, Settings, check, parse_json, read_json
 
 ORIGIN = Path(".template.json")  # written when the project was generated
 
@@ -48,7 +49,19 @@ def read_origin(root: Path) -> Origin:
             f"there is no {ORIGIN}, which says what this project was made from: write and commit "
             "it as docs/updating.md of the template says"
         )
-    return check(Origin, read_json(root / ORIGIN), str(ORIGIN))
+    return check(Origin, read_json(root / ORIGIN, SMALL), str(ORIGIN))
+
+
+class Replay(Settings, extra="ignore"):
+    """What cookiecutter keeps of a project that it made: every answer."""
+
+    cookiecutter: dict[str, Any]
+
+
+class Questions(Settings, extra="ignore"):
+    """What a template's `cookiecutter.json` says to people."""
+
+    prompts: dict[str, Any] = Field(default_factory=dict, alias="__prompts__")
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,11 @@ class Template:
         """Clone the template into a folder that does not exist. Raises DeliveryError."""
         try:
             here = Repository(Path.cwd())
-            here.run("clone", "--quiet", "--no-checkout", "--", address, str(folder))
+            # the settings that reach the template may be the project's, whose remote is another
+            config = here.folder / here.ask("rev-parse", "--git-path", "config")
+            options = ("--quiet", "--no-checkout", "--origin=template")
+            include = f"--config=include.path={config}"
+            here.run("clone", *options, include, "--", address, str(folder))
         except GitError as error:
             raise DeliveryError(
                 f"the template at {address}, as {ORIGIN} says, cannot be cloned: {error}"
@@ -94,19 +111,23 @@ class Template:
         """
         work = Path(tempfile.mkdtemp(dir=self.repository.folder.parent))
         # line ends as the template has them, whatever the user's Git makes of them elsewhere
-        plain = ("-c", "core.autocrlf=false", "worktree", "add", "--detach")
-        self.repository.run(*plain, str(work / "template"), commit)
+        add = ("worktree", "add", "--detach", str(work / "template"), commit)
+        self.repository.run(*add, settings=["core.autocrlf=false"])
         if failure := _run_cookiecutter(work, answers):
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()
         (replay,) = (work / "replay").iterdir()
-        context = json.loads(replay.read_text())["cookiecutter"]
+        context = check(Replay, read_json(replay), "cookiecutter's replay").cookiecutter
         return Rendering(project, {name: context[name] for name in context if name[0] != "_"})
 
     def prompt(self, commit: str, name: str) -> str:
         """Return what a question says to a person."""
-        questions = json.loads(self.repository.run("show", f"{commit}:cookiecutter.json"))
-        return str(questions.get("__prompts__", {}).get(name, name))
+        file = f"cookiecutter.json of {commit[:12]}"
+        questions = parse_json(
+            self.repository.run("cat-file", "blob", f"{commit}:cookiecutter.json"), file
+        )
+        prompt = check(Questions, questions, file).prompts.get(name, name)
+        return printable(str(prompt))
 
 
 def _run_cookiecutter(work: Path, answers: Answers) -> str:

@@ -5,7 +5,7 @@ from delivery.model.pipeline_outputs import ModelAccount
 from delivery.proposals.proposal import Proposal
 from delivery.proposals.release_file import FIGURES, Release
 from delivery.proposals.releases import release_path
-from workspace.markdown import table
+from workspace.markdown import code, table
 from workspace.settings import SettingsError, check
 
 REVISIONS = ("data", "test_data", "code", "commit")
@@ -61,7 +61,7 @@ def describe_change(candidate: Release, champion: Release | None) -> str:
     was = f"model {champion.version} (released)" if champion else "nothing released"
     head = ["figure", f"model {candidate.version}", was, "change"]
     rows = [_figure_row(figure, candidate, champion) for figure in FIGURES]
-    lines = [table(head, rows, right=(1, 2, 3)), f"- image: `{candidate.image}`"]
+    lines = [table(head, rows, right=(1, 2, 3)), f"- image: {code(candidate.image)}"]
     lines += [_revision_line(name, candidate, champion) for name in REVISIONS]
     if champion and champion.test_data != candidate.test_data:
         lines += ["", "**The test data differ, so the figures above cannot be compared.**"]

@@ -7,7 +7,6 @@ backend of production.
 
 import ctypes
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from workspace.machine import Machine
+from workspace.files import publish
+from workspace.machine import this_machine
+from workspace.settings import check, parse_json
 
 WORK = Path(".local/triton")
 OLDEST_GLIBC = (2, 35)  # nvidia-pytriton is built against it
@@ -62,12 +63,13 @@ print(json.dumps({
 def installation() -> Installation:
     """Find the packaged Triton. Raises DeliveryError where it cannot run."""
     check_glibc(os.confstr("CS_GNU_LIBC_VERSION") or "")
-    venv = Machine.from_environment().triton_venv.absolute()
+    venv = this_machine().triton_venv.absolute()
     python = venv / "bin" / "python"
     if not python.exists():
         raise DeliveryError(f"there is no Triton environment in {venv}: run `make setup`")
     described = subprocess.run([python, "-c", DESCRIBE], capture_output=True, text=True, check=True)
-    facts = json.loads(described.stdout)
+    told = f"what {python} says of itself"
+    facts = check(dict[str, str], parse_json(described.stdout, told), told)
     packages = Path(facts["packages"])
     triton = packages / "pytriton" / "tritonserver"
     if not triton.exists():
@@ -125,7 +127,7 @@ def backends(found: Installation) -> Path:
     (draft / "onnxruntime").mkdir()
     shutil.copy2(model, draft / "onnxruntime" / "model.py")
     try:
-        draft.rename(folder)
+        publish(draft, folder)
     except OSError:  # another server was faster
         shutil.rmtree(draft)
     return folder

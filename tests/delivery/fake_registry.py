@@ -2,13 +2,17 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from delivery.oci import remote
+from registry_tools import need
 
 Fault = Callable[["Handler"], bool]  # answers the request itself and returns True, or lets it pass
 
@@ -110,6 +114,20 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         "DOCKER_CONFIG": "docker",
     }.items():
         monkeypatch.setenv(name, str(folder / place))
+
+
+@contextmanager
+def alone_with_registry(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeRegistry]:
+    """A registry that is asked without credentials, proxies and pauses."""
+    need("skopeo")
+    monkeypatch.setattr(remote, "DELAYS", [0])
+    isolate(monkeypatch, folder)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeRegistry()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def once(fault: Fault) -> Fault:

@@ -181,7 +181,8 @@ def test_damaged_content_is_refused(
     blob = f"sha256:{path.name}"
     damage(path)
     registry.content[blob] = path.read_bytes()
-    told = f"{words}.*{blob}" if kind == "folder" else "Digest did not match"
+    found_by_skopeo = kind == "http" and damage is digest_mismatch
+    told = "Digest did not match" if found_by_skopeo else f"{words}.*{blob}"
     with pytest.raises(DeliveryError, match=told):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
@@ -309,7 +310,7 @@ def test_a_layer_with_a_name_that_no_file_can_have_is_refused(
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(with_nul(), io.BytesIO(b"evil"))
     digest = image_with_layer(layout, content.getvalue())
-    with pytest.raises(DeliveryError, match=r"the layer is not a tar archive .*null"):
+    with pytest.raises(DeliveryError, match=r"the layer holds 'classi\\x00fier': a name"):
         pull(f"{layout.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -432,7 +433,7 @@ def test_a_layer_without_end_fills_no_disk(
 
     push(layout, digest, registry.name)
     registry.faults.append(endless)
-    with pytest.raises(DeliveryError, match="file too large"):
+    with pytest.raises(DeliveryError, match="gave more bytes than announced"):
         pull(f"{registry.name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -469,10 +470,7 @@ def test_a_registry_that_is_down_is_one_sentence(layout: Layout, digest: str) ->
     need("skopeo")
     with pytest.raises(UnavailableError) as error:
         push(layout, digest, "127.0.0.1:1/team/model")
-    assert str(error.value) == (
-        "skopeo failed with 127.0.0.1:1/team/model (pinging container registry 127.0.0.1:1: "
-        'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused)'
-    )
+    assert str(error.value) == ("skopeo failed with 127.0.0.1:1/team/model (Connection refused)")
 
 
 def test_a_registry_that_stores_something_else_is_noticed(
@@ -500,7 +498,7 @@ def test_a_web_site_that_says_yes_to_everything_is_no_registry(
         return True
 
     registry.faults.append(yes)
-    with pytest.raises(DeliveryError, match=f"does not give {digest} back after it was sent"):
+    with pytest.raises(DeliveryError, match="check that this is the address of a registry"):
         push(layout, digest, registry.name)
     with pytest.raises(DeliveryError, match="is corrupt: its digest is"):
         pull(f"{registry.name}@{digest}", tmp_path / "models")
@@ -596,7 +594,7 @@ def test_a_docker_configuration_that_is_damaged_is_named(
 ) -> None:
     registry.faults.append(wants_password)
     fake_pipeline.write(tmp_path, "docker/config.json", content.encode())
-    with pytest.raises(DeliveryError, match=r"JSON|Go struct field dockerConfigFile"):
+    with pytest.raises(UserError, match=r"docker/config\.json: .* is |config\.json is not JSON"):
         push(layout, digest, registry.name)
 
 

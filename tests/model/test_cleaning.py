@@ -28,8 +28,9 @@ from PIL import Image
 from classifier import cleaning, preparation
 from classifier.cleaning import near_groups, near_pairs, split
 from classifier.data import class_names, load_split
-from classifier.sources import Source, load_source, to_pixels
+from classifier.sources import Source, load_source
 from workspace.errors import UserError
+from workspace.pictures import to_pixels
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def thirty_two_bits(path: Path) -> None:
     ("breaks", "reason"),
     [
         (zero_bytes, "zero bytes"),
-        (not_an_image, "not an image"),
+        (not_an_image, "not a picture in AVIF, BMP"),
         (truncated_jpeg, "truncated"),
         (truncated_png, "truncated"),
         (floating_point, "floating-point"),
@@ -95,7 +96,7 @@ def test_too_many_unreadable_images_are_refused(root: Path) -> None:
     for i in range(5):
         zero_bytes(root / f"images/dog/{i:02}.png")
     message = refusal(root, max_unreadable_share=0.2)
-    assert "5 of 20 images can't be read (25.0%" in message
+    assert "5 of 20 pictures can't be read (25.0%" in message
     assert "dog/00.png (zero bytes)" in message
     assert "and 2 more" in message
 
@@ -104,7 +105,7 @@ def test_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)
         not_an_image(tmp_path / "images" / name / "table.csv")
-    assert "none of 2 files can be read as an image" in refusal(tmp_path)
+    assert "none of 2 files can be read as a picture" in refusal(tmp_path)
 
 
 def test_mixed_sizes_are_refused_with_two_files_and_the_cure(root: Path) -> None:
@@ -264,7 +265,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_images_without_class_folders(tmp_path: Path) -> None:
     fill(tmp_path / "images", 1)
-    assert "has no class folders: put the images of each class into" in refusal(tmp_path)
+    assert "has no class folders: put the pictures of each class into" in refusal(tmp_path)
 
 
 def test_one_class(tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_one_class(tmp_path: Path) -> None:
 
 def test_empty_class(root: Path) -> None:
     (root / "images/bird").mkdir()
-    assert "no images in class bird" in refusal(root)
+    assert "no pictures in class bird" in refusal(root)
 
 
 def test_class_with_fewer_images_than_splits(root: Path) -> None:
@@ -364,7 +365,7 @@ def test_what_repeats_the_official_test_split_leaves_the_training_side(cifar: Pa
     assert report["dropped"]["exact duplicate"]["examples"] == [
         "train[0] (plane) repeats test[19] (plane)"
     ]
-    assert report["dropped"]["near duplicate of a test image"]["examples"] == [
+    assert report["dropped"]["near duplicate of a test picture"]["examples"] == [
         "train[1] (car) repeats test[18] (car)"
     ]
     assert report["splits"]["train"]["images"] + report["splits"]["validation"]["images"] == 38

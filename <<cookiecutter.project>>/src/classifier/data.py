@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from workspace.errors import UserError
 PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
 CHUNK = 16  # images in memory at once
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,19 @@ def load_split(root: Path, name: str) -> Split:
 
 
 def open_split(folder: Path) -> Split:
-    """Open the split in a folder."""
-    # copy on write: torch only takes arrays that it may write to
-    images = np.load(folder / "images.npy", mmap_mode="c")
+    """Open the split in a folder; its images can't be written to, and may be larger than memory."""
+    images = np.load(folder / "images.npy", mmap_mode="r")
     return Split(images, np.load(folder / "labels.npy"))
 
 
 def class_names(root: Path) -> list[str]:
     """Return the K class names in the order of the labels. Raises UserError as `load_split`."""
-    return _read_json(root / PREPARED / "classes.json")
+    return _read_json(root / PREPARED / "classes.json", list[str])
 
 
 def report(root: Path) -> dict[str, Any]:
     """Return the data report. Raises UserError as `load_split`."""
-    return _read_json(root / PREPARED / "report.json")
+    return _read_json(root / PREPARED / "report.json", dict[str, Any])
 
 
 def digests(root: Path) -> np.ndarray:
@@ -73,9 +74,9 @@ def chunks(path: Path) -> Iterator[np.ndarray]:
         yield np.asarray(np.load(path, mmap_mode="r")[start : start + CHUNK])
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type[Kind]) -> Kind:
     _check_prepared(path)
-    return settings.read_json(path)
+    return settings.check(kind, settings.read_json(path), str(path))
 
 
 def _check_prepared(path: Path) -> None:

@@ -184,7 +184,7 @@ interval says how far chance may have moved them.
 def origin(params: Params, report: dict[str, Any], code: str) -> str:
     """What it was made from."""
     used = params.train.model_dump(exclude_none=True)
-    settings = "".join(f"- {name}: {value}\n" for name, value in used.items())
+    settings = "".join(f"- {name}: {cell(value)}\n" for name, value in used.items())
     return f"""## How it was made
 
 {settings}- seed: {params.seed}

@@ -1,6 +1,7 @@
-"""Questions about new images that a person answers in a CSV file, and what follows from them."""
+"""Questions about new pictures that a person answers in a CSV file, and what follows from them."""
 
 import csv
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,16 +16,17 @@ from classifier import plots
 from curation.batch_comparison import DROP, KEEP, Comparison, closest
 from curation.label_doubts import Judgement
 from workspace import files
-from workspace.errors import UserError
+from workspace.errors import UserError, shown
 
-SHOWN = 48  # images on the contact sheet
+SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
+SHOWN = 48  # pictures on the contact sheet
 PLOT = "review"
 SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
 
 
 @dataclass(frozen=True)
 class Question:
-    """A row of the review file: an image whose label a person must decide on."""
+    """A row of the review file: a picture whose label a person must decide on."""
 
     image: str
     label: str
@@ -41,7 +43,7 @@ COLUMNS = [field.name for field in fields(Question)]
 class Outcome:
     """What becomes of the n candidates: int64 (n,), the class it is added to, or -1.
 
-    `moved` maps images of the data set to the class that a person decided they are of.
+    `moved` maps pictures of the data set to the class that a person decided they are of.
     """
 
     labels: np.ndarray
@@ -52,7 +54,7 @@ class Outcome:
 
 
 def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> dict[int, Question]:
-    """Return what must be asked, by the image's place among the candidates, the surest first."""
+    """Return what must be asked, by the picture's place among the candidates, the surest first."""
     doubts = []
     for i, position in enumerate(comparison.candidates.tolist()):
         confidence = float(judgement.confidences[i])
@@ -86,17 +88,29 @@ def _question(comparison: Comparison, judgement: Judgement, i: int, kind: int) -
 
 
 def write(path: Path, questions: Iterable[Question]) -> None:
-    """Write the review file."""
+    """Write the review file, in which no text is a formula to a spreadsheet."""
     with files.replacing(path, newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         rows.writeheader()
-        rows.writerows(asdict(question) for question in questions)
+        for question in questions:
+            rows.writerow({name: _guarded(text) for name, text in asdict(question).items()})
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # what a formula begins with, or a guard
+
+
+def _guarded(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULAS) else text
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
-    """Return the rows of the review file by the image's place among the candidates.
+    """Return the rows of the review file by the picture's place among the candidates.
 
-    Raises UserError, which names the line: it is not such a file, names an image that the batch
+    Raises UserError, which names the line: it is not such a file, names a picture that the batch
     does not have, or holds a word that is no decision.
     """
     if not path.exists():
@@ -110,8 +124,10 @@ def read(path: Path, comparison: Comparison) -> dict[int, Question]:
         position = places.get(name, composed.get(unicodedata.normalize("NFC", name)))
         if position is None or position in found:
             problem = "is not in the batch" if position is None else "is there twice"
-            raise UserError(f"{where}: {name} {problem}: remove the line")
+            raise UserError(f"{where}: {name[:200]} {problem}: remove the line")
         row["decision"] = _decision(row["decision"], comparison.classes, where)
+        if not SHARE.fullmatch(row["confidence"]):  # a spreadsheet's spelling of it
+            row["confidence"] = ""
         found[position] = Question(**row)
     # what was added since is no candidate any more
     order = {p: i for i, p in enumerate(comparison.candidates.tolist())}
@@ -127,7 +143,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 where = f"{path.parent.name}/{path.name} line {rows.line_num}"
                 if set(COLUMNS) - row.keys() or None in row.values():
                     raise UserError(f"{where}: the columns must be {','.join(COLUMNS)}")
-                yield where, {name: row[name] for name in COLUMNS}
+                yield where, {name: _unguarded(row[name]) for name in COLUMNS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
 
@@ -140,7 +156,8 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
         close = closest(word, [KEEP, DROP, *classes])
         hint = f", did you mean {close}?" if close else ""
         raise UserError(
-            f"{where}: the decision {word!r} is unknown: write keep, drop or the class it is{hint}"
+            f"{where}: the decision {shown(word)} is unknown: write keep, drop or the class it is"
+            f"{hint}"
         )
     return word
 
@@ -149,9 +166,9 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
 
 
 def decide(comparison: Comparison, answers: Mapping[int, Question]) -> Outcome:
-    """Apply the decisions; images with the same pixels get one label and are in the set once.
+    """Apply the decisions; pictures with the same pixels get one label and are in the set once.
 
-    Raises UserError, which names the images, if the decisions give the same pixels two labels.
+    Raises UserError, which names the pictures, if the decisions give the same pixels two labels.
     """
     candidates = comparison.candidates
     labels = comparison.labels[candidates].copy()
@@ -187,7 +204,7 @@ def _check_one_label(comparison: Comparison, labels: np.ndarray, same: list[int]
 
 
 def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) -> None:
-    """Draw the first images that wait for a decision as plots/review.png."""
+    """Draw the first pictures that wait for a decision as plots/review.png."""
     chosen = list(questions)[:SHOWN]
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -201,7 +218,7 @@ def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) 
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
         with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
             more = f", the first {len(chosen)}" if len(chosen) < len(questions) else ""
-            drawing.suptitle(f"Label → suggestion of {len(questions)} images{more}", fontsize=11)
+            drawing.suptitle(f"Label → suggestion of {len(questions)} pictures{more}", fontsize=11)
             panels = drawing.subplots(rows, columns, squeeze=False).ravel()
             for axes in panels:
                 axes.set_axis_off()

@@ -5,12 +5,14 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from classifier import networks
 from classifier.params import Params, TrainParams, TuneParams
 from tuning.search_space import Range
 from workspace import markdown
+from workspace.errors import UserError
+from workspace.settings import Settings, SettingsError, check, parse_json, read_text
 
 FIGURES = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
 Figures = dict[str, float]  # those, of one epoch
@@ -101,7 +103,7 @@ class Record:
 
     def read(self, candidates: Sequence[Params]) -> list[Trial]:
         """The trials of those candidates that have ended, numbered by their place."""
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        lines = [self._line(*line) for line in enumerate(read_text(self.path).splitlines(), 1)]
         by_parameters = {parameters(line.pop("train")): line for line in lines}
         keys = [parameters(candidate.train.model_dump()) for candidate in candidates]
         return [
@@ -109,6 +111,22 @@ class Record:
             for number, (candidate, key) in enumerate(zip(candidates, keys, strict=True))
             if key in by_parameters
         ]
+
+    def _line(self, number: int, text: str) -> dict[str, Any]:
+        where = f"{self.path} line {number}"
+        try:
+            return check(Line, parse_json(text, where), where).model_dump()
+        except SettingsError as error:
+            raise UserError(f"{error}; remove the line, and its trial runs again") from None
+
+
+class Line(Settings, allow_inf_nan=True):
+    """A line of the record; a loss that grew without end is no number."""
+
+    train: dict[str, Any]
+    ended: Literal["finished", "stopped", "failed", "broken"]
+    epochs: list[dict[str, int | float]]
+    reason: str
 
 
 def parameters(section: dict[str, Any]) -> str:
