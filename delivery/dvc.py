@@ -1,6 +1,7 @@
 """DVC as the delivery uses it: the environment's own, with its reason on one line."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def dvc(folder: Path, *arguments: str) -> str:
         errors="replace",
     )
     if answer.returncode:
-        reason = said(answer.stderr or "DVC says why above")
+        printed = answer.stderr or "DVC says why above"
+        reason = said(re.split("Traceback|Having any troubles", printed)[0])
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
 

@@ -14,6 +14,7 @@ from typing import Any
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.proposals.github import GitHub, GitHubError, find_github
+from workspace.errors import printable
 from workspace.files import write
 
 NAME = f"{BRANCH} is deployed"  # of our ruleset
@@ -90,7 +91,7 @@ def unknown_owners(github: GitHub) -> list[str]:
         raise DeliveryError(
             f"{BRANCH} of {github.name} has no {OWNERS}: `git push {REMOTE} {BRANCH}` first"
         ) from None
-    return [f"{each['kind']} in line {each['line']} of {OWNERS}" for each in found]
+    return [printable(f"{each['kind']} in line {each['line']} of {OWNERS}") for each in found]
 
 
 def can_be_seen(github: GitHub) -> bool:

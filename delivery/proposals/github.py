@@ -12,6 +12,7 @@ from typing import Any
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.proposals.proposal import github_repository, knows
+from workspace.errors import said
 
 INSTALL = "install `gh`, as https://cli.github.com says"
 TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what is read
@@ -41,7 +42,7 @@ class GitHub:
         """Return the JSON that GitHub answers. Raises GitHubError."""
         result = _gh(self.folder, *self.command(path, *options)[1:])
         if result.returncode:
-            raise self._error(path, " ".join(result.stderr.split()))
+            raise self._error(path, said(result.stderr))
         try:
             return json.loads(result.stdout)
         except ValueError:

@@ -74,11 +74,15 @@ def answer(root: str, *arguments: str) -> str:
 
 def document(root: str, *arguments: str) -> Any:
     """Return the JSON that Terraform prints. Raises InfraError, also when it is not whole."""
+    text = answer(root, *arguments)
     try:
-        return json.loads(answer(root, *arguments))
-    except ValueError:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict | str):
         what = f"terraform {' '.join(arguments)}"
-        raise InfraError(f"{what} broke off in infra/{root}: run the same command again") from None
+        raise InfraError(f"{what} broke off in infra/{root}: run the same command again")
+    return found
 
 
 def has_resources(root: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import fake_pipeline
-from conftest import TEMPLATE
-from fake_project import Project, make_project
+from conftest import TEMPLATE, UNBAKED
+from fake_project import EXPORT, Project, make_project
 
 # Each in its own process, as make starts them; the last is refused, as there is nothing to go to.
 COMMANDS = {"package": 0, "release": 0, "status": 0, "promote": 1, "rollback staging": 1}
@@ -166,6 +167,59 @@ def test_a_release_without_a_name_for_its_author_says_how_to_give_one(
     project.git("config", "user.email", "you@example.com")
     project.git("config", "user.name", "Your Name")
     check(*run(project, {}))
+
+
+WITH_DVC = {
+    "no home": {"HOME": None, "XDG_CACHE_HOME": None, "XDG_CONFIG_HOME": None},
+    "a home that is not there": {"HOME": "/nonexistent", "XDG_CACHE_HOME": None},
+    "another project's settings": {"DVC_GLOBAL_CONFIG_DIR": "{folder}/dvc"},
+    "another project's stage": {"DVC_ROOT": NOWHERE, "DVC_STAGE": "other", "DVC_NO_SCM": "1"},
+    "a locale without letters": ASCII,
+    "ASCII streams": {"PYTHONIOENCODING": "ascii"},
+    "variables of other programs": FOREIGN,
+}
+
+
+WITHOUT_DVC = {  # DVC does not work there
+    "a home that is no folder": {"HOME": NOWHERE, "XDG_CONFIG_HOME": None},
+    "a cache that cannot be written": {"DVC_SITE_CACHE_DIR": NOWHERE},
+    "settings that cannot be read": {"DVC_GLOBAL_CONFIG_DIR": NOWHERE},
+}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with images of its own in DVC; `dvc` beside it has another project's settings."""
+    project = make_project(tmp_path, monkeypatch)
+    stage = "prepare: {cmd: 'true', deps: [data/raw], outs: [plots/confusion.png]}"
+    fake_pipeline.write(project.folder, "dvc.yaml", f"stages: {{{stage}, {EXPORT}}}}}\n")
+    fake_pipeline.write(project.folder, "data/raw/zero/1.png", b"an image")
+    shutil.copy(UNBAKED / ".gitignore", project.folder)
+    project.use_dvc()
+    project.dvc("commit", "--force")
+    project.dvc("add", "data/raw")
+    project.commit("Read images of our own")
+    other = "['remote \"other\"']\n    url = /dev/null/x\n"
+    fake_pipeline.write(tmp_path, "dvc/config", f"[core]\n    remote = other\n{other}")
+    return project
+
+
+@pytest.mark.parametrize("name", WITH_DVC)
+def test_the_data_reach_their_store_in_unusual_surroundings(name: str, pictures: Project) -> None:
+    check(*run(pictures, WITH_DVC[name]))
+    kept = [path for path in (pictures.folder / ".local/data").rglob("*") if path.is_file()]
+    assert b"an image" in [path.read_bytes() for path in kept]
+
+
+@pytest.mark.parametrize("name", WITHOUT_DVC)
+def test_where_dvc_does_not_work_a_release_says_what_is_in_its_way(
+    name: str, pictures: Project
+) -> None:
+    statuses, printed = run(pictures, WITHOUT_DVC[name])
+    assert statuses[1] == 1 and NOWHERE in printed
+    assert "Traceback" not in printed and "\nerror: dvc " in printed
+    assert pictures.branches().keys() == {"main"}
+    check(*run(pictures, {}))
 
 
 @pytest.mark.parametrize("blocks", [0, 1], ids=["no file", "a small file"])
