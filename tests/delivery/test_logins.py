@@ -427,3 +427,17 @@ def test_the_gate_opens_for_its_key_only(registry: Watched) -> None:
                 urllib.request.urlopen(urllib.request.Request(url, headers=headers))
         assert not registry.heard
         assert json.loads(key.read_text())["auths"].keys() == {gate.host}
+
+
+def test_a_proxy_of_the_environment_is_asked_for_hosts_that_are_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:p%40ss@proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "near.test")
+    origin = Origin("registry.test/team/model", "pull")
+    pool = origin._pool("https://registry.test/v2/")
+    assert pool.proxy and pool.proxy.host == "proxy.test"
+    sent = base64.b64encode(b"me:p@ss").decode()
+    assert pool.proxy_headers == {"proxy-authorization": f"Basic {sent}"}
+    assert not origin._pool("https://near.test/v2/").proxy
+    assert not origin._pool("https://127.0.0.2/v2/").proxy
