@@ -145,9 +145,11 @@ def replaced_objects(folder: Path, outs: Collection[str]) -> list[str]:
 
     with Repo(str(folder)) as repo:
         store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+        index = repo.index.data["repo"]
+        index.onerror = lambda entry, error: None  # a list that is no list counts as it is
         entries = {
             key: entry.hash_info.value
-            for key, entry in repo.index.data["repo"].iteritems()
+            for key, entry in index.iteritems()
             if entry.hash_info and (not outs or any(is_below(key, out) for out in outs))
         }
         missing = {oid for oid in entries.values() if not cache.exists(oid)}

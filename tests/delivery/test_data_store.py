@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,14 @@ def test_a_replaced_object_is_not_taken_and_the_cure_works(
     pulled_when_cured(stored, monkeypatch, capfd, object_of(stored), taken={})
 
 
+def dogs_only(files: str) -> str:
+    """A list of fewer files."""
+    return json.dumps([each for each in json.loads(files) if "dog" in each["relpath"]])
+
+
+@pytest.mark.parametrize("change", [dogs_only, lambda files: "no list"], ids=["fewer", "none"])
 def test_a_replaced_list_of_files_is_not_believed_and_the_cure_works(
+    change: Callable[[str], str],
     project: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,10 +124,11 @@ def test_a_replaced_list_of_files_is_not_believed_and_the_cure_works(
     files = object_of(project, "relpath")
     path = tmp_path / "store" / files
     path.chmod(0o600)
-    kept = [each for each in json.loads(path.read_text()) if "dog" in each["relpath"]]
-    path.write_text(json.dumps(kept))
+    whole = path.read_text()
+    path.write_text(change(whole))
     dogs = {name: content for name, content in FILES.items() if "dog" in name}
-    pulled_when_cured(project, monkeypatch, capfd, files, taken=dogs)
+    taken = dogs if "relpath" in path.read_text() else {}
+    pulled_when_cured(project, monkeypatch, capfd, files, taken)
 
 
 def pulled_when_cured(
