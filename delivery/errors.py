@@ -1,6 +1,6 @@
 """What a user of a delivery command can put right, and what nobody foresaw: a sentence each."""
 
-from workspace.errors import UserError
+from workspace.errors import UserError, printable
 
 LONGEST = 500  # characters of a sentence
 
@@ -17,5 +17,4 @@ def sentence(error: BaseException) -> str:
     """
     foreseen = isinstance(error, UserError | OSError)
     text = str(error) if foreseen else f"{type(error).__name__}: {error}".rstrip(": ")
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return " ".join(printable.split())[:LONGEST]
+    return printable(" ".join(text.split()))[:LONGEST]
