@@ -267,32 +267,30 @@ def measure_restarts(folder: Path) -> tuple[Load, float]:
 
 def table(load: Load, changes: list[Change], plain: Load, seconds: float) -> str:
     """Write the figures as Markdown."""
+    totals = [change.total for change in changes]
     rows = [
-        "| | behind the stable address | stop and start |",
-        "| --- | ---: | ---: |",
-        f"| changes | {len(changes)} | {RESTARTS} |",
-        f"| requests | {len(load.calls)} | {len(plain.calls)} |",
-        f"| failed | {load.failed} | {plain.failed} |",
-        f"| answers of a wrong version | {unreleased(load, changes)} | |",
-        f"| longest time without an answer, ms | {load.longest_gap * 1000:.0f} "
-        f"| {plain.longest_gap * 1000:.0f} |",
-        f"| slowest answer, ms | {load.slowest * 1000:.0f} | {plain.slowest * 1000:.0f} |",
-        f"| one change, s (median) | {np.median([each.total for each in changes]):.2f} "
-        f"| {seconds:.2f} |",
-        "",
-        "| from merge to first answer, s | median | worst |",
-        "| --- | ---: | ---: |",
+        ("changes", f"{len(changes)}", f"{RESTARTS}"),
+        ("requests", f"{len(load.calls)}", f"{len(plain.calls)}"),
+        ("failed", f"{load.failed}", f"{plain.failed}"),
+        ("answers of a wrong version", f"{unreleased(load, changes)}", ""),
+        ("longest time without an answer, ms", *milliseconds(load, plain, "longest_gap")),
+        ("slowest answer, ms", *milliseconds(load, plain, "slowest")),
+        ("one change, s (median)", f"{np.median(totals):.2f}", f"{seconds:.2f}"),
     ]
-    for name in changes[0].steps():
-        rows.append(row(name, [each.steps()[name] for each in changes]))
-    rows.append(row("all", [each.total for each in changes]))
-    rows.append(row("all but start and load", [each.total - each.loading for each in changes]))
-    return "\n".join(rows) + "\n"
+    steps = {name: [each.steps()[name] for each in changes] for name in changes[0].steps()}
+    steps |= {"all": totals}
+    steps |= {"all but start and load": [each.total - each.loading for each in changes]}
+    spent = [(name, f"{np.median(each):.3f}", f"{max(each):.3f}") for name, each in steps.items()]
+    return (
+        results.table(("", "behind the stable address", "stop and start"), rows)
+        + "\n"
+        + results.table(("from merge to first answer, s", "median", "worst"), spent)
+    )
 
 
-def row(name: str, seconds: list[float]) -> str:
-    """Write median and worst of a step."""
-    return f"| {name} | {np.median(seconds):.3f} | {max(seconds):.3f} |"
+def milliseconds(load: Load, plain: Load, figure: str) -> list[str]:
+    """Write a figure in seconds of both loads."""
+    return [f"{1000 * getattr(each, figure):.0f}" for each in (load, plain)]
 
 
 def main() -> None:

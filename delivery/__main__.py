@@ -2,12 +2,16 @@
 
 import argparse
 import pkgutil
+import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from delivery import commands
+from delivery.git import Repository
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.machine import this_machine
+from workspace.root import check_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,20 +21,47 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser(argv: list[str]) -> argparse.Namespace:
-    """Parse a command line; of the commands only the one that is asked for is imported."""
+    """Parse a command line; of the commands only the one that is asked for is imported.
+
+    A command is a module: what it does is its first line and `run`, what it takes `add_arguments`.
+    """
     names = {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)}
     made = argparse.ArgumentParser(prog="delivery", description=__doc__)
     subparsers = made.add_subparsers(required=True, metavar="command")
     for name in sorted(names & set(argv[:1]) or names):
-        import_module(f"{commands.__name__}.{name.replace('-', '_')}").add_arguments(subparsers)
+        command = import_module(f"{commands.__name__}.{name.replace('-', '_')}")
+        described = subparsers.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
+        if hasattr(command, "add_arguments"):
+            command.add_arguments(described)
+        described.set_defaults(run=command.run)
     return made.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run a command where the project is."""
-    find_root()
+    check_root()
+    this_machine()
+    Repository(Path.cwd()).check_root()
     arguments.run(arguments)
 
 
+def heed_signals() -> None:
+    """End every command as Ctrl-C does, in order, when it is told to or its terminal is closed.
+
+    What is ignored at the start stays so: `nohup` means it.
+    """
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, interrupt)
+
+
+def interrupt(*_: object) -> None:
+    """Interrupt, once: more of these signals do not disturb the end."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    heed_signals()
     sys.exit(main())

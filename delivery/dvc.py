@@ -1,19 +1,21 @@
 """DVC as the delivery uses it: the environment's own, with its reason on one line."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import Field
 
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
 from workspace.errors import said
 from workspace.settings import Settings, SettingsError, check, parse_yaml
 
 LOCK = "dvc.lock"
-RAW = "data/raw"  # where pictures of one's own are
 
 
 class DvcError(DeliveryError):
@@ -64,7 +66,8 @@ def dvc(folder: Path, *arguments: str) -> str:
         errors="replace",
     )
     if answer.returncode:
-        reason = said(answer.stderr or "DVC says why above")
+        printed = answer.stderr or "DVC says why above"
+        reason = said(re.split("Traceback|Having any troubles", printed)[0])
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return answer.stdout
 
@@ -119,6 +122,64 @@ def absent_store(folder: Path) -> str:
     )
 
 
+def refuse_replaced(folder: Path, *outs: str) -> None:
+    """Refuse what a pull, of all or of some `outs`, has found to be not what its name says.
+
+    DVC says nothing of a list of files that was replaced, and takes what it names. Raises
+    DeliveryError, after listing all objects of the store that must go.
+    """
+    if objects := replaced_objects(folder, outs):
+        print("\n".join(objects))
+        raise DeliveryError(
+            "the data store does not have what was put there: remove the objects that are listed "
+            "above, run `make data-push` where the data were made, and try again here"
+        )
+
+
+def replaced_objects(folder: Path, outs: Collection[str]) -> list[str]:
+    """Return the store's objects that DVC would not take, with the lists of files that name them.
+
+    While such a list is there, DVC never looks for the files again.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+        entries = {
+            key: entry.hash_info.value
+            for key, entry in repo.index.data["repo"].iteritems()
+            if entry.hash_info and (not outs or any(is_below(key, out) for out in outs))
+        }
+        missing = {oid for oid in entries.values() if not cache.exists(oid)}
+        replaced = {oid for oid in missing if store.exists(oid)}
+        if replaced:
+            repo.drop_data_index()  # or a list that was replaced would be remembered
+        lists = {
+            entries[above]
+            for key, oid in entries.items()
+            if oid in replaced
+            for above in (key[:length] for length in range(len(key)))
+            if above in entries
+        }
+        paths = (store.oid_to_path(oid) for oid in sorted(replaced | lists))
+        return [store.fs.unstrip_protocol(path) for path in paths]
+
+
+def is_below(key: tuple[str, ...], out: str) -> bool:
+    """Tell whether the parts of a path are those of an output or of something in it."""
+    return key[: len(Path(out).parts)] == Path(out).parts
+
+
+def unavailable(folder: Path, error: DvcError) -> str:
+    """Say why DVC's store did not give or take data, and what to do: goes on with a sentence.
+
+    Raises DeliveryError where there is no store.
+    """
+    if absent := absent_store(folder):
+        return f", as {absent}"
+    return f" ({error}): correct the default remote in .dvc/config or .dvc/config.local"
+
+
 def adding(folder: Path, path: str) -> str:
     """Return what a person types to have DVC keep pictures of one's own, and Git their version."""
     return (
@@ -127,12 +188,16 @@ def adding(folder: Path, path: str) -> str:
     )
 
 
-def raw_is_unknown(folder: Path) -> bool:
-    """Tell whether there are pictures of one's own that DVC does not keep."""
-    return any(folder.glob(f"{RAW}/*/*")) and not (folder / f"{RAW}.dvc").exists()
+def unknown_data(folder: Path) -> str:
+    """Return the folder of pictures of one's own if DVC does not keep what is in it, or nothing."""
+    raw = data_folder(folder)
+    place = folder / raw
+    is_known = place.with_name(f"{place.name}.dvc").exists()
+    return raw if place.is_relative_to(folder) and any(place.glob("*/*")) and not is_known else ""
 
 
 def make_raw(folder: Path) -> None:
-    """Make `data/raw` unless DVC knows what is in it: otherwise DVC wants it to exist."""
-    if not (folder / f"{RAW}.dvc").exists():
-        (folder / RAW).mkdir(parents=True, exist_ok=True)
+    """Make the folder of pictures unless DVC knows it: the pipeline wants it, even if empty."""
+    place = folder / data_folder(folder)
+    if place.is_relative_to(folder) and not place.with_name(f"{place.name}.dvc").exists():
+        place.mkdir(parents=True, exist_ok=True)

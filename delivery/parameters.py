@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from workspace.pictures import MAX_PIXELS, WHITE
 from workspace.settings import Settings, check, read_yaml
 
 # Of a registry. Signs that look like others, or that a shell or Markdown reads, are in no name.
@@ -24,9 +25,17 @@ class Target(Settings):
 
     registry: str = Field(
         pattern=f"^{NAME}$",
-        description="oci:<folder> or <host>/<repository>, of ASCII letters, digits and ._:/+~=,-",
+        description="oci:<folder> or <host>/<name>, of ASCII letters, digits and ._:/+~=,-",
         examples=["oci:.local/registry"],
     )
+
+
+class Pictures(Settings, extra="ignore"):
+    """Section `prepare`: where pictures of one's own are, and how pictures are read."""
+
+    folder: str | None = None
+    max_pixels: int = MAX_PIXELS
+    white: int = WHITE
 
 
 class Parameters(Settings, extra="ignore"):
@@ -34,6 +43,18 @@ class Parameters(Settings, extra="ignore"):
 
     gate: Limits = Field(description="the gate's limits")
     release: Target = Field(description="where releases go")
+
+
+def read_pictures(root: Path) -> Pictures:
+    """Read what params.yaml says of pictures, whatever else it holds. Raises SettingsError."""
+    content = read_yaml(root / "params.yaml")
+    section = content.get("prepare") if isinstance(content, dict) else None
+    return check(Pictures, section or {}, "params.yaml", "prepare")
+
+
+def data_folder(root: Path) -> str:
+    """Return the folder of pictures of one's own, below the project's. Raises SettingsError."""
+    return read_pictures(root).folder or "data/raw"
 
 
 def read_parameters(root: Path) -> Parameters:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workspace.root import without_outer_repository
+
 # Settings of the demo's own environment that a generated project must not see.
 LEAKS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 AUTHOR = {
@@ -34,8 +36,8 @@ class Step:
 
 def environment() -> dict[str, str]:
     """The environment of a user's shell."""
-    kept = {name: value for name, value in os.environ.items() if name not in LEAKS}
-    return kept | AUTHOR
+    kept = without_outer_repository(os.environ)
+    return {name: value for name, value in kept.items() if name not in LEAKS} | AUTHOR
 
 
 @dataclass

@@ -1,26 +1,13 @@
-"""Check and clean what was generated, note what it was made from, and say what comes next."""
+"""Clean what was generated, note what it was made from, and say what comes next."""
 
 import json
 import os
 import shlex
 import shutil
 import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-
-for folder in ("infra/modules", "argocd/base", "src/delivery", "src/workspace"):
-    if not Path(folder).is_dir():
-        sys.exit(
-            f"{folder} is not a folder: this copy of the template lost its symbolic links, as zip "
-            "archives do; generate from a git clone or from the repository's address instead."
-        )
-
-# A clone in which somebody worked holds caches, which cookiecutter copies with the rest.
-CACHES = (".local", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".terraform")
-for cache in CACHES:
-    for folder in list(Path().rglob(cache)):
-        shutil.rmtree(folder, ignore_errors=True)
 
 CONTEXT = dict(json.loads(r"""<< cookiecutter.items() | list | tojson >>"""))  # in their order
 ANSWERS = {name: value for name, value in CONTEXT.items() if not name.startswith("_")}
@@ -33,11 +20,17 @@ def template_folder() -> Path:
     return (process if process.exists() else typed).resolve()
 
 
-def git(*arguments: str) -> str:
-    """Ask Git about the template; an empty answer where there is no Git, or no repository."""
+def git(*arguments: str, folder: Path | None = None) -> str:
+    """Ask Git about the template, or about a folder; an empty answer where it has none.
+
+    What names another repository in the environment, as in a hook of Git's, is left out.
+    """
     command = ["git", *arguments]
+    plain = {name: value for name, value in os.environ.items() if name not in OTHERS}
     try:
-        answer = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True)
+        answer = subprocess.run(
+            command, cwd=folder or TEMPLATE, env=plain, capture_output=True, text=True
+        )
     except OSError:
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""
@@ -61,22 +54,43 @@ def without_credentials(address: str) -> str:
     return urlunsplit(parts._replace(netloc=place, query="", fragment=""))
 
 
+def forget_caches() -> None:
+    """Remove what a person who works in the template has there, and cookiecutter copied."""
+    source = next(TEMPLATE.glob("*cookiecutter.project*"))
+    for place, folders, _ in os.walk(source, followlinks=True):
+        for cache in set(folders) & CACHES:
+            folders.remove(cache)
+            shutil.rmtree(Path(place, cache).relative_to(source), ignore_errors=True)
+
+
+def say(*lines: str) -> None:
+    """Print; where nobody listens any more, what was made stays all the same."""
+    with suppress(OSError):
+        os.write(1, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+
+
+OTHERS: list[str] = []
 TEMPLATE = template_folder()
+OTHERS = git("rev-parse", "--local-env-vars").split()
+CACHES = {".local", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".terraform"}
+forget_caches()
+
 COMMIT = git("rev-parse", "HEAD") if git("rev-parse", "--show-toplevel") == str(TEMPLATE) else None
 ORIGIN = {"address": address(), "commit": COMMIT or None, "answers": ANSWERS}
 Path(".template.json").write_text(json.dumps(ORIGIN, indent=2) + "\n")
 
-print(f"\nMade {Path.cwd().name} from {ORIGIN['address']}:")
-for name, value in ANSWERS.items():
-    print(f"  {name:<18} {value}")
+say(f"\nMade {Path.cwd().name} from {ORIGIN['address']}:")
+say(*(f"  {name:<18} {value}" for name, value in ANSWERS.items()))
 if not COMMIT:
-    print("The template is no Git repository with a commit: `make update` cannot work as it is.")
+    say("The template is no Git repository with a commit: `make update` cannot work as it is.")
 elif git("status", "--porcelain"):
-    print("The template has changes that are not committed: `make update` takes them for yours.")
-print(
+    say("The template has changes that are not committed: `make update` takes them for yours.")
+outer = git("rev-parse", "--show-toplevel", folder=Path.cwd())
+if outer and not Path(outer).samefile(Path.cwd()):
+    say(f"It lies in the repository {outer}, but must be the root of one of its own: `git init`.")
+say(
     "Next:",
-    f"cd {shlex.quote(str(Path.cwd()))}",
-    'git init --initial-branch=main && git add --all && git commit --message "Generate"',
-    "make setup pipeline serve",
-    sep="\n  ",
+    f"  cd {shlex.quote(str(Path.cwd()))}",
+    '  git init --initial-branch=main && git add --all && git commit --message "Generate"',
+    "  make setup pipeline serve",
 )

@@ -1,8 +1,10 @@
 """Refuse an answer that would fail later in Kubernetes, AWS or GitHub, before writing a file."""
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 ANSWERS = json.loads(r"""<< cookiecutter | tojson >>""")
 
@@ -21,22 +23,34 @@ us-west-2
 GPU_FAMILIES = "g4dn g5 g6 g6e g6f gr6 gr6f g7e p4d p4de p5 p5e p5en p6-b200 p6-b300".split()
 
 
+# Names of devices on Windows, where no folder can have them; names with which `<project>-*` would
+# be namespaces of Kubernetes or of the platform; beginnings that AWS takes in no bucket's name.
+RESERVED = (
+    r"con|prn|aux|nul|com\d|lpt\d|argo|cluster|kube(-.*)?|kuberay|(sthree|amzn-s3-demo)(-.*)?"
+)
+
+
 def project(value: str) -> str | None:
     # The strictest of the names made from it: an S3 bucket, `<project>-tfstate-<account>` (63).
-    if re.fullmatch(r"[a-z](-?[a-z0-9])*", value) and 3 <= len(value) <= 32:
-        return None
-    return "use 3 to 32 lower-case letters, digits and single hyphens, a letter first"
+    if not re.fullmatch(r"[a-z](-?[a-z0-9])*", value) or not 3 <= len(value) <= 32:
+        return "use 3 to 32 lower-case letters, digits and single hyphens, a letter first"
+    if re.fullmatch(RESERVED, value):
+        return "use a name that neither Windows, Kubernetes, AWS nor the platform reserves"
+    return None
+
+
+NAME = "[A-Za-z0-9](-?[A-Za-z0-9])*"  # of a user or an organisation, up to 39 characters
 
 
 def github_owner(value: str) -> str | None:
-    if re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,38}", value) and len(value) <= 39:
+    if re.fullmatch(NAME, value) and len(value) <= 39:
         return None
     return "use a GitHub name: up to 39 letters, digits and single hyphens"
 
 
 def approvers(value: str) -> str | None:
-    name = r"[A-Za-z0-9](-?[A-Za-z0-9])*"
-    if re.fullmatch(rf"@{name}(/{name})?", value):
+    owner, _, team = value.partition("/")
+    if re.fullmatch(rf"@{NAME}(/{NAME})?", value) and len(owner) <= 40 and len(team) <= 100:
         return None
     return "use one @user or @organisation/team"
 
@@ -47,7 +61,7 @@ def aws_region(value: str) -> str | None:
 
 def gpu_instance_type(value: str) -> str | None:
     family, _, size = value.partition(".")
-    if family in GPU_FAMILIES and re.fullmatch(r"(\d+x)?large|xlarge|metal", size):
+    if family in GPU_FAMILIES and re.fullmatch(r"([0-9]+x)?large|xlarge|metal", size):
         return None
     return f"use an x86-64 NVIDIA type of one of {', '.join(GPU_FAMILIES)}"
 
@@ -65,3 +79,20 @@ for name, (check, example) in CHECKS.items():
     if rule := check(value):
         shown = value if len(value) <= 80 else value[:77] + "..."
         sys.exit(f"{name} is {shown!r}: {rule}, for example {example!r}.")
+
+# Cookiecutter stands in the template while a hook runs in the project, wherever its user stood.
+BROUGHT = next(Path(f"/proc/{os.getppid()}/cwd").glob("*cookiecutter.project*"), None)
+
+for folder in ("infra/modules", "argocd/base", "src/delivery", "src/workspace"):
+    if BROUGHT and not (BROUGHT / folder).is_dir():
+        sys.exit(
+            f"{folder} is not a folder: this copy of the template lost its symbolic links, as zip "
+            "archives do; generate from a git clone or from the repository's address instead."
+        )
+
+# Cookiecutter puts a folder that is copied as it is in the place of one that is there.
+if BROUGHT and (BROUGHT / ".local").exists() and Path(".local").exists():
+    sys.exit(
+        f"{Path('.local').absolute()} holds images and data, and the template has a .local that "
+        "would take its place: generate from a fresh git clone of the template."
+    )

@@ -4,14 +4,22 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from workspace.machine import this_machine
+from workspace.root import git_variables
+
+# Git's hooks run tests, too; these are about repositories of their own.
+for variable in git_variables():
+    os.environ.pop(variable, None)
 
 TEMPLATE = Path(__file__).parent.parent
 UNBAKED = TEMPLATE / "<<cookiecutter.project>>"
@@ -23,6 +31,13 @@ os.environ.setdefault("TRITON_VENV", str(TEMPLATE / ".venv-triton"))
 LEAKS = """
 VIRTUAL_ENV VENV TRITON_VENV MAKEFLAGS MAKELEVEL MFLAGS PYTHONPATH RAY_ADDRESS DEVICES NODES STORAGE
 """.split()
+
+
+# Under nohup, or in the background, some signals are ignored, and so they are in what is started
+# from here. With a handler of its own a process passes on what is usual.
+for each in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(each) == signal.SIG_IGN:
+        signal.signal(each, lambda *_: None)
 
 
 def clean_environment() -> dict[str, str]:
@@ -71,13 +86,17 @@ def clean_template() -> Path:
 
 
 def cookiecutter(
-    output: Path, typed: str | None = None, template: Path | None = None, **answers: str
+    output: Path,
+    typed: str | None = None,
+    template: Path | None = None,
+    options: Sequence[str] = (),
+    **answers: str,
 ) -> subprocess.CompletedProcess[str]:
     """Generate a project below `output`: from answers on the command line, or typed at prompts."""
     template = template or clean_template()
     pairs = [f"{name}={value}" for name, value in answers.items()]
     silent = ["--no-input"] if typed is None else []
-    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *pairs]
+    command = [sys.executable, "-m", "cookiecutter", str(template), *silent, *options, *pairs]
     return subprocess.run(
         [*command, "--output-dir", str(output)],
         env=clean_environment(),
@@ -103,6 +122,12 @@ def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     os.chdir(folder)
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_environment() -> None:
+    """Have the variables that a test sets be read: a program reads them once."""
+    this_machine.cache_clear()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -46,6 +47,9 @@ ARGO_CD = "".join(
 )
 
 
+GLOBBING = "applicationsetcontroller.enable.new.git.file.globbing"  # off by default in Argo CD 3.5
+
+
 def release_everywhere(argocd: Path) -> None:
     """Put a release into each environment below a project's `argocd` folder, and a training run."""
     for overlay in argocd.glob("environments/*/kustomization.yaml"):
@@ -86,8 +90,21 @@ def applications(applicationset: dict, project: Path) -> list[dict]:
     return [
         {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application"}
         | expand(spec["template"], parameters(path, project))
-        for path in sorted(project.glob(files["path"]))
+        for path in found(files["path"], project)
     ]
+
+
+def found(pattern: str, project: Path) -> list[Path]:
+    """Return the files of a generator's path, where `*` is many folders without GLOBBING."""
+    (settings,) = (
+        each["data"]
+        for each in build(project / "argocd/base/argo-cd")
+        if each["metadata"]["name"] == "argocd-cmd-params-cm"
+    )
+    if settings.get(GLOBBING) == "true":
+        return sorted(project.glob(pattern))
+    files = (path for path in project.rglob("*") if path.is_file())
+    return sorted(path for path in files if fnmatch(str(path.relative_to(project)), pattern))
 
 
 def parameters(path: Path, project: Path) -> dict:

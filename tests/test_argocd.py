@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -340,6 +341,26 @@ def test_the_server_is_pinned_and_starts_without_the_images_entry_point(server) 
     assert ports == {name: flags[f"{name}-port"] for name in ("http", "grpc", "metrics")}
 
 
+ADMINISTRATION = {
+    *("shared-memory", "model-config", "model-repository"),
+    *("statistics", "trace", "logging"),
+}
+
+
+def test_administration_asks_for_a_value_that_only_a_secret_holds(server, apps) -> None:
+    flags = dict(argument.removeprefix("--").partition("=")[::2] for argument in server["args"])
+    for flag in ("http-restricted-api", "grpc-restricted-protocol"):
+        interfaces, _, asked = flags[flag].partition(":")
+        assert set(interfaces.split(",")) == ADMINISTRATION
+        assert asked == "administration=$(ADMINISTRATION)"
+    assert flags["allow-client-shm"] == "false"
+    (variable,) = [each for each in server["env"] if each["name"] == "ADMINISTRATION"]
+    secret = {"name": "triton-administration", "key": "value"}
+    assert variable["valueFrom"] == {"secretKeyRef": secret}, "without it no pod starts"
+    kinds = apps["AppProject", "models"]["spec"]["namespaceResourceWhitelist"]
+    assert "Secret" not in {each["kind"] for each in kinds}, "Argo CD neither makes nor prunes it"
+
+
 def test_a_pod_has_time_to_drain(environment, server) -> None:
     pod = environment["Rollout", "triton"]["spec"]["template"]["spec"]
     (exit_timeout,) = [
@@ -359,7 +380,7 @@ def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server
     assert pod["automountServiceAccountToken"] is False
     assert environment["ServiceAccount", "triton"]["automountServiceAccountToken"] is False
     assert "imagePullSecrets" not in pod
-    assert [each["name"] for each in server["env"]] == ["HOME"]
+    assert [each["name"] for each in server["env"]] == ["HOME", "ADMINISTRATION"]
 
 
 def test_versions_change_without_a_gap_and_a_bad_one_is_taken_away(environment) -> None:
@@ -545,6 +566,15 @@ def test_each_released_environment_is_an_application_that_shows_its_version(gene
         assert application["metadata"]["labels"] == {"environment": name, "model-version": "8"}
         assert application["spec"]["source"]["path"] == f"argocd/environments/{name}"
         assert application["spec"]["destination"]["namespace"] == f"digit-classifier-{name}"
+
+
+def test_a_release_file_further_down_deploys_nothing(released: Path, apps, tmp_path: Path) -> None:
+    shutil.copytree(released / "argocd", tmp_path / "argocd")
+    for folder in ("argocd/environments/a/b", "argocd/environments"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "model.yaml").write_text(rendering.RELEASE)
+    made = rendering.applications(apps["ApplicationSet", "models"], tmp_path)
+    assert {each["metadata"]["labels"]["environment"] for each in made} == set(ENVIRONMENTS)
 
 
 def test_a_template_never_fills_in_a_missing_value(apps, generated) -> None:

@@ -90,7 +90,8 @@ def test_a_typo_in_the_parameters_stops_the_pipeline_with_a_sentence(trained: Pr
 def test_what_the_pipeline_made_is_known_to_git_or_ignored(trained: Project) -> None:
     changed = trained.run("git", "status", "--porcelain").stdout.splitlines()
     names = {line[3:] for line in changed}
-    assert names == {"MODEL_CARD.md", "dvc.lock", "lineage.json", "metrics.json", "params.yaml"}
+    written = {"MODEL_CARD.md", "dvc.lock", "lineage.json", "metrics.json", "plots/"}
+    assert names == written | {"params.yaml"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,15 @@ def clone(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     for environment in ENVIRONMENTS.values():  # or make finds them older than the clone's files
         (trained.folder / environment / "ready").touch()
     return Clone(folder, trained)
+
+
+def test_a_clone_has_the_pictures_that_the_model_card_shows(clone: Clone) -> None:
+    card = (clone.folder / "MODEL_CARD.md").read_text()
+    pictures = re.findall(r"!\[.+\]\((.+)\)", card)
+    kept = clone.run("git", "ls-files", "plots").stdout.splitlines()
+    assert sorted(pictures) == kept != []
+    sizes = [(clone.folder / name).stat().st_size for name in kept]
+    assert all(10_000 < size < 200_000 for size in sizes)  # so that Git can keep each version
 
 
 def test_a_pull_from_an_empty_data_store_says_what_to_do(clone: Clone) -> None:
@@ -238,7 +248,7 @@ def test_a_picture_is_prepared_for_a_call_as_training_does(trained: Project) -> 
 
 
 COMPARED = """
-from classifier.sources import to_pixels
+from workspace.pictures import to_pixels
 noise = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
 turned = Image.Exif()
 turned[274] = 6

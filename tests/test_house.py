@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEMPLATE, UNBAKED
+from conftest import TEMPLATE, UNBAKED, tracked
 
 SOURCE = UNBAKED / "src"
 PACKAGES = ["classifier", "curation", "delivery", "tuning", "workspace"]
@@ -118,6 +118,85 @@ def test_delivery_reads_only_the_files_of_the_contract() -> None:
                     assert any(text == each or text.startswith(f"{each}/") for each in CONTRACT), (
                         f"{name} names {text}"
                     )
+
+
+MACHINES = ("classifier", "delivery", "tuning")  # programs for which variables change something
+
+
+def reads_of_the_environment(tree: ast.AST) -> Iterator[str]:
+    """Single variables that code reads; handing all of them to another program is no reading."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            read, named = node.value, node.slice
+        elif isinstance(node, ast.Call) and node.args:
+            read, named = node.func, node.args[0]
+        else:
+            continue
+        if re.match(r"os\.(environ(\.get|\.setdefault)?|getenv)$", ast.unparse(read)):
+            yield ast.unparse(named)
+
+
+def test_single_variables_of_the_environment_are_found() -> None:
+    text = "os.environ['A'], os.environ.get('B'), os.getenv('C')\nos.environ['D'] = f(os.environ)"
+    assert list(reads_of_the_environment(ast.parse(text))) == ["'A'", "'B'", "'C'"]
+
+
+def test_the_environment_is_read_once_where_a_program_begins() -> None:
+    for name, path in MODULES.items():
+        text = path.read_text()
+        read = set(reads_of_the_environment(ast.parse(text))) - {"'PATH'"}
+        others = name == "delivery.oci.login"  # which finds files of other programs as they do
+        assert others or not read, f"{name} reads {read}: let workspace.machine do it"
+        assert name == "workspace.machine" or "from_environment" not in text, name
+        begins = path.name == "__main__.py" and name.split(".")[0] in MACHINES
+        assert not begins or "this_machine()" in text, f"{name}: a mistake in it is told too late"
+
+
+def test_every_variable_that_is_read_is_in_the_readme() -> None:
+    read = re.findall(
+        r"\bvariables(?:\.get\(|, )\"(\w+)\"", MODULES["workspace.machine"].read_text()
+    )
+    table = (UNBAKED / "README.md").read_text().partition("| variable |")[2]
+    assert len(read) > 7 and not [name for name in read if f"`{name}`" not in table]
+
+
+PICTURES = ("classifier", "curation", "tuning")  # rooms in which nothing is a container image
+
+
+def sentences(tree: ast.AST) -> Iterator[str]:
+    """What code says: its texts with blanks, without docstrings, and without names and examples."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    bodies = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
+    inner = {id(each.value) for each in bodies if isinstance(each, ast.Expr)}
+    for node in ast.walk(tree):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        inner |= {id(part) for part in parts if part is not node}
+        texts = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
+        if id(node) not in inner and isinstance(node, ast.JoinedStr | ast.Constant):
+            text = "".join(text for text in texts if isinstance(text, str))
+            yield from re.findall(
+                r".*\s.*", re.sub(r"```.*?```|`[^`]*`|\"[^\"]*\"", "", text, flags=re.S)
+            )
+
+
+def test_sentences_are_found() -> None:
+    text = 'def f():\n    """No image."""\n    say(f\'an image of {x}, `image`\', \'image\')'
+    assert list(sentences(ast.parse(text))) == ["an image of …, "]
+
+
+def test_pictures_are_not_called_images() -> None:
+    for name, path in MODULES.items():
+        if name.split(".")[0] in PICTURES:
+            for text in sentences(ast.parse(path.read_text())):
+                assert not re.search(r"\bimages?\b", text, re.IGNORECASE), f"{name}: {text}"
+
+
+def test_settings_speak_of_pictures_and_of_registries_by_name() -> None:
+    comments = re.findall(r"# (.*)", (UNBAKED / "params.yaml").read_text())
+    assert not [text for text in comments if re.search(r"\bimages?\b", text)]
+    named = "<host>/<" + "repository>"  # a repository is Git's
+    files = [TEMPLATE / path for path in tracked() if (TEMPLATE / path).is_file()]
+    assert not [path for path in files if named.encode() in path.read_bytes()]
 
 
 GROUND = ("workspace", "delivery")  # what lies directly there may be imported by all above

@@ -4,6 +4,8 @@ Much of a sentence was written by others: files, hosts, programs. It is quoted s
 harm on a terminal or in a report: `printable` for a name, `shown` for a value, `said` for a reason.
 """
 
+import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,8 +29,35 @@ class UserError(Exception):
 
 def reported(command: Callable[[], None]) -> int:
     """Run a command; say in a sentence on stderr why it failed; return the exit status."""
+    _open_streams()
+    status = _tried(command)
+    try:
+        sys.stdout.flush()
+    except OSError:  # whoever read it has gone: Python would fail once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _open_streams() -> None:
+    """Have all standard streams, and let them take any text.
+
+    Otherwise the next file to be opened would be the standard output of all that is started.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _tried(command: Callable[[], None]) -> int:
     try:
         command()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

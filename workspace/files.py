@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and folders that one process at a time works in."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,14 @@ def publish(folder: Path, place: Path) -> None:
     sync_all(folder)
     folder.rename(place)
     sync(place.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder, as far as that is possible, however deep and odd it is.
+
+    `rm` needs neither a stack nor paths of the length of the tree's depth, as `shutil.rmtree` does.
+    """
+    subprocess.run(["rm", "-rf", "--", path], stderr=subprocess.DEVNULL, check=False)
 
 
 @contextmanager

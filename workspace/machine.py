@@ -1,5 +1,6 @@
 """What the environment's variables say about this machine; the README lists them."""
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ class Machine:
         storage: STORAGE, a folder or bucket that all machines reach, for checkpoints; or empty.
         waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
+        token_realm: TOKEN_REALM, `https://<host>` that may get the registry's password; or empty.
     """
 
-    triton_venv: Path
-    devices: int
-    nodes: int
-    ray_address: str
-    storage: str
-    waits_for_gpus: bool
-    compiler: str
+    triton_venv: Path = Path(".venv-triton")
+    devices: int = 1
+    nodes: int = 1
+    ray_address: str = ""
+    storage: str = ""
+    waits_for_gpus: bool = False
+    compiler: str = ""
+    token_realm: str = ""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Machine":
@@ -37,14 +40,24 @@ class Machine:
         if accelerator not in ("", "gpu"):
             raise UserError(f"ACCELERATOR is {accelerator!r}: give gpu, or leave it out")
         return cls(
-            triton_venv=Path(variables.get("TRITON_VENV") or ".venv-triton"),
+            triton_venv=Path(variables.get("TRITON_VENV") or cls.triton_venv),
             devices=_count(variables, "DEVICES"),
             nodes=_count(variables, "NODES"),
             ray_address=variables.get("RAY_ADDRESS", ""),
             storage=variables.get("STORAGE", ""),
             waits_for_gpus=accelerator == "gpu",
             compiler=variables.get("CXX", ""),
+            token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """Return what the environment says, which is read once for the whole process.
+
+    Programs call it where they begin, so that a mistake is told first. Raises UserError.
+    """
+    return Machine.from_environment()
 
 
 def cores() -> int:

@@ -29,8 +29,18 @@ def sha256(files: Mapping[str, bytes]) -> str:
     """Return the SHA-256 over "path NUL sha256-of-content newline" of files, sorted by path."""
     total = hashlib.sha256()
     for path in sorted(files):
-        total.update(f"{path}\0{hashlib.sha256(files[path]).hexdigest()}\n".encode())
+        content = hashlib.sha256(stored(files[path])).hexdigest()
+        total.update(f"{path}\0{content}\n".encode())
     return total.hexdigest()
+
+
+def stored(content: bytes) -> bytes:
+    """Return text as Git stores it at the latest where lines end otherwise; Python reads the same.
+
+    On disk lines end as `core.autocrlf` and .gitattributes have it, and where there is no Git as
+    they did where the files came from.
+    """
+    return content.replace(b"\r\n", b"\n")
 
 
 def code_files(root: Path, stage: str = "export") -> list[str]:

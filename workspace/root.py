@@ -1,5 +1,13 @@
-"""The root of the project, in which its commands run."""
+"""The root of the project: the working directory of its commands.
 
+Paths are relative to it, so that what is written down of them, as in release files, `dvc.lock` and
+sentences, is the same on every machine.
+"""
+
+import functools
+import os
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from workspace.errors import UserError
@@ -7,8 +15,13 @@ from workspace.errors import UserError
 MARKS = ("params.yaml", "dvc.yaml")  # the files that make a folder a project's root
 
 
-def find_root() -> Path:
-    """Return the working directory. Raises UserError unless it is the root of a project."""
+def check_root() -> None:
+    """Raise UserError unless the working directory is the root of a project.
+
+    From here on its Git repository is the only one, for all that this process starts.
+    """
+    for name in git_variables():
+        os.environ.pop(name, None)
     here = Path.cwd()
     missing = [name for name in MARKS if not (here / name).is_file()]
     if missing:
@@ -16,4 +29,18 @@ def find_root() -> Path:
             f"{here} is not the root of a project, as it lacks {' and '.join(missing)}: "
             "`cd` to the folder that has them"
         )
-    return here
+
+
+@functools.cache
+def git_variables() -> frozenset[str]:
+    """Return the names of the variables by which Git tells its hooks which repository to use."""
+    command = ["git", "rev-parse", "--local-env-vars"]
+    try:
+        return frozenset(subprocess.run(command, capture_output=True, text=True).stdout.split())
+    except OSError:  # no Git, as in the training image
+        return frozenset()
+
+
+def without_outer_repository(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which Git finds the repository of the folder that it runs in."""
+    return {name: value for name, value in variables.items() if name not in git_variables()}

@@ -1,5 +1,6 @@
-"""A prepared project, and its parameters."""
+"""A prepared project, and its parameters; no repository of which a hook of Git's runs the tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from small_project import fixed, prepared_project
 
 from classifier import params
 from classifier.params import Params
+from workspace.root import git_variables
+
+for variable in git_variables():
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture

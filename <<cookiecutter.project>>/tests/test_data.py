@@ -19,8 +19,8 @@ from pictures import (
 from PIL import ExifTags, Image
 
 from classifier.data import SPLITS, class_names, load_split
-from classifier.sources import conversions, to_pixels
 from workspace.errors import UserError
+from workspace.pictures import conversions, to_pixels
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_names_in_any_script_and_with_any_bytes_work(root: Path) -> None:
     prepare(root)
     assert class_names(root) == ["cat", "dog", "猫 $x$ d'été"]
     assert read_report(root)["dropped"]["unreadable"]["examples"] == [
-        r"cat/\udcff.png (not an image)"
+        r"cat/\udcff.png (not a picture in AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF or WEBP)"
     ]
 
 
@@ -261,7 +261,7 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"source": "mnist"}, "source is 'mnist': input should be 'digits', 'cifar10' or 'folder'"),
-        ({"folder": None}, "folder is None: give the folder of your images, as source is folder"),
+        ({"folder": None}, "folder is None: give the folder of your pictures, as source is folder"),
         (
             {"image_size": 96},
             r"image_size is 96: give null or \[height, width\] in pixels, for example \[96, 96\]",

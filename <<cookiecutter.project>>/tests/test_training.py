@@ -23,7 +23,7 @@ from classifier.training import CHECKPOINT, HISTORY, fit_temperature
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
-    return torch.load(root / CHECKPOINT, weights_only=False)["state_dict"]
+    return torch.load(root / CHECKPOINT, weights_only=True)["state_dict"]
 
 
 def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

@@ -3,14 +3,8 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import absent_store, default_store, dvc_shown
+from delivery.dvc import absent_store, default_store, dvc_shown, refuse_replaced
 from delivery.errors import DeliveryError
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `data-pull`."""
-    parser = subparsers.add_parser("data-pull", help="get what DVC keeps of this commit")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -19,7 +13,10 @@ def run(arguments: argparse.Namespace) -> None:
     default_store(folder)
     if dvc_shown(folder, "pull", "--run-cache"):
         why = absent_store(folder) or "DVC says above"
+        if not absent_store(folder):
+            refuse_replaced(folder)
         raise DeliveryError(
             f"not all of this commit could be had, as {why}; run `make data-push` where it was "
             "made, or `make pipeline` to make it here"
         )
+    refuse_replaced(folder)

@@ -3,24 +3,23 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import RAW, absent_store, adding, default_store, dvc_shown, raw_is_unknown
+from delivery.dvc import absent_store, adding, default_store, dvc_shown, unknown_data
 from delivery.errors import DeliveryError
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `data-push`."""
-    parser = subparsers.add_parser("data-push", help="put what DVC keeps into the data store")
-    parser.set_defaults(run=run)
+from delivery.parameters import data_folder
+from workspace.pictures import refuse_links
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Push from the current folder. Raises DeliveryError."""
+    """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
     folder = Path.cwd()
     _, address = default_store(folder)
-    if raw_is_unknown(folder):
+    place = Path(data_folder(folder))
+    if place.is_dir():
+        refuse_links(place, Path())
+    if raw := unknown_data(folder):
         raise DeliveryError(
-            f"DVC does not know {RAW} yet, so it would stay on this machine: "
-            f"`{adding(folder, RAW)}`, and `make data-push` again"
+            f"DVC does not know {raw} yet, so it would stay on this machine: "
+            f"`{adding(folder, raw)}`, and `make data-push` again"
         )
     if dvc_shown(folder, "push", "--run-cache"):
         why = absent_store(folder) or f"DVC says above of {address}: put it right"

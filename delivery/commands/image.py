@@ -9,22 +9,27 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
 from workspace.errors import shown
-from workspace.settings import check, parse_json, read_text
+from workspace.settings import Settings, check, parse_json, read_text
 
 LOCAL = "localhost/training"
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `image`."""
-    parser = subparsers.add_parser("image", help="build the training image of this commit")
-    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<repository> to push it to")
-    parser.set_defaults(run=run)
+class Metadata(Settings, extra="ignore"):
+    """What docker says of the image that it built."""
+
+    digest: str = Field(default="", alias="containerimage.digest", description="a digest")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,16 +46,11 @@ def build(repository: Repository, registry: str | None = None) -> str:
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
         raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, because the image names the commit that it is made from"
-        )
+    repository.check_clean("because the image names the commit that it is made from")
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
-        raise DeliveryError(
-            f"{registry!r} is not a registry: give <host>/<repository>, without a tag"
-        )
-    commit, epoch = repository.head(), repository.ask("log", "-1", "--format=%ct")
+        raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
+    commit = repository.head()
+    epoch = repository.ask("show", "--no-show-signature", "--no-patch", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
@@ -102,10 +102,10 @@ def _tool(folder: Path, command: list[str], epoch: str) -> None:
 
 def _digest(answer: str) -> str:
     """Return the digest in what a builder answers: a digest, or docker's JSON around it."""
-    digest: Any = answer.strip()
-    if digest.startswith("{"):
-        told = "what the builder answers"
-        digest = check(dict[str, Any], parse_json(digest, told), told).get("containerimage.digest")
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(digest)):
+    text = answer.strip()
+    if text.startswith("{"):
+        name = "what the builder says"
+        text = check(Metadata, parse_json(text, name), name).digest
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
         raise DeliveryError(f"the builder gave no digest but {shown(answer)}: build again")
-    return str(digest)
+    return text

@@ -7,11 +7,9 @@ from delivery.model.packaging import LOCAL, package
 from delivery.oci.layout import Layout
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `package`."""
-    parser = subparsers.add_parser("package", help="build the model image on this machine")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--version", type=int, default=1, help="version directory in the image")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

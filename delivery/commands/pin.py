@@ -50,12 +50,6 @@ class ChartIndex(Settings, extra="ignore"):
     entries: dict[str, Any]
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `pin`."""
-    parser = subparsers.add_parser("pin", help="resolve image tag and chart versions to digests")
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Pin the manifests of this repository and print what was found."""
     for line in pin(BASE):

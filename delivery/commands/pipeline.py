@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from delivery.dvc import RAW, make_raw, raw_is_unknown, typed_dvc
+from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
@@ -18,13 +18,11 @@ from workspace.errors import shown
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `pipeline`."""
-    parser = subparsers.add_parser("pipeline", help="run the stages that are out of date")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run; default: all")
     parser.add_argument("--force", action="store_true", help="run that last stage in any case")
     parser.add_argument("--pull", action="store_true", help="take what was run elsewhere")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -114,7 +112,8 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     except GateError as error:
         return [str(error)]
     folder = repository.folder
-    add = f"`{typed_dvc(folder)} add {RAW}`, " if raw_is_unknown(folder) else ""
+    raw = unknown_data(folder)
+    add = f"`{typed_dvc(folder)} add {raw}`, " if raw else ""
     commit = add + (COMMIT if repository.changed_files() else "")
     return [
         f"gate:     would let it pass (compared with {against})",

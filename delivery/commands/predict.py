@@ -5,32 +5,30 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from delivery.errors import DeliveryError
+from delivery.parameters import Pictures, read_pictures
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports, add_ports
 from workspace.errors import printable
+from workspace.pictures import open_picture, to_pixels, upright_size
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
-
-def add_arguments(subparsers: argparse._SubParsersAction) -> None:
-    """Describe the command."""
-    parser = subparsers.add_parser("predict", help="classify pictures with a running server")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("images", nargs="+", type=Path, metavar="picture")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
     parser.add_argument("--top", type=int, default=3, help="classes to print for each picture")
     add_ports(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the most probable classes of each file."""
+    settings = read_pictures(Path.cwd())
     ports = Ports(arguments.http_port, arguments.grpc_port)
     with connect(arguments.protocol, ports) as client:
         shape = client.input_shape()
-        pictures = [read(file, shape) for file in arguments.images]
+        pictures = [read(file, shape, settings) for file in arguments.images]
         for file, picture in zip(arguments.images, pictures, strict=True):
             answer = client.infer(picture[np.newaxis], top=arguments.top)
             classes = ", ".join(describe(line) for line in answer.probabilities[0])
@@ -43,39 +41,24 @@ def describe(line: bytes) -> str:
     return f"{printable(label[0] if label else index)} {float(probability):.1%}"
 
 
-def read(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read a picture as the model wants it.
+def read(file: Path, shape: tuple[int, int, int], settings: Pictures) -> np.ndarray:
+    """Read a picture as training does, to the height, width and channels of the model's input.
 
-    Args:
-        file: any format that Pillow knows.
-        shape: height, width and channels of the model's input.
-
-    Returns:
-        uint8 array (H, W, C).
-
-    Raises DeliveryError for a file that is no picture, and for channels that no picture has.
+    Returns uint8 (H, W, C). Raises DeliveryError for a file that is no picture, and for channels
+    that no picture has.
     """
     height, width, channels = shape
-    if channels not in MODES:
+    if channels not in (1, 3):
         raise DeliveryError(f"the model takes pictures of {channels} channels, which no file has")
     try:
-        picture = plain(ImageOps.exif_transpose(Image.open(file))).convert(MODES[channels])
+        with open_picture(file, settings.max_pixels) as picture:
+            was = upright_size(picture)
+            pixels = to_pixels(picture, (height, width), channels, settings.white)
     except FileNotFoundError:
         raise DeliveryError(f"there is no file {file}") from None
-    except (UnidentifiedImageError, OSError):
-        raise DeliveryError(f"{file} is no picture that can be read") from None
-    if picture.size != (width, height):
-        was = "x".join(map(str, picture.size))
-        print(f"{file}: resized from {was} to {width}x{height}", file=sys.stderr)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture, dtype=np.uint8).reshape(shape)
-
-
-def plain(picture: Image.Image) -> Image.Image:
-    """Return a picture of 8 bits without transparency, by the rules that the README states."""
-    if picture.mode.startswith("I"):
-        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture
+    except Exception as error:  # a broken file can raise anything in a decoder
+        reason = str(error) or type(error).__name__
+        raise DeliveryError(f"{file} is no picture that can be read: {reason}") from None
+    if was != (height, width):
+        print(f"{file}: resized from {was[1]}x{was[0]} to {width}x{height}", file=sys.stderr)
+    return pixels

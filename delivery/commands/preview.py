@@ -4,110 +4,162 @@ It follows the branch that is deployed, renders the environment, starts the serv
 manifests describe beside the one that serves, and moves the traffic once the new one is ready. A
 release that never gets ready changes nothing for callers. It does not play the Rollout's steps:
 on a cluster those, and everything else here, are the work of Argo CD, Argo Rollouts and Kubernetes.
+
+A release is *prepared* (rendered and pulled, in a process of its own), *starting*, *serving* and
+then *retiring*. What may hang, Git and the registry, is beside the loop, and whatever fails while a
+release is taken up ends that attempt alone: it is told, and tried again.
 """
 
 import argparse
-import shutil
-import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from delivery.errors import DeliveryError
-from delivery.git import BRANCH, REMOTE, GitError, Repository
-from delivery.manifests.deployment import Deployment, deploy
-from delivery.manifests.preview_status import PREVIEWS, PreviewStatus
-from delivery.manifests.rendering import render
-from delivery.manifests.server_pod import ServerPod, read_server_pod
-from delivery.manifests.snapshot import snapshot
-from delivery.oci.registry import pull
+from delivery.errors import DeliveryError, sentence
+from delivery.git import BRANCH, Repository
+from delivery.manifests.deployment import Deployment
+from delivery.manifests.preparation import Preparation, Rendered, Wanted
+from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
+from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
-from delivery.triton.proxy import Backend, Proxy
-from delivery.triton.server import HOST
-from workspace.errors import UserError
-from workspace.files import only_one
+from delivery.triton.backend import Backend
+from delivery.triton.loopback import HOST
+from delivery.triton.proxy import Proxy
+from workspace.files import discard, only_one
 
 LOGS = Path(".local/logs")
-INTERVAL = 0.5  # seconds between two looks at the branch
+LOCK = "lock"
+LOOK = 0.5  # seconds between two looks at the branch
+GIT = 120.0  # seconds that a command of Git may take
+STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
-# Seconds before a failed release is tried again: at first, then twice as many each time, at most.
-SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
 
 
-class SupersededError(DeliveryError):
-    """A newer commit arrived while a server was starting."""
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `preview`."""
-    parser = subparsers.add_parser("preview", help="play Argo CD for one environment, here")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--watch", action="store_true", help="follow new commits")
     parser.add_argument("--http-port", type=int, default=8000, help="0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: any free port")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve an environment until Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     project = Repository(Path.cwd())
     check_environment(project, project.head(), arguments.environment)
-    state = PREVIEWS / arguments.environment
+    state = (PREVIEWS / arguments.environment).absolute()
     busy = f"a preview of {arguments.environment} runs already: stop it first"
     try:
-        with (
-            only_one(state / "lock", busy),
-            Proxy(arguments.http_port, arguments.grpc_port) as proxy,
-            Preview(arguments.environment, mirror(project, state), state, proxy) as preview,
-        ):
-            preview.follow(arguments.watch)
+        with only_one(state / LOCK, busy):
+            clear(state)
+            branch = Branch(project, state / "objects")
+            with (
+                Proxy(arguments.http_port, arguments.grpc_port) as proxy,
+                Preview(arguments.environment, branch, state, proxy) as preview,
+            ):
+                preview.follow(arguments.watch)
     except KeyboardInterrupt:
         print("stopped")
 
 
-def mirror(project: Repository, state: Path) -> Repository:
-    """Make an empty repository that fetches from the project's remote.
+def clear(state: Path) -> None:
+    """Remove what a preview before left, in whatever condition, but for its history."""
+    for path in state.iterdir():
+        if path.name not in (LOCK, HISTORY):
+            discard(path)
 
-    The user's own repository stays untouched, and nothing that a killed preview left in the way
-    of Git survives.
+
+class Branch:
+    """The deployed branch of the project's remote, looked at in a thread that Git may hold up.
+
+    Attributes:
+        commit: the newest that is here, read through `mirror`.
+        error: why Git did not answer when it was asked last; empty if it did.
     """
-    url = project.ask("remote", "get-url", REMOTE)
-    local = project.folder / url
-    folder = (state / "repository.git").absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    made = Repository(folder)
-    made.run("init", "--quiet", "--bare")
-    made.run("remote", "add", REMOTE, str(local) if local.exists() else url)
-    return made
+
+    def __init__(self, project: Repository, objects: Path) -> None:
+        """Fetch the branch beside the user's repository, which stays as it is. Raises GitError."""
+        self.project, self.objects = project, objects
+        self.begin()
+        self.error = ""
+
+    def begin(self) -> None:
+        """Fetch the branch into an empty folder. Raises GitError."""
+        self.mirror = replace(self.project.beside(self.objects), patience=GIT)
+        self.commit = self.mirror.fetch()
+
+    def follow(self) -> None:
+        """Look at the branch for ever; after a failure, whose remains may be in Git's way, anew."""
+        while True:
+            time.sleep(LOOK)
+            try:
+                if self.error:
+                    self.begin()
+                elif self.mirror.remote_branch(BRANCH) != self.commit:
+                    self.commit = self.mirror.fetch()
+                self.error = ""
+            except Exception as error:
+                self.error = sentence(error)
+
+
+@dataclass
+class Tries:
+    """When something that failed is tried again: after ever longer pauses, in seconds."""
+
+    shortest: float
+    longest: float
+    at: float = NEVER
+    pause: float = 0.0
+
+    def due(self) -> bool:
+        """Tell whether it is time."""
+        return time.monotonic() > self.at
+
+    def failed(self) -> None:
+        """Wait, twice as long as the last time."""
+        self.at = time.monotonic() + self.pause
+        self.pause = min(max(self.shortest, 2 * self.pause), self.longest)
+
+    def begun(self) -> None:
+        """Wait for nothing."""
+        self.at = NEVER
+
+    def done(self) -> None:
+        """Begin with the shortest pause again."""
+        self.at, self.pause = NEVER, 0.0
 
 
 class Preview:
     """One environment, kept as Git says until the end of its `with` block."""
 
-    def __init__(self, environment: str, mirror: Repository, state: Path, proxy: Proxy) -> None:
-        """Prepare; models that a killed preview left are removed."""
+    def __init__(self, environment: str, branch: Branch, state: Path, proxy: Proxy) -> None:
+        """Prepare; nothing is started yet."""
         self.environment = environment
-        self.mirror = mirror
+        self.branch = branch
         self.state = state
         self.proxy = proxy
         self.watch = False
-        self.live: Deployment | None = None  # what gets the requests
+        self.preparing: Preparation | None = None
+        self.starting: Deployment | None = None
+        self.serving: Deployment | None = None
+        self.wanted: ServerPod | None = None  # what is prepared or starting
+        self.trouble = ""  # why the newest commit is not served
+        self.silent = ""  # why Git does not answer
+        self.saved: dict[str, Any] = {}  # the status that is written
+        self.releases = Tries(10, 300)  # of the newest commit
+        self.revivals = Tries(1, 60)  # of the server that serves
         self.retiring = ThreadPoolExecutor(thread_name_prefix="retire")
-        self.looked = 0.0  # when the branch was last looked at
-        self.silent = False  # Git did not answer since the last sync
-        self.pause, self.retry_at = SHORTEST_PAUSE, NEVER
         addresses = (f"{HOST}:{proxy.ports.http}", f"{HOST}:{proxy.ports.grpc}")
         self.status = PreviewStatus(environment, *addresses)
-        shutil.rmtree(state / "models", ignore_errors=True)
 
     def __enter__(self) -> "Preview":
         """Tell the addresses."""
-        print(f"{self.environment}: http {self.status.address}, grpc {self.status.grpc_address}")
+        say(f"{self.environment}: http {self.status.address}, grpc {self.status.grpc_address}")
         self.report()
         return self
 
@@ -115,129 +167,178 @@ class Preview:
         """Stop the server, and wait for those that are about to end."""
         gone = {"version": None, "address": "", "grpc_address": ""}
         self.report(health="Missing", message="the preview was stopped", **gone)
-        self.retire(self.live, self.proxy.switch(None))
+        self.drop()
+        self.retire(self.serving, self.proxy.switch(None))
         self.retiring.shutdown()
 
-    # -- the loop ----------------------------------------------------------------------------------
-
     def follow(self, watch: bool) -> None:
-        """Sync, and again whenever the branch moves; without `watch` only once. It never returns.
+        """Serve the branch's commit, and with `watch` every later one. It never returns.
 
-        Raises UserError, without `watch`, when the sync failed.
+        Raises DeliveryError, without `watch`, when that failed.
         """
         self.watch = watch
-        check_environment(self.mirror, self.mirror.fetch(), self.environment)
+        if watch:
+            threading.Thread(target=self.branch.follow, name="branch", daemon=True).start()
         while True:
-            try:
-                self.look()
-            except SupersededError:
-                continue
-            except (UserError, OSError) as error:
-                self.fail(error)
-                if not watch and self.live is None:
-                    raise
-            time.sleep(INTERVAL)
+            self.step()
+            time.sleep(STEP)
 
-    def look(self) -> None:
-        """Do the first thing that has to be done now, if anything."""
-        tip = self.tip() if self.watch or not self.status.commit else None
-        if tip and (tip != self.status.commit or self.silent):
-            self.pause = SHORTEST_PAUSE
-            self.sync()
-        elif self.live and not self.live.alive():
-            self.revive(self.live)
-        elif time.monotonic() > self.retry_at:
-            self.sync()
-
-    def tip(self) -> str | None:
-        """Return the branch's commit on the remote; None, with a report, when Git fails."""
-        self.looked = time.monotonic()
+    def step(self) -> None:
+        """Do what has to be done now: for the newest commit, and for the server that serves."""
         try:
-            return self.mirror.remote_branch(BRANCH)
-        except GitError as error:
-            self.silent = True
-            self.report(sync="Unknown", message=str(error))
-            return None
+            self.heed_git()
+            self.take_up()
+        except Exception as error:
+            self.fail(sentence(error))
+        try:
+            self.tend()
+        except Exception as error:
+            self.lose(sentence(error))
+        self.save()
 
-    def stop_if_superseded(self) -> None:
-        """Raise SupersededError when the branch moved on, so that a revert need not wait."""
-        is_time = self.watch and time.monotonic() - self.looked > INTERVAL
-        if is_time and self.tip() not in (None, self.status.commit):
-            raise SupersededError("a newer commit is there")
+    # -- the newest commit -------------------------------------------------------------------------
 
-    def fail(self, error: UserError | OSError) -> None:
-        """Report a failure; what serves goes on, and the same commit is tried again later."""
-        if self.status.sync == "Synced":  # the manifests could be read, but not be served
-            self.report(health="Degraded", message=str(error))
-        else:
-            self.report(sync="Unknown", message=str(error))
-        self.status.record(self.state)
-        self.retry_at = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+    def heed_git(self) -> None:
+        """Begin with a newer commit, or again with one that failed; tell when Git is silent."""
+        if error := self.branch.error:
+            if error != self.silent:
+                self.report(sync="Unknown", message=error)
+            self.silent = error
+        elif self.branch.commit != self.status.commit or self.silent:
+            self.silent = ""
+            self.releases.done()
+            self.begin(self.branch.commit)
+        elif self.releases.due():
+            self.begin(self.branch.commit)
 
-    # -- what has to be done -----------------------------------------------------------------------
-
-    def sync(self) -> None:
-        """Serve what the newest commit says."""
-        status, self.retry_at = self.status, NEVER
-        status.timeline, status.received, status.sync = {"seen": time.time()}, 0, "OutOfSync"
-        commit = self.mirror.fetch()
-        self.silent = False
-        if self.mirror.read(commit, release_path(self.environment)) is None and not self.live:
-            nothing = "nothing is released yet"
-            return self.report(commit=commit, sync="Synced", health="Missing", message=nothing)
+    def begin(self, commit: str) -> None:
+        """Prepare what a commit asks for, in place of what is taken up."""
+        self.drop()
+        self.releases.begun()
+        self.status.timeline, self.status.received, self.trouble = {"seen": time.time()}, 0, ""
         self.report(commit=commit, sync="OutOfSync", message=f"commit {commit[:12]}")
-        wanted = self.read_pod(commit)
-        if self.live and self.live.pod == wanted and self.live.alive():
-            return self.report(sync="Synced", health="Healthy", message=serves(wanted))
-        starting = f"starting model {wanted.version}"
-        self.report(sync="Synced", health="Progressing", message=starting)
-        self.replace(self.launch(wanted))
+        folder = self.state / "attempts" / str(time.monotonic_ns())
+        folder.mkdir(parents=True)
+        serving = self.serving.pod if self.serving and self.serving.ready else None
+        self.preparing = Preparation(
+            Wanted(self.branch.mirror, commit, self.environment, folder, serving)
+        )
 
-    def revive(self, dead: Deployment) -> None:
-        """Start again what ended by itself, as the kubelet does."""
-        message = f"Triton ended: {dead.server.reason()}; starting it again"
-        self.report(health="Degraded", version=None, message=message)
-        self.replace(self.launch(dead.pod))
+    def take_up(self) -> None:
+        """Go on with what is prepared or starting, as far as it is. Raises what it failed with."""
+        if self.preparing and (news := self.preparing.poll()):
+            if isinstance(news, Rendered):
+                self.settle(news.pod)
+            else:
+                self.status.received = news.received
+                self.start(self.preparing)
+        elif self.starting and self.starting.check():
+            self.note("ready")
+            self.replace(self.starting)
 
-    def read_pod(self, commit: str) -> ServerPod:
-        """Return what the environment's manifests ask for at a commit."""
-        files = snapshot(self.mirror, commit, self.state / "manifests")
-        wanted = read_server_pod(render((files / release_path(self.environment)).parent))
+    def settle(self, pod: ServerPod | None) -> None:
+        """Go on with what the manifests ask for, unless it is there."""
         self.note("rendered")
-        return wanted
+        self.wanted = pod
+        if pod is None and self.serving:
+            raise DeliveryError(f"{release_path(self.environment)} is missing: put it back")
+        if pod is None:
+            self.drop()
+            self.report(sync="Synced", health="Missing", message="nothing is released yet")
+        elif self.serving and self.serving.ready and self.serving.pod == pod:
+            self.drop()
+            self.report(sync="Synced", health="Healthy", message=serves(pod))
+        else:
+            starting = f"starting model {pod.version}"
+            self.report(sync="Synced", health="Progressing", message=starting)
 
-    def launch(self, wanted: ServerPod) -> Deployment:
-        """Pull a model, start a server on it and wait until it is ready; or leave nothing."""
-        folder = self.state / "models" / f"{wanted.version}-{time.monotonic_ns()}"
-        log = LOGS / f"preview-{self.environment}-{wanted.version}.log"
-        try:
-            self.status.received = pull(wanted.image, folder)
-            self.note("pulled")
-            return deploy(wanted, folder, log, self.note, self.stop_if_superseded)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    def start(self, prepared: Preparation) -> None:
+        """Start the server of a release that is rendered and pulled."""
+        self.note("pulled")
+        assert self.wanted
+        log = LOGS / f"preview-{self.environment}-{self.wanted.version}.log"
+        prepared.end()
+        self.starting = Deployment(self.wanted, prepared.folder, log)
+        self.preparing = None
+        self.note("started")
 
     def replace(self, deployment: Deployment) -> None:
-        """Send the traffic to a ready server, then end the one before."""
-        try:
-            backend = self.proxy.switch(deployment.server.ports)
-        except BaseException:
-            deployment.remove()
-            raise
+        """Send the traffic to a server that is ready, then end the one before."""
+        backend = self.proxy.switch(deployment.server.ports)
         self.note("switched")
-        before, self.live = self.live, deployment
-        pod = deployment.pod
-        self.report(version=pod.version, health="Healthy", message=serves(pod))
-        self.status.record(self.state)
+        before, self.serving, self.starting = self.serving, deployment, None
+        self.releases.done()
+        self.revivals.done()
+        self.trouble = ""
+        self.tell_who_serves(deployment.pod)
         self.retire(before, backend)
+
+    def fail(self, reason: str) -> None:
+        """Tell why the newest commit is not served; what serves goes on; try again later.
+
+        Raises DeliveryError, without `watch`, when nothing serves.
+        """
+        self.drop()
+        self.trouble = reason
+        read = self.status.sync == "Synced"  # the manifests could be read, but not be served
+        self.report(message=reason, **({"health": "Degraded"} if read else {"sync": "Unknown"}))
+        self.record()
+        self.releases.failed()
+        if not self.watch and self.serving is None:
+            raise DeliveryError(reason)
+
+    @property
+    def taking_up(self) -> bool:
+        """Whether a release is prepared or starting."""
+        return bool(self.preparing or self.starting)
+
+    def drop(self) -> None:
+        """Give up what is prepared or starting."""
+        if self.preparing:
+            self.preparing.abandon()
+        if self.starting:
+            self.starting.remove()
+        self.preparing = self.starting = None
+
+    # -- the server that serves --------------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Start what serves again, as the kubelet does. Raises why it has to be."""
+        if self.serving is None:
+            return
+        if self.revivals.due():
+            self.revivals.begun()
+            self.serving.start()
+        if self.revivals.at == NEVER and self.serving.check() and self.status.version is None:
+            self.proxy.switch(self.serving.server.ports)
+            self.tell_who_serves(self.serving.pod)
+
+    def lose(self, reason: str) -> None:
+        """Give up a server that ended or does not answer, and plan its next start.
+
+        If it is lost again and again the newest commit is taken up anew: its files may be damaged.
+        """
+        assert self.serving
+        if self.serving.steady():
+            self.revivals.done()
+        self.revivals.failed()
+        if self.revivals.pause > self.revivals.shortest and not self.taking_up:
+            self.releases.at = min(self.releases.at, self.revivals.at)
+        message = f"{reason}; starting it again"
+        self.report(health="Degraded", version=None, message=message)
+        self.serving.kill()
+        self.let_go(self.proxy.switch(None))
 
     def retire(self, deployment: Deployment | None, backend: Backend | None) -> None:
         """Let a server that gets no more requests end, in a thread of its own."""
-        if deployment and backend:
-            drain = partial(self.proxy.drain, backend)
+        if deployment:
+            drain = partial(self.proxy.drain, backend) if backend else lambda seconds: 0
             self.retiring.submit(deployment.retire, drain)
+
+    def let_go(self, backend: Backend | None) -> None:
+        """Close what is left of the connections to a server that was killed."""
+        if backend:
+            self.retiring.submit(self.proxy.drain, backend, 0)
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -245,17 +346,44 @@ class Preview:
         """Note when a step was done."""
         self.status.timeline[step] = time.time()
 
+    def tell_who_serves(self, pod: ServerPod) -> None:
+        """Report what answers now, and whether it is what the newest commit asks for."""
+        trouble = {"health": "Degraded", "message": self.trouble}
+        well = {"health": "Healthy", "message": serves(pod)}
+        self.report(version=pod.version, **(trouble if self.trouble else well))
+        self.record()
+
     def report(self, **changes: Any) -> None:
-        """Change the status, print it if it is another one, and write it where others read it."""
-        status, before = self.status, asdict(self.status)
+        """Change the status, print it if it is another one, and save it where others read it."""
+        before = asdict(self.status)
         for name, value in changes.items():
-            setattr(status, name, value)
-        if asdict(status) != before or not changes:
-            line = f"{status.sync}, {status.health}: {status.message}"
-            print(f"{time.strftime('%H:%M:%S')} {self.environment} {line}", flush=True)
-        status.write(self.state)
+            setattr(self.status, name, value)
+        if asdict(self.status) != before or not changes:
+            say(
+                f"{time.strftime('%H:%M:%S')} {self.environment} "
+                f"{self.status.sync}, {self.status.health}: {self.status.message}"
+            )
+        self.save()
+
+    def save(self) -> None:
+        """Write the status unless it is written; on a full disk that is tried again later."""
+        if (status := asdict(self.status)) != self.saved:
+            with suppress(OSError):
+                self.status.write(self.state)
+                self.saved = status
+
+    def record(self) -> None:
+        """Add the status to the history."""
+        with suppress(OSError):
+            self.status.record(self.state)
 
 
 def serves(pod: ServerPod) -> str:
     """Say what is served."""
     return f"model {pod.version} serves"
+
+
+def say(line: str) -> None:
+    """Print a line, if there is still somebody who reads."""
+    with suppress(OSError, ValueError):
+        print(line, flush=True)

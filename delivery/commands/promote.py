@@ -7,31 +7,38 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import parse_release
-from delivery.proposals.releases import release_path, released, released_text
+from delivery.proposals.releases import (
+    all_releases,
+    check_image,
+    release_path,
+    released,
+    released_content,
+)
 from delivery.proposals.texts import release_proposal
 
 SOURCE, TARGET = "staging", "production"
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `promote`."""
-    parser = subparsers.add_parser("promote", help="propose staging's release for production")
-    parser.set_defaults(run=lambda arguments: promote(Repository(Path.cwd())))
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    promote(Repository(Path.cwd()))
 
 
 def promote(repository: Repository) -> None:
     """Propose staging's release file for production, as it is. Raises DeliveryError."""
     base = repository.fetch()
-    text = released_text(repository, base, SOURCE)
-    if text is None:
+    content = released_content(repository, base, SOURCE)
+    if content is None:
         raise DeliveryError(f"{SOURCE} has no release: `make release`, and merge it first")
-    if text == released_text(repository, base, TARGET):
+    if content == released_content(repository, base, TARGET):
         raise DeliveryError(f"{TARGET} already has what {SOURCE} has: nothing to promote")
-    candidate = parse_release(text, release_path(SOURCE))
+    candidate = parse_release(content, release_path(SOURCE))
+    check_image(candidate.version, candidate.digest, all_releases(repository, base))
     current = released(repository, base, TARGET)
     if current and candidate.version < current.version:
         raise DeliveryError(
             f"{SOURCE} has model {candidate.version}, {TARGET} the newer {current.version}: "
             f"`make rollback ENV={TARGET} TO={candidate.version}` goes back"
         )
-    propose(repository, base, release_proposal(TARGET, text, candidate, current))
+    text = content.decode()
+    propose(repository, base, release_proposal(TARGET, text, candidate, current, "make promote"))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from delivery.errors import DeliveryError
+from delivery.errors import DeliveryError, sentence
 from delivery.git import Repository
-from delivery.manifests.deployment import deploy
+from delivery.manifests.deployment import begin
 from delivery.manifests.differences import difference, written
 from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
@@ -26,10 +26,10 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
+from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
-from workspace.errors import UserError
 from workspace.files import write
 from workspace.markdown import block, cell, table
 
@@ -89,13 +89,11 @@ class Subject:
     loading: float
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `rehearse`."""
-    parser = subparsers.add_parser("rehearse", help="serve a release before its merge, and report")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--image", help="rehearse this model image instead of the release's")
     parser.add_argument("--report", type=Path, help="default: .local/rehearsals/<environment>.md")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -107,8 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         try:
             rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
-        except UserError as error:
-            rehearsal.checks.append(Check("the release can be served", False, str(error)))
+        except Exception as error:  # what is rehearsed was written by somebody else
+            rehearsal.checks.append(Check("the release can be served", False, sentence(error)))
     path = arguments.report or REPORTS / f"{arguments.environment}.md"
     write(path, report(rehearsal))
     if rehearsal.failed:
@@ -130,6 +128,7 @@ def rehearse(
         servers.callback(new.server.kill)
         rehearsal.candidate = new.release
         rehearsal.checks += [check_ready(new), *check_figures(new), *check_answers(new)]
+        rehearsal.checks += check_restrictions(new)
         old = champion(rehearsal, repository, base, environment, work / "champion")
         if old:
             servers.callback(old.server.kill)
@@ -171,15 +170,23 @@ def champion(
         pull(now.image, work / "model")
         manifests = snapshot(repository, base, work / "manifests") / release_path(environment)
         return serve(now, manifests.parent, work / "model", work.name)
-    except UserError as error:
-        rehearsal.notes.append(f"The released model cannot be served here: {cell(error)}.")
+    except Exception as error:
+        rehearsal.notes.append(
+            f"The released model cannot be served here: {cell(sentence(error))}."
+        )
         return None
 
 
 def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     """Start Triton on a pulled model as the manifests say; wait for their own probe."""
     documents = render(manifests)
-    server = deploy(read_server_pod(documents), model, LOGS / f"rehearse-{name}.log").server
+    pod = read_server_pod(documents)
+    server = begin(pod, model, LOGS / f"rehearse-{name}.log")
+    try:
+        server.wait(pod.ready_path, pod.starting)
+    except BaseException:
+        server.kill()
+        raise
     return Subject(release, documents, model, server, time.monotonic() - server.started)
 
 
@@ -225,6 +232,16 @@ def check_answers(subject: Subject) -> Iterator[Check]:
                 yield check_answer(f"{protocol}, batches of {batch}", [result], subject)
     results = golden.compare_together(ports, requests, batch=1, clients=TOGETHER)
     yield check_answer(f"{TOGETHER} clients at once", results, subject)
+
+
+def check_restrictions(subject: Subject) -> Iterator[Check]:
+    """Try what only administrators may do, over both protocols."""
+    granted = f"everyone gets {', '.join(restricted.OPEN)} and inference, nobody without the value "
+    for protocol in PROTOCOLS:
+        faults = "; ".join(restricted.faults(protocol, subject.server.ports))
+        cure = f"give Triton `{restricted.argument(protocol)}` in argocd/base/triton/rollout.yaml"
+        detail = f"{faults}: {cure}" if faults else granted + ", ".join(restricted.RESTRICTED)
+        yield Check(f"{protocol}, administration", not faults, detail)
 
 
 def check_answer(name: str, results: list[golden.Comparison], subject: Subject) -> Check:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import DvcError, absent_store, default_store, dvc
+from delivery.dvc import DvcError, default_store, dvc, unavailable
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.model.lineage import check_lineage
@@ -14,21 +14,19 @@ from delivery.oci.registry import push
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import check_gate
 from delivery.proposals.proposal import propose
-from delivery.proposals.release_file import CONFLICT, RELEASE_FILE
-from delivery.proposals.releases import FIRST, next_version, released
+from delivery.proposals.release_file import RELEASE_FILE, in_conflict
+from delivery.proposals.releases import FIRST, all_releases, check_image, next_version, released
 from delivery.proposals.texts import describe, release_proposal
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `release`."""
-    parser = subparsers.add_parser("release", help="propose the model of this commit for staging")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--version", type=int, help="the version you expect it to be")
     parser.add_argument(
         "--accept-test-data",
         action="store_true",
         help="release although the test data are not those of the released model",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,18 +45,21 @@ def release(
     account = read_outputs(root)
     parameters = read_parameters(root)
     commit = releasable_commit(repository)
+    repository.check_identity()
     check_lineage(repository, commit, account)
     champion = released(repository, commit, FIRST)
-    new_version = checked_version(version, next_version(repository, commit, FIRST))
+    past = all_releases(repository, commit)
+    new_version = checked_version(version, next_version(past))
     check_gate(account, parameters.gate, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)
     digest, registry = package(root, new_version, layout), parameters.release.registry
+    check_image(new_version, digest, past)
     sent = "sent" if push(layout, digest, registry) else "nothing to send"
     print(f"model {new_version}: {registry}@{digest} ({sent})")
     candidate = describe(account, new_version, f"{registry}@{digest}", commit)
-    proposal = release_proposal(FIRST, candidate.to_yaml(), candidate, champion)
-    propose(repository, commit, proposal)
+    text = candidate.to_yaml()
+    propose(repository, commit, release_proposal(FIRST, text, candidate, champion, "make release"))
 
 
 def releasable_commit(repository: Repository) -> str:
@@ -66,12 +67,8 @@ def releasable_commit(repository: Repository) -> str:
     head = repository.head()
     for path in repository.conflicts():
         if path.endswith(f"/{RELEASE_FILE}"):
-            raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {CONFLICT}")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): "
-            "commit or stash it, so that the release can be made again from its commit"
-        )
+            raise DeliveryError(f"{path} is in conflict: `git merge --abort`, {in_conflict()}")
+    repository.check_clean("so that the release can be made again from its commit")
     tip = repository.fetch()
     if head != tip:
         raise DeliveryError(
@@ -108,9 +105,7 @@ def push_data(repository: Repository, commit: str) -> None:
     try:
         printed = dvc(repository.folder, "push")
     except DvcError as error:
-        cure = "correct the default remote in .dvc/config or .dvc/config.local"
-        absent = absent_store(repository.folder)
-        why = f", as {absent}" if absent else f" ({error}): {cure}"
+        why = unavailable(repository.folder, error)
         raise DeliveryError(
             f"the data cannot be sent to their store{why}, and release again"
         ) from None

@@ -4,7 +4,6 @@ The release file names the commit; Git has its code and parameters, DVC its data
 """
 
 import argparse
-import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,14 @@ from delivery.model.rebuild import cloned, rebuild
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import FIGURES, Release
-from delivery.proposals.releases import FIRST, check_environment, environments, released_before
+from delivery.proposals.releases import (
+    FIRST,
+    all_releases,
+    check_environment,
+    digests,
+    environments,
+    is_genuine,
+)
 from delivery.proposals.texts import describe
 from workspace.files import write
 from workspace.markdown import cell, table
@@ -83,20 +89,15 @@ class Reproduction:
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `reproduce`."""
-    parser = subparsers.add_parser("reproduce", help="make a released model again and compare")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("version", type=int)
     parser.add_argument("--environment", help="where it was released; default: anywhere")
     parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the model again in a clone of the current folder."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
 
 
@@ -127,7 +128,14 @@ def find_release(repository: Repository, version: int, environment: str | None =
     if environment:
         check_environment(repository, tip, environment)
         places = [environment]
-    past = [each for place in places for each, _ in released_before(repository, tip, place)]
+    everything = all_releases(repository, tip)
+    own = digests(everything)
+    past = [
+        each.release
+        for place in places
+        for each in everything
+        if each.environment == place and is_genuine(each.release, own)
+    ]
     for release in past:
         if release.version == version:
             check_commit(repository, release)

@@ -5,20 +5,29 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.oci.registry import open_registry, parse_reference
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
-from delivery.proposals.releases import check_environment, released, released_before
+from delivery.proposals.releases import (
+    Past,
+    all_releases,
+    check_environment,
+    digests,
+    is_genuine,
+    released,
+)
 from delivery.proposals.texts import rollback_proposal
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `rollback`."""
-    parser = subparsers.add_parser("rollback", help="propose an environment's earlier release")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("environment")
     parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
-    parser.set_defaults(
-        run=lambda given: rollback(Repository(Path.cwd()), given.environment, given.to)
-    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
 
 
 def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
@@ -28,32 +37,53 @@ def rollback(repository: Repository, environment: str, version: int | None = Non
     current = released(repository, base, environment)
     if current is None:
         raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
-    past = released_before(repository, base, environment)
-    restored, text = earlier(past, current, version, environment)
-    propose(repository, base, rollback_proposal(environment, text, restored, current))
+    past = all_releases(repository, base)
+    restored = earlier(past, current, version, environment)
+    if doubt := doubtful_image(restored.release):
+        print(doubt)
+    text = restored.content.decode()
+    proposal = rollback_proposal(environment, text, restored.release, current, doubt)
+    propose(repository, base, proposal)
 
 
-def earlier(
-    past: list[tuple[Release, str]], current: Release, version: int | None, environment: str
-) -> tuple[Release, str]:
-    """Find a release among those of the past, newest first.
+def earlier(past: list[Past], current: Release, version: int | None, environment: str) -> Past:
+    """Find what an environment had, among the releases of the past, newest first.
 
     Without a version it is what the current model replaced when it was first released: after a
-    rollback the next one goes further back instead of returning to what was rolled back.
-    Raises DeliveryError.
+    rollback the next one goes further back instead of returning to what was rolled back. A file
+    with another version's image was a slip, and is no release to go back to. Raises DeliveryError.
     """
-    if version == current.version:
+    known = digests(past)
+    own = [each for each in past if each.environment == environment]
+    genuine = [each for each in own if is_genuine(each.release, known)]
+    if version == current.version and is_genuine(current, known):
         raise DeliveryError(f"{environment} already serves model {version}")
-    versions = [release.version for release, _ in past]
     if version is None:
-        places = [place for place, each in enumerate(versions) if each == current.version]
-        found = past[max(places) + 1 :]
+        when = max(place for place, each in enumerate(own) if each.release.is_same_as(current))
+        found = [each for each in own[when + 1 :] if each in genuine]
     else:
-        found = [each for each in past if each[0].version == version]
+        found = [each for each in genuine if each.release.version == version]
     if found:
         return found[0]
     wanted = "an earlier release" if version is None else f"model {version}"
+    versions = {current.version, *(each.release.version for each in genuine)}
     raise DeliveryError(
         f"{environment} serves model {current.version} and never had {wanted} to go back to "
-        f"(in its history: {', '.join(map(str, sorted(set(versions))))})"
+        f"(in its history: {', '.join(map(str, sorted(versions)))})"
     )
+
+
+def doubtful_image(release: Release) -> str:
+    """Say that nobody could serve a release, because its image is gone, or that this is not known.
+
+    It is for the approver to judge: a merge would leave what serves in place, on a cluster.
+    """
+    name, digest = parse_reference(release.image)
+    try:
+        open_registry(name).read_manifest(digest)
+    except DeliveryError as error:
+        return (
+            f"**{name} does not give the image of model {release.version} ({error}):** look for it "
+            "before you merge this.\n\n"
+        )
+    return ""

@@ -10,19 +10,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from delivery.dvc import RAW, dvc_settings, dvc_shown, make_raw
+from delivery.dvc import dvc_settings, dvc_shown, make_raw, refuse_replaced
 from delivery.errors import DeliveryError
+from delivery.parameters import data_folder
 
 STAGE = "train"  # with the stages before it
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `run-pipeline`."""
-    parser = subparsers.add_parser(
-        "run-pipeline",
-        help="what a training job does: get the data, train, keep the model",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,10 +32,12 @@ def run_pipeline(project: Path, copy: Path) -> None:
     # An old model that was never pushed is not needed to make a new one.
     if dvc_shown(copy, "pull", "--run-cache", "--allow-missing"):
         raise DeliveryError(f"{store} did not give the data: DVC says why above")
+    refuse_replaced(copy)
     make_raw(copy)
-    if not (copy / RAW).exists():
+    raw = data_folder(copy)
+    if not (copy / raw).exists():
         raise DeliveryError(
-            f"{store} lacks the pictures of {RAW}.dvc: run `make data-push` where the data are"
+            f"{store} lacks the pictures of {raw}.dvc: run `make data-push` where the data are"
         )
     storage = f"{store.rpartition('/')[0]}/training"
     failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=storage)

@@ -1,12 +1,11 @@
 """`make serve`: the exported model on this machine's Triton, until Ctrl-C."""
 
 import argparse
-import signal
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.triton.loopback import HOST
 from delivery.triton.server import (
-    HOST,
     STRICT,
     Ports,
     Server,
@@ -22,22 +21,21 @@ LOADING = 300.0  # seconds that a model may take to load
 FINISHING = 10  # seconds that running requests get at the end
 
 
-def add_arguments(subparsers: argparse._SubParsersAction) -> None:
-    """Describe the command."""
-    parser = subparsers.add_parser("serve", help="serve the exported model with Triton")
-    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument(
+        "--models", type=Path, default=MODEL_REPOSITORY, help="default: the exported model's"
+    )
     add_ports(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Start, announce, wait for the end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
     limit = f"--exit-timeout-secs={FINISHING}"
     try:
-        with start(arguments.repository, LOG, ports, [*STRICT, limit]) as server:
-            version = latest_version(arguments.repository)
+        with start(arguments.models, LOG, ports, [*STRICT, limit]) as server:
+            version = latest_version(arguments.models)
             print(f"loading version {version} of the model …", flush=True)
             server.wait(ready_path(version), LOADING)
             announce(server, version)

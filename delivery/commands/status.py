@@ -1,21 +1,27 @@
 """Status: what Git wants in each environment, what runs there, and whether they agree."""
 
 import argparse
+import tempfile
 from pathlib import Path
 
-import requests
-
-from delivery.errors import DeliveryError
+from delivery.errors import DeliveryError, sentence
 from delivery.git import Repository
 from delivery.manifests.preview_status import read_status
+from delivery.model import golden
+from delivery.oci.registry import parse_reference, pull
+from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, environments, released
+from delivery.triton.client import Client, RefusalError
+from workspace.files import write
 
-TIMEOUT = 5  # seconds
+TIMEOUT = 5  # seconds of one request
+GOLDEN = Path(".local/golden")  # golden requests by the digest of their image
+PICTURES = 8  # of golden requests, one in each
+NEAR = 0.01  # largest difference of a probability: accelerators round more coarsely than processors
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `status`."""
-    parser = subparsers.add_parser("status", help="compare what Git wants with what runs")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument(
         "--address",
         action="append",
@@ -23,7 +29,6 @@ def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="ENVIRONMENT=HOST:PORT",
         help="where Triton's HTTP port of an environment is; default: its local preview",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,7 +47,7 @@ def status(repository: Repository, addresses: dict[str, str]) -> None:
         preview = read_status(repository.folder, environment)
         address = addresses.get(environment) or (preview and preview.address)
         wanted = f"model {release.version}" if release else "nothing"
-        running = serving(address) if address else "unknown, no address"
+        running = serving(address, release) if address else "unknown, no address"
         agrees = not address or running == wanted
         disagreeing += [] if agrees else [environment]
         image = f" ({release.image.rpartition('@')[2][:19]})" if release else ""
@@ -62,17 +67,49 @@ def _pair(text: str) -> tuple[str, str]:
     return environment, address
 
 
-def serving(address: str) -> str:
-    """Ask Triton which versions of the model are ready."""
-    url = f"{address if '://' in address else f'http://{address}'}/v2/models/classifier"
+def serving(address: str, release: Release | None) -> str:
+    """Say which versions of the model are ready at an address; of the released, that it answers.
+
+    Whatever listens there may say that it is ready, so its answers are compared with those that
+    are recorded in the released image.
+    """
     try:
-        answer = requests.get(url, timeout=TIMEOUT)
-        versions = answer.json().get("versions", []) if answer.ok else []
-        ready = [each for each in versions if _ready(f"{url}/versions/{each}/ready")]
-    except (requests.RequestException, ValueError):
-        return f"no answer from {address}"
-    return f"model {' and '.join(ready)}" if ready else "nothing"
+        with Client("http", address, TIMEOUT) as client:
+            ready = client.ready_versions()
+            running = f"model {' and '.join(map(str, ready))}" if ready else "nothing"
+            if release and ready == [release.version]:
+                running += doubt(client, release)
+            return running
+    except RefusalError:
+        return "nothing"
+    except DeliveryError as error:
+        return f"no model ({error})"
 
 
-def _ready(url: str) -> bool:
-    return requests.get(url, timeout=TIMEOUT).ok
+def doubt(client: Client, release: Release) -> str:
+    """Say what is wrong with a server's golden answers; nothing if they are the release's."""
+    try:
+        requests = recorded(release.image).some(PICTURES)
+    except Exception as error:  # an image is what somebody else wrote
+        return f", whose answers cannot be compared ({sentence(error)})"
+    try:
+        result = golden.compare(client, requests, batch=1)
+    except Exception as error:  # so are the answers
+        return f", which does not answer ({sentence(error)})"
+    if result.versions != {release.version} or result.equal < result.images:
+        return f", with other answers ({result.equal} of {result.images} have the recorded class)"
+    far = not result.difference <= NEAR  # nor is NaN near
+    return f", with other answers (they differ by {result.difference:.1e})" if far else ""
+
+
+def recorded(image: str) -> golden.Golden:
+    """Return an image's golden requests, pulled once. Raises DeliveryError."""
+    digest = parse_reference(image)[1]
+    kept = GOLDEN / f"{digest.partition(':')[2]}.npz"
+    try:
+        return golden.load(kept)
+    except DeliveryError:
+        with tempfile.TemporaryDirectory(prefix="status-") as folder:
+            pull(image, Path(folder) / "model")
+            write(kept, (Path(folder) / "model" / "classifier" / "golden.npz").read_bytes())
+    return golden.load(kept)

@@ -4,41 +4,25 @@ import argparse
 import re
 from pathlib import Path
 
-from pydantic import Field
-
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.image import REVISION
 from delivery.oci.remote import NAME, Remote
 from delivery.proposals.proposal import Proposal, propose
 from delivery.proposals.run_file import RUN_FILE, Run, next_run
-from workspace.settings import Settings, check
 
 PLATFORM = ("linux", "amd64")  # of the GPU nodes
 
 
-class Labelled(Settings, extra="ignore"):
-    """What an image says of itself."""
-
-    labels: dict[str, str] | None = Field(default=None, alias="Labels")
-
-
-class Built(Settings, extra="ignore"):
-    """The configuration of an image."""
-
-    config: Labelled = Labelled()
-
-
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `train-on-cluster`."""
-    parser = subparsers.add_parser(
-        "train-on-cluster", help="propose a training run with an image on the cluster"
-    )
-    parser.add_argument("image", help="<host>/<repository>@sha256:<64 hex>, as `make image` prints")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("image", help="<host>/<name>@sha256:<64 hex>, as `make image` prints")
     parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
-    parser.set_defaults(
-        run=lambda given: train_on_cluster(Repository(Path.cwd()), given.image, given.nodes)
-    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Propose from the current folder."""
+    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
 
 
 def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
@@ -55,12 +39,10 @@ def revision(image: str) -> str:
     """Return the commit that an image in a registry was built from. Raises DeliveryError."""
     if not re.fullmatch(rf"{NAME.pattern}@sha256:[0-9a-f]{{64}}", image):
         raise DeliveryError(
-            f"IMAGE is {image!r}: give <host>/<repository>@sha256:<64 hex>, as `make image` prints"
+            f"IMAGE is {image!r}: give <host>/<name>@sha256:<64 hex>, as `make image` prints"
         )
     name, _, digest = image.partition("@")
-    config = Remote(name).read_config(digest, *PLATFORM)
-    labels = check(Built, config, image).config.labels or {}
-    commit = labels.get(REVISION, "")
+    commit = Remote(name).read_labels(digest, *PLATFORM).get(REVISION, "")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise DeliveryError(
             f"{image} does not say which commit it was built from: build it with `make image`"
@@ -81,4 +63,5 @@ def proposal(candidate: Run) -> Proposal:
             f"- machines: {candidate.nodes}, each with one GPU\n\n"
             "Merging starts it and takes away the run before, finished or not.\n"
         ),
+        command=f"make train-on-cluster IMAGE={candidate.image} NODES={candidate.nodes}",
     )

@@ -16,11 +16,14 @@ from workspace.errors import printable
 GIT = (2, 38)  # the first whose merge-tree merges as `git merge` does
 
 
-def add_arguments(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `update`."""
-    parser = subparsers.add_parser("update", help="merge a newer template into this project")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
     parser.add_argument("--to", default="HEAD", help="a commit or tag of the template; the newest")
-    parser.set_defaults(run=lambda arguments: update(Repository(Path.cwd()), arguments.to))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Update the project of the current folder."""
+    update(Repository(Path.cwd()), arguments.to)
 
 
 def update(repository: Repository, to: str = "HEAD") -> None:
@@ -55,13 +58,8 @@ def check_ready(repository: Repository) -> None:
     version = repository.ask("version")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < GIT:
         raise DeliveryError(f"{version} cannot merge apart from a checkout: install 2.38 or newer")
-    if below := repository.ask("rev-parse", "--show-prefix"):
-        raise DeliveryError(f"the project is {below} of a repository, not its root: update by hand")
-    if changed := repository.changed_files():
-        raise DeliveryError(
-            f"the working tree is not what is committed ({', '.join(changed[:5])}): commit or "
-            "stash it, so that an update mixes with nothing else"
-        )
+    repository.check_root()
+    repository.check_clean("so that an update mixes with nothing else")
 
 
 def new_branch(repository: Repository, commit: str) -> str:

@@ -1,1 +1,1 @@
-"""A commit's manifests as Argo CD renders them, and what they say of the server's pod."""
+"""A commit's manifests as Argo CD renders them, and the server that they describe."""

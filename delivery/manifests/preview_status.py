@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from workspace.files import write
-from workspace.settings import SMALL, check, read_json
+from workspace.settings import SMALL, SettingsError, check, read_json
 
 PREVIEWS = Path(".local/preview")  # a folder for each environment
 STATUS = "status.json"
+HISTORY = "history.jsonl"
 
 
 @dataclass
@@ -44,11 +45,14 @@ class PreviewStatus:
 
     def record(self, folder: Path) -> None:
         """Add the status to the history, a line for each release that was tried."""
-        with (folder / "history.jsonl").open("a") as file:
+        with (folder / HISTORY).open("a") as file:
             file.write(json.dumps(asdict(self)) + "\n")
 
 
 def read_status(root: Path, environment: str) -> PreviewStatus | None:
-    """Return what the preview of an environment wrote last, or None where there was none."""
+    """Return what the preview of an environment wrote last, or None where that cannot be read."""
     path = root / PREVIEWS / environment / STATUS
-    return check(PreviewStatus, read_json(path, SMALL), str(path)) if path.is_file() else None
+    try:
+        return check(PreviewStatus, read_json(path, SMALL), str(path))
+    except SettingsError:
+        return None

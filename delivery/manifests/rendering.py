@@ -60,12 +60,21 @@ class Mount(Part):
     path: str = at("mountPath")
 
 
+class Variable(Part):
+    """A variable of a container's environment."""
+
+    name: str
+    value: str = ""
+    source: dict[str, Any] | None = at("valueFrom", default=None)
+
+
 class Container(Part):
     """A container of the pod; the numbers are Kubernetes' defaults."""
 
     name: str
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    env: tuple[Variable, ...] = ()
     mounts: tuple[Mount, ...] = at("volumeMounts", default=())
     start_path: str | None = at("startupProbe", "httpGet", "path", default=None)
     ready_path: str | None = at("readinessProbe", "httpGet", "path", default=None)

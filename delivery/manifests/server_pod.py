@@ -1,5 +1,8 @@
 """What the manifests say about the server: model, arguments, probe, end. For one machine."""
 
+import re
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from delivery.errors import DeliveryError
@@ -10,6 +13,8 @@ from workspace.settings import check
 
 COMMAND = ("tritonserver",)
 MODEL_REPOSITORY = "--model-repository="
+# `$(NAME)` stands for a variable of the container, `$$` for the sign itself.
+REFERENCE = re.compile(r"\$\$|\$\(([-._A-Za-z0-9]+)\)")
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class ServerPod:
     Attributes:
         version: the model version that the release names.
         image: reference of the model image, by digest.
-        arguments: those of the container's command.
+        arguments: those of the container's command, as they are written.
+        settings: name and value of the container's variables, None where a Secret holds the value.
         ready_path: the HTTP path that answers once the version can be called.
         starting: seconds that the start-up probe allows until then.
         grace: seconds from the decision to stop to the end by force.
@@ -28,9 +34,22 @@ class ServerPod:
     version: int
     image: str
     arguments: tuple[str, ...]
+    settings: tuple[tuple[str, str | None], ...]
     ready_path: str
     starting: float
     grace: float
+
+    def expanded(self) -> list[str]:
+        """Return the arguments as the kubelet fills them in; what a Secret holds is made up."""
+        values = {
+            f"$({name})": secrets.token_hex(32) if value is None else value
+            for name, value in self.settings
+        }
+        signs = values | {"$$": "$"}
+        return [
+            REFERENCE.sub(lambda found: signs.get(found[0], found[0]), argument)
+            for argument in self.arguments
+        ]
 
 
 def read_server_pod(documents: Documents) -> ServerPod:
@@ -52,10 +71,20 @@ def read_server_pod(documents: Documents) -> ServerPod:
         version=check(Count, pod.version, "the Rollout", *VERSION),
         image=str(volume.image),
         arguments=container.args,
+        settings=tuple(settings(container)),
         ready_path=container.start_path,
         starting=container.failures * container.period,
         grace=pod.grace,
     )
+
+
+def settings(container: Container) -> Iterator[tuple[str, str | None]]:
+    """Yield the variables of a container that its arguments may name on this machine."""
+    for each in container.env:
+        if each.source is None:
+            yield each.name, each.value
+        elif "secretKeyRef" in each.source:
+            yield each.name, None
 
 
 def check_command(container: Container) -> None:

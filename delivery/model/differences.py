@@ -1,17 +1,16 @@
 """What differs between a released model and the same model made again."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from delivery.dvc import parse_lock
 from delivery.git import Repository
 from delivery.model.lineage import IN_GIT
-from delivery.model.pipeline_outputs import IN_IMAGE
+from delivery.model.pipeline_outputs import IN_IMAGE, leaves
 from workspace.files import write
-from workspace.settings import read_json
+from workspace.settings import SettingsError, read_json
 
 ABSENT = "absent"
 
@@ -44,21 +43,14 @@ def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) 
     both = [name for name in released.keys() & rebuilt.keys() if name.endswith(".json")]
     found = []
     for name in sorted(both, key=lambda name: (not name.endswith("lineage.json"), name)):
-        before = dict(leaves(read_json(released[name])))
-        after = dict(leaves(read_json(rebuilt[name])))
+        try:
+            before, after = (dict(leaves(read_json(side[name]))) for side in (released, rebuilt))
+        except SettingsError:  # a file that is no JSON differs as a whole
+            continue
         for place in before | after:
             values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
             found.append(Compared(f"{Path(name).name} {place}", *values))
     return [each for each in found if not each.same]
-
-
-def leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every value of a JSON document with its place: `("params.train.epochs", 40)`."""
-    if not isinstance(document, dict):
-        yield place.removeprefix("."), document
-        return
-    for key, value in document.items():
-        yield from leaves(value, f"{place}.{key}")
 
 
 def sha256(path: Path | None) -> str:

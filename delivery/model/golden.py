@@ -28,6 +28,10 @@ class Golden:
         for first in range(0, len(self.images), size):
             yield slice(first, first + size)
 
+    def some(self, count: int) -> "Golden":
+        """Return the first `count` requests, or all if there are fewer."""
+        return Golden(self.images[:count], self.probabilities[:count], self.labels[:count])
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -4,11 +4,13 @@ import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.model.pipeline_outputs import MODEL, ModelAccount
-from workspace.model_code import PIPELINE, named_code, sha256
+from delivery.model.pipeline_outputs import MODEL, ModelAccount, leaves
+from workspace.model_code import PIPELINE, code_files, named_code, sha256, stored
 from workspace.settings import check, parse_json, parse_yaml
 
 IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
@@ -17,20 +19,45 @@ IN_GIT = ["metrics.json", "lineage.json", "MODEL_CARD.md"]
 def check_lineage(repository: Repository, commit: str, account: ModelAccount) -> None:
     """Raise DeliveryError unless code, parameters, data and model are those of the commit."""
     check_committed(repository, commit)
-    said, found = account.lineage.code.sha256, code_sha256(repository, commit)
-    if said != found:
-        raise DeliveryError(
-            f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
-            "run `make pipeline` and commit what it writes"
-        )
+    check_code(repository, commit, account.lineage.code.sha256)
     check_parameters(repository, commit, account.lineage.params)
     check_data(repository.folder, account)
     check_model(repository.folder, account)
     check_pipeline(repository, commit)
 
 
+def check_code(repository: Repository, commit: str, said: str) -> None:
+    """Raise DeliveryError when the model was made by other code than is committed."""
+    found = code_sha256(repository, commit)
+    if said == found:
+        return
+    code = committed_code(repository, commit)
+    here = {path: (repository.folder / path).read_bytes() for path in code_files(repository.folder)}
+    for path in sorted(here.keys() - code.keys()):
+        raise DeliveryError(
+            f"{path} makes the model, but it is not in Git, which is told to pass over it: "
+            f"`git add --force {path}`, commit it, and run `make pipeline`"
+        )
+    for path in sorted(code):
+        if stored(here.get(path, b"")) != stored(code[path]):
+            raise DeliveryError(
+                f"{path} is not what this commit has, although `git status` passes over it: take "
+                f"away what changes it in .gitattributes, and commit what is new after `git "
+                f"update-index --no-assume-unchanged --no-skip-worktree {path}` and `make pipeline`"
+            )
+    raise DeliveryError(
+        f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
+        "run `make pipeline` and commit what it writes"
+    )
+
+
 def code_sha256(repository: Repository, commit: str) -> str:
-    """Return the SHA-256 of the committed files that make the model.
+    """Return the SHA-256 of the committed files that make the model. Raises UserError."""
+    return sha256(committed_code(repository, commit))
+
+
+def committed_code(repository: Repository, commit: str) -> dict[str, bytes]:
+    """Return the committed files that make the model.
 
     Raises UserError for a commit that does not say which they are.
     """
@@ -38,7 +65,7 @@ def code_sha256(repository: Repository, commit: str) -> str:
     named = named_code(parse_yaml(repository.read(commit, PIPELINE) or b"", name), name)
     paths = repository.files(commit, *named) if named else []
     code = [path for path in paths if path in named or path.endswith(".py")]
-    return sha256({path: repository.run("cat-file", "blob", f"{commit}:{path}") for path in code})
+    return {path: repository.run("cat-file", "blob", f"{commit}:{path}") for path in code}
 
 
 def check_committed(repository: Repository, commit: str) -> None:
@@ -49,15 +76,27 @@ def check_committed(repository: Repository, commit: str) -> None:
 
 
 def check_parameters(repository: Repository, commit: str, used: dict[str, Any]) -> None:
-    """Raise DeliveryError when the model was trained with other parameters than are committed."""
+    """Raise DeliveryError when the model was trained with other parameters than are committed.
+
+    The model's are as the pipeline understood them, so the file's are taken for the same types. A
+    key that the file leaves out had its default; DVC notices when it was taken away since.
+    """
     committed = parse_yaml(repository.read(commit, "params.yaml") or b"{}", "params.yaml")
-    for place, value in _flat({name: committed.get(name) for name in used}).items():
-        was = _flat(used).get(place)
-        if was != value:
+    known = dict(leaves(used))
+    for place, value in leaves({name: committed.get(name) for name in used}):
+        if not means(value, was := known.get(place)):
             raise DeliveryError(
                 f"the model was made with {place} = {was!r}, but params.yaml says {value!r}: "
                 "run `make pipeline` and commit what it writes"
             )
+
+
+def means(value: Any, was: Any) -> bool:
+    """Tell whether a value, read as the type of another one, is that."""
+    try:
+        return bool(TypeAdapter(type(was)).validate_python(value) == was)
+    except ValidationError:
+        return False
 
 
 def check_data(root: Path, account: ModelAccount) -> None:
@@ -118,12 +157,3 @@ def check_inputs(repository: Repository, commit: str) -> None:
                 f"{path}, which the stage {stage} read, is neither in Git nor in DVC, so nobody "
                 f"could make the model again: `{adding(repository.folder, path)}`"
             )
-
-
-def _flat(sections: dict[str, Any]) -> dict[str, Any]:
-    """Turn `{section: {key: value}}` into `{section.key: value}`; single values keep their name."""
-    flat: dict[str, Any] = {}
-    for name, section in sections.items():
-        keys = section if isinstance(section, dict) else {"": section}
-        flat |= {f"{name}.{key}".rstrip("."): value for key, value in keys.items()}
-    return flat

@@ -1,18 +1,9 @@
-"""Package the exported model as an image: the same content gives the same digest anywhere.
+"""Package the exported model as an image: the same content gives the same digest anywhere."""
 
-The layer is a tar archive with sorted names, owner 0:0, mode 0644 (folders 0755) and time 0,
-not compressed: compressors differ between machines, and weights hardly shrink.
-"""
-
-import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
-
-from tqdm import tqdm
 
 from delivery.model.pipeline_outputs import ABOUT, IN_IMAGE, MODEL, PLOTS, require_outputs
 from delivery.oci.image import (
-    CHUNK,
     CONFIG,
     LAYER,
     config_content,
@@ -20,7 +11,8 @@ from delivery.oci.image import (
     manifest_content,
     tag_of,
 )
-from delivery.oci.layout import HashingWriter, Layout
+from delivery.oci.layer import write_layer
+from delivery.oci.layout import Layout
 
 LOCAL = Path(".local/registry")  # images are built here, also those for another registry
 
@@ -53,29 +45,3 @@ def _released(name: Path, version: int) -> str:
     if name.parts[:2] == ("classifier", "1"):
         return str(PurePosixPath("classifier", str(version), *name.parts[2:]))
     return name.as_posix()
-
-
-def write_layer(files: dict[str, Path], stream: HashingWriter) -> None:
-    """Write files as a tar archive, `name → path`, with the folders that the names imply."""
-    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
-    total = sum(path.stat().st_size for path in files.values())
-    with (
-        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, disable=None) as out,
-        tarfile.TarFile(
-            fileobj=cast(Any, out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK
-        ) as archive,
-    ):
-        for name in sorted(folders | files.keys()):
-            _add(archive, name, files.get(name))
-
-
-def _add(archive: tarfile.TarFile, name: str, path: Path | None) -> None:
-    entry = tarfile.TarInfo(name)  # owner 0:0, time 0 and no names unless they are set
-    if path is None:
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(entry)
-        return
-    entry.mode = 0o644
-    with path.open("rb") as source:
-        entry.size = path.stat().st_size
-        archive.addfile(entry, source)

@@ -1,6 +1,6 @@
 """What the pipeline wrote: the only things that the delivery knows of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,3 +152,17 @@ def read_account(folder: Path, files: Mapping[str, Path]) -> ModelAccount:
         export=read(Export, "export.json"),
         report=read(Report, "report.json"),
     )
+
+
+def leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every value in nested objects and lists with its place: `("params.epochs", 40)`."""
+    match document:
+        case dict():
+            parts = list(document.items())
+        case list() | tuple():
+            parts = list(enumerate(document))
+        case _:
+            yield place.removeprefix("."), document
+            return
+    for key, value in parts:
+        yield from leaves(value, f"{place}.{key}")

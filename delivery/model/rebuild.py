@@ -6,6 +6,7 @@ is in Git and the data that DVC keeps.
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,16 +14,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from delivery.dvc import DvcError, absent_store, dvc, dvc_settings, make_raw
+from delivery.dvc import DvcError, dvc, dvc_settings, make_raw, refuse_replaced, unavailable
 from delivery.errors import DeliveryError
-from delivery.git import Repository
+from delivery.git import GitError, Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
 from workspace.files import only_one, replacing
+from workspace.pictures import DOWNLOADS
 from workspace.settings import check, parse_json
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt")  # what an environment is made from
-DOWNLOADS = "data/downloads"
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV")  # settings of another checkout
 REPRO = ("repro", "--force", "--no-run-cache", "--no-commit")  # run all, take and keep nothing
 
@@ -58,11 +60,63 @@ def cloned(project: Repository, commit: str, clone: Path, keep: bool) -> Iterato
         shutil.rmtree(clone, ignore_errors=True)
         try:
             project.run("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
-            Repository(clone).run("checkout", "--quiet", "--detach", commit)
+            Repository(clone).run("update-ref", "--no-deref", "HEAD", commit)
+            check_out(project, commit, clone)
             yield
         finally:
             if not keep:
                 shutil.rmtree(clone, ignore_errors=True)
+
+
+def check_out(project: Repository, commit: str, clone: Path) -> None:
+    """Write the files of a commit into its clone, and prove that they are what the commit has.
+
+    The project's own repository does it: its settings reach what is not here yet. Git's word is
+    not taken for it, as it passes over filters that fail and files that it is told to leave out.
+    Raises GitError.
+    """
+    there: dict[str, Any] = {
+        "index": clone / ".git/index",
+        "work_tree": clone,
+        "settings": ["core.autocrlf=false", "core.eol=lf"],
+    }
+    project.run("read-tree", commit, **there)
+    required = filters(project, commit, there)
+    there["settings"] += [f"filter.{each}.required=true" for each in required]
+    project.run("checkout-index", "--all", "--force", **there)
+    project.run("update-index", "-q", "--refresh", fine=(0, 1), **there)
+    differing = os.fsdecode(project.run("diff-files", "--name-only", "-z", **there))
+    if differing:
+        raise GitError(
+            f"Git wrote {differing.partition(chr(0))[0]} otherwise than commit {commit[:12]} has "
+            "it, and did not say so: put right what .gitattributes says of it, or `git fsck`, and "
+            "run this again"
+        )
+
+
+def filters(project: Repository, commit: str, there: dict[str, Any]) -> list[str]:
+    """List the filters that must work when a commit is checked out.
+
+    Without its filter, a file that is kept elsewhere would be an address instead of a content.
+    Raises GitError for one that is not set up.
+    """
+    paths = "\0".join(project.files(commit)).encode(errors="surrogateescape")
+    asked = ("check-attr", "--cached", "-z", "--stdin", "filter")
+    fields = os.fsdecode(project.run(*asked, stdin=paths, **there)).split("\0")
+    wanted = dict(zip(fields[2::3], fields[:-1:3], strict=True))  # the last path of each
+    for plain in ("unspecified", "unset", "set"):
+        wanted.pop(plain, None)
+    writing = []
+    for name, path in wanted.items():
+        known = project.says_yes("config", "--get-regexp", rf"^filter\.{re.escape(name)}\.")
+        if not known:
+            raise GitError(
+                f"{path} of commit {commit[:12]} goes through Git's filter {name!r}, which is not "
+                "set up here: do what its program says for that (git lfs install, for Git LFS)"
+            )
+        smudge = rf"^filter\.{re.escape(name)}\.(smudge|process)$"
+        writing += [name] if project.says_yes("config", "--get-regexp", smudge) else []
+    return writing
 
 
 def pull_data(project: Repository, commit: str, clone: Path) -> None:
@@ -82,12 +136,11 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         use_stores(project.folder, clone)
         dvc(clone, "pull", *sources)
     except DvcError as error:
-        cure = "correct the remote in .dvc/config or .dvc/config.local here"
-        absent = absent_store(project.folder)
-        why = f", as {absent}" if absent else f" ({error}): {cure}"
+        why = unavailable(project.folder, error)
         raise DeliveryError(
             f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
         ) from None
+    refuse_replaced(clone, *(path.removesuffix(".dvc") for path in sources))
 
 
 def use_stores(project: Path, clone: Path) -> None:

@@ -7,9 +7,9 @@ content (no creation time, no builder), so equal content has equal digests every
 import hashlib
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field
 from pydantic.alias_generators import to_camel
 
 from delivery.errors import DeliveryError
@@ -18,9 +18,10 @@ from workspace.settings import Settings, SettingsError, check, parse_json
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
-VERSION = "org.opencontainers.image.version"
+VERSION: Final = "org.opencontainers.image.version"
 REVISION = "org.opencontainers.image.revision"  # the commit that a training image was built from
 CHUNK = 1024 * 1024  # bytes: all that is held of a file at once
+LARGEST_DOCUMENT = 4 * CHUNK  # bytes of an image manifest or a configuration, skopeo's limit, too
 
 
 def digest_of(content: bytes) -> str:
@@ -47,20 +48,18 @@ class Blob(Settings, extra="ignore", alias_generator=to_camel, populate_by_name=
         return self.model_dump(by_alias=True)
 
 
+class Annotations(Settings, extra="ignore"):
+    """What an image manifest says besides its blobs."""
+
+    version: str = Field(alias=VERSION, pattern="^[1-9][0-9]*$", description="a model version")
+
+
 class ImageManifest(Settings, extra="ignore"):
     """The root of an image: its configuration, its only layer and the model version in it."""
 
     config: Blob
-    layers: list[Blob]
-    annotations: dict[str, str]
-
-    @model_validator(mode="after")
-    def of_a_model(self) -> "ImageManifest":
-        """Refuse what is made otherwise than a model image."""
-        kinds = [blob.media_type for blob in (self.config, *self.layers)]
-        if kinds != [CONFIG, LAYER] or VERSION not in self.annotations:
-            raise ValueError("it needs one uncompressed layer and a version")
-        return self
+    layers: tuple[Blob]
+    annotations: Annotations
 
     @property
     def layer(self) -> Blob:
@@ -70,7 +69,7 @@ class ImageManifest(Settings, extra="ignore"):
     @property
     def version(self) -> str:
         """The model version."""
-        return self.annotations[VERSION]
+        return self.annotations.version
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -104,18 +103,31 @@ def manifest_content(config: Blob, layer: Blob, version: str) -> bytes:
     )
 
 
+def image_content(layer: Blob, version: str) -> bytes:
+    """Return the image manifest of the one image of a version that has this layer."""
+    config = config_content(layer)
+    return manifest_content(
+        Blob(media_type=CONFIG, digest=digest_of(config), size=len(config)), layer, version
+    )
+
+
 def parse_manifest(content: bytes, image: str) -> ImageManifest:
     """Read an image manifest; `image` is what a message calls it.
 
+    Programs differ in what they read in JSON, so it must be, byte for byte, what is written here.
     Raises DeliveryError unless it is that of a model image.
     """
     name = "its image manifest"
     try:
-        return check(ImageManifest, parse_json(content, name), name)
+        manifest = check(ImageManifest, parse_json(content, name), name)
+        layer = Blob(media_type=LAYER, digest=manifest.layer.digest, size=manifest.layer.size)
+        if content != image_content(layer, manifest.version):
+            raise SettingsError(f"{name} is written in another way than `make package` does it")
     except SettingsError as error:
         raise DeliveryError(
             f"{image} is not a model image ({error}): give the digest that `make release` printed"
         ) from None
+    return manifest
 
 
 def tag_of(version: int | str, digest: str) -> str:

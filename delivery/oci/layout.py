@@ -5,10 +5,13 @@ index, which makes an image visible, comes last: a writer that is killed leaves 
 looks complete.
 """
 
+import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -16,11 +19,20 @@ from filelock import FileLock
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import MANIFEST, Blob, canonical, digest_of, parse_manifest
+from delivery.oci.image import (
+    LARGEST_DOCUMENT,
+    MANIFEST,
+    Blob,
+    ImageManifest,
+    canonical,
+    digest_of,
+    parse_manifest,
+)
 from workspace.files import replacing, write
 from workspace.settings import Settings, SettingsError, check, read_json
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
+AGAIN = "have it deleted there, then push the image to it again"
 
 
 class MissingBlobError(DeliveryError):
@@ -80,9 +92,14 @@ class Layout:
         return self.folder / "blobs" / digest.replace(":", "/", 1)
 
     def has(self, blob: Blob) -> bool:
-        """Tell whether the blob is there in full size."""
+        """Tell whether the blob is there, whole and sound."""
         path = self.path(blob.digest)
-        return path.is_file() and path.stat().st_size == blob.size
+        return path.is_file() and self.digest_stored(blob.digest) == blob.digest
+
+    def digest_stored(self, digest: str) -> str:
+        """Return the digest of what lies where a blob is kept, which may be damaged."""
+        with self.path(digest).open("rb") as stream:
+            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
     def read(self, digest: str) -> BinaryIO:
         """Open a blob; the reader checks the digest. Raises MissingBlobError."""
@@ -94,9 +111,9 @@ class Layout:
             ) from error
 
     def read_manifest(self, digest: str) -> bytes:
-        """Return an image manifest's bytes, unchecked. Raises MissingBlobError."""
+        """Return an image manifest's first bytes, unchecked. Raises MissingBlobError."""
         with self.read(digest) as stream:
-            return stream.read()
+            return stream.read(LARGEST_DOCUMENT)
 
     def take(self, layout: "Layout", content: bytes, tag: str) -> bool:
         """Copy an image from another layout; tell whether it was not here.
@@ -106,22 +123,27 @@ class Layout:
         manifest = parse_manifest(content, layout.name)
         missing = [blob for blob in (manifest.config, manifest.layer) if not self.has(blob)]
         for blob in missing:
-            self._copy(blob, layout.path(blob.digest))
+            layout.require(blob)
+            with layout.read(blob.digest) as stream:
+                self.add(blob.media_type, partial(shutil.copyfileobj, stream))
         return self.write_manifest(content, tag) or bool(missing)
 
-    def fetch(self, digest: str, largest: Blob, folder: Path) -> "Layout":
+    def fetch(self, digest: str, manifest: ImageManifest, folder: Path) -> "Layout":
         """Return where an image can be read, which is here."""
         return self
 
-    def _copy(self, blob: Blob, source: Path) -> None:
-        with source.open("rb") as stream:
-            copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
-        if copy != blob:
-            raise DeliveryError(f"{source} is corrupt: package the model again")
+    def require(self, blob: Blob) -> None:
+        """Raise DeliveryError unless the blob is here."""
+        if not self.has(blob):
+            raise DeliveryError(f"{self.path(blob.digest)} is corrupt: package the model again")
 
     def add(self, media_type: str, produce: Callable[[HashingWriter], object]) -> Blob:
         """Store what `produce` writes under the digest that it turns out to have."""
-        with replacing(self.folder / "blob", "wb", lambda: self.path(writer.digest)) as stream:
+        place = self.folder / "blob"
+        with (
+            writing(self.folder, ".blob.*"),
+            replacing(place, "wb", lambda: self.path(writer.digest)) as stream,
+        ):
             writer = HashingWriter(stream)
             produce(writer)
         return Blob(media_type=media_type, digest=writer.digest, size=writer.size)
@@ -158,3 +180,19 @@ class Layout:
                 "or released again is listed again"
             ) from None
         return [each.model_dump() for each in index.manifests]
+
+
+@contextmanager
+def writing(folder: Path, unfinished: str) -> Iterator[None]:
+    """Hold a lock that all writers into a folder share.
+
+    Whoever is alone removes what others, which were killed, left there under unfinished names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".writing").open("wb") as lock:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in folder.glob(unfinished):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield

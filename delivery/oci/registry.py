@@ -1,35 +1,39 @@
 """Push and pull model images.
 
-A registry is `oci:<folder>` (an image layout on disk) or `<host>/<repository>` (any registry that
+A registry is `oci:<folder>` (an image layout on disk) or `<host>/<name>` (any registry that
 follows the OCI distribution specification, through skopeo). A reference adds the digest:
 `<registry>@sha256:…`.
 """
 
-import hashlib
+import math
+import shutil
 import tarfile
 import tempfile
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+import time
+from pathlib import Path
+from typing import IO, cast
 
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import CHUNK, Blob, checked_digest, digest_of, parse_manifest, tag_of
-from delivery.oci.layout import Layout
+from delivery.oci.image import Blob, checked_digest, digest_of, parse_manifest, tag_of
+from delivery.oci.layer import unpack
+from delivery.oci.layout import AGAIN, Layout, writing
 from delivery.oci.remote import NAME, Remote
 from workspace.files import publish
 
-DEEPEST = 32  # folders in one another that are unpacked; a model has four
 
+def open_registry(name: str, until: float = math.inf) -> Layout | Remote:
+    """Return the registry with this name, to be used until a time of the clock `monotonic`.
 
-def open_registry(name: str) -> Layout | Remote:
-    """Return the registry with this name. Raises DeliveryError."""
+    Raises DeliveryError.
+    """
     if name.startswith("oci:") and len(name) > len("oci:"):
         return Layout(Path(name.removeprefix("oci:")))
     if NAME.fullmatch(name):
-        return Remote(name)
+        return Remote(name, until)
     raise DeliveryError(
-        f"{name!r} is not a registry: give oci:<folder> or <host>/<repository>, without a tag"
+        f"{name!r} is not a registry: give oci:<folder> or <host>/<name>, without a tag"
     )
 
 
@@ -56,54 +60,43 @@ def push(layout: Layout, digest: str, registry: str) -> bool:
     return target.take(layout, content, tag_of(manifest.version, digest))
 
 
-def pull(reference: str, folder: Path) -> int:
+def pull(reference: str, folder: Path, deadline: float = math.inf) -> int:
     """Unpack an image into a new folder and return the number of bytes received.
 
-    Every size and digest is checked, and the folder appears only when all of it is right. Raises
+    Every size and digest is checked, and the folder appears only when all of it is right. A
+    registry has `deadline` seconds in all, and at most as long as its bytes may take. Raises
     DeliveryError.
     """
     name, digest = parse_reference(reference)
-    registry = open_registry(name)
+    registry = open_registry(name, time.monotonic() + deadline)
     if folder.exists():
         raise DeliveryError(f"{folder} exists: remove it, or pull {reference} into another folder")
     content = _document(registry, digest)
     manifest = parse_manifest(content, reference)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        layout = registry.fetch(digest, manifest.layer, Path(scratch) / "layout")
+    with (
+        writing(folder.parent, f".{folder.name}-*"),
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch,
+    ):
+        _require_room(manifest.layer, folder.parent, copies=1 + isinstance(registry, Remote))
+        layout = registry.fetch(digest, manifest, Path(scratch) / "layout")
         config = _document(layout, manifest.config.digest)
         _unpack(layout, manifest.layer, Path(scratch) / "image")
         publish(Path(scratch) / "image", folder)
     return len(content) + len(config) + manifest.layer.size
 
 
-class CheckedReader:
-    """A binary stream of a blob that ends with an error unless its digest is right."""
-
-    def __init__(self, stream: IO[bytes], blob: Blob, origin: str) -> None:
-        """Read `blob` from `stream`; `origin` is what messages call the registry."""
-        self._stream = stream
-        self._blob = blob
-        self._origin = origin
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = CHUNK) -> bytes:
-        """Read at most `size` bytes."""
-        chunk = self._stream.read(size)
-        self._hash.update(chunk)
-        return chunk
-
-    def finish(self) -> None:
-        """Read what is left; raises DeliveryError unless the digest is right."""
-        while self.read():
-            pass
-        found = f"sha256:{self._hash.hexdigest()}"
-        if found != self._blob.digest:
-            raise DeliveryError(_mismatch(self._origin, self._blob.digest, found))
+def _require_room(layer: Blob, folder: Path, copies: int) -> None:
+    """Refuse what the disk cannot take: a copy as it comes, and one unpacked."""
+    free = shutil.disk_usage(folder).free
+    if copies * layer.size > free:
+        raise DeliveryError(
+            f"the image needs {copies * layer.size / 1e9:,.1f} GB in {folder}, where "
+            f"{free / 1e9:,.1f} GB are free: make room"
+        )
 
 
 def _mismatch(name: str, wanted: str, found: str) -> str:
-    return f"what {name} gave is corrupt: its digest is {found} instead of {wanted}; push it again"
+    return f"what {name} gave is corrupt: its digest is {found} instead of {wanted}; {AGAIN}"
 
 
 def _document(registry: Layout | Remote, digest: str) -> bytes:
@@ -115,7 +108,7 @@ def _document(registry: Layout | Remote, digest: str) -> bytes:
 
 
 def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
-    folder.mkdir()
+    """Unpack a layer. That its bytes are wrong comes before what they made of the archive."""
     with (
         layout.read(layer.digest) as file,
         tqdm.wrapattr(
@@ -125,36 +118,18 @@ def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
         if (size := layout.path(layer.digest).stat().st_size) != layer.size:
             raise DeliveryError(
                 f"{layout.name} gave {size} instead of {layer.size} bytes for {layer.digest}: "
-                "push the image again"
+                f"{AGAIN}"
             )
-        _extract(CheckedReader(cast(Any, stream), layer, layout.name), folder)
-
-
-def _extract(reader: CheckedReader, folder: Path) -> None:
-    """Extract a stream. That its bytes are wrong comes before what they made of the archive."""
-    try:
-        with tarfile.open(fileobj=cast(Any, reader), mode="r|", bufsize=CHUNK) as archive:
-            cast(Any, archive).copybufsize = CHUNK
-            for entry in archive:
-                _place(archive, entry, folder)
-    except (tarfile.TarError, ValueError) as error:  # of names with a NUL, too
-        reader.finish()
-        raise DeliveryError(f"the layer is not a tar archive ({error})") from error
-    except DeliveryError:
-        reader.finish()
-        raise
-    reader.finish()
-
-
-def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
-    name = PurePosixPath(entry.name)
-    target = folder / name
-    if name.is_absolute() or ".." in name.parts:
-        raise DeliveryError(f"the layer holds {entry.name!r}, which lies outside the image")
-    if len(name.parts) > DEEPEST:
-        raise DeliveryError(f"the layer holds {name.parts[0]!r} with folders nested too deeply")
-    if entry.type not in (tarfile.REGTYPE, tarfile.DIRTYPE) or entry.issparse():
-        raise DeliveryError(f"the layer holds {entry.name!r}, which is neither a file nor a folder")
-    if target.exists() or any(parent.is_file() for parent in target.parents):
-        raise DeliveryError(f"the layer holds {entry.name!r} twice, or as file and as folder")
-    archive.extract(entry, folder, set_attrs=False, filter="data")
+        try:
+            found = unpack(cast(IO[bytes], stream), folder)
+            why = "the layer is written in another way than `make package` does it"
+        except (tarfile.TarError, ValueError) as error:  # of names with a NUL, too
+            found, why = "", f"the layer is not a tar archive ({error})"
+        except DeliveryError as error:
+            found, why = "", str(error)
+        if found == layer.digest:
+            return
+    stored = layout.digest_stored(layer.digest)
+    raise DeliveryError(
+        why if stored == layer.digest else _mismatch(layout.name, layer.digest, stored)
+    )

@@ -1,91 +1,110 @@
-"""A registry over HTTP, through skopeo, which knows credentials, tokens, redirects and proxies."""
+"""A registry over HTTP, through skopeo: its requests pass a gate of ours, which adds the login."""
 
+import math
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import Blob, digest_of
-from delivery.oci.layout import Layout, MissingBlobError
-from workspace.settings import check, parse_json
+from delivery.oci.gate import gate_to
+from delivery.oci.image import ImageManifest, digest_of, parse_manifest
+from delivery.oci.layout import AGAIN, Layout, MissingBlobError
+from delivery.oci.origin import LOOPBACK, Origin, UnavailableError
+from workspace.settings import Settings, check, parse_json
 
 DELAYS = [1, 2, 4]  # seconds before each further attempt
+PATIENCE = 120  # seconds that a registry has for an answer
+SLOWEST = 256 * 1024  # bytes a second of a copy, or it is given up
 # A host without dot and port would be a folder of Docker Hub to skopeo, so it is none here.
 LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 HOST = rf"(?:localhost|\[::1\]|{LABEL}(?:\.{LABEL})+|{LABEL}(?=:))(?::[0-9]{{1,5}})?"
 PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 NAME = re.compile(rf"{HOST}(?:/{PART})+")
-LOOPBACK = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
-# How skopeo says that a registry lacks what was asked for, wants other credentials, or may do
-# better the next time; its own retries leave out connections that are cut.
+# How skopeo says that a registry lacks what was asked for, holds something else, wants other
+# credentials, or may do better the next time; its own retries leave out connections that are cut.
 ABSENT = re.compile(r"reading .*(?:(?:manifest|blob) unknown|(?:registry|:) 404\b)")
+DAMAGED = re.compile(r"[Dd]igest did not match|does not match provided manifest digest")
 DENIED = re.compile(r"unauthorized|denied|(?:registry|:) 40[13]\b")
 BROKEN = re.compile(r"connection|pipe|EOF|timeout|(?:registry|status|:) (?:429|50[0-4])\b")
+HERE = "{repository}"  # in skopeo's words: how the gate calls what is behind it
+COPY = ["copy", "--preserve-digests"]
 INSTALL = (
     "skopeo, which talks to registries, is not installed: `sudo apt install skopeo` "
     "(Fedora: `sudo dnf install skopeo`, macOS: `brew install skopeo`)"
 )
 
 
-class UnavailableError(DeliveryError):
-    """A registry does not answer, or says that it can't at the moment."""
+class Built(Settings, extra="ignore"):
+    """What was said to the builder of an image."""
+
+    labels: dict[str, str] | None = Field(default=None, alias="Labels", description="labels")
+
+
+class Configuration(Settings, extra="ignore"):
+    """The configuration of an image that was not made here."""
+
+    config: Built = Built()
 
 
 @dataclass(frozen=True)
 class Remote:
-    """One name in a registry, `<host>/<repository>`; plain HTTP on loopback only.
+    """One name in a registry, `<host>/<name>`; plain HTTP on loopback only.
 
-    Everything raises DeliveryError with skopeo's reason, and reading MissingBlobError.
+    Everything raises UserError with the reason, and reading MissingBlobError; nothing goes on after
+    `until` on the clock `monotonic`.
     """
 
     name: str
+    until: float = math.inf
 
     def read_manifest(self, reference: str) -> bytes:
         """Return the bytes of the image manifest with a digest or tag, unchecked."""
-        return self._skopeo("inspect", "--raw", f"--{self._tls}", self._address(reference))
+        return self._skopeo("inspect", "--raw", "--tls-verify=false", _address(reference))
 
-    def read_config(self, digest: str, system: str, architecture: str) -> dict[str, Any]:
-        """Return an image's configuration; of an index, that of the image for a platform."""
+    def read_labels(self, digest: str, system: str, architecture: str) -> dict[str, str]:
+        """Return the labels of an image; of an index, of its image for a platform."""
         platform = [f"--override-os={system}", f"--override-arch={architecture}"]
-        source = [f"--{self._tls}", self._address(digest)]
         name = f"the configuration of {self.name}@{digest}"
-        content = self._skopeo("inspect", "--config", *platform, *source)
-        return check(dict[str, Any], parse_json(content, name), name)
+        content = self._skopeo(
+            "inspect", "--config", *platform, "--tls-verify=false", _address(digest)
+        )
+        return check(Configuration, parse_json(content, name), name).config.labels or {}
 
     def take(self, layout: Layout, content: bytes, tag: str) -> bool:
         """Copy an image from a layout, which lists it by a tag; tell whether it was not here.
 
-        `content` is its image manifest, which goes last and is read back.
+        `content` is its image manifest, which goes last. All is asked for afterwards.
         """
-        digest = digest_of(content)
-        if self._gives(digest, content):
-            with suppress(DeliveryError):  # blobs that were lost; the tag may be immutable
-                self._send(layout, tag, digest)
+        digest, manifest = digest_of(content), parse_manifest(content, layout.name)
+        listed = self._gives(digest, content)
+        if listed and self._holds_blobs(manifest):
             return False
-        self._send(layout, tag, tag)
-        if not self._gives(digest, content):
+        for blob in (manifest.config, manifest.layer):
+            layout.require(blob)
+        # An image that lost its blobs goes by its digest: a tag may be immutable.
+        target = ["--dest-tls-verify=false", f"oci:.:{tag}", _address(digest if listed else tag)]
+        self._skopeo(*COPY, *target, manifest=manifest, folder=layout.folder, actions="pull,push")
+        if not (self._gives(digest, content) and self._holds_blobs(manifest)):
             raise DeliveryError(
                 f"{self.name} does not give {digest} back after it was sent: "
                 "check that this is the address of a registry"
             )
         return True
 
-    def fetch(self, digest: str, largest: Blob, folder: Path) -> Layout:
-        """Copy an image into a new layout; no file grows far beyond its largest blob."""
+    def fetch(self, digest: str, manifest: ImageManifest, folder: Path) -> Layout:
+        """Copy an image into a new layout; no blob may be larger than announced."""
         folder.mkdir()
-        source = [f"--src-{self._tls}", self._address(digest), "oci:.:image"]
-        blocks = largest.size // 512 + 2048  # a MiB more, for what describes the image
-        self._skopeo("copy", "--preserve-digests", *source, folder=folder, blocks=blocks)
+        source = ["--src-tls-verify=false", _address(digest), "oci:.:image"]
+        self._skopeo(*COPY, *source, manifest=manifest, folder=folder)
         return Layout(folder)
-
-    def _send(self, layout: Layout, tag: str, reference: str) -> None:
-        target = [f"--dest-{self._tls}", f"oci:.:{tag}", self._address(reference)]
-        self._skopeo("copy", "--preserve-digests", *target, folder=layout.folder)
 
     def _gives(self, digest: str, content: bytes) -> bool:
         try:
@@ -95,44 +114,75 @@ class Remote:
         except DeliveryError:
             return False
 
+    def _holds_blobs(self, manifest: ImageManifest) -> bool:
+        origin = Origin(self.name, "pull")
+        blobs = (manifest.config, manifest.layer)
+        return all(origin.size(blob.digest) == blob.size for blob in blobs)
+
     @property
     def _host(self) -> str:
         return self.name.partition("/")[0]
 
-    @property
-    def _tls(self) -> str:
-        return f"tls-verify={'false' if LOOPBACK.fullmatch(self._host) else 'true'}"
-
-    def _address(self, reference: str) -> str:
-        return f"docker://{self.name}{'@' if ':' in reference else ':'}{reference}"
-
     def _skopeo(
-        self, *arguments: str, folder: Path | None = None, blocks: int | None = None
+        self,
+        *command: str,
+        manifest: ImageManifest | None = None,
+        folder: Path | None = None,
+        actions: str = "pull",
     ) -> bytes:
-        """Run skopeo in a folder, with a limit of a file's 512-byte blocks; try again if broken."""
-        command = ["skopeo", *arguments]
-        command.append(f"--command-timeout={'2m' if 'inspect' in arguments else '1h'}")
-        if blocks:
-            command = ["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *command]
+        """Run skopeo in a folder; try again if the connection breaks."""
+        blobs = (manifest.config, manifest.layer) if manifest else ()
+        sizes = {blob.digest: blob.size for blob in blobs}
         for delay in DELAYS:
             try:
-                return self._once(command, folder)
+                return self._once(command, sizes, folder, actions)
             except UnavailableError as error:
+                if time.monotonic() + delay > self.until:
+                    raise
                 print(f"{error}; trying again in {delay} s", file=sys.stderr)
                 time.sleep(delay)
-        return self._once(command, folder)
+        return self._once(command, sizes, folder, actions)
 
-    def _once(self, command: list[str], folder: Path | None) -> bytes:
+    def _once(
+        self, command: Iterable[str], sizes: dict[str, int], folder: Path | None, actions: str
+    ) -> bytes:
+        seconds = PATIENCE + sum(sizes.values()) / SLOWEST
+        with gate_to(Origin(self.name, actions), sizes) as (gate, key):
+            words = [word.replace(HERE, gate.name) for word in command]
+            try:
+                return self._run(words, key, folder, min(seconds, self.until - time.monotonic()))
+            except subprocess.CalledProcessError as error:
+                why = error.stderr.decode(errors="replace").replace(gate.name, self.name)
+                raise gate.failure or self._failure(reason(why)) from None
+
+    def _run(self, command: list[str], key: Path, folder: Path | None, seconds: float) -> bytes:
         """Run a command and return what it printed; on a terminal it shows what it copies."""
         shown = "copy" in command and sys.stderr.isatty()
         stdout = sys.stderr if shown else subprocess.PIPE
         try:
-            answer = subprocess.run(command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE)
+            process = subprocess.Popen(
+                ["skopeo", *command],
+                cwd=folder,
+                env=os.environ | {"REGISTRY_AUTH_FILE": str(key)},
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         except FileNotFoundError:
             raise DeliveryError(INSTALL) from None
-        if answer.returncode:
-            raise self._failure(reason(answer.stderr.decode(errors="replace")))
-        return answer.stdout or b""
+        with process:
+            try:
+                printed, errors = process.communicate(timeout=max(0, seconds))
+            except subprocess.TimeoutExpired:
+                raise DeliveryError(
+                    f"{self.name} did not answer in full within {max(0, seconds):.0f} s: try again"
+                ) from None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command, printed, errors)
+        return printed or b""
 
     def _failure(self, why: str) -> DeliveryError:
         if ABSENT.search(why):
@@ -141,9 +191,15 @@ class Remote:
             )
         sentence = f"skopeo failed with {self.name} ({why})"
         if DENIED.search(why):
-            insecure = f"--{self._tls} " if self._tls.endswith("false") else ""
+            insecure = "--tls-verify=false " if LOOPBACK.fullmatch(self._host) else ""
             return DeliveryError(f"{sentence}: run `skopeo login {insecure}{self._host}`")
+        if DAMAGED.search(why):
+            return DeliveryError(f"{sentence}: {AGAIN}")
         return (UnavailableError if BROKEN.search(why) else DeliveryError)(sentence)
+
+
+def _address(reference: str) -> str:
+    return f"docker://{HERE}{'@' if ':' in reference else ':'}{reference}"
 
 
 def reason(printed: str) -> str:

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.model.pipeline_outputs import ModelAccount
+from delivery.model.pipeline_outputs import ModelAccount, leaves
 from delivery.parameters import Limits
 from delivery.proposals.release_file import Release
 from workspace.errors import SHOWN, said, shown
@@ -37,7 +36,7 @@ def check_gate(
 
 def not_finite(account: ModelAccount) -> Iterator[str]:
     """Name every figure that is NaN or infinite, and every gated one that is no number."""
-    for place, value in _leaves(account.model_dump()):
+    for place, value in leaves(account.model_dump()):
         if isinstance(value, float) and not math.isfinite(value):
             yield f"finite: {place[:SHOWN]} is {value}; a figure must be a number: train again"
     for figure in GATED:
@@ -97,17 +96,3 @@ def against_champion(
                 f"released model {champion.version} by more than the tolerance "
                 f"{limits.tolerance:g}; train a better model"
             )
-
-
-def _leaves(document: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk through nested objects and lists: `(place, value)`."""
-    match document:
-        case dict():
-            parts = list(document.items())
-        case list() | tuple():
-            parts = list(enumerate(document))
-        case _:
-            yield place.removeprefix("."), document
-            return
-    for key, value in parts:
-        yield from _leaves(value, f"{place}.{key}")

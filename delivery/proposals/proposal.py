@@ -1,48 +1,75 @@
 """A proposal: one commit that changes one file, on a branch of its own, in a pull request."""
 
+import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, GitError, Repository
+from delivery.proposals.release_file import in_conflict
 from workspace.errors import printable, said
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
+GITHUB = "github.com"
+# <scheme>://[user@]host[:port]/<owner>/<name>[.git], or [user@]host:<owner>/<name>[.git]
+ADDRESS = re.compile(
+    r"(?:(?P<scheme>https?|ssh|git)://)?(?:[^@/]*@)?(?P<host>[\w.-]+)"
+    r"(?(scheme)(?::\d+)?/|:)/*(?P<path>[\w.-]+/[\w.-]+?)(?:\.git)?/*"
+)
 URL = ["--json", "url", "--jq", ".[].url"]  # makes gh print addresses alone
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a pull request asks for: `content` in the file `path`, on the new branch `branch`."""
+    """What a pull request asks for: `content` in the file `path`, on the new branch `branch`.
+
+    `command` proposes it again, on what is deployed by then.
+    """
 
     branch: str
     path: str
     content: str
     title: str
     description: str
+    command: str
+
+    @property
+    def body(self) -> str:
+        """What the pull request says."""
+        name = PurePosixPath(self.path).name
+        cure = in_conflict(self.branch, f"`{self.command}`")
+        return f"{self.description}\nShould Git find a conflict in {name}, {cure}.\n"
 
 
 def propose(repository: Repository, base: str, proposal: Proposal) -> None:
     """Push the commit on top of `base` and open the pull request, or print how to.
 
-    Doing it again after an interruption finishes what is left to do. Raises DeliveryError, also
-    when someone else has proposed the same step.
+    Doing it again after an interruption finishes what is left to do. A branch that was merged and
+    is still there is left alone, and another name taken. Raises DeliveryError, also when someone
+    else has proposed the same step.
     """
-    tip = repository.remote_branch(proposal.branch)
-    if tip is None:
+    name, number = proposal.branch, 1
+    while tip := repository.remote_branch(proposal.branch):
+        repository.run("fetch", "--quiet", REMOTE, f"refs/heads/{proposal.branch}")
+        if is_ours(repository, base, tip, proposal):
+            break
+        if not is_merged(repository, base, tip, proposal.path):
+            raise DeliveryError(taken(proposal.branch))
+        number += 1
+        proposal = replace(proposal, branch=f"{name}-{number}")
+    else:
         push_branch(repository, base, proposal)
-    elif not is_ours(repository, base, proposal):
-        raise DeliveryError(taken(proposal.branch))
     open_pull_request(repository, proposal)
 
 
 def push_branch(repository: Repository, base: str, proposal: Proposal) -> None:
     """Make the commit and its branch on the remote; the user's checkout stays as it is."""
-    message = f"{proposal.title}\n\n{proposal.description}"
+    message = f"{proposal.title}\n\n{proposal.body}"
     commit = repository.commit_file(base, proposal.path, proposal.content, message)
     try:
         repository.push_new_branch(proposal.branch, commit)
@@ -50,6 +77,11 @@ def push_branch(repository: Repository, base: str, proposal: Proposal) -> None:
         if repository.remote_branch(proposal.branch) is None:
             raise
         raise DeliveryError(taken(proposal.branch)) from error
+    if repository.remote_branch(proposal.branch) != commit:
+        raise DeliveryError(
+            f"`git push` ended well, but {REMOTE} does not have the branch {proposal.branch}: see "
+            f"whether `git remote get-url --push --all {REMOTE}` is where `git fetch` looks"
+        )
     print(f"pushed branch {proposal.branch}: it changes {proposal.path} and nothing else")
 
 
@@ -61,42 +93,72 @@ def taken(branch: str) -> str:
     )
 
 
-def is_ours(repository: Repository, base: str, proposal: Proposal) -> bool:
-    """Tell whether the branch holds this very proposal, from an attempt that was interrupted."""
-    repository.run("fetch", "--quiet", REMOTE, f"refs/heads/{proposal.branch}")
-    commit = repository.ask("rev-parse", "FETCH_HEAD")
-    parents = repository.ask("log", "-1", "--format=%P", commit)
-    return parents == base and repository.read(commit, proposal.path) == proposal.content.encode()
+def is_ours(repository: Repository, base: str, tip: str, proposal: Proposal) -> bool:
+    """Tell whether a branch holds this very proposal, from an attempt that was interrupted."""
+    parents = repository.ask("rev-parse", f"{tip}^@").split()
+    return parents == [base] and repository.read(tip, proposal.path) == proposal.content.encode()
+
+
+def is_merged(repository: Repository, base: str, tip: str, path: str) -> bool:
+    """Tell whether what a branch proposed was deployed since: merged, squashed or rebased."""
+    if repository.contains(base, tip):
+        return True
+    start = repository.ask("merge-base", base, tip)
+    since, wanted = repository.history(base, path, start), repository.read(tip, path)
+    return any(repository.read(commit, path) == wanted for commit in since)
 
 
 def open_pull_request(repository: Repository, proposal: Proposal) -> None:
     """Open the pull request with GitHub's command line; without it, print the next command."""
     body = repository.folder / DESCRIPTIONS / f"{proposal.branch.replace('/', '-')}.md"
-    write(body, proposal.description)
-    command = ["gh", "pr", "create", "--base", BRANCH, "--head", proposal.branch]
-    command += ["--title", proposal.title, "--body-file", str(body.relative_to(repository.folder))]
-    if not logged_in(repository):
-        print(f"next: {next_command(repository, proposal, command)}")
-    elif url := _gh(repository, ["gh", "pr", "list", "--head", proposal.branch, *URL]):
+    write(body, proposal.body)
+    home = github_repository(repository)
+    place = ["--repo", home or "", "--head", proposal.branch]
+    command = ["gh", "pr", "create", *place, "--base", BRANCH, "--title", proposal.title]
+    command += ["--body-file", str(body.relative_to(repository.folder))]
+    if not home:
+        tip = f"{REMOTE}/{proposal.branch}"
+        print(f"next: git fetch {REMOTE} && git show {tip} && git push {REMOTE} {tip}:{BRANCH}")
+    elif not knows(home.partition("/")[0]):
+        print(f"next: {shlex.join(command)}")
+    elif url := _gh(repository, ["gh", "pr", "list", *place, *URL]):
         print(f"pull request: {url}")
     else:
         print(f"pull request: {_gh(repository, command)}")
 
 
-def logged_in(repository: Repository) -> bool:
-    """Tell whether GitHub's command line is installed and has an account."""
+def github_repository(repository: Repository) -> str | None:
+    """Return the remote as `gh` names it, `<host>/<owner>/<name>`; None if it is not GitHub's.
+
+    It is where Git goes in the end, after its own and ssh's abbreviations.
+    """
+    address = repository.ask("remote", "get-url", REMOTE)
+    found = ADDRESS.fullmatch(address)
+    if not found:
+        return None
+    host = found["host"].lower()
+    if found["scheme"] not in ("http", "https"):
+        host = ssh_host(host)
+    if host.endswith(f".{GITHUB}"):  # such as ssh.github.com
+        host = GITHUB
+    return f"{host}/{found['path']}" if host == GITHUB or knows(host) else None
+
+
+def ssh_host(alias: str) -> str:
+    """Return the host that stands behind a name in ssh's settings."""
+    with suppress(OSError):
+        answer = subprocess.run(["ssh", "-G", "--", alias], capture_output=True, text=True)
+        if name := re.search(r"(?m)^hostname (\S+)$", answer.stdout):
+            return name[1].lower()
+    return alias
+
+
+def knows(host: str) -> bool:
+    """Tell whether GitHub's command line is installed and has an account on a host."""
     if not shutil.which("gh"):
         return False
-    status = subprocess.run(["gh", "auth", "status"], cwd=repository.folder, capture_output=True)
-    return status.returncode == 0
-
-
-def next_command(repository: Repository, proposal: Proposal, command: list[str]) -> str:
-    """Return what the user runs to go on: a pull request on GitHub, elsewhere a merge."""
-    if "github.com" in repository.ask("remote", "get-url", REMOTE):
-        return shlex.join(command)
-    tip = f"{REMOTE}/{proposal.branch}"
-    return f"git fetch {REMOTE} && git show {tip} && git push {REMOTE} {tip}:{BRANCH}"
+    command = ["gh", "auth", "status", "--hostname", host]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _gh(repository: Repository, command: list[str]) -> str:

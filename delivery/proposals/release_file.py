@@ -7,16 +7,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE
 from delivery.parameters import NAME
 from delivery.proposals.config_map import parse_config_map, write_config_map
 from workspace.settings import Settings, SettingsError
 
 RELEASE_FILE = "model.yaml"
 RELEASE_NAME = "model-release"
-CONFLICT = (
-    "do not resolve it by hand: delete the branch and release again, `git push origin --delete "
-    "<branch>`, `git switch main && git pull`, `make release`"
-)
+PROPOSING = "and what proposed it: `make release`, `make promote` or `make rollback`"
 FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
 
 
@@ -64,9 +62,26 @@ class Release(Settings):
     code: str = SHA256
     commit: str = COMMIT
 
+    @property
+    def digest(self) -> str:
+        """The image's, which is the same wherever it is kept."""
+        return self.image.rpartition("@")[2]
+
+    def is_same_as(self, other: "Release") -> bool:
+        """Tell whether both serve the same version of the same model."""
+        return (self.version, self.digest) == (other.version, other.digest)
+
     def to_yaml(self) -> str:
         """Return the text of the release file; equal releases give equal text."""
         return write_config_map(RELEASE_NAME, self)
+
+
+def in_conflict(branch: str = "<branch>", again: str = PROPOSING) -> str:
+    """Say what to do when Git cannot merge a branch, because another one was faster."""
+    return (
+        f"do not resolve it by hand: delete the branch and release again, `git push {REMOTE} "
+        f"--delete {branch}`, `git switch {BRANCH} && git pull`, {again}"
+    )
 
 
 def read_release(path: Path) -> Release:
@@ -75,25 +90,25 @@ def read_release(path: Path) -> Release:
     Raises ReleaseFileError when it is missing, unreadable or not a ConfigMap of this form.
     """
     try:
-        text = path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ReleaseFileError(
             f"{path} is missing: nothing is released there; make and merge a release first."
         ) from None
     except OSError as error:
         raise ReleaseFileError(f"{path} cannot be read: {error}; restore it from Git.") from None
-    return parse_release(text, str(path))
+    return parse_release(content, str(path))
 
 
-def parse_release(text: str | bytes, name: str) -> Release:
-    """Read the text of a release file, such as an earlier commit's; `name` appears in messages.
+def parse_release(content: str | bytes, name: str) -> Release:
+    """Read a release file's content, such as an earlier commit's; `name` appears in messages.
 
-    Raises ReleaseFileError when the text is not a ConfigMap of this form.
+    Raises ReleaseFileError when it is not the text of a ConfigMap of this form.
     """
-    content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-    if any(line.startswith(b"<" * 7) for line in content.splitlines()):
-        raise ReleaseFileError(f"{name} is in conflict: {CONFLICT}")
+    text = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    if any(line.startswith(b"<" * 7) for line in text.splitlines()):
+        raise ReleaseFileError(f"{name} is in conflict: {in_conflict()}")
     try:
-        return parse_config_map(Release, content, RELEASE_NAME, name)
+        return parse_config_map(Release, text, RELEASE_NAME, name)
     except SettingsError as error:
         raise ReleaseFileError(f"{error}; or restore the file from Git") from None

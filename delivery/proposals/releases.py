@@ -2,11 +2,12 @@
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.proposals.release_file import RELEASE_FILE, Release, ReleaseFileError, parse_release
+from delivery.proposals.release_file import RELEASE_FILE, Release, parse_release
 
 ENVIRONMENTS = "argocd/environments"
 NAME = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of an environment, as of a namespace
@@ -34,37 +35,74 @@ def check_environment(repository: Repository, commit: str, environment: str) -> 
         )
 
 
-def released_text(repository: Repository, commit: str, environment: str) -> str | None:
+def released_content(repository: Repository, commit: str, environment: str) -> bytes | None:
     """Return an environment's release file at a commit, or None before its first release."""
-    content = repository.read(commit, release_path(environment))
-    return None if content is None else content.decode()
+    return repository.read(commit, release_path(environment))
 
 
 def released(repository: Repository, commit: str, environment: str) -> Release | None:
     """Return what an environment serves at a commit, or None. Raises ReleaseFileError."""
-    text = released_text(repository, commit, environment)
-    return None if text is None else parse_release(text, release_path(environment))
+    content = released_content(repository, commit, environment)
+    return None if content is None else parse_release(content, release_path(environment))
 
 
-def released_before(
-    repository: Repository, commit: str, environment: str
-) -> list[tuple[Release, str]]:
-    """Return every release that an environment had up to a commit, with its file, newest first.
+@dataclass(frozen=True)
+class Past:
+    """What an environment had at some time: a release, and its file."""
 
-    A file that could not be read then served nothing, so it is passed over.
+    environment: str
+    release: Release
+    content: bytes
+
+
+def all_releases(repository: Repository, commit: str) -> list[Past]:
+    """Return what all environments ever had up to a commit, newest first.
+
+    What could not be read then served nothing, so it is passed over, whatever it is.
     """
-    path = release_path(environment)
     found = []
-    for each in repository.history(commit, path):
-        text = released_text(repository, each, environment)
-        if text is None:  # the commit removed it
-            continue
-        with suppress(ReleaseFileError):
-            found.append((parse_release(text, path), text))
+    for path, content in repository.versions(commit, release_path("*")):
+        with suppress(Exception):
+            release = parse_release(content, path)
+            found.append(Past(PurePosixPath(path).parent.name, release, content))
     return found
 
 
-def next_version(repository: Repository, commit: str, environment: str) -> int:
-    """Return one more than the highest version ever released, also if it was rolled back."""
-    past = released_before(repository, commit, environment)
-    return 1 + max((release.version for release, _ in past), default=0)
+def next_version(past: list[Past]) -> int:
+    """Return one more than the highest version ever released anywhere, also if rolled back."""
+    return 1 + max((each.release.version for each in past), default=0)
+
+
+def digests(past: list[Past]) -> dict[int, str]:
+    """Return the digest of each version's image: the first that it had, and no other's before."""
+    found: dict[int, str] = {}
+    for each in reversed(past):
+        version, digest = each.release.version, each.release.digest
+        if digest not in found.values():
+            found.setdefault(version, digest)
+    return found
+
+
+def is_genuine(release: Release, known: dict[int, str]) -> bool:
+    """Tell whether a release has its own version's image, and not another one's."""
+    return known.get(release.version) == release.digest
+
+
+def check_image(version: int, digest: str, past: list[Past]) -> None:
+    """Raise DeliveryError when a version was released with another image, or the image as another.
+
+    Who looks at a version later must find the same model, in whichever environment.
+    """
+    known = digests(past)
+    others = {image: number for number, image in known.items() if number != version}
+    if known.get(version, digest) != digest:
+        wrong = f"model {version} was released with the image {known[version][:19]}"
+    elif digest in others:
+        wrong = f"this image was released as model {others[digest]}"
+    else:
+        return
+    raise DeliveryError(
+        f"model {version} with the image {digest[:19]}: {wrong}, and a version's image never "
+        f"changes: `make rollback ENV={FIRST}` if someone edited its file, or `make release` for a "
+        "version of its own"
+    )

@@ -34,9 +34,14 @@ def read_run(repository: Repository, commit: str) -> int:
     if content is None:
         return 0
     try:
-        return parse_config_map(Run, content, RUN_NAME, f"{RUN_FILE} at {commit[:12]}").run
+        return parse_run(content, f"{RUN_FILE} at {commit[:12]}").run
     except SettingsError as error:
         raise SettingsError(f"{error}; put it right on main, or remove the file") from None
+
+
+def parse_run(content: bytes, name: str) -> Run:
+    """Read a run file's content. Raises SettingsError."""
+    return parse_config_map(Run, content, RUN_NAME, name)
 
 
 def next_run(repository: Repository, commit: str) -> int:
@@ -45,7 +50,7 @@ def next_run(repository: Repository, commit: str) -> int:
     Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
     numbers = [read_run(repository, commit)]
-    for each in repository.history(commit, RUN_FILE):
-        with suppress(SettingsError):
-            numbers.append(read_run(repository, each))
+    for path, content in repository.versions(commit, RUN_FILE):
+        with suppress(Exception):  # whatever stood there
+            numbers.append(parse_run(content, path).run)
     return 1 + max(numbers)

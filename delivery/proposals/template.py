@@ -84,7 +84,11 @@ class Template:
         """Clone the template into a folder that does not exist. Raises DeliveryError."""
         try:
             here = Repository(Path.cwd())
-            here.run("clone", "--quiet", "--no-checkout", "--", address, str(folder))
+            # the settings that reach the template may be the project's, whose remote is another
+            config = here.folder / here.ask("rev-parse", "--git-path", "config")
+            options = ("--quiet", "--no-checkout", "--origin=template")
+            include = f"--config=include.path={config}"
+            here.run("clone", *options, include, "--", address, str(folder))
         except GitError as error:
             raise DeliveryError(
                 f"the template at {address}, as {ORIGIN} says, cannot be cloned: {error}"
@@ -107,8 +111,8 @@ class Template:
         """
         work = Path(tempfile.mkdtemp(dir=self.repository.folder.parent))
         # line ends as the template has them, whatever the user's Git makes of them elsewhere
-        plain = ("-c", "core.autocrlf=false", "worktree", "add", "--detach")
-        self.repository.run(*plain, str(work / "template"), commit)
+        add = ("worktree", "add", "--detach", str(work / "template"), commit)
+        self.repository.run(*add, settings=["core.autocrlf=false"])
         if failure := _run_cookiecutter(work, answers):
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()
@@ -119,7 +123,9 @@ class Template:
     def prompt(self, commit: str, name: str) -> str:
         """Return what a question says to a person."""
         file = f"cookiecutter.json of {commit[:12]}"
-        questions = parse_json(self.repository.run("show", f"{commit}:cookiecutter.json"), file)
+        questions = parse_json(
+            self.repository.run("cat-file", "blob", f"{commit}:cookiecutter.json"), file
+        )
         prompt = check(Questions, questions, file).prompts.get(name, name)
         return printable(str(prompt))
 

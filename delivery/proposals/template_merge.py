@@ -5,16 +5,13 @@ Everything is made of objects beside the user's commits; the checkout changes la
 
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from delivery.errors import DeliveryError
 from delivery.git import Repository
-from workspace.errors import said
 
 # What a project makes and its owner decides on: no template has a say in it.
 OWNERS = (
@@ -75,7 +72,7 @@ def _end_lines_as(repository: Repository, folder: Path) -> None:
 def merge(repository: Repository, base: str, ours: str, theirs: str) -> Merge:
     """Merge two trees that came of a third one, as Git merges; renamed files are followed.
 
-    Raises GitError, and DeliveryError when Git cannot merge.
+    Raises GitError, also when Git cannot merge.
     """
     ancestor = _commit(repository, base)
     try:
@@ -95,13 +92,10 @@ def _commit(repository: Repository, tree: str, *parents: str) -> str:
 def _merge_tree(repository: Repository) -> str:
     """Return what `git merge-tree` prints; it ends with 1 when there is a conflict."""
     # a new file of the owner's stays where it is when the template moves those beside it
-    settings = ("-c", "merge.renames=true", "-c", "merge.directoryRenames=false")
+    settings = ("merge.renames=true", "merge.directoryRenames=false")
     sides = [f"update/{name}" for name in (YOURS, TEMPLATES)]
-    command = ["git", *settings, "merge-tree", "--write-tree", "-z", *sides]
-    result = subprocess.run(command, cwd=repository.folder, capture_output=True)
-    if result.returncode > 1:
-        raise DeliveryError(f"git merge-tree failed: {said(result.stderr)}")
-    return os.fsdecode(result.stdout)
+    command = ("merge-tree", "--write-tree", "-z", *sides)
+    return os.fsdecode(repository.run(*command, settings=settings, fine=(0, 1)))
 
 
 def _read(repository: Repository, output: str) -> Merge:
@@ -150,7 +144,7 @@ def check_out(repository: Repository, merged: Merge, branch: str, message: str) 
     Raises GitError, before anything changed, when a file that Git ignores is in the way.
     """
     head = repository.head()
-    commit = repository.ask("commit-tree", merged.tree, "-p", head, "-m", message)
+    commit = repository.commit_tree(merged.tree, head, message)
     with _uninterrupted():
         repository.run("switch", "--quiet", "--no-overwrite-ignore", "--create", branch, commit)
         if merged.unmerged:

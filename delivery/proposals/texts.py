@@ -1,10 +1,9 @@
 """What a release file and its pull request say of a model."""
 
 from delivery.errors import DeliveryError
-from delivery.git import BRANCH, REMOTE
 from delivery.model.pipeline_outputs import ModelAccount
 from delivery.proposals.proposal import Proposal
-from delivery.proposals.release_file import FIGURES, RELEASE_FILE, Release
+from delivery.proposals.release_file import FIGURES, Release
 from delivery.proposals.releases import release_path
 from workspace.markdown import code, table
 from workspace.settings import SettingsError, check
@@ -30,29 +29,30 @@ def describe(account: ModelAccount, version: int, image: str, commit: str) -> Re
 
 
 def release_proposal(
-    environment: str, text: str, release: Release, current: Release | None
+    environment: str, text: str, release: Release, current: Release | None, command: str
 ) -> Proposal:
     """Return the pull request that puts the file of a release in place of the current one."""
-    branch = f"release/{environment}-v{release.version}"
-    title = f"Release model {release.version} to {environment}"
-    change = describe_change(release, current)
-    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
+    return Proposal(
+        branch=f"release/{environment}-v{release.version}",
+        path=release_path(environment),
+        content=text,
+        title=f"Release model {release.version} to {environment}",
+        description=describe_change(release, current),
+        command=command,
+    )
 
 
-def rollback_proposal(environment: str, text: str, release: Release, current: Release) -> Proposal:
+def rollback_proposal(
+    environment: str, text: str, release: Release, current: Release, note: str
+) -> Proposal:
     """Return the pull request that restores the file of an earlier release."""
-    branch = f"rollback/{environment}-v{current.version}-to-v{release.version}"
-    title = f"Roll {environment} back from model {current.version} to model {release.version}"
-    change = describe_change(release, current)
-    return Proposal(branch, release_path(environment), text, title, change + in_conflict(branch))
-
-
-def in_conflict(branch: str) -> str:
-    """Say what to do when Git cannot merge a branch, because another one was faster."""
-    return (
-        f"\nShould Git find a conflict in {RELEASE_FILE}, do not resolve it by hand: delete the "
-        f"branch and release again, `git push {REMOTE} --delete {branch}`, "
-        f"`git switch {BRANCH} && git pull`, and the `make` command that proposed it.\n"
+    return Proposal(
+        branch=f"rollback/{environment}-v{current.version}-to-v{release.version}",
+        path=release_path(environment),
+        content=text,
+        title=f"Roll {environment} back from model {current.version} to model {release.version}",
+        description=note + describe_change(release, current),
+        command=f"make rollback ENV={environment} TO={release.version}",
     )
 
 

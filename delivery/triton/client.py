@@ -8,11 +8,17 @@ import numpy as np
 from geventhttpclient.response import HTTPConnectionClosed
 from tritonclient.utils import InferenceServerException
 
-from delivery.errors import DeliveryError
-from delivery.triton.server import HOST, MODEL, Ports
+from delivery.errors import DeliveryError, sentence
+from delivery.triton.loopback import DIRECT, HOST
+from delivery.triton.server import MODEL, Ports
 
 PROTOCOLS = ("http", "grpc")
 TIMEOUT = 30.0  # seconds of one request
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class RefusalError(DeliveryError):
+    """A server answers, and refuses."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,20 @@ class Answer:
 class Client:
     """A connection to one server, closed at the end of its `with` block."""
 
-    def __init__(self, protocol: str, port: int) -> None:
-        """Prepare a connection by "http" or "grpc" to a port on loopback; nothing is sent yet."""
+    def __init__(self, protocol: str, address: str, timeout: float = TIMEOUT) -> None:
+        """Prepare a connection by "http" or "grpc" to `<host>:<port>`; nothing is sent yet.
+
+        It goes there directly, whatever the environment says of proxies. "https://" may precede an
+        address of HTTP, whose answers may take `timeout` seconds.
+        """
         self.protocol = protocol
-        self.address = f"{HOST}:{port}"
+        scheme, _, self.address = address.rpartition("://")
         self.library: Any = importlib.import_module(f"tritonclient.{protocol}")
-        limits = {"network_timeout": TIMEOUT} if protocol == "http" else {}
-        self.connection = self.library.InferenceServerClient(self.address, **limits)
+        options: dict[str, Any] = {"channel_args": [DIRECT, *UNLIMITED]}
+        if protocol == "http":
+            options = {"network_timeout": timeout, "connection_timeout": timeout}
+            options["ssl"] = scheme == "https"
+        self.connection = self.library.InferenceServerClient(self.address, **options)
 
     def __enter__(self) -> "Client":
         """Return the connection."""
@@ -58,6 +71,15 @@ class Client:
         _, height, width, channels = (int(size) for size in shape)
         return height, width, channels
 
+    def ready_versions(self) -> list[int]:
+        """Ask, over HTTP, which versions of the model can be called. Raises DeliveryError."""
+        described = self.call("get_model_metadata", MODEL)
+        try:
+            versions = [int(each) for each in described["versions"]]
+        except Exception as error:
+            raise self.stranger(error) from None
+        return [each for each in versions if self.call("is_model_ready", MODEL, str(each))]
+
     def infer(self, pictures: np.ndarray, top: int = 0) -> Answer:
         """Classify pictures.
 
@@ -72,9 +94,12 @@ class Client:
         tensor.set_data_from_numpy(pictures)
         wanted = self.library.InferRequestedOutput("probabilities", class_count=top)
         result = self.call("infer", MODEL, [tensor], outputs=[wanted])
-        response = result.get_response()
-        version = response.model_version if self.protocol == "grpc" else response["model_version"]
-        return Answer(result.as_numpy("probabilities"), int(version))
+        try:
+            said = result.get_response()
+            version = said.model_version if self.protocol == "grpc" else said["model_version"]
+            return Answer(result.as_numpy("probabilities"), int(version))
+        except Exception as error:
+            raise self.stranger(error) from None
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Call the library; of its many exceptions make one sentence. Raises DeliveryError."""
@@ -83,12 +108,20 @@ class Client:
         except InferenceServerException as error:
             status, reason = str(error.status()), error.message()
             if "UNAVAILABLE" not in status or "failed to connect" not in reason:
-                raise DeliveryError(f"the server refused ({status}): {reason}") from None
+                raise RefusalError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
             pass
+        except Exception as error:  # any program may answer anything
+            raise self.stranger(error) from None
         raise DeliveryError(f"no server answers at {self.address}: start one with `make serve`")
+
+    def stranger(self, error: Exception) -> DeliveryError:
+        """Return the error that another program than Triton answers."""
+        return DeliveryError(
+            f"what answers at {self.address} is not Triton ({sentence(error)}): give another port"
+        )
 
 
 def connect(protocol: str, ports: Ports) -> Client:
     """Connect to a server on this machine."""
-    return Client(protocol, getattr(ports, protocol))
+    return Client(protocol, f"{HOST}:{getattr(ports, protocol)}")

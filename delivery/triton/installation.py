@@ -17,7 +17,7 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from workspace.files import publish
-from workspace.machine import Machine
+from workspace.machine import this_machine
 from workspace.settings import check, parse_json
 
 WORK = Path(".local/triton")
@@ -63,7 +63,7 @@ print(json.dumps({
 def installation() -> Installation:
     """Find the packaged Triton. Raises DeliveryError where it cannot run."""
     check_glibc(os.confstr("CS_GNU_LIBC_VERSION") or "")
-    venv = Machine.from_environment().triton_venv.absolute()
+    venv = this_machine().triton_venv.absolute()
     python = venv / "bin" / "python"
     if not python.exists():
         raise DeliveryError(f"there is no Triton environment in {venv}: run `make setup`")

@@ -2,22 +2,21 @@
 
 import argparse
 import contextlib
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.triton.installation import backends, installation
+from delivery.triton.loopback import HOST, get
 
-HOST = "127.0.0.1"
 MODEL = "classifier"
 SHARED_MEMORY = Path("/dev/shm")  # where the Python backend passes tensors
 POLL = 0.05  # seconds between two looks at a starting or stopping server
@@ -155,17 +154,13 @@ class Server:
 
     def answers(self, path: str, timeout: float = 1.0) -> bool:
         """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
-        url = f"http://{HOST}:{self.ports.http}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=timeout) as response:
-                return 200 <= response.status < 400
-        except (urllib.error.URLError, OSError):
+            return 200 <= get(self.ports.http, path, timeout) < 400
+        except (OSError, http.client.HTTPException):
             return False
 
-    def wait(
-        self, path: str, timeout: float, meanwhile: Callable[[], object] = lambda: None
-    ) -> None:
-        """Wait until `path` answers; call `meanwhile` now and then, which may end it by raising.
+    def wait(self, path: str, timeout: float) -> None:
+        """Wait until `path` answers.
 
         Raises DeliveryError when the server ended or `timeout` seconds passed.
         """
@@ -177,17 +172,19 @@ class Server:
                 raise DeliveryError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
                 )
-            meanwhile()
             time.sleep(POLL)
 
     def reason(self) -> str:
-        """Return the sentence of Triton's log that tells why it ended."""
+        """Return why it ended: the signal that killed it, or the sentence of Triton's log."""
+        status = self.process.poll()
+        if by_signal := killed(status):
+            return by_signal
         log = self.log.read_text(errors="replace")
         for pattern in REASONS:
             if found := re.search(pattern, log, re.MULTILINE):
                 return found["why"].strip().strip('"')
         lines = log.strip().splitlines()
-        return lines[-1] if lines else "it printed nothing"
+        return lines[-1] if lines else f"it printed nothing and its exit status is {status}"
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
@@ -207,23 +204,37 @@ class Server:
         remove(self.work, name_of(os.getpid(), self.ports.http))
 
 
+def killed(status: int | None) -> str:
+    """Say which signal ended a process with this exit status; empty if none did."""
+    return f"killed by signal {-status}" if status is not None and status < 0 else ""
+
+
 def name_of(owner: int, port: int) -> str:
-    """Return how the names begin of what a server leaves around while it runs."""
+    """Return how the names begin of what a server leaves around while it runs, see `LEFT`."""
     return f"delivery-{owner}-{port}-"
 
 
+LEFT = re.compile(r"delivery-(?P<owner>[1-9]\d*)-\d+-[\w-]*")
+
+
 def remove(work: Path, name: str) -> None:
-    """Remove the shared memory of a server and the link to its models."""
+    """Remove the shared memory of a server and the link to its models; pass over what is not ours.
+
+    Another user's files lie in the same folder, and a name may be given to anything.
+    """
     for folder in (SHARED_MEMORY, work):
         for path in folder.glob(f"{name}*"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def sweep(work: Path) -> None:
     """Remove what servers left that were killed together with their owner."""
-    for path in [*SHARED_MEMORY.glob("delivery-*-*"), *work.glob("delivery-*-*")]:
-        if not Path("/proc", path.name.split("-")[1]).exists():
-            path.unlink(missing_ok=True)
+    for path in [*SHARED_MEMORY.glob("delivery-*"), *work.glob("delivery-*")]:
+        left = LEFT.fullmatch(path.name)
+        if left and not Path("/proc", left["owner"]).exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def start(
@@ -248,6 +259,7 @@ def start(
     work = folder.parent
     sweep(work)
     name = name_of(os.getpid(), chosen.http)
+    remove(work, name)  # of an owner before that had the same number
     models = work / f"{name}models"
     models.symlink_to(model_repository.resolve())
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roots import INFRA, ROOTS, InfraError, answer
+from roots import INFRA, ROOTS, InfraError, document, reported
 
 Resource = dict[str, Any]
 Line = tuple[str, float]  # what, and USD in a month
@@ -56,15 +56,10 @@ def read_plan() -> Plan:
     planned = [root for root in ROOTS if (INFRA / root / "planned.tfplan").exists()]
     if not planned:
         raise InfraError("nothing is planned yet: run `make infra-plan` first")
-    documents = []
-    for root in planned:
-        text = answer(root, "show", "-json", "planned.tfplan")
-        if not text:
-            raise InfraError(
-                f"the plan of infra/{root} cannot be read: run `make infra-plan` again"
-            )
-        documents.append(json.loads(text))
-    return Plan(documents)
+    try:
+        return Plan([document(root, "show", "-json", "planned.tfplan") for root in planned])
+    except InfraError as error:
+        raise InfraError(f"run `make infra-plan` again, as {error}") from None
 
 
 def instance_price(prices: dict[str, Any], instance_type: str) -> float:
@@ -172,13 +167,7 @@ def report(plan: Plan, book: dict[str, Any]) -> Iterator[str]:
 
 def main() -> int:
     """Print the page; return the exit status."""
-    try:
-        page = list(report(read_plan(), json.loads(PRICES.read_text())))
-    except InfraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(page))
-    return 0
+    return reported(lambda: print(*report(read_plan(), json.loads(PRICES.read_text())), sep="\n"))
 
 
 if __name__ == "__main__":

@@ -10,34 +10,40 @@ Standard library only, as `roots.py`.
 
 import configparser
 import io
-import json
 import re
 import sys
 from pathlib import Path
 
-from roots import INFRA, ROOTS, InfraError, answer, ready, state_is_local
+from roots import (
+    BACKEND,
+    INFRA,
+    ROOTS,
+    InfraError,
+    local_state,
+    ready,
+    replace_file,
+    reported,
+    settings,
+)
 
 PROJECT = INFRA.parent
 
 
 def read_settings() -> dict[str, str]:
     """Return the settings of every root that is applied. Raises InfraError when none is."""
-    settings: dict[str, str] = {}
+    found: dict[str, str] = {}
     for root in ROOTS:
-        if not state_is_local(root):
+        if BACKEND.exists() or local_state(root).exists():
             with ready(root):
-                outputs = json.loads(answer(root, "output", "-json") or "{}")
-            settings |= outputs.get("settings", {}).get("value", {})
-    if not settings:
+                found |= settings(root)
+    if not found:
         raise InfraError("no root is applied yet, so there is nothing to write: `make infra-apply`")
-    return settings
+    return found
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once, so that it is never half-written."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    """Write a file at once, so that it is never half-written, and say so."""
+    replace_file(path, text)
     print(f"wrote {path.relative_to(PROJECT)}")
 
 
@@ -60,22 +66,22 @@ def with_remote(config: str, url: str) -> str:
     return indented.replace("\n\n", "\n").rstrip() + "\n"
 
 
+def texts(found: dict[str, str]) -> dict[Path, str]:
+    """Return what each file is to say. Raises InfraError when one of them has no place for it."""
+    lines = [f"{name}={value}\n" for name, value in sorted(found.items())]
+    files = {INFRA / "outputs.env": "".join(lines)}
+    for name, file, changed in (
+        ("REGISTRY", PROJECT / "params.yaml", with_registry),
+        ("DATA_URL", PROJECT / ".dvc" / "config", with_remote),
+    ):
+        if name in found:
+            files[file] = changed(file.read_text(), found[name])
+    return files
+
+
 def main() -> int:
-    """Write all of it; return the exit status."""
-    try:
-        settings = read_settings()
-        lines = [f"{name}={value}\n" for name, value in sorted(settings.items())]
-        write(INFRA / "outputs.env", "".join(lines))
-        if address := settings.get("REGISTRY"):
-            params = PROJECT / "params.yaml"
-            write(params, with_registry(params.read_text(), address))
-        if url := settings.get("DATA_URL"):
-            config = PROJECT / ".dvc" / "config"
-            write(config, with_remote(config.read_text(), url))
-    except InfraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Write all of it, once all of it is known; return the exit status."""
+    return reported(lambda: [write(*file) for file in texts(read_settings()).items()])
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 INFRA = Path("infra").absolute()  # of the project, in whose root make runs this
 ROOTS = ("bootstrap", "registry", "cluster")
 BACKEND = INFRA / "backend.hcl"
+ADDED = ("TF_CLI_ARGS", "TF_WORKSPACE")  # variables that change what Terraform answers
+NO_STATE = "No state file was found"  # Terraform's words before the first apply
 KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}
 
 
@@ -27,10 +30,22 @@ class InfraError(Exception):
     """What a user can put right; the message is the whole report."""
 
 
+def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a program. Raises InfraError where it is not installed.
+
+    Terraform works on its default workspace whatever another project's shell has chosen.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TF_WORKSPACE"}
+    try:
+        return subprocess.run(command, **{"env": environment, "text": True, **options})
+    except FileNotFoundError:
+        raise InfraError(f"{command[0]} is not installed: infra/README.md names it") from None
+
+
 def terraform(root: str, *arguments: str) -> None:
     """Run Terraform in a root, in the terminal. Raises InfraError when it fails."""
     print(f"-- {root}: terraform {arguments[0]}", flush=True)
-    if subprocess.run(["terraform", f"-chdir={INFRA / root}", *arguments]).returncode:
+    if run(["terraform", f"-chdir={INFRA / root}", *arguments]).returncode:
         raise InfraError(f"terraform {arguments[0]} failed in infra/{root}: its message is above")
 
 
@@ -38,20 +53,64 @@ def init(root: str, *arguments: str) -> None:
     """Initialise a root, showing only what went wrong. Raises InfraError when it fails."""
     print(f"-- {root}: terraform init", flush=True)
     command = ["terraform", f"-chdir={INFRA / root}", "init", "-input=false", *arguments]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
         raise InfraError(f"terraform init failed in infra/{root}:\n{result.stdout.strip()}")
 
 
 def answer(root: str, *arguments: str) -> str:
-    """Return what Terraform prints, or nothing when it fails."""
+    """Return what Terraform prints, without what a person has it add to its commands.
+
+    Raises InfraError when it fails: no answer is never taken for an empty one.
+    """
     command = ["terraform", f"-chdir={INFRA / root}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True).stdout
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ADDED)}
+    result = run(command, capture_output=True, env=plain)
+    if result.returncode:
+        reason = " ".join(result.stderr.split())
+        raise InfraError(f"terraform {' '.join(arguments)} failed in infra/{root}: {reason}")
+    return result.stdout
+
+
+def document(root: str, *arguments: str) -> Any:
+    """Return the JSON that Terraform prints. Raises InfraError, also when it is not whole."""
+    text = answer(root, *arguments)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict | str):
+        what = f"terraform {' '.join(arguments)}"
+        raise InfraError(f"{what} broke off in infra/{root}: run the same command again")
+    return found
+
+
+def has_resources(root: str) -> bool:
+    """Tell whether a root that is ready has anything in its state. Raises InfraError."""
+    try:
+        return bool(answer(root, "state", "list"))
+    except InfraError as error:
+        if NO_STATE in str(error):
+            return False
+        raise
+
+
+def settings(root: str) -> dict[str, str]:
+    """Return the settings that a root that is ready puts out, none before it is applied.
+
+    Raises InfraError.
+    """
+    return document(root, "output", "-json").get("settings", {}).get("value", {})
 
 
 def state_is_local(root: str) -> bool:
     """Whether a root's state is not in the bucket: before the first apply, or while it moves."""
-    return not BACKEND.exists() or (INFRA / root / "terraform.tfstate").exists()
+    return not BACKEND.exists() or local_state(root).exists()
+
+
+def local_state(root: str) -> Path:
+    """Return where a root's state is while it is not in the bucket."""
+    return INFRA / root / "terraform.tfstate"
 
 
 def override_of(root: str) -> Path:
@@ -101,17 +160,20 @@ def apply(root: str) -> None:
     with ready(root):
         terraform(root, "apply")
         if moves:
-            write_backend(answer(root, "output", "-raw", "backend"))
+            replace_file(BACKEND, document(root, "output", "-json", "backend"))
     if moves:
         init(root, "-migrate-state", "-force-copy", f"-backend-config={BACKEND}")
         forget_local_state(root)
 
 
-def write_backend(text: str) -> None:
-    """Write where the states are kept, at once, so that the file is never half-written."""
-    unfinished = BACKEND.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(BACKEND)
+def replace_file(path: Path, text: str) -> None:
+    """Put a text in a file's place, on disk before it has the name."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
 
 
 def forget_local_state(root: str) -> None:
@@ -127,9 +189,10 @@ def destroy(root: str) -> None:
         print(f"-- {root}: kept with {KEEPS_CONTENTS[root]}; DELETE_CONTENTS=true destroys it too")
         return
     if root == "bootstrap" and not state_is_local(root):
+        refuse_while_states_are_needed()
         fetch_state(root)
     with ready(root):
-        if not answer(root, "state", "list"):
+        if not has_resources(root):
             print(f"-- {root}: nothing to destroy")
         elif keeps_contents:
             # AWS deletes contents only where the state says so, which takes an apply.
@@ -143,6 +206,17 @@ def destroy(root: str) -> None:
         forget_local_state(root)
 
 
+def refuse_while_states_are_needed() -> None:
+    """Raise InfraError while a root has resources: their state would go with the bucket."""
+    for root in ROOTS[1:]:
+        with ready(root):
+            if has_resources(root):
+                raise InfraError(
+                    f"infra/{root} has resources, and the bucket keeps their state: destroy it "
+                    f"first, with `make infra-destroy DELETE_CONTENTS=true ROOTS={root}`"
+                )
+
+
 def fetch_state(root: str) -> None:
     """Move a root's state from the bucket into a file."""
     with ready(root), local_backend(root):
@@ -153,12 +227,12 @@ def refuse_while_argocd_runs(root: str) -> None:
     """Raise InfraError while Argo CD has applications: what they made in AWS would stay behind."""
     if os.environ.get("ARGOCD_REMOVED") == "true":
         return
-    cluster = json.loads(answer(root, "output", "-json", "settings") or "{}")
+    cluster = settings(root)
     if not cluster:
         return  # an apply that stopped before there was a cluster
     command = ["kubectl", "--context", cluster["CLUSTER_ARN"], "--request-timeout=20s"]
     command += ["get", "applications.argoproj.io", "--all-namespaces", "--output=name"]
-    seen = subprocess.run(command, capture_output=True, text=True)
+    seen = run(command, capture_output=True)
     if seen.returncode:
         raise InfraError(
             f"cannot see whether Argo CD still runs anything in {cluster['CLUSTER_NAME']} "
@@ -186,10 +260,16 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"there is no root {', '.join(sorted(unknown))}: choose of {', '.join(ROOTS)}")
     chosen = [root for root in ROOTS if root in arguments.roots or not arguments.roots]
+    if arguments.action == "destroy":
+        chosen.reverse()
+    return reported(lambda: [ACTIONS[arguments.action](root) for root in chosen])
+
+
+def reported(work: Callable[[], object]) -> int:
+    """Do a command's work; say in a sentence why it failed; return the exit status."""
     try:
-        for root in reversed(chosen) if arguments.action == "destroy" else chosen:
-            ACTIONS[arguments.action](root)
-    except InfraError as error:
+        work()
+    except (InfraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

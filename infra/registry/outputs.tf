@@ -1,5 +1,5 @@
 output "address" {
-  description = "Address that images are pushed to and pulled from, <host>/<repository>."
+  description = "Address that images are pushed to and pulled from, <host>/<name>."
   value       = aws_ecr_repository.this.repository_url
 }
 

@@ -116,6 +116,16 @@ class Project:
     def review(self, *arguments: str) -> str:
         return self.git(*arguments, folder=self.reviewer)
 
+    def serve_as(self, address: str) -> None:
+        """Have an ssh address as the remote, which only a setting of this repository reaches."""
+        command = self.folder.parent / "connect"
+        remote = f'eval "$(echo "$command" | sed "s#\'.*\'#\'{self.origin}\'#")"'
+        last = 'for command; do :; done; test "$1" != -G || exit 1'
+        command.write_text(f"#!/bin/sh\n{last}\n{remote}\n")
+        command.chmod(0o755)
+        self.git("config", "core.sshCommand", str(command))
+        self.git("remote", "set-url", "origin", address)
+
     def branches(self) -> dict[str, str]:
         """Return the remote's branches and their commits."""
         listed = self.git(
@@ -206,4 +216,5 @@ def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "A Tester")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "tester@example.com")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setattr("shutil.which", lambda name: None)

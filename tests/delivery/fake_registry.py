@@ -1,14 +1,19 @@
 """A registry on loopback that can fail on command: what a real one does on a bad day."""
 
 import hashlib
+import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from delivery.oci import remote
+from registry_tools import need
 
 Fault = Callable[["Handler"], bool]  # answers the request itself and returns True, or lets it pass
 
@@ -18,8 +23,10 @@ class FakeRegistry(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        super().__init__((host, 0), Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.content: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
         self.uploading = b""
@@ -29,7 +36,11 @@ class FakeRegistry(ThreadingHTTPServer):
 
     @property
     def name(self) -> str:
-        return f"127.0.0.1:{self.server_port}/team/model"
+        return f"{self.host}/team/model"
+
+    @property
+    def host(self) -> str:
+        return f"{self.server_address[0]}:{self.server_port}"
 
     def close(self) -> None:
         self.shutdown()
@@ -110,6 +121,20 @@ def isolate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         "DOCKER_CONFIG": "docker",
     }.items():
         monkeypatch.setenv(name, str(folder / place))
+
+
+@contextmanager
+def alone_with_registry(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeRegistry]:
+    """A registry that is asked without credentials, proxies and pauses."""
+    need("skopeo")
+    monkeypatch.setattr(remote, "DELAYS", [0])
+    isolate(monkeypatch, folder)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = FakeRegistry()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def once(fault: Fault) -> Fault:

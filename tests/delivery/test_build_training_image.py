@@ -110,7 +110,7 @@ def test_a_registry_with_a_tag(
     project: Project, builder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["image", "--push", "registry.example/train:1"]) == 1
-    assert "is not a registry: give <host>/<repository>, without a tag" in capsys.readouterr().err
+    assert "is not a registry: give <host>/<name>, without a tag" in capsys.readouterr().err
     assert told(tmp_path) == []
 
 

@@ -217,7 +217,7 @@ def released_again(project: Project) -> bool:
 def test_a_conflict_in_the_working_tree(outrun: Project, capfd: pytest.CaptureFixture[str]) -> None:
     said = refusal(capfd, "release")
     assert f"{PATH} is in conflict: `git merge --abort`, do not resolve it by hand: " in said
-    assert "delete the branch and release again" in said
+    assert "delete the branch and release again" in said and "`make rollback`" in said
     assert len(follow(said, outrun, branch=BRANCH)) == 3
     assert released_again(outrun)
 
@@ -240,6 +240,31 @@ def test_the_pull_request_says_what_to_do_about_a_conflict(outrun: Project) -> N
     assert "do not resolve it by hand: delete the branch and release again" in last
     follow(last, outrun)
     assert released_again(outrun)
+
+
+@pytest.mark.parametrize(
+    ("command", "branch", "again"),
+    [
+        (["release"], "release/staging-v3", "`make release`"),
+        (["promote"], "release/production-v2", "`make promote`"),
+        (
+            ["rollback", "staging"],
+            "rollback/staging-v2-to-v1",
+            "`make rollback ENV=staging TO=1`",
+        ),
+    ],
+    ids=["release", "promote", "rollback"],
+)
+def test_a_pull_request_names_the_command_that_proposes_it_again(
+    project: Project, command: list[str], branch: str, again: str
+) -> None:
+    for version in (1, 2):
+        project.deploy("staging", version)
+    assert main(command) == 0
+    text = (project.folder / f".local/pull-requests/{branch.replace('/', '-')}.md").read_text()
+    assert text.endswith(
+        f"`git push origin --delete {branch}`, `git switch main && git pull`, {again}.\n"
+    )
 
 
 # -- data ------------------------------------------------------------------------------------------

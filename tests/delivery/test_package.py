@@ -94,7 +94,8 @@ def test_only_plots_of_the_pipeline_are_packaged(project: Path) -> None:
 def test_all_plots_of_the_pipeline_are_known() -> None:
     pipeline = yaml.safe_load((UNBAKED / "dvc.yaml").read_text())
     declared = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])]
-    assert [str(path) for path in PLOTS] == declared
+    # Git keeps them, so that MODEL_CARD.md shows them wherever it is shown
+    assert declared == [{str(path): {"cache": False}} for path in PLOTS]
 
 
 def test_another_version_gives_another_digest(project: Path) -> None:
@@ -129,12 +130,12 @@ def test_the_index_lists_every_version_once(project: Path) -> None:
 def test_a_killed_packaging_leaves_nothing_that_looks_complete(project: Path) -> None:
     script = (
         "import os; from pathlib import Path\n"
-        "from delivery.model import packaging; from delivery.oci import layout\n"
-        "add = packaging._add\n"
-        "def die(archive, name, path):\n"
+        "from delivery.model import packaging; from delivery.oci import layer, layout\n"
+        "add = layer._add\n"
+        "def die(archive, name, files):\n"
         "    if name.endswith('model.onnx'): os._exit(9)\n"
-        "    add(archive, name, path)\n"
-        "packaging._add = die\n"
+        "    add(archive, name, files)\n"
+        "layer._add = die\n"
         "packaging.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
     )
     died = subprocess.run([sys.executable, "-c", script], cwd=project, env=environment())
@@ -165,3 +166,30 @@ def test_memory_does_not_grow_with_the_model(project: Path) -> None:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(TEMPLATE)}
+
+
+KILLED = (
+    "import os, sys; from pathlib import Path\n"
+    "from delivery.model import packaging; from delivery.oci import layer, layout\n"
+    "def stop(archive, name, path):\n"
+    "    archive.fileobj.write(bytes(1024))\n"
+    "    print('begun', flush=True); sys.stdin.read(); os._exit(9)\n"
+    "layer._add = stop\n"
+    "packaging.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
+)
+
+
+def test_partial_layers_of_the_dead_are_swept_and_of_the_living_kept(project: Path) -> None:
+    command = [sys.executable, "-c", KILLED]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    registry = Layout(project / "registry")
+    with subprocess.Popen(command, cwd=project, env=environment(), **pipes) as running:
+        assert running.stdout.readline() == b"begun\n"
+        partial = list(registry.folder.glob(".blob.*"))
+        package(project, 7, registry)
+        assert list(registry.folder.glob(".blob.*")) == partial and len(partial) == 1
+        running.kill()
+    foreign = registry.folder / "blob.notes"
+    foreign.write_text("of somebody else")
+    package(project, 7, registry)
+    assert not list(registry.folder.glob(".blob.*")) and foreign.exists()

@@ -13,9 +13,7 @@ from delivery.__main__ import main
 from delivery.commands import pin as pinning
 from delivery.commands.pin import pin
 from delivery.manifests.rendering import build, rollout
-from delivery.oci import remote
-from fake_registry import FakeRegistry, isolate
-from registry_tools import need
+from fake_registry import FakeRegistry, alone_with_registry
 from workspace.errors import UserError
 
 BASE = UNBAKED / "argocd/base"
@@ -27,14 +25,9 @@ CHART = "a" * 64
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
     """A registry with the server's tag that is also every chart's repository."""
-    need("skopeo")
-    monkeypatch.setattr(remote, "DELAYS", [0])
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = FakeRegistry()
-    server.content["26.07-py3"] = CONTENT
-    yield server
-    server.close()
+    with alone_with_registry(monkeypatch, tmp_path) as server:
+        server.content["26.07-py3"] = CONTENT
+        yield server
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.sources import to_pixels
 from delivery.__main__ import main
 from delivery.commands import predict
 from delivery.errors import DeliveryError
 from delivery.model import golden
+from delivery.parameters import Pictures
 from delivery.triton.server import Ports, Server, choose, ready_path, start
 from tiny import SHAPE, write_repository
 
@@ -70,42 +70,13 @@ def test_other_sizes_and_modes_are_converted_and_told(
 def test_colour_models_get_colour(tmp_path: Path) -> None:
     file = tmp_path / "grey.png"
     Image.new("L", (5, 4), 9).save(file)
-    image = predict.read(file, (4, 5, 3))
+    image = predict.read(file, (4, 5, 3), Pictures())
     assert image.shape == (4, 5, 3) and (image == 9).all()
-
-
-TURNED = Image.Exif()
-TURNED[0x0112] = 6  # by a quarter, to the right
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("name", "mode", "options"),
-    [
-        ("turned.jpg", "RGB", {"exif": TURNED}),
-        ("clear.png", "RGBA", {}),
-        ("deep.png", "I;16", {}),
-        ("printed.jpg", "CMYK", {}),
-    ],
-    ids=["EXIF turn", "transparency", "16 bits", "CMYK"],
-)
-def test_a_picture_is_read_as_training_reads_it(
-    tmp_path: Path, name: str, mode: str, options: dict[str, object], channels: int
-) -> None:
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    noise = np.random.default_rng(0).integers(0, 256, (20, 30 * bands), dtype=np.uint8)
-    if mode == "I;16":
-        picture = Image.fromarray(noise.astype(np.uint16) * 257)
-    else:
-        picture = Image.frombytes(mode, (30, 20), noise.tobytes())
-    picture.save(tmp_path / name, **options)
-    expected = to_pixels(Image.open(tmp_path / name), (12, 9), channels)
-    assert (predict.read(tmp_path / name, (12, 9, channels)) == expected).all()
 
 
 def test_channels_that_no_file_has(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match="the model takes pictures of 7 channels"):
-        predict.read(tmp_path / "any.png", (4, 5, 7))
+        predict.read(tmp_path / "any.png", (4, 5, 7), Pictures())
 
 
 @pytest.mark.parametrize(

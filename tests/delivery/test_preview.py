@@ -8,79 +8,21 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import numpy as np
 import pytest
 
+from delivery.commands.preview import Preview
+from delivery.manifests.preparation import Pulled, Rendered
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
-from tiny import SHAPE, processes
+from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
+from previews import IMAGE, PATIENCE, Asker, Running, end, start
 from tiny_project import TinyProject, make_project
-
-IMAGE = np.zeros((1, *SHAPE), np.uint8)
-PATIENCE = 60.0  # seconds: generous, because nothing here is a measurement
-
-
-@dataclass
-class Running:
-    """A preview in a process of its own, and what it says."""
-
-    project: TinyProject
-    process: subprocess.Popen[str]
-    options: list[str] = field(default_factory=list)
-
-    def status(self) -> dict[str, Any]:
-        path = self.project.folder / ".local" / "preview" / "staging" / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def until(self, **wanted: Any) -> dict[str, Any]:
-        """Wait until the status has these values; return it."""
-        deadline = time.monotonic() + PATIENCE
-        while not wanted.items() <= (status := self.status()).items():
-            assert time.monotonic() < deadline, f"{status} never became {wanted}"
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.05)
-        return status
-
-    @property
-    def ports(self) -> Ports:
-        status = self.status()
-        return Ports(
-            *(int(status[name].rpartition(":")[2]) for name in ("address", "grpc_address"))
-        )
-
-    def versions(self) -> set[int]:
-        """Ask over both protocols which version answers."""
-        found = set()
-        for protocol in PROTOCOLS:
-            with connect(protocol, self.ports) as client:
-                found.add(client.infer(IMAGE).version)
-        return found
-
-    def servers(self) -> list[int]:
-        """List the processes of Triton that this preview started and that still run."""
-        return processes(f"--model-repository=delivery-{self.process.pid}-")
-
-    def stop(self) -> tuple[str, str]:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=PATIENCE)
-
-
-def start(project: TinyProject, *options: str) -> Running:
-    ports = (
-        [] if any("port" in option for option in options) else ["--http-port=0", "--grpc-port=0"]
-    )
-    return Running(project, project.delivery("preview", "staging", *ports, *options))
-
-
-def end(running: Running) -> None:
-    running.process.kill()
-    running.process.communicate()
 
 
 @pytest.fixture
@@ -147,12 +89,12 @@ def test_bump_and_rollback_under_load(preview: Running) -> None:
 def test_the_former_server_ends(preview: Running) -> None:
     preview.project.bump(2)
     preview.until(version=2, health="Healthy")
-    models = preview.project.folder / ".local" / "preview" / "staging" / "models"
     deadline = time.monotonic() + PATIENCE
-    while len(preview.servers()) > 1 or len(list(models.iterdir())) > 1:
+    while len(preview.servers()) > 1 or preview.attempts() > 1:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert [folder.name.split("-")[0] for folder in models.iterdir()] == ["2"]
+    (kept,) = preview.state.glob("attempts/*/model/classifier")
+    assert preview.versions() == {2} and (kept / "golden.npz").exists()
 
 
 def test_a_commit_that_changes_nothing_here_starts_nothing(preview: Running) -> None:
@@ -163,189 +105,65 @@ def test_a_commit_that_changes_nothing_here_starts_nothing(preview: Running) -> 
     assert preview.servers() == before
 
 
-def test_a_revert_does_not_wait_for_a_server_that_never_gets_ready(preview: Running) -> None:
-    released = preview.project.build(2)
-    add_argument(preview.project, "--model-control-mode=explicit")  # starts, but loads no model
-    preview.project.release(released)
-    preview.until(health="Progressing", version=1)
-    commit = preview.project.revert()
-    preview.until(commit=commit, health="Healthy", version=1)
-    assert preview.versions() == {1}
-
-
 # -- releases that cannot be served ----------------------------------------------------------------
-
-
-def add_argument(project: TinyProject, argument: str) -> None:
-    path = project.folder / "argocd" / "base" / "triton" / "rollout.yaml"
-    text = path.read_text().replace("- --model-control-mode=none", f"- {argument}")
-    path.write_text(text)
-
-
-def layer(project: TinyProject, digest: str) -> Path:
-    """Return the file of an image's layer in the registry."""
-    blobs = project.folder / ".local" / "registry" / "blobs" / "sha256"
-    manifest = json.loads((blobs / digest.removeprefix("sha256:")).read_text())
-    return blobs / manifest["layers"][0]["digest"].removeprefix("sha256:")
-
-
-def unknown_digest(project: TinyProject) -> None:
-    release = project.build(2)
-    digest = f"sha256:{'0' * 64}"
-    project.release_file().write_text(
-        release.to_yaml().replace(release.image.rpartition("@")[2], digest)
-    )
-
-
-def missing_layer(project: TinyProject) -> None:
-    released(project).unlink()
-
-
-def truncated_layer(project: TinyProject) -> None:
-    path = released(project)
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def flipped_bit_in_the_layer(project: TinyProject) -> None:
-    path = released(project)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def released(project: TinyProject) -> Path:
-    """Write a good release of version 2; return its layer, to spoil it."""
-    release = project.build(2)
-    project.release_file().write_text(release.to_yaml())
-    return layer(project, release.image.rpartition("@")[2])
-
-
-def missing_registry(project: TinyProject) -> None:
-    release = project.build(2)
-    text = release.to_yaml().replace("oci:.local/registry", "oci:.local/elsewhere")
-    project.release_file().write_text(text)
-
-
-def corrupt_onnx(project: TinyProject) -> None:
-    release = project.build(2)
-    (project.folder / "artifacts/model/classifier/1/model.onnx").write_bytes(b"not a graph")
-    digest = project.package(2)
-    text = release.to_yaml().replace(release.image.rpartition("@")[2], digest)
-    project.release_file().write_text(text)
-
-
-def wrong_version_directory(project: TinyProject) -> None:
-    release = project.build(2)
-    project.release_file().write_text(release.to_yaml().replace('version: "2"', 'version: "3"'))
-
-
-def argument_that_triton_does_not_know(project: TinyProject) -> None:
-    add_argument(project, "--no-such-thing")
-
-
-def grpc_switched_off(project: TinyProject) -> None:
-    add_argument(project, "--allow-grpc=false")
-
-
-def release_without_an_image(project: TinyProject) -> None:
-    text = re.sub(r"  image: .*\n", "", project.release_file().read_text())
-    project.release_file().write_text(text)
-
-
-def version_that_is_no_number(project: TinyProject) -> None:
-    text = project.release_file().read_text().replace('version: "1"', 'version: "two"')
-    project.release_file().write_text(text)
-
-
-def tag_instead_of_a_digest(project: TinyProject) -> None:
-    text = re.sub(r"@sha256:\w+", ":latest", project.release_file().read_text())
-    project.release_file().write_text(text)
-
-
-def kustomization_that_names_a_missing_file(project: TinyProject) -> None:
-    path = project.release_file().parent / "kustomization.yaml"
-    path.write_text(path.read_text().replace("- model.yaml", "- model.yaml\n  - missing.yaml"))
-
-
-def unknown_key_in_the_rollout(project: TinyProject) -> None:
-    path = project.folder / "argocd" / "base" / "triton" / "rollout.yaml"
-    path.write_text(path.read_text().replace("serviceAccountName:", "serviceAcountName:"))
-
-
-def other_command(project: TinyProject) -> None:
-    path = project.folder / "argocd" / "base" / "triton" / "rollout.yaml"
-    path.write_text(path.read_text().replace("[tritonserver]", "[python3]"))
-
-
-def image_mounted_elsewhere(project: TinyProject) -> None:
-    path = project.folder / "argocd" / "base" / "triton" / "rollout.yaml"
-    path.write_text(path.read_text().replace("mountPath: /models", "mountPath: /model"))
-
-
-def deleted_release_file(project: TinyProject) -> None:
-    project.release_file().unlink()
-
-
-def deleted_manifests(project: TinyProject) -> None:
-    shutil.rmtree(project.folder / "argocd" / "base")
-
-
-DEGRADED = [
-    (unknown_digest, "does not hold sha256:0000"),
-    (missing_layer, "does not hold sha256:"),
-    (truncated_layer, "gave .* instead of .* bytes"),
-    (flipped_bit_in_the_layer, "corrupt"),
-    (missing_registry, "elsewhere"),
-    (corrupt_onnx, "Triton ended: .*Protobuf parsing failed"),
-    (wrong_version_directory, "the image holds version 2 of the model and the release says 3"),
-    (grpc_switched_off, "does not answer on its gRPC port"),
-    (argument_that_triton_does_not_know, "unrecognized option '--no-such-thing'"),
-]
-UNKNOWN = [
-    (release_without_an_image, "'data.image' is missing: give"),
-    (version_that_is_no_number, "version is 'two'"),
-    (tag_instead_of_a_digest, "image is 'oci:.local/registry:latest'"),
-    (kustomization_that_names_a_missing_file, "missing.yaml"),
-    (unknown_key_in_the_rollout, "serviceAcountName"),
-    (other_command, "python3"),
-    (image_mounted_elsewhere, "mounted at"),
-    (deleted_release_file, "model.yaml is missing"),
-    (deleted_manifests, "base"),
-]
-FAULTS = [
-    pytest.param(fault, {"sync": sync, "health": health}, sentence, id=fault.__name__)
-    for faults, sync, health in ((DEGRADED, "Synced", "Degraded"), (UNKNOWN, "Unknown", "Healthy"))
-    for fault, sentence in faults
-]
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A preview that lives through all faults."""
+    """A preview that lives through all faults, while somebody asks it all the time."""
     project = make_project(tmp_path_factory.mktemp("faults"))
     commit = project.bump(1)
     running = start(project, "--watch")
     try:
         running.until(commit=commit, version=1, sync="Synced", health="Healthy")
+        asker = Asker(running.ports)
         yield running
+        asker.stop()
+        assert set(asker.answered) == {1} and asker.errors == []
     finally:
         end(running)
 
 
-@pytest.mark.parametrize(("fault", "state", "sentence"), FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "sentence", "state"),
+    [
+        pytest.param(*fault, state, id=name)
+        for faults, state in (
+            (DEGRADED, {"sync": "Synced", "health": "Degraded"}),
+            (UNKNOWN, {"sync": "Unknown", "health": "Healthy"}),
+        )
+        for name, fault in faults.items()
+    ],
+)
 def test_fault_is_told_and_not_served_and_a_revert_heals(
-    patient: Running,
-    fault: Callable[[TinyProject], None],
-    state: dict[str, str],
-    sentence: str,
+    patient: Running, fault: Fault, sentence: str, state: dict[str, str]
 ) -> None:
     fault(patient.project)
-    commit = patient.project.merge(f"Cause: {fault.__name__}")
-    status = patient.until(commit=commit, version=1, **state)
-    assert re.search(sentence, status["message"]) and "\n" not in status["message"]
-    assert patient.versions() == {1}
-    commit = patient.project.revert()
+    commit = patient.project.merge("Cause a fault")
+    try:
+        status = patient.until(commit=commit, version=1, **state)
+        assert re.search(sentence, status["message"]) and "\n" not in status["message"]
+        assert patient.versions() == {1}
+    finally:
+        commit = patient.project.revert()
     patient.until(commit=commit, version=1, sync="Synced", health="Healthy")
+
+
+@pytest.mark.parametrize("fault", HANGING.values(), ids=HANGING)
+def test_neither_a_revert_nor_a_dead_server_waits_for_what_hangs(
+    preview: Running, fault: Fault
+) -> None:
+    fault(preview.project)
+    commit = preview.project.merge("Cause something to hang")
+    preview.until(commit=commit, sync="Synced", health="Progressing", version=1)
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    status = preview.until(health="Degraded", version=None)
+    assert "Triton ended: killed by signal 9" in status["message"]
+    preview.until(version=1)
+    assert preview.versions() == {1}
+    commit = preview.project.revert()
+    preview.until(commit=commit, sync="Synced", health="Healthy", version=1)
+    assert len(preview.servers()) == 1 and preview.attempts() == 1
 
 
 # -- the process -----------------------------------------------------------------------------------
@@ -365,6 +183,7 @@ def test_server_that_dies_is_started_again(preview: Running) -> None:
 def test_new_release_replaces_a_server_that_cannot_be_started_again(preview: Running) -> None:
     release = preview.project.released()
     layer(preview.project, release.image.rpartition("@")[2]).unlink()
+    shutil.rmtree(preview.state / "attempts")
     (server,) = preview.servers()
     os.kill(server, signal.SIGKILL)
     preview.until(health="Degraded", version=None)
@@ -433,3 +252,141 @@ def test_without_watching_a_bad_release_ends_the_preview(project: TinyProject) -
     errors = running.process.communicate(timeout=PATIENCE)[1]
     assert running.process.returncode == 1
     assert errors.startswith("error: ") and "does not hold" in errors and errors.count("\n") == 1
+
+
+# -- what may be on disk, and who may end it -------------------------------------------------------
+
+
+NEST = "i=0; while [ $i -lt 1500 ]; do mkdir nested && cd -P nested || exit; i=$((i+1)); done"
+
+
+def test_whatever_a_preview_left_does_not_end_the_next(project: TinyProject) -> None:
+    state = project.folder / ".local/preview/staging"
+    deep = state / "attempts/1/model"
+    deep.mkdir(parents=True)
+    for name in ("status.json", "history.jsonl", "repository.git", "manifests", "attempts/2"):
+        (state / name).write_bytes(b"")  # half files, and files where folders were
+    subprocess.run(["sh", "-c", f"cd '{deep}' && {NEST}"], check=True)
+    commit = project.bump(1)
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, version=1, sync="Synced", health="Healthy")
+        assert running.attempts() == 1
+    finally:
+        end(running)
+
+
+def test_state_that_cannot_be_written_ends_nothing(preview: Running) -> None:
+    ports = preview.ports
+    status = preview.state / "status.json"
+    status.unlink()
+    status.mkdir()
+    (status / "in the way").touch()
+    preview.project.bump(2)
+    deadline = time.monotonic() + PATIENCE
+    with connect("http", ports) as client:
+        while client.infer(IMAGE).version != 2:
+            assert time.monotonic() < deadline and preview.process.poll() is None
+            time.sleep(0.1)
+    shutil.rmtree(status)
+    preview.until(version=2, health="Healthy")
+
+
+def test_a_server_whose_model_does_not_answer_is_started_again(preview: Running) -> None:
+    (server,) = preview.servers()
+    os.kill(preview.stub(), signal.SIGKILL)
+    status = preview.until(health="Degraded", version=None)
+    assert "Triton does not answer as model 1 should: " in status["message"]
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1} and server not in preview.servers()
+
+
+def test_a_server_that_cannot_be_pulled_again_is_started_again(preview: Running) -> None:
+    release = preview.project.released()
+    layer(preview.project, release.image.rpartition("@")[2]).unlink()
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1}
+
+
+def test_files_that_were_damaged_are_pulled_again(preview: Running) -> None:
+    shutil.rmtree(preview.state / "attempts")
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.until(health="Healthy", version=1)
+    assert preview.versions() == {1}
+
+
+def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProject) -> None:
+    broken_registry(None)(project)  # gives time to kill it
+    commit = project.merge("Release from a registry that hangs")
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, sync="Synced", health="Progressing")
+        os.kill(running.worker(), signal.SIGKILL)
+        status = running.until(sync="Synced", health="Degraded")
+        assert status["message"] == "to render and to pull was killed by signal 9"
+        running.until(sync="Synced", health="Progressing")
+    finally:
+        end(running)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGHUP])
+def test_other_signals_end_it_in_order(preview: Running, sign: signal.Signals) -> None:
+    preview.process.send_signal(sign)
+    printed, errors = preview.process.communicate(timeout=PATIENCE)
+    assert (preview.process.returncode, errors) == (0, "")
+    assert printed.splitlines()[-1] == "stopped"
+    assert preview.servers() == []
+
+
+def test_settings_of_the_network_change_nothing(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    commit = project.bump(1)
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, version=1, health="Healthy")
+        assert running.versions() == {1}
+    finally:
+        end(running)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecursionError("maximum recursion depth exceeded"),
+        MemoryError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        OSError(28, "No space left on device"),
+        KeyError("kind"),
+        AssertionError(),
+        StopIteration(),
+        EOFError("two\nlines"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("step", ["begin", "take_up", "settle", "start"])
+def test_no_kind_of_failure_ends_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Preview, step, fail)
+    branch = SimpleNamespace(commit="a" * 40, error="", mirror=None)
+    proxy = SimpleNamespace(ports=Ports(8000, 8001), switch=lambda ports: None)
+    preview = Preview("staging", cast(Any, branch), tmp_path, cast(Any, proxy))
+    preview.watch = True
+    prepared = SimpleNamespace(poll=lambda: Rendered(None), abandon=lambda: None)
+    if step == "start":
+        prepared.poll = lambda: Pulled(1)
+    monkeypatch.setattr("delivery.commands.preview.Preparation", lambda wanted: prepared)
+    preview.step()
+    preview.step()
+    assert preview.trouble.isprintable() and preview.trouble
+    assert preview.preparing is None and preview.starting is None
+    assert json.loads((tmp_path / "status.json").read_text())["message"] == preview.trouble

@@ -13,12 +13,14 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
+import tritonclient.http
 
 from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
-from delivery.triton.server import HOST, Ports, Server, ready_path, start
+from delivery.triton.server import Ports, Server, ready_path, start
 from tiny import SHAPE, write_repository
 
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
@@ -84,6 +86,23 @@ def test_refusals_pass_unchanged(proxy: Proxy, servers: list[Server], protocol: 
             client.infer(wrong)
         said.append(str(refusal.value))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests_of_nvidias_client_pass(
+    proxy: Proxy, servers: list[Server], algorithm: str
+) -> None:
+    proxy.switch(servers[0].ports)
+    tensor = tritonclient.http.InferInput("image", [1, *SHAPE], "UINT8")
+    tensor.set_data_from_numpy(IMAGE)
+    with tritonclient.http.InferenceServerClient(f"{HOST}:{proxy.ports.http}") as client:
+        result = client.infer(
+            "classifier",
+            [tensor],
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+    assert result.as_numpy("probabilities").shape == (1, 5)
 
 
 def test_streams_pass(proxy: Proxy, servers: list[Server]) -> None:
@@ -224,3 +243,6 @@ def test_busy_port(place: int) -> None:
             Proxy(*ports),
         ):
             pass
+        ports[place] = 0  # another one, as the sentence says
+        with Proxy(*ports) as running:
+            assert running.ports.http and running.ports.grpc

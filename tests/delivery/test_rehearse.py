@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import numpy_helper
 
 from delivery.__main__ import main
@@ -92,6 +93,29 @@ def test_released_model_that_is_gone_is_noted(project: TinyProject) -> None:
     propose(project, project.build(2))
     assert main(["rehearse", "staging"]) == 0
     assert "The released model cannot be served here: " in REPORT.read_text()
+
+
+def test_a_server_that_obeys_everyone_fails_until_its_arguments_restrict_that(
+    project: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.bump(1)
+    propose(project, project.build(2))
+    rollout = Path("argocd/base/triton/rollout.yaml")
+    restricted = yaml.safe_load(rollout.read_text())
+    (container,) = restricted["spec"]["template"]["spec"]["containers"]
+    for protocol in ("http", "grpc"):
+        container["args"] = [each for each in container["args"] if f"--{protocol}-r" not in each]
+        rollout.write_text(yaml.safe_dump(restricted))
+        project.git("commit", "--quiet", "-am", "Let everyone administer")
+        assert main(["rehearse", "staging"]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{protocol}, administration: shared-memory answers everyone; " in error
+        (cure,) = re.findall(r"give Triton `(.*?)` in (?=argocd/base/triton/rollout.yaml)", error)
+        container["args"].append(cure)
+        rollout.write_text(yaml.safe_dump(restricted))
+        project.git("commit", "--quiet", "-am", "Follow the sentence")
+        assert main(["rehearse", "staging"]) == 0
+        assert REPORT.read_text().count("nobody without the value shared-memory, ") == 2
 
 
 # -- releases that must not be merged --------------------------------------------------------------

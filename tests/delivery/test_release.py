@@ -13,6 +13,7 @@ from delivery.commands.release import release
 from delivery.git import Repository
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
+from delivery.proposals.proposal import github_repository
 from delivery.proposals.release_file import parse_release
 from fake_project import CODE, EXPORT, Project, follow, kill, make_project
 from registry_tools import need
@@ -102,10 +103,10 @@ def test_without_github_the_next_command_is_printed_and_works(
 def test_with_a_github_remote_the_next_command_opens_the_pull_request(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    address = project.origin.rename(project.origin.with_name("github.com-stand-in.git"))
-    project.git("remote", "set-url", "origin", str(address))
+    project.serve_as("git@github.com:acme/digits.git")
     release(project.repository)
-    assert "gh pr create --base main --head release/staging-v1" in capsys.readouterr().out
+    command = "gh pr create --repo github.com/acme/digits --head release/staging-v1 --base main"
+    assert command in capsys.readouterr().out
     assert "accuracy" in (project.folder / ".local/pull-requests/release-staging-v1.md").read_text()
 
 
@@ -125,6 +126,7 @@ def fake_github(project: Project, monkeypatch: pytest.MonkeyPatch, script: str) 
 def test_with_github_the_pull_request_is_opened(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    project.serve_as("git@github.com:acme/digits.git")
     script = 'case "$2" in create) echo https://github.com/acme/digits/pull/1 ;; esac'
     calls = fake_github(project, monkeypatch, script)
     release(project.repository)
@@ -135,12 +137,63 @@ def test_with_github_the_pull_request_is_opened(
 def test_a_pull_request_that_is_open_is_not_opened_again(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    project.serve_as("git@ssh.github.com:acme/digits")
     script = (
         'case "$2" in list) echo https://github.com/acme/digits/pull/1 ;; create) exit 1 ;; esac'
     )
     fake_github(project, monkeypatch, script)
     release(project.repository)
     assert "pull request: https://github.com/acme/digits/pull/1" in capsys.readouterr().out
+
+
+ELSEWHERE = [
+    "git@git.example.com:acme/digits.git",
+    "https://git.example.com/github.com/digits.git",
+    "https://github.com.example.com/acme/digits",
+    "/srv/github.com/acme/digits.git",
+    "../github.com/digits.git",
+    "file:///srv/github.com/acme/digits.git",
+]
+
+
+@pytest.mark.parametrize("address", ELSEWHERE)
+def test_an_account_on_github_does_not_make_another_remote_githubs(
+    project: Project, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    fake_github(project, monkeypatch, 'test "$4" = github.com')
+    project.git("remote", "set-url", "origin", address)
+    assert github_repository(project.repository) is None
+
+
+def test_without_github_nothing_is_asked_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = fake_github(project, monkeypatch, "true")
+    release(project.repository)
+    assert "next: git fetch origin" in capsys.readouterr().out
+    assert not calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "home"),
+    [
+        ("https://x:token@GitHub.com/acme/digits", "github.com/acme/digits"),
+        ("ssh://git@github.com:22/acme/digits.git/", "github.com/acme/digits"),
+        ("https://github.example.com/acme/digits.git", "github.example.com/acme/digits"),
+        ("short:digits", "github.com/acme/digits"),
+        ("git@work:acme/digits.git", "github.com/acme/digits"),
+    ],
+)
+def test_a_repository_on_github_is_known_by_where_git_goes(
+    project: Project, monkeypatch: pytest.MonkeyPatch, address: str, home: str
+) -> None:
+    fake_github(project, monkeypatch, 'test "$4" = github.example.com')
+    ssh = project.folder.parent / "bin/ssh"
+    ssh.write_text('#!/bin/sh\ntest "$3" != work || set -- 1 2 github.com\necho "hostname $3"\n')
+    ssh.chmod(0o755)
+    project.git("config", "url.https://github.com/acme/.insteadOf", "short:")
+    project.git("remote", "set-url", "origin", address)
+    assert github_repository(project.repository) == home
 
 
 # -- refusals: one sentence, nothing pushed, nothing changed ---------------------------------------
@@ -295,7 +348,7 @@ def registry_down(project: Project) -> str:
     params = project.folder / "params.yaml"
     params.write_text(params.read_text().replace("oci:.local/registry", "127.0.0.1:1/team/model"))
     project.commit("Use another registry")
-    return "skopeo failed with 127.0.0.1:1/team/model (pinging container registry 127.0.0.1:1"
+    return "skopeo failed with 127.0.0.1:1/team/model (Connection refused)"
 
 
 def no_remote(project: Project) -> str:

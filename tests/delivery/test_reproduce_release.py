@@ -16,6 +16,7 @@ import fake_pipeline
 from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.release import release
+from delivery.model.differences import compare_accounts, compare_files
 from delivery.model.rebuild import trained_on
 from delivery.proposals.release_file import Release, parse_release
 from fake_project import Project, code_sha256, isolate, kill, make_project
@@ -244,6 +245,14 @@ def test_without_the_released_image_what_git_has_is_compared(
     assert "could not be compared file by file: oci:.local/registry does not give it" in text
     assert "- copy: artifacts\n" in text and "| metrics.json loss | 0.11 | 0.12 | NO |" in text
     assert "classifier/about/lineage.json" in text and "model.onnx" not in text
+
+
+def test_an_account_that_is_no_json_differs_as_a_file(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text("{}")
+    bad.write_text("<html>")
+    assert compare_accounts({"a/lineage.json": bad}, {"a/lineage.json": good}) == []
+    assert len(compare_files({"a/lineage.json": bad}, {"a/lineage.json": good})) == 1
 
 
 # -- refusals: one sentence, nothing left ----------------------------------------------------------

@@ -9,12 +9,10 @@ import pytest
 import yaml
 
 from delivery.__main__ import main
-from delivery.oci import remote
 from delivery.oci.image import CONFIG, MANIFEST, REVISION, digest_of
 from delivery.proposals.run_file import RUN_FILE
 from fake_project import Project, make_project
-from fake_registry import FakeRegistry, isolate
-from registry_tools import need
+from fake_registry import FakeRegistry, alone_with_registry
 
 COMMIT = "c" * 40
 
@@ -26,13 +24,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
-    need("skopeo")
-    monkeypatch.setattr(remote, "DELAYS", [0])
-    isolate(monkeypatch, tmp_path)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = FakeRegistry()
-    yield server
-    server.close()
+    with alone_with_registry(monkeypatch, tmp_path) as server:
+        yield server
 
 
 def put(registry: FakeRegistry, document: object) -> str:
@@ -141,7 +134,7 @@ def test_a_reference_that_can_move_or_names_nothing(
     project: Project, capsys: pytest.CaptureFixture[str], bad: str
 ) -> None:
     said = refusal(project, capsys, bad)
-    assert said.startswith(f"error: IMAGE is {bad!r}: give <host>/<repository>@sha256:<64 hex>")
+    assert said.startswith(f"error: IMAGE is {bad!r}: give <host>/<name>@sha256:<64 hex>")
 
 
 @pytest.mark.parametrize("nodes", ["0", "-1", "1001"])

@@ -20,7 +20,8 @@ from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.server import HOST, Ports, Server, choose, ready_path, start, translate
+from delivery.triton.loopback import HOST
+from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
 from tiny import CLASSES, SHAPE, processes, write_repository
 
 
@@ -208,6 +209,79 @@ def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) ->
         server.wait(ready_path(1), 60)
 
 
+# -- the machine around it -------------------------------------------------------------------------
+
+PROXIES = {
+    name: "http://127.0.0.1:9"
+    for each in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    for name in (each, each.upper())
+}
+
+
+def test_settings_of_the_network_change_nothing_on_loopback(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (PROXIES | {"NO_PROXY": "", "no_proxy": ""}).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere"))
+    server.wait(ready_path(1), 20)
+    for protocol in PROTOCOLS:
+        with connect(protocol, server.ports) as client:
+            assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
+
+
+def test_the_signal_that_killed_a_server_is_named(repository: Path, tmp_path: Path) -> None:
+    server = start(repository, tmp_path / "log")
+    os.kill(server.process.pid, signal.SIGKILL)
+    with server, pytest.raises(DeliveryError, match=r"Triton ended: killed by signal 9 \(log: "):
+        server.wait(ready_path(1), 60)
+
+
+def test_what_killed_servers_left_is_swept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, memory = tmp_path / "work", tmp_path / "memory"
+    monkeypatch.setattr("delivery.triton.server.SHARED_MEMORY", memory)
+    dead, alive = 2**22 + 1, os.getpid()  # no process has a number above 2^22
+    left = [f"delivery-{dead}-8000-region", f"delivery-{dead}-8000-"]
+    kept = [
+        *(f"delivery-{alive}-8000-region", "delivery--8000-", "delivery-..-8000-x", "delivery-1"),
+        *("delivery-notes-2026-draft", f"other-{dead}-8000-", f"delivery-{dead}-8000-x y"),
+    ]
+    for folder in (work, memory):
+        folder.mkdir()
+        for name in left + kept:
+            (folder / name).touch()
+        (folder / f"delivery-{dead}-9000-folder").mkdir()
+    sweep(work)
+    for folder in (work, memory):
+        assert {path.name for path in folder.iterdir()} == {
+            *kept,
+            f"delivery-{dead}-9000-folder",
+        }
+
+
+def test_files_of_another_user_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delivery.triton.server.SHARED_MEMORY", tmp_path)
+    theirs, ours = (tmp_path / f"delivery-{2**22 + each}-8000-x" for each in (1, 2))
+    theirs.touch()
+    ours.touch()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == theirs:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    sweep(tmp_path / "work")
+    assert theirs.exists() and not ours.exists()
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
@@ -216,7 +290,7 @@ def command(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     mark_root(tmp_path)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     running = subprocess.Popen(
-        [sys.executable, "-m", "delivery", "serve", "--repository", str(repository), *ports],
+        [sys.executable, "-m", "delivery", "serve", "--models", str(repository), *ports],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         stdout=subprocess.PIPE,
@@ -237,7 +311,7 @@ def announced(command: subprocess.Popen[str]) -> Ports:
     raise AssertionError(command.stderr.read())
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals) -> None:
     ports = announced(command)
     with connect("http", ports) as client:
@@ -247,6 +321,30 @@ def test_serve_ends_cleanly(command: subprocess.Popen[str], sign: signal.Signals
     assert (command.returncode, errors) == (0, "")
     assert printed.endswith("stopped\n")
     choose(ports)  # raises if one of them is still taken
+
+
+def test_serve_under_nohup_outlives_its_terminal(repository: Path, tmp_path: Path) -> None:
+    mark_root(tmp_path)
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    running = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "delivery", "serve", "--repository", repository, *ports],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        port = announced(running)
+        running.send_signal(signal.SIGHUP)
+        with connect("http", port) as client:
+            assert client.input_shape() == SHAPE
+        running.send_signal(signal.SIGTERM)
+        printed, _ = running.communicate(timeout=60)
+        assert running.returncode == 0 and printed.endswith("stopped\n")
+    finally:
+        running.kill()
 
 
 def test_killed_serve_leaves_no_server_behind(command: subprocess.Popen[str]) -> None:

@@ -1,5 +1,6 @@
 """Data preparation: what is left out of the splits, what never leaks, and what a user is told."""
 
+import io
 import pickle
 import tarfile
 import tracemalloc
@@ -28,8 +29,9 @@ from PIL import Image
 from classifier import cleaning, preparation
 from classifier.cleaning import near_groups, near_pairs, split
 from classifier.data import class_names, load_split
-from classifier.sources import Source, load_source, to_pixels
+from classifier.sources import Source, load_source
 from workspace.errors import UserError
+from workspace.pictures import to_pixels
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def thirty_two_bits(path: Path) -> None:
     ("breaks", "reason"),
     [
         (zero_bytes, "zero bytes"),
-        (not_an_image, "not an image"),
+        (not_an_image, "not a picture in AVIF, BMP"),
         (truncated_jpeg, "truncated"),
         (truncated_png, "truncated"),
         (floating_point, "floating-point"),
@@ -95,7 +97,7 @@ def test_too_many_unreadable_images_are_refused(root: Path) -> None:
     for i in range(5):
         zero_bytes(root / f"images/dog/{i:02}.png")
     message = refusal(root, max_unreadable_share=0.2)
-    assert "5 of 20 images can't be read (25.0%" in message
+    assert "5 of 20 pictures can't be read (25.0%" in message
     assert "dog/00.png (zero bytes)" in message
     assert "and 2 more" in message
 
@@ -104,7 +106,7 @@ def test_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)
         not_an_image(tmp_path / "images" / name / "table.csv")
-    assert "none of 2 files can be read as an image" in refusal(tmp_path)
+    assert "none of 2 files can be read as a picture" in refusal(tmp_path)
 
 
 def test_mixed_sizes_are_refused_with_two_files_and_the_cure(root: Path) -> None:
@@ -264,7 +266,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_images_without_class_folders(tmp_path: Path) -> None:
     fill(tmp_path / "images", 1)
-    assert "has no class folders: put the images of each class into" in refusal(tmp_path)
+    assert "has no class folders: put the pictures of each class into" in refusal(tmp_path)
 
 
 def test_one_class(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_one_class(tmp_path: Path) -> None:
 
 def test_empty_class(root: Path) -> None:
     (root / "images/bird").mkdir()
-    assert "no images in class bird" in refusal(root)
+    assert "no pictures in class bird" in refusal(root)
 
 
 def test_class_with_fewer_images_than_splits(root: Path) -> None:
@@ -364,7 +366,7 @@ def test_what_repeats_the_official_test_split_leaves_the_training_side(cifar: Pa
     assert report["dropped"]["exact duplicate"]["examples"] == [
         "train[0] (plane) repeats test[19] (plane)"
     ]
-    assert report["dropped"]["near duplicate of a test image"]["examples"] == [
+    assert report["dropped"]["near duplicate of a test picture"]["examples"] == [
         "train[1] (car) repeats test[18] (car)"
     ]
     assert report["splits"]["train"]["images"] + report["splits"]["validation"]["images"] == 38
@@ -386,6 +388,87 @@ def test_damaged_archive_is_not_used(cifar: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-10])
     with pytest.raises(UserError, match="CIFAR-10 could not be downloaded"):
         prepare(cifar, source="cifar10")
+
+
+# What an archive may hold that is not the data set's; its MD5 is made that of the known one.
+
+
+def link(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    """A link to a file of the machine in place of a part."""
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    tar.addfile(info)
+
+
+def hard_link(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    info.type, info.linkname = tarfile.LNKTYPE, "../../params.yaml"
+    tar.addfile(info)
+
+
+def device(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    info.type = tarfile.FIFOTYPE
+    tar.addfile(info)
+
+
+def twice(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+    tar.addfile(info, io.BytesIO(content))
+
+
+def large(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+    info.size = 2**28 + 1
+    tar.addfile(info, io.BytesIO(bytes(info.size)))
+
+
+def nothing(*_: Any) -> None:
+    """A part is not there."""
+
+
+@pytest.mark.parametrize("put", [link, hard_link, device, twice, large, nothing])
+def test_an_archive_with_other_members_is_not_unpacked(
+    put: Callable[..., None], cifar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(cifar, monkeypatch, "cifar-10-batches-py/test_batch", put)
+    with pytest.raises(UserError, match=r"CIFAR-10 could not be downloaded \(cifar-10-python"):
+        prepare(cifar, source="cifar10")
+    assert not (cifar / "data/downloads/cifar-10-batches-py").exists()
+
+
+def test_members_that_nobody_asked_for_stay_in_the_archive(
+    cifar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+        for name in ("../../escaped", "/tmp/escaped-by-cifar", "cifar-10-batches-py/more"):
+            other = tarfile.TarInfo(name)
+            other.size = 3
+            tar.addfile(other, io.BytesIO(b"bad"))
+
+    rewrite(cifar, monkeypatch, "cifar-10-batches-py/test_batch", more)
+    prepare(cifar, source="cifar10")
+    unpacked = {path.name for path in (cifar / "data/downloads/cifar-10-batches-py").iterdir()}
+    assert unpacked == {"data_batch_1", "test_batch", "batches.meta"}
+    assert not (cifar / "escaped").exists() and not Path("/tmp/escaped-by-cifar").exists()
+
+
+def rewrite(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, put: Callable[..., None]
+) -> None:
+    """Put something else in a member's place."""
+    from torchvision.datasets import CIFAR10
+
+    archive = project / "data/downloads" / CIFAR10.filename
+    with tarfile.open(archive) as tar:
+        members = [(each, tar.extractfile(each)) for each in tar.getmembers() if each.isfile()]
+        contents = [(each, file.read() if file else b"") for each, file in members]
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for each, content in contents:
+            if each.name == name:
+                put(tar, tarfile.TarInfo(name), content)
+            else:
+                tar.addfile(each, io.BytesIO(content))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive.read_bytes()).hexdigest())
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from classifier.batches import Batches
 from classifier.data import Split
 from classifier.distributed import Workers, workers_of
 from classifier.params import Params
-from classifier.training import CHECKPOINT, HISTORY, Classifier
+from classifier.training import CHECKPOINT, HISTORY, load_model
 from workspace.errors import UserError
 from workspace.machine import Machine
 
@@ -57,10 +57,23 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return printed
 
 
-def kill_a_worker(process: "subprocess.Popen[str]") -> None:
+EPOCHS = 10  # enough to be interrupted
+
+
+def train_with_a_death(root: Path, **environment: str) -> None:
+    """Train to the end, though a worker is killed when an epoch has been kept."""
+    process = start(root, **environment)
+    while not list(root.glob("runs/ray/*/checkpoint_manager_snapshot.json")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     workers = [child for child in children if "ray::RayTrainWorker" in " ".join(child.cmdline())]
     workers[0].send_signal(signal.SIGKILL)
+    printed = finish(process)
+    assert "a worker died (1 of 3 times): starting again" in printed
+    assert "taking up the run" in printed
+    assert not list(root.glob("runs/ray/*")) and not list(root.glob("runs/*/*.ckpt"))
+    assert len((root / HISTORY).read_text().splitlines()) == 1 + EPOCHS
 
 
 def shrink(root: Path, **values: Any) -> None:
@@ -70,7 +83,7 @@ def shrink(root: Path, **values: Any) -> None:
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
-    return torch.load(root / CHECKPOINT, weights_only=False)["state_dict"]
+    return torch.load(root / CHECKPOINT, weights_only=True)["state_dict"]
 
 
 def test_workers_share_every_batch() -> None:
@@ -91,21 +104,18 @@ ALIKE = {  # no augmentation: workers draw it from seeds of their own
 }
 
 
-def test_two_workers_take_the_steps_of_one(root: Path) -> None:
+def test_two_workers_take_the_steps_of_one_though_one_of_them_dies(root: Path) -> None:
     """No batch has an even share for both, so this also shows that shares are weighed."""
-    shrink(root, **ALIKE)
+    shrink(root, **ALIKE, epochs=EPOCHS)
     finish(start(root))
     one = weights(root)
-    finish(start(root, DEVICES="2"))
+    train_with_a_death(root, DEVICES="2")
     two = weights(root)
     for name in ("network.head.weight", "network.head.bias"):
         assert not torch.equal(one[name], torch.zeros_like(one[name]))
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
-    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu")
+    model = load_model(root / CHECKPOINT)
     assert model.trained["devices"] == 2 and model.trained["nodes"] == 1
-
-
-EPOCHS = 20  # enough to be interrupted
 
 
 @pytest.fixture(scope="module")
@@ -117,32 +127,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def assert_same_result(one: Path, other: Path) -> None:
-    assert (one / HISTORY).read_text() == (other / HISTORY).read_text()
-    assert len((one / HISTORY).read_text().splitlines()) == 1 + EPOCHS
-    theirs = weights(other)
-    assert all(torch.equal(weight, theirs[name]) for name, weight in weights(one).items())
-
-
 def test_a_worker_that_dies_is_started_again_from_the_last_epoch(
     root: Path, undisturbed: Path
 ) -> None:
     """Two machines that are one give what two devices of one machine gave, to the bit."""
     shrink(root, epochs=EPOCHS)
-    process = start(root, NODES="2")
-    wait_for(root, "runs/ray/*/checkpoint_manager_snapshot.json", process)
-    kill_a_worker(process)
-    printed = finish(process)
-    assert "a worker died (1 of 3 times): starting again" in printed
-    assert "taking up the run" in printed
-    assert not list(root.glob("runs/ray/*")) and not list(root.glob("runs/*/*.ckpt"))
-    assert_same_result(root, undisturbed)
-
-
-def wait_for(root: Path, pattern: str, process: "subprocess.Popen[str]") -> None:
-    while not list(root.glob(pattern)):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+    train_with_a_death(root, NODES="2")
+    assert (root / HISTORY).read_text() == (undisturbed / HISTORY).read_text()
+    theirs = weights(undisturbed)
+    assert all(torch.equal(weight, theirs[name]) for name, weight in weights(root).items())
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
@@ -182,7 +175,7 @@ def test_what_several_workers_cannot_train_is_refused(settings: Params) -> None:
         training.check(change(settings, optimizer="lbfgs").train, TWO, *splits(64))
     small = change(settings, batch_size=64).train
     training.check(small, Workers(devices=16), *splits(65))
-    with pytest.raises(UserError, match=r"a batch has 32 images .* too few for 17 workers"):
+    with pytest.raises(UserError, match=r"a batch has 32 pictures .* too few for 17 workers"):
         training.check(small, Workers(devices=17), *splits(65))
     with pytest.raises(UserError, match=r"the validation split 1, too few for 2 workers"):
         training.check(small, TWO, *splits(65, 1))

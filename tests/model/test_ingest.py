@@ -160,7 +160,7 @@ def test_a_clean_batch_is_added_and_reported(root: Path, june: Path) -> None:
     assert before.items() <= after.items() and len(after) == 90
     assert dvc(root, "status", "data/raw.dvc").strip().endswith("up to date.")
     text = report(root, june)
-    assert "Added to the 60 images of the data set: 30." in text
+    assert "Added to the 60 pictures of the data set: 30." in text
     assert "| circle | 20 | 33.3 % | 10 | 30 | 33.3 % |" in text
     assert "No drift." in text
     assert [*reviews(root)] == ["june.md"]  # nothing to decide, so no questions
@@ -224,7 +224,7 @@ def test_too_many_truncated_jpegs_are_refused(root: Path, june: Path) -> None:
     for path in (june / "circle").iterdir():
         path.write_bytes(path.read_bytes()[:60])
     message = refusal(root, june)
-    assert "10 of 30 images can't be read (33.3%, prepare.max_unreadable_share allows" in message
+    assert "10 of 30 pictures can't be read (33.3%, prepare.max_unreadable_share allows" in message
 
 
 def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Path) -> None:
@@ -233,9 +233,33 @@ def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Pat
     (june / "README").write_text("from the north camera")
     ingest(june, [], root)
     text = report(root, june)
-    assert "| can't be read | 2 | circle/none.png: zero bytes<br>cross/letter.png: not an" in text
+    assert "| can't be read | 2 | circle/none.png: zero bytes<br>cross/letter.png: not a " in text
     assert "| outside a class folder | 1 | README |" in text
     assert len(images(root)) == 90
+
+
+def test_litter_is_left_out_and_named(root: Path, june: Path) -> None:
+    for name in ("Thumbs.db", "@eaDir/00.png", ".DS_Store"):
+        (june / "circle" / name).parent.mkdir(exist_ok=True)
+        (june / "circle" / name).write_text("x")
+    (june / "__MACOSX").mkdir()
+    ingest(june, [], root)
+    names = "__MACOSX<br>circle/.DS\\_Store<br>circle/@eaDir<br>circle/Thumbs.db"
+    assert f"| litter of other programs | 4 | {names} |".replace("__", "\\_\\_", 1) in report(
+        root, june
+    )
+    assert len(images(root)) == 90
+
+
+def test_pictures_of_12_bits_are_refused_and_the_cure_works(root: Path, june: Path) -> None:
+    edit(root, prepare={"channels": 1})
+    deep = Image.fromarray(pixels_of(0, 8000)[:, :, 0].astype(np.uint16) * 16)
+    deep.save(june / "circle/deep.png")
+    message = refusal(root, june)
+    assert message.endswith("set prepare.white, which is 65535, to 4095")
+    edit(root, prepare={"white": 4095})
+    ingest(june, [], root)
+    assert len(images(root)) == 91
 
 
 def digits(folder: Path, chosen: range, wrong: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
@@ -389,7 +413,7 @@ def test_16_bit_and_palette_images_are_converted_and_compared(root: Path, june: 
 
 def test_mixed_sizes_are_refused(root: Path, june: Path) -> None:
     save(np.zeros((9, 9, 3), np.uint8), june / "circle/zz.png")
-    assert "images differ in size: circle/00.png is 12x10, circle/zz.png is 9x9" in refusal(
+    assert "pictures differ in size: circle/00.png is 12x10, circle/zz.png is 9x9" in refusal(
         root, june
     )
 
@@ -398,7 +422,7 @@ def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -
     for name in CLASSES:
         save(np.zeros((9, 9, 3), np.uint8), tmp_path / "july" / name / "a.png")
     message = refusal(root, tmp_path / "july")
-    assert "the batch's images are 9x9, those of the data set 12x10 (heightxwidth)" in message
+    assert "the batch's pictures are 9x9, those of the data set 12x10 (heightxwidth)" in message
 
 
 def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> None:
@@ -412,7 +436,7 @@ def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> No
 def test_colour_for_a_grey_data_set_is_refused(empty: Path, tmp_path: Path) -> None:
     digits(empty / "data/raw", range(30))
     save(np.full((8, 8, 3), [255, 0, 0], np.uint8), tmp_path / "july/3/red.png")
-    assert "has images in colour, the data set is grey" in refusal(empty, tmp_path / "july")
+    assert "has pictures in colour, the data set is grey" in refusal(empty, tmp_path / "july")
 
 
 UNICODE = {
@@ -515,7 +539,7 @@ def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
     assert {"circle/a.png", "cross/s.png"} <= there.keys()
     assert not {"cross/a.png", "cross/d.png", "circle/d.png"} & there.keys()
     text = report(root, doubtful)
-    assert "Added to the 60 images of the data set: 32." in text
+    assert "Added to the 60 pictures of the data set: 32." in text
     assert "1 dropped, 1 given another label, 1 kept." in text
     assert "| cross/a.png | cross | the label looks wrong | circle " in text
 
@@ -523,10 +547,42 @@ def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
 def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> None:
     answer(root, doubtful, a="circle", d="drop")
     before = (root / "reviews/june.csv").read_bytes()
-    with pytest.raises(UserError, match=r"1 image waits for a decision in reviews/june\.csv"):
+    with pytest.raises(UserError, match=r"1 picture waits for a decision in reviews/june\.csv"):
         ingest(doubtful, [], root)
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
+
+
+def test_no_name_is_a_formula_to_a_spreadsheet(root: Path, june: Path) -> None:
+    names = {"=HYPERLINK(1)": 1, "+1": 2, "-1": 3, "@cmd": 4, "'quoted": 5}
+    for name, seed in names.items():
+        for place in (root / "data/raw", june):
+            for i in range(3):
+                number = 50_000 + 100_000 * (place == june) + 1000 * seed + i
+                save(pixels_of(i, number), place / name / f"{i}.png")
+        shutil.copy(root / "data/raw" / name / "0.png", june / "circle" / f"{seed}.png")
+        shutil.copy(june / name / "1.png", june / name / "again.png")
+    asked = questions(root, june)
+    lines = (root / "reviews/june.csv").read_text().splitlines()
+    assert not any(
+        cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.split(",")
+    )
+    wanted = {image: row["suggestion"] for image, row in asked.items()}
+    assert {f"circle/{seed}.png" for seed in names.values()} <= wanted.keys()
+    assert {wanted[f"circle/{seed}.png"] for seed in names.values()} == {f"'{n}" for n in names}
+    path = root / "reviews/june.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:  # as a spreadsheet leaves the guard, and as a person types it
+        row["decision"] = row["suggestion"] if "1." in row["image"] else row["suggestion"][1:]
+        if not row["suggestion"].startswith("'"):
+            row["decision"] = "keep"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    ingest(june, [], root)
+    assert len(images(root)) == 60 + 30 + 2 * 3 * len(names)
 
 
 def test_a_removed_question_is_asked_again(root: Path, doubtful: Path) -> None:
@@ -582,7 +638,7 @@ def test_a_review_file_that_cannot_be_read_is_refused(
 def test_decisions_on_a_batch_that_has_changed_are_refused(root: Path, doubtful: Path) -> None:
     answer(root, doubtful, others="circle")
     save(pixels_of(0, 8999), doubtful / "cross/s.png")
-    assert "are about other images than the batch now has" in refusal(root, doubtful)
+    assert "are about other pictures than the batch now has" in refusal(root, doubtful)
 
 
 def test_a_second_batch_of_the_same_name_is_refused(root: Path, june: Path) -> None:
@@ -620,7 +676,7 @@ def test_the_report_is_final_when_all_is_dropped(root: Path, tmp_path: Path) -> 
     assert "Waiting for a decision in `june.csv`: 20." in report(root, batch)
     answer(root, batch, others="drop")
     ingest(batch, [], root)
-    assert "Added to the 60 images of the data set: 0." in report(root, batch)
+    assert "Added to the 60 pictures of the data set: 0." in report(root, batch)
     assert len(images(root)) == 60
 
 
@@ -699,7 +755,7 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
     (root / "data/raw/circle/00.png").rename(june / "circle/back.png")  # as of an older version
     shutil.rmtree(root / "reviews")
     questions(root, june)
-    assert "as the trained one may have seen images of the batch; it" in report(root, june)
+    assert "as the trained one may have seen pictures of the batch; it" in report(root, june)
 
     (root / "artifacts/model.ckpt").write_bytes(b"PK of an earlier version")
     shutil.rmtree(root / "reviews")
@@ -800,7 +856,7 @@ def test_the_command_ends_with_a_sentence(
     save(pixels_of(0, 8000), june / "cross/x.png")
     assert __main__.main([str(june)]) == 1
     last = capsys.readouterr().err.split("\r")[-1].strip()
-    assert last.startswith("error: 1 image waits for a decision in reviews/june.csv: look at plots")
+    assert last.startswith("error: 1 picture waits for a decision in reviews/june.csv: look at p")
     answer(root, june, x="circle")
     assert __main__.main([str(june)]) == 0
     assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
@@ -890,5 +946,37 @@ def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
         ingest(june, [], root)
     assert target.read_text() == "mine"
     target.unlink()
+    ingest(june, [], root)
+    assert len(images(root)) == 90
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is not JSON"),
+        ("null", "it is None"),
+        ('{"batch": "june"}', "is missing"),
+        ('{"batch": "../june", "steps": [], "report": ""}', "the name of a batch"),
+        (
+            '{"batch": "june", "steps": [["/etc/hosts", "raw/a"]], "report": ""}',
+            "pairs of paths",
+        ),
+        ('{"batch": "june", "steps": [["raw/a", "../../a"]], "report": ""}', "pairs of paths"),
+        ('{"batch": "june", "steps": [["raw/a"]], "report": ""}', "steps"),
+        ('{"batch": "june", "steps": [], "report": "", "more": 1}', "there is no 'more'"),
+    ],
+)
+def test_a_plan_that_no_run_wrote_is_refused_and_the_cure_works(
+    content: str, sentence: str, root: Path, june: Path
+) -> None:
+    before = images(root)
+    (root / "data/.ingesting").mkdir()
+    (root / "data/.ingesting/plan.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        ingest(june, [], root)
+    message = str(caught.value)
+    assert images(root) == before and sentence in message
+    assert message.endswith("data/.ingesting and run `make ingest` again")
+    shutil.rmtree(root / "data/.ingesting")
     ingest(june, [], root)
     assert len(images(root)) == 90

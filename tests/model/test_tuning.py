@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,12 +20,14 @@ from small_project import PROJECT, fixed, prepared_project
 
 from classifier import data, networks, params, training
 from classifier.params import Params
+from classifier.ray_cluster import cluster
 from params_edit import edit
 from tuning import search, search_space
 from tuning.params_file import write_train
 from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
 from workspace.errors import UserError
+from workspace.machine import Machine
 
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
@@ -87,20 +90,20 @@ def value_of(train: Any, place: str) -> Any:
 
 
 def test_a_small_space_is_drawn_from_once(settings: Params) -> None:
-    two = {"batch_size": Range("choice", (16, 32))}  # 16 is what the untuned one has
+    two = {"batch_size": Range(choice=(16, 32))}  # 16 is what the untuned one has
     assert len(list(islice(search_space.candidates("cnn", two, settings.train, 1), 10))) == 2
 
 
 @pytest.mark.parametrize(
     ("limits", "values"),
     [
-        (Range("uniform", (0.0, 0.5)), [0.0, 0.25, 0.5]),
-        (Range("log_uniform", (0.001, 0.1)), [0.001, 0.01, 0.1]),
-        (Range("uniform", (1, 3)), [1, 2, 3]),
-        (Range("log_uniform", (4, 64)), [4, 16, 64]),
-        (Range("choice", ("a", None, "b")), ["a", None, "b"]),
+        (Range(uniform=(0.0, 0.5)), [0.0, 0.25, 0.5]),
+        (Range(log_uniform=(0.001, 0.1)), [0.001, 0.01, 0.1]),
+        (Range(uniform=(1, 3)), [1, 2, 3]),
+        (Range(log_uniform=(4, 64)), [4, 16, 64]),
+        (Range(choice=("a", None, "b")), ["a", None, "b"]),
     ],
-    ids=lambda value: value.kind if isinstance(value, Range) else "",
+    ids=str,
 )
 def test_a_range_is_drawn_from_end_to_end(limits: Range, values: list[Any]) -> None:
     assert [limits.at(share) for share in (0.0, 0.5, 1 - 1e-12)] == values
@@ -108,22 +111,60 @@ def test_a_range_is_drawn_from_end_to_end(limits: Range, values: list[Any]) -> N
 
 MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "a network that is none": ("cnm", {}, r"tune\.space\.cnm .*linear_regression"),
-    "a typo": ("cnn", {"learning_rat": 0.1}, r"cnn\.learning_rat .*did you mean 'learning_rate'"),
-    "a typo in a section": ("cnn", {"optoins.width": 8}, r"cnn\.optoins\.width .*'options'"),
-    "a section that is none": ("cnn", {"epochs.first": 8}, r"train\.epochs holds no parameters"),
-    "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht .* mean 'width'"),
-    "an option's type": ("cnn", {"options.width": {"choice": [8, "a"]}}, r"cannot be 'a'"),
-    "a value out of bounds": ("cnn", {"learning_rate": {"uniform": [-1, 1]}}, "cannot be -1"),
-    "an unknown range": ("cnn", {"batch_size": {"normal": [0, 1]}}, "batch_size is .*give {unif"),
-    "no choice": ("cnn", {"batch_size": {"choice": []}}, "batch_size is .*give {uniform"),
-    "one end": ("cnn", {"learning_rate": {"uniform": [1]}}, r"takes two numbers"),
-    "text": ("cnn", {"learning_rate": {"uniform": ["a", "b"]}}, r"takes two numbers"),
-    "the wrong order": ("cnn", {"learning_rate": {"uniform": [2, 1]}}, "2 must be below 1"),
-    "an empty range": ("cnn", {"learning_rate": {"uniform": [1, 1]}}, "1 must be below 1"),
-    "no logarithm": ("cnn", {"weight_decay": {"log_uniform": [0, 1]}}, "above 0, unlike 0"),
+    "a typo": ("cnn", {"learning_rat": 0.1}, r"cnn\.learning_rat'.*did you mean 'learning_rate'"),
+    "a typo in a section": ("cnn", {"optoins.width": 8}, r"cnn\.optoins': did you mean 'options'"),
+    "a section that is none": (
+        "cnn",
+        {"epochs.first": 8},
+        r"cnn\.epochs is \{'first': 8\}: give a whole",
+    ),
+    "an option that is none": ("cnn", {"options.widht": 8}, r"cnn\.options\.widht'.* mean 'width'"),
+    "an option's type": (
+        "cnn",
+        {"options.width": {"choice": [8, "a"]}},
+        r"cnn\.options\.width is 'a'",
+    ),
+    "a value out of bounds": (
+        "cnn",
+        {"learning_rate": {"uniform": [-1, 1]}},
+        "rate is -1: give a number above 0, for",
+    ),
+    "an unknown range": (
+        "cnn",
+        {"batch_size": {"normal": [0, 1]}},
+        r"no '.*size\.normal': did you mean 'uniform'",
+    ),
+    "no choice": ("cnn", {"batch_size": {"choice": []}}, r"choice is \[\]: give a list, for"),
+    "one end": ("cnn", {"learning_rate": {"uniform": [1]}}, r"give \[low, high\], low <"),
+    "text": (
+        "cnn",
+        {"learning_rate": {"uniform": ["a", "b"]}},
+        r"uniform is .*'b'.*: give .*low, high",
+    ),
+    "no number": ("cnn", {"learning_rate": {"uniform": [True, 2]}}, r"is .*: give .*low, high"),
+    "no end": ("cnn", {"learning_rate": {"uniform": [1, math.inf]}}, r"is .*: give .*low, high"),
+    "nothing": ("cnn", {"batch_size": {}}, r"size is \{\}: give one value, or one of uniform, log"),
+    "two ranges": ("cnn", {"batch_size": {"choice": [1], "uniform": [1, 2]}}, "give one value, or"),
+    "what torch refuses": ("cnn", {"options.dropout": 2}, r"dropout cannot be 2: dropout probab"),
+    "a typo for another network": ("mlp", {"option.depth": 2}, r"tune\.space\.mlp\.option'"),
+    "the wrong order": (
+        "cnn",
+        {"learning_rate": {"uniform": [2, 1]}},
+        r"uniform is .*low < high, for",
+    ),
+    "an empty range": (
+        "cnn",
+        {"learning_rate": {"uniform": [1, 1]}},
+        r"uniform is .*low < high, for",
+    ),
+    "no logarithm": (
+        "cnn",
+        {"weight_decay": {"log_uniform": [0, 1]}},
+        r"0 < low < high, for example \[0\.1, 10\]",
+    ),
     "another network": ("cnn", {"network": "mlp"}, "network cannot be searched: .*NETWORK"),
     "threads": ("cnn", {"threads": {"choice": [1, 2]}}, r"threads cannot be .*train\.threads"),
-    "several lengths": ("cnn", {"epochs": {"choice": [1, 2]}}, r"cnn\.epochs is .*one value"),
+    "several lengths": ("cnn", {"epochs": {"choice": [1, 2]}}, r"cnn\.epochs cannot .*one value"),
 }
 
 
@@ -153,7 +194,7 @@ def test_a_mistake_in_the_section_is_named(
 ) -> None:
     edit(root, tune=changes)
     with pytest.raises(UserError, match=message):
-        search.tune(root, trials=trials)
+        search.tune(root, Machine(), trials=trials)
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
@@ -284,18 +325,14 @@ def test_a_second_search_in_the_same_folder_is_refused(root: Path) -> None:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another search is running"):
-            search.tune(root)
+            search.tune(root, Machine())
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "127.0.0.1:1", "here"])
-def test_an_address_where_no_cluster_is_is_refused(
-    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from classifier.ray_cluster import cluster
-
-    monkeypatch.setenv("RAY_ADDRESS", address)
+def test_an_address_where_no_cluster_is_is_refused(address: str, tmp_path: Path) -> None:
+    machine = Machine(ray_address=address)
     message = f"at RAY_ADDRESS {address}: give its head"
-    with pytest.raises(UserError, match=message), cluster(tmp_path / "session"):
+    with pytest.raises(UserError, match=message), cluster(machine, tmp_path / "session"):
         pass
 
 
@@ -411,6 +448,8 @@ def test_a_search_that_is_done_is_not_done_again(
     searched: Searched, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = lines(searched.root)
-    search.tune(searched.root, trials=TRIALS - 1)  # the best is the first now, and counts once
+    search.tune(
+        searched.root, Machine(), trials=TRIALS - 1
+    )  # the best is the first now, and counts once
     assert "is better than the parameters as they are" in capsys.readouterr().out
     assert lines(searched.root) == before

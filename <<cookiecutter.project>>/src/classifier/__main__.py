@@ -7,7 +7,8 @@ from pathlib import Path
 
 from classifier import params
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.machine import this_machine
+from workspace.root import check_root
 
 # The module of each stage, whose function of the stage's name runs it. Only that is imported, so
 # that a stage depends on nothing else, and `prepare` need not wait for torch.
@@ -26,9 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     stage = parser.parse_args(argv).stage
 
     def run() -> None:
-        find_root()
+        check_root()
         work = getattr(import_module(f"classifier.{STAGES[stage]}"), stage)
-        work(params.load(Path()), Path())
+        machine = [this_machine()] if stage == "train" else []
+        work(params.load(Path()), Path(), *machine)
 
     return reported(run)
 

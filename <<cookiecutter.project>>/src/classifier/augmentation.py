@@ -1,4 +1,4 @@
-"""Random changes to training images, drawn anew for every image of a batch, on its device."""
+"""Random changes to training pictures, drawn anew for every one of a batch, on its device."""
 
 import math
 from typing import TYPE_CHECKING
@@ -10,16 +10,16 @@ if TYPE_CHECKING:  # the stages that only read the settings need no torch
 
 
 class Augmentation(Settings):
-    """How far an image may be moved from what was recorded; zeros leave it as it is."""
+    """How far a picture may be moved from what was recorded; zeros leave it as it is."""
 
-    shift: float = 0.0  # share of the image's size, in each direction
+    shift: float = 0.0  # share of the picture's size, in each direction
     rotate: float = 0.0  # degrees, to each side
     scale: float = 0.0  # share by which it may grow or shrink
     flip: bool = False  # mirror left and right, one time in two
 
 
 def augment(images: "Tensor", how: Augmentation) -> "Tensor":
-    """Images (N, C, H, W), each after a random affine map of its own; the edges are continued."""
+    """Pictures (N, C, H, W), each after a random affine map of its own; the edges are continued."""
     import torch
     import torch.nn.functional as F
 
@@ -34,7 +34,7 @@ def augment(images: "Tensor", how: Augmentation) -> "Tensor":
     zoom = 1 + uniform(how.scale)
     mirror = torch.where(torch.rand(count, device=device) < 0.5 * how.flip, -1.0, 1.0)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    # The grid's coordinates run from -1 to 1: a shift by the whole image is 2.
+    # The grid's coordinates run from -1 to 1: a shift by the whole picture is 2.
     rows = [cosine * mirror, -sine, 2 * uniform(how.shift), sine * mirror, cosine]
     maps = torch.stack([*rows, 2 * uniform(how.shift)], dim=1).view(count, 2, 3)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)

@@ -1,6 +1,6 @@
-"""From a source to clean splits: read each image, drop the broken and the repeated, deal.
+"""From a source to clean splits: read each picture, drop the broken and the repeated, deal.
 
-Pixels pass through one file on disk, so memory grows only by about 300 bytes an image: its name,
+Pixels pass through one file on disk, so memory grows only by about 300 bytes a picture: its name,
 label, digest and fingerprint.
 """
 
@@ -18,20 +18,29 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from classifier.data import SPLITS, digest
-from classifier.sources import GREY_MODES, Source, conversions, to_pixels, upright_size
+from classifier.sources import Source
 from workspace.errors import UserError
+from workspace.pictures import (
+    GREY_MODES,
+    WHITE,
+    conversions,
+    has_16_bits,
+    to_pixels,
+    upright_size,
+)
 
 EXAMPLES = 20  # how many names a list in the report shows
-BATCH = 32  # images decoded ahead by the threads
+BATCH = 32  # pictures decoded ahead by the threads
 BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The M readable images in their final shape (H, W, C), as raw bytes in `path`.
+    """The M readable pictures in their final shape (H, W, C), as raw bytes in `path`.
 
     `origins` is int64 (M,): where each is in the source; `digests` S16 (M,); `fingerprints`
-    uint8 (M, 64); `unreadable` maps positions in the source to reasons; `converted` counts.
+    uint8 (M, 64); `unreadable` maps positions in the source to reasons; `converted` counts;
+    `brightest` is the highest value in a 16-bit picture, 0 if there is none.
     """
 
     path: Path
@@ -41,11 +50,12 @@ class Staged:
     fingerprints: np.ndarray
     unreadable: dict[int, str]
     converted: Counter[str]
+    brightest: int = 0
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Images left out for one reason, the first few described."""
+    """Pictures left out for one reason, the first few described."""
 
     images: int
     examples: list[str]
@@ -53,7 +63,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Positions in the staged images that stay, int64 (M',), and their near-duplicate groups."""
+    """Positions in the staged pictures that stay, int64 (M',), and their near-duplicate groups."""
 
     kept: np.ndarray
     groups: np.ndarray
@@ -67,7 +77,7 @@ def check_classes(source: Source) -> None:
     """Refuse what no cleaning can cure.
 
     Raises:
-        UserError: fewer than two classes, or classes without images.
+        UserError: fewer than two classes, or classes without pictures.
     """
     if len(source.classes) < 2:
         raise UserError(
@@ -76,57 +86,67 @@ def check_classes(source: Source) -> None:
     counts = np.bincount(source.labels, minlength=len(source.classes))
     empty = [name for name, images in zip(source.classes, counts, strict=True) if not images]
     if empty:
-        raise UserError(f"no images in class {shorten(empty)}: add some or remove the class")
+        raise UserError(f"no pictures in class {shorten(empty)}: add some or remove the class")
 
 
 def common_shape(
     source: Source, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[int, int, int]:
-    """Return (H, W, C) of the data set from the images' headers, unless it is given.
+    """Return (H, W, C) of the data set from the pictures' headers, unless it is given.
 
     Raises:
-        UserError: no size is given and the images differ; names two of them.
-        UserError: not one image can be read.
+        UserError: no size is given and the pictures differ; names two of them.
+        UserError: not one picture can be read.
     """
     if size and channels:
         return *size, channels
     first: tuple[int, int] | None = None
     grey = True
+    reason = ""
     for i in progress(range(len(source.names)), "looking"):
         try:
             with source.open_image(i) as image:
                 this, grey = upright_size(image), grey and image.mode in GREY_MODES
-        except Exception:  # reported when it is read
+        except Exception as error:  # reported when it is read
+            reason = reason or f"{source.names[i]} ({error})"
             continue
         if first is None:
             first, first_name = this, source.names[i]
         if this != first and not size:
             raise UserError(
-                f"images differ in size: {first_name} is {first[0]}x{first[1]}, {source.names[i]} "
-                f"is {this[0]}x{this[1]} (heightxwidth): set prepare.image_size to [height, width]"
+                f"pictures differ in size: {first_name} is {first[0]}x{first[1]}, "
+                f"{source.names[i]} is {this[0]}x{this[1]} (heightxwidth): set prepare.image_size "
+                "to [height, width]"
             )
     if first is None:
-        raise UserError(f"none of {len(source.names)} files can be read as an image")
+        raise UserError(
+            f"none of {len(source.names)} files can be read as a picture, such as {reason}"
+        )
     return *(size or first), channels or (1 if grey else 3)
 
 
-def stage(source: Source, shape: tuple[int, int, int], path: Path) -> Staged:
-    """Decode every image into one file; note those that can't be read."""
+def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = WHITE) -> Staged:
+    """Decode every picture into one file; note those that can't be read.
+
+    `white` is the value of 16-bit pictures that becomes 255.
+    """
     total = len(source.names)
     digests, fingerprints = np.empty(total, "S16"), np.empty((total, 64), np.uint8)
     readable = np.zeros(total, dtype=bool)
     unreadable: dict[int, str] = {}
     converted: Counter[str] = Counter()
+    brightest = 0
     with path.open("wb") as file:
-        for i, result in enumerate(_decode_all(source, shape)):
+        for i, result in enumerate(_decode_all(source, shape, white)):
             if isinstance(result, str):
                 unreadable[i] = result
                 continue
-            pixels, steps = result
+            pixels, steps, highest = result
             file.write(pixels.data)
             digests[i], fingerprints[i] = digest(pixels), fingerprint(pixels)
             readable[i] = True
             converted.update(steps)
+            brightest = max(brightest, highest)
     return Staged(
         path,
         shape,
@@ -135,31 +155,48 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path) -> Staged:
         fingerprints[readable],
         unreadable,
         converted,
+        brightest,
     )
 
 
 def check_readable(source: Source, staged: Staged, max_share: float) -> None:
     """Refuse a source of which too much is broken.
 
-    Raises UserError: more than `max_share` of the images can't be read.
+    Raises UserError: more than `max_share` of the pictures can't be read.
     """
     share = len(staged.unreadable) / len(source.names)
     if share > max_share:
         raise UserError(
-            f"{len(staged.unreadable)} of {len(source.names)} images can't be read "
+            f"{len(staged.unreadable)} of {len(source.names)} pictures can't be read "
             f"({share:.1%}, prepare.max_unreadable_share allows {max_share:.1%}): repair or remove "
             + shorten(_reasons(source, staged))
         )
 
 
-Decoded = tuple[np.ndarray, list[str]] | str  # pixels and conversions, or why it can't be read
+def check_range(brightest: int, white: int) -> None:
+    """Refuse 16-bit pictures of which none uses more than a quarter of the range.
+
+    Those of 12 bits in files of 16 would become nearly black. Raises UserError.
+    """
+    possible = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)
+    if brightest and 4 * brightest <= white and possible < white:
+        raise UserError(
+            f"the highest value in the 16-bit pictures is {brightest}, so all would be nearly "
+            f"black: set prepare.white, which is {white}, to {possible}"
+        )
 
 
-def _decode_all(source: Source, shape: tuple[int, int, int]) -> Iterator[Decoded]:
+# pixels, conversions and the highest value of 16 bits; or why it can't be read
+Decoded = tuple[np.ndarray, list[str], int] | str
+
+
+def _decode_all(source: Source, shape: tuple[int, int, int], white: int) -> Iterator[Decoded]:
     def decode(i: int) -> Decoded:
         try:
             with source.open_image(i) as image:
-                return to_pixels(image, shape[:2], shape[2]), conversions(image)
+                pixels = to_pixels(image, shape[:2], shape[2], white)
+                highest = int(np.asarray(image).max()) if has_16_bits(image) else 0
+                return pixels, conversions(image), highest
         except Exception as error:  # a broken file can raise anything in a decoder
             return str(error) or type(error).__name__
 
@@ -168,7 +205,9 @@ def _decode_all(source: Source, shape: tuple[int, int, int]) -> Iterator[Decoded
         ThreadPool(min(8, os.cpu_count() or 1)) as pool,
         progress(range(total), "reading") as bar,
     ):
-        for start in range(0, total, BATCH):  # whole batches, so that decoded images don't pile up
+        for start in range(
+            0, total, BATCH
+        ):  # whole batches, so that decoded pictures don't pile up
             for result in pool.map(decode, range(start, min(start + BATCH, total))):
                 yield result
                 bar.update()
@@ -178,11 +217,11 @@ def _reasons(source: Source, staged: Staged) -> list[str]:
     return [f"{source.names[i]} ({reason})" for i, reason in staged.unreadable.items()]
 
 
-# -- repeated images -------------------------------------------------------------------------------
+# -- repeated pictures -----------------------------------------------------------------------------
 
 
 def clean(source: Source, staged: Staged, near_rms: float) -> Cleaned:
-    """Drop images that are repeated or contradict each other, and group near duplicates.
+    """Drop pictures that are repeated or contradict each other, and group near duplicates.
 
     An official test split stays whole, so that its figures compare with published ones; what
     repeats it is dropped from the training side.
@@ -190,6 +229,7 @@ def clean(source: Source, staged: Staged, near_rms: float) -> Cleaned:
     dropped = {
         "unreadable": Dropped(len(staged.unreadable), _reasons(source, staged)[:EXAMPLES]),
         "outside a class folder": Dropped(len(source.ignored), source.ignored[:EXAMPLES]),
+        "litter of other programs": Dropped(len(source.litter), source.litter[:EXAMPLES]),
     }
     kept = np.arange(len(staged.origins))
     for reason, find in (
@@ -201,11 +241,11 @@ def clean(source: Source, staged: Staged, near_rms: float) -> Cleaned:
         kept = kept[original < 0]
     groups = near_groups(staged.fingerprints[kept], near_rms)
     original = _near_test(source, staged, kept, groups)
-    dropped["near duplicate of a test image"] = _describe(source, staged, kept, original)
+    dropped["near duplicate of a test picture"] = _describe(source, staged, kept, original)
     return Cleaned(kept[original < 0], groups[original < 0], dropped)
 
 
-# Each of these returns int64 (M,): for an image to drop, the image it repeats; -1 to keep it.
+# Each of these returns int64 (M,): for a picture to drop, the picture it repeats; -1 to keep it.
 
 
 def _contradictions(source: Source, staged: Staged, kept: np.ndarray) -> np.ndarray:
@@ -213,7 +253,7 @@ def _contradictions(source: Source, staged: Staged, kept: np.ndarray) -> np.ndar
     first = _first_of_each(staged.digests[kept], official)
     other = labels != labels[first]
     conflict = np.isin(first, first[other])
-    # for the first of its kind, name a contradicting image rather than itself
+    # for the first of its kind, name a contradicting picture rather than itself
     partner = first.copy()
     partner[first[other]] = np.flatnonzero(other)
     return np.where(conflict & ~official, kept[partner], -1)
@@ -237,7 +277,7 @@ def _facts(source: Source, staged: Staged, kept: np.ndarray) -> tuple[np.ndarray
 
 
 def _first_of_each(keys: np.ndarray, official: np.ndarray) -> np.ndarray:
-    """For each image, the first with the same key; an official test image goes before others."""
+    """For each picture, the first with the same key; an official test picture goes first."""
     order = np.argsort(~official, kind="stable")
     _, first, inverse = np.unique(keys[order], return_index=True, return_inverse=True)
     result = np.empty(len(keys), dtype=np.int64)
@@ -259,7 +299,7 @@ def _describe(source: Source, staged: Staged, kept: np.ndarray, original: np.nda
 
 
 def fingerprint(pixels: np.ndarray) -> np.ndarray:
-    """Return an image (H,W,C) as 8x8 area averages of grey, uint8 (64,)."""
+    """Return a picture (H,W,C) as 8x8 area averages of grey, uint8 (64,)."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("L")
     return np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel()
 
@@ -272,8 +312,8 @@ def near_pairs(
     Only pairs with different `keys` (N,) come; the caller may change them between two yields.
 
     The root mean square difference, in grey levels, is never below the difference of the two means
-    (Cauchy-Schwarz), so with images sorted by mean only a band of pairs is compared. The arithmetic
-    is exact: all terms are integers below 2²⁴.
+    (Cauchy-Schwarz), so with pictures sorted by mean only a band of pairs is compared. The
+    arithmetic is exact: all terms are integers below 2²⁴.
     """
     means = fingerprints.mean(axis=1)
     order = np.argsort(means, kind="stable")
@@ -301,7 +341,7 @@ def _all_equal(*parts: np.ndarray) -> bool:
 def near_groups(fingerprints: np.ndarray, rms: float) -> np.ndarray:
     """Return a group number for each fingerprint (N, 64): linked near duplicates share one.
 
-    An `rms` of 0 turns the search off: every image is its own group.
+    An `rms` of 0 turns the search off: every picture is its own group.
     """
     groups = np.arange(len(fingerprints))
     if rms == 0:
@@ -324,7 +364,7 @@ def split(
     classes: list[str],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Deal M images to splits: int64 (M,), indices into `SPLITS`.
+    """Deal M pictures to splits: int64 (M,), indices into `SPLITS`.
 
     Every class is dealt by itself in the given shares (validation, test), whole groups at a time,
     and is in every split. An official test split is taken as it is.
@@ -337,13 +377,13 @@ def split(
     _, first, inverse, sizes = np.unique(
         groups[free], return_index=True, return_inverse=True, return_counts=True
     )
-    group_labels = labels[free][first]  # of its first image, should a group span classes
+    group_labels = labels[free][first]  # of its first picture, should a group span classes
     counts = np.bincount(group_labels, minlength=len(classes))
     few = [f"{classes[k]} ({counts[k]})" for k in np.flatnonzero(counts <= len(to_fill))]
     if few:
         raise UserError(
-            f"fewer distinct images than the {len(to_fill) + 1} splits to fill are left of class "
-            f"{shorten(few)}: add images, remove the class or lower prepare.near_duplicate_rms"
+            f"fewer distinct pictures than the {len(to_fill) + 1} splits to fill are left of class "
+            f"{shorten(few)}: add pictures, remove the class or lower prepare.near_duplicate_rms"
         )
     group_places = np.zeros(len(sizes), dtype=np.int64)
     for label in range(len(classes)):
@@ -371,7 +411,7 @@ def _deal(sizes: np.ndarray, room: dict[int, int], rng: np.random.Generator) -> 
     return places
 
 
-def progress(items: range | list, action: str, unit: str = "image") -> tqdm:
+def progress(items: range | list, action: str, unit: str = "picture") -> tqdm:
     """Return a progress bar that vanishes when it is done; where no terminal is, none is seen."""
     return tqdm(items, desc=action, unit=unit, leave=False, mininterval=1, disable=None)
 

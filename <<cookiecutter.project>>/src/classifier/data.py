@@ -36,9 +36,8 @@ def load_split(root: Path, name: str) -> Split:
 
 
 def open_split(folder: Path) -> Split:
-    """Open the split in a folder."""
-    # copy on write: torch only takes arrays that it may write to
-    images = np.load(folder / "images.npy", mmap_mode="c")
+    """Open the split in a folder; its images can't be written to, and may be larger than memory."""
+    images = np.load(folder / "images.npy", mmap_mode="r")
     return Split(images, np.load(folder / "labels.npy"))
 
 

@@ -1,6 +1,6 @@
 """The report on the prepared data: what is in the splits, what was left out, what is wrong.
 
-Beside it a picture: how many images each class has, and examples of them.
+Beside it a picture: how many pictures each class has, and examples of them.
 """
 
 import hashlib
@@ -20,8 +20,9 @@ from classifier.params import PrepareParams
 from classifier.sources import Source
 
 ROWS = 20  # classes shown
-COLUMNS = 10  # example images of each
+COLUMNS = 10  # example pictures of each
 CELL = 0.5  # inches
+NOT_COUNTED = ("outside a class folder", "litter of other programs")  # reasons of no pictures
 COLOURS = ("#4c72b0", "#dd8452", "#55a868")  # train, validation, test
 
 
@@ -94,7 +95,7 @@ def _counts(source: Source, cleaned: Cleaned) -> dict[str, int]:
     left = len(source.names)
     counts = {"found": left}
     for reason, dropped in cleaned.dropped.items():
-        if reason != "outside a class folder":
+        if reason not in NOT_COUNTED:
             left -= dropped.images
             counts[f"after dropping: {reason}"] = left
     return counts
@@ -137,7 +138,7 @@ def _checks(measured: dict[str, Measured], params: PrepareParams) -> list[dict[s
     ]
     ratio = counts[0].max() / max(1, counts[0].min())
     return [
-        _check("no image is in two splits", repeated == 0, f"{repeated} images"),
+        _check("no picture is in two splits", repeated == 0, f"{repeated} pictures"),
         _check(
             "no near duplicate is in two splits",
             near == 0,
@@ -147,7 +148,7 @@ def _checks(measured: dict[str, Measured], params: PrepareParams) -> list[dict[s
         _check(
             "classes are balanced",
             ratio <= params.max_class_ratio,
-            f"the largest has {ratio:.1f} times the training images of the smallest, "
+            f"the largest has {ratio:.1f} times the training pictures of the smallest, "
             f"prepare.max_class_ratio allows {params.max_class_ratio:g}",
         ),
     ]
@@ -190,7 +191,7 @@ def plot(folder: Path, classes: list[str], path: Path) -> None:
     figure.text(
         start / wide,
         1 - 0.35 / high,
-        f"{counts.sum():,} images of {len(classes)} classes{hidden}",
+        f"{counts.sum():,} pictures of {len(classes)} classes{hidden}",
         fontsize=13,
         fontweight="bold",
     )
@@ -214,7 +215,7 @@ def _plot_balance(axes: Axes, counts: np.ndarray, names: list[str]) -> None:
         left += images
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel("images")
+    axes.set_xlabel("pictures")
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)

@@ -97,9 +97,9 @@ def train_with_ray(
     times, or there is no cluster.
     """
     storage = storage_for(run, machine.storage)
-    from classifier.ray_cluster import cluster, ray
+    from classifier.ray_cluster import cluster
 
-    with cluster(run.parent / "session", show_workers=True):
+    with cluster(machine, run.parent / "session", show_workers=True) as ray:
         config = {
             "worker": worker,
             "arguments": arguments,

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier import data, plots
 from classifier.params import EvaluateParams, Params
-from classifier.training import CHECKPOINT, HISTORY, Classifier, scores_of
+from classifier.training import CHECKPOINT, HISTORY, load_model, scores_of
 from workspace import files
 
 METRICS = Path("metrics.json")
@@ -22,7 +22,7 @@ METRICS = Path("metrics.json")
 
 def evaluate(params: Params, root: Path) -> None:
     """Write metrics.json and the plots of the trained model on the test split."""
-    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu")
+    model = load_model(root / CHECKPOINT)
     split, classes = data.load_split(root, "test"), data.class_names(root)
     scores, labels = scores_of(model, split)
     probabilities = model.probabilities(scores)
@@ -80,9 +80,9 @@ def intervals(
 ) -> dict[str, list[float]]:
     """Percentile bootstrap intervals of accuracy and macro F1 from a confusion matrix (K, K).
 
-    Both depend on the images only through the pair (true class, predicted class), so drawing images
-    with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An Introduction to
-    the Bootstrap, ch. 13.
+    Both depend on the pictures only through the pair (true class, predicted class), so drawing
+    pictures with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An
+    Introduction to the Bootstrap, ch. 13.
     """
     total = int(confusion.sum())
     drawn = np.random.default_rng(seed).multinomial(

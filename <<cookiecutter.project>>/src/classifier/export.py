@@ -20,7 +20,7 @@ from classifier.batches import Batches
 from classifier.data import Split
 from classifier.networks import Shape
 from classifier.params import Params
-from classifier.training import CHECKPOINT, Classifier, scores_of
+from classifier.training import CHECKPOINT, Classifier, load_model, scores_of
 from workspace import files
 from workspace.errors import UserError
 
@@ -47,7 +47,7 @@ def export(params: Params, root: Path) -> None:
 
     Raises UserError, and leaves no repository, when the graph's answers on the test split differ.
     """
-    model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
+    model = load_model(root / CHECKPOINT).eval()
     split, classes = data.load_split(root, "test"), data.class_names(root)
     shutil.rmtree(root / REPOSITORY, ignore_errors=True)
     (root / REPOSITORY).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def refuse_unless_passed(report: dict[str, Any]) -> None:
         raise UserError(
             f"the exported graph answers differently: probabilities differ by up to "
             f"{report['max_abs_difference']:.2g} (export.tolerance is {report['tolerance']:.2g}) "
-            f"and {report['images'] - report['argmax_equal']} of {report['images']} test images "
+            f"and {report['images'] - report['argmax_equal']} of {report['images']} test pictures "
             "get another class; look for an operation that has another precision there."
         )
 

@@ -1,7 +1,7 @@
-"""The networks: plain modules from normalised images to class scores, each with its own loss.
+"""The networks: plain modules from normalised pictures to class scores, each with its own loss.
 
-Every network takes float images (N, C, H, W) and returns scores (N, K): the class with the highest
-score is the answer. How they are trained is in `training`; this is what gets exported.
+Every network takes float pictures (N, C, H, W) and returns scores (N, K): the class with the
+highest score is the answer. How they are trained is in `training`; this is what gets exported.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from workspace.settings import Settings, SettingsError
 
 @dataclass(frozen=True)
 class Shape:
-    """What a data set asks of a network: image size in pixels, channels, number of classes."""
+    """What a data set asks of a network: picture size in pixels, channels, number of classes."""
 
     height: int
     width: int
@@ -32,7 +32,7 @@ class Shape:
 
     @property
     def pixels(self) -> int:
-        """Numbers in one image."""
+        """Numbers in one picture."""
         return self.height * self.width * self.channels
 
 
@@ -40,7 +40,7 @@ class Network(nn.Module):
     """Base: softmax scores, trained with cross-entropy."""
 
     def fit_to(self, images: Tensor, generator: torch.Generator) -> None:
-        """Set what depends on the training images (N, C, H, W), before training starts."""
+        """Set what depends on the training pictures (N, C, H, W), before training starts."""
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of scores (N, K) and labels (N,)."""
@@ -62,7 +62,7 @@ class LinearNetwork(Network):
         nn.init.zeros_(self.head.bias)
 
     def features(self, images: Tensor) -> Tensor:
-        """Feature vectors (N, F) of images (N, C, H, W)."""
+        """Feature vectors (N, F) of pictures (N, C, H, W)."""
         return images.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ class KernelSVM(LinearSVM):
     """Support vector machine with an explicit feature map of an RBF or polynomial kernel.
 
     The map is Nyström's, φ(x) = K(x, Z) · K(Z, Z)^(−½) with landmarks Z drawn from the training
-    images; with all of them as landmarks the kernel is exact. Source: Williams & Seeger, Using the
-    Nyström Method to Speed Up Kernel Machines, NIPS 2000.
+    pictures; with all of them as landmarks the kernel is exact. Source: Williams & Seeger, Using
+    the Nyström Method to Speed Up Kernel Machines, NIPS 2000.
 
     RBF: k(x, z) = exp(−γ‖x − z‖²); polynomial: k(x, z) = (γ x·z + 1)^degree. `gamma` defaults to
     1 / (pixels · variance), as scikit-learn's "scale".
@@ -198,7 +198,7 @@ class MLP(Network):
 
 
 class CNN(Network):
-    """Three stages of two 3×3 convolutions; the second and third halve the image; global average.
+    """Three stages of two 3×3 convolutions; the second and third halve the picture; global mean.
 
     Batch normalisation after each convolution: Ioffe & Szegedy, arXiv:1502.03167.
     """
@@ -231,7 +231,7 @@ class CNN(Network):
 
 
 class ResNet18(Network):
-    """torchvision's ResNet-18 with the stem of small images: a 3×3 convolution and no pooling.
+    """torchvision's ResNet-18 with the stem of small pictures: a 3×3 convolution and no pooling.
 
     Source: He et al., arXiv:1512.03385, §4.2 (the CIFAR-10 networks).
     """
@@ -258,16 +258,19 @@ NETWORKS: dict[str, type[Network]] = {
 }
 
 
-def build(name: str, shape: Shape, options: Mapping[str, Any] | None = None) -> Network:
-    """Build the network of that name for images of that shape.
+def build(
+    name: str, shape: Shape, options: Mapping[str, Any] | None = None, place: str = "train"
+) -> Network:
+    """Build the network of that name for pictures of that shape.
 
-    Raises SettingsError for a name that is not in NETWORKS or an option that it does not take.
+    Raises SettingsError for a name that is not in NETWORKS or an option that it does not take,
+    which is of that place of params.yaml.
     """
     if name not in NETWORKS:
         raise SettingsError(
             f"{params.FILE}: train.network is {name!r}: give one of {', '.join(NETWORKS)}"
         )
-    checked = params.check(options_of(name), options or {}, "train", "options")
+    checked = params.check(options_of(name), options or {}, place, "options")
     return NETWORKS[name](shape, **dict(checked))
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from classifier.augmentation import Augmentation
 from workspace import settings
+from workspace.pictures import MAX_PIXELS, PILLOWS_LIMIT, WHITE
 from workspace.settings import Settings, SettingsError
 
 FILE = "params.yaml"
@@ -30,11 +31,11 @@ Share = Annotated[float, number("a share from 0 to below 1", 0.1, ge=0, lt=1)]
 
 
 class PrepareParams(Settings):
-    """Where the images come from, and how they are cleaned and split."""
+    """Where the pictures come from, and how they are cleaned and split."""
 
     source: Literal["digits", "cifar10", "folder"]
     folder: str | None = Field(
-        description="the folder of your images, as source is folder", examples=["data/raw"]
+        description="the folder of your pictures, as source is folder", examples=["data/raw"]
     )
     image_size: tuple[Side, Side] | None = Field(
         description="null or [height, width] in pixels", examples=[[96, 96]]
@@ -45,6 +46,14 @@ class PrepareParams(Settings):
         "a share above 0 that leaves training data beside validation_share", 0.2, gt=0, lt=1
     )
     near_duplicate_rms: float = number("0 to 255 grey levels", 2.0, ge=0, lt=256)
+    max_pixels: int = number(
+        f"a whole number from 1 to {PILLOWS_LIMIT:_}",
+        MAX_PIXELS,
+        ge=1,
+        le=PILLOWS_LIMIT,
+        default=MAX_PIXELS,
+    )
+    white: int = number(f"a whole number from 1 to {WHITE}", 4095, ge=1, le=WHITE, default=WHITE)
     max_unreadable_share: Share
     max_class_ratio: float = number("a number from 1", 20, ge=1)
 
@@ -112,7 +121,7 @@ class Params(Settings):
 
 
 class IngestParams(Settings):
-    """How a batch of new images is judged; no stage reads it."""
+    """How a batch of new pictures is judged; no stage reads it."""
 
     min_confidence: Share
     judged_by: Count

@@ -54,7 +54,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str], root: Path) -> 
     with figure(root, "confusion", size + 0.5, size) as drawing:
         axes = drawing.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix (images)")
+        axes.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix (pictures)")
         axes.set_xticks(
             range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 2 else 0
         )
@@ -101,7 +101,7 @@ def reliability(
         above.set(title="Calibration", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         above.legend(frameon=False)
         below.bar((np.arange(bins) + 0.5) / bins, counts, 0.9 / bins, color=BLUE)
-        below.set(xlabel="confidence", ylabel="images", yscale="log")
+        below.set(xlabel="confidence", ylabel="pictures", yscale="log")
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
 
@@ -109,7 +109,7 @@ def reliability(
 def predictions(
     split: Split, probabilities: NDArray[np.float32], classes: Sequence[str], root: Path
 ) -> None:
-    """Test images with their answers, the mistakes and the least sure first."""
+    """Test pictures with their answers, the mistakes and the least sure first."""
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     order = np.lexsort((confidence, predicted == split.labels))[:24]
     with figure(root, "predictions", 9, 5.2) as drawing:

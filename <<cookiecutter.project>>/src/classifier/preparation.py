@@ -1,4 +1,4 @@
-"""Data preparation: one source of images in, three checked splits, a report and a picture out."""
+"""Data preparation: one source of pictures in, three checked splits, a report and a picture out."""
 
 import json
 import shutil
@@ -15,6 +15,7 @@ from classifier.cleaning import (
     Cleaned,
     Staged,
     check_classes,
+    check_range,
     check_readable,
     clean,
     common_shape,
@@ -36,15 +37,16 @@ def prepare(values: Params, root: Path) -> None:
 
     The same source, parameters and seed give the same bytes. Nothing is written before all is well.
 
-    Raises UserError when the source, its images or its classes can't be used.
+    Raises UserError when the source, its pictures or its classes can't be used.
     """
     params = values.prepare
-    source = load_source(params.source, params.folder, root)
+    source = load_source(params.source, params.folder, root, params.max_pixels)
     check_classes(source)
     shape = common_shape(source, params.image_size, params.channels)
     with _workplace(root) as folder:
-        staged = stage(source, shape, folder / "staged")
+        staged = stage(source, shape, folder / "staged", params.white)
         check_readable(source, staged, params.max_unreadable_share)
+        check_range(staged.brightest, params.white)
         cleaned = clean(source, staged, params.near_duplicate_rms)
         _write_splits(source, staged, cleaned, params, np.random.default_rng(values.seed), folder)
         staged.path.unlink()
@@ -86,7 +88,7 @@ def _write_splits(
         rng,
     )
     for place, name in enumerate(SPLITS):
-        # shuffled, so that the first images of a split are a fair sample of it
+        # shuffled, so that the first pictures of a split are a fair sample of it
         chosen = rng.permutation(np.flatnonzero(places == place))
         _write_split(staged, cleaned.kept[chosen], labels[chosen], folder / name)
     _write_json(folder / "classes.json", source.classes)
@@ -137,7 +139,7 @@ def _publish(folder: Path, root: Path) -> None:
 
 def _announce(report: dict[str, Any]) -> None:
     sizes = ", ".join(f"{name} {part['images']}" for name, part in report["splits"].items())
-    print(f"prepared {report['source']}: {sizes} images of {len(report['classes'])} classes")
+    print(f"prepared {report['source']}: {sizes} pictures of {len(report['classes'])} classes")
     for check in report["checks"]:
         if not check["passed"]:
             print(f"data check failed: {check['name']}: {check['detail']}")

@@ -1,13 +1,19 @@
 """Ray, which the search and the training on several machines run on.
 
-Ray reads its settings when it is imported, so they are made first, and only what uses Ray imports
-this.
+Ray reads its settings when it is imported, so they are made first, and nothing imports it before.
 """
 
-# ruff: noqa: E402
-
+import logging
 import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from workspace.errors import UserError
 from workspace.machine import Machine, cores
 
 SETTINGS = {
@@ -30,32 +36,22 @@ THIS_MACHINE = {
     "GLOO_SOCKET_IFNAME": "lo",  # no other machine takes part
     "NCCL_SOCKET_IFNAME": "lo",
 }
-os.environ.update(SETTINGS | ({} if Machine.from_environment().ray_address else THIS_MACHINE))
-
-import logging
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import ray
-
-from workspace.errors import UserError
-
 SOURCE = Path(__file__).parents[1]
 PACKAGES = ("classifier", "workspace")  # code that workers on other machines need
 
 
 @contextmanager
-def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterator[None]:
-    """Ray on this machine, reached from nowhere else, or the cluster that RAY_ADDRESS names.
+def cluster(
+    machine: Machine, session: Path, *packages: str, show_workers: bool = False
+) -> Iterator[Any]:
+    """Ray on this machine, reached from nowhere else, or on the cluster that it names; the module.
 
     `session` is where a link to Ray's own folder is kept while it runs; `packages` are those of
     `src/` that workers need beside PACKAGES. Raises UserError when the cluster can't be used.
     """
+    os.environ.update(SETTINGS | ({} if machine.ray_address else THIS_MACHINE))
+    import ray
+
     code: dict[str, Any] = {"py_modules": [str(SOURCE / name) for name in (*PACKAGES, *packages)]}
     options: dict[str, Any] = {
         "runtime_env": code,
@@ -63,8 +59,8 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
         "logging_level": logging.ERROR,
         "logging_config": ray.LoggingConfig(log_level="ERROR"),
     }
-    if address := Machine.from_environment().ray_address:
-        connect(address, options)
+    if machine.ray_address:
+        connect(machine.ray_address, options)
     else:
         # Or some of Ray's own workers would look for it, and not know it from another one here.
         os.environ["RAY_GCS_SERVER_PORT"] = port = free_port()
@@ -78,7 +74,7 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
             **options,
         )
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
         remove(session)
@@ -86,6 +82,8 @@ def cluster(session: Path, *packages: str, show_workers: bool = False) -> Iterat
 
 def connect(address: str, options: dict[str, Any]) -> None:
     """Connect to a cluster; raises UserError."""
+    import ray
+
     try:
         if address != "auto":  # of this machine
             host, _, port = address.rpartition(":")

@@ -1,31 +1,42 @@
-"""Where images come from. Every source is a list of named, labelled images, opened one by one."""
+"""Where pictures come from. Every source is a list of named, labelled ones, opened one by one."""
 
 import os
+import re
+import tarfile
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from workspace.errors import UserError
+from workspace.pictures import DOWNLOADS, MAX_PIXELS, open_picture, refuse_links
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-DOWNLOADS = Path("data/downloads")
 UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
+LARGEST = 2**28  # bytes of a file that is unpacked
+NAME_BYTES = 240  # of a class: files of this name and an ending are made
+LITTER = {  # of operating systems and network drives, beside all that is hidden
+    *("__macosx", "desktop.ini", "thumbs.db", "ehthumbs.db", "icon\r", "lost+found"),
+    *("$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "@recycle"),
+}
+PART = r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?|hold-?out)"
+MORE = r"(set|split|data|images|pictures|\d+)"
+SPLIT_NAME = re.compile(rf"{PART}([ _-]?{MORE})*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Source:
-    """N labelled images that need not be in memory.
+    """N labelled pictures that need not be in memory.
 
-    `names` says where each image is from, `labels` is int64 (N,) with indices into `classes`,
-    `official_test` is bool (N,) and marks the images of a published test split, `open_image(i)`
-    opens the i-th, `ignored` names files that belong to no class. `paths` of images that are files
-    are relative to their folder, with bytes that are no UTF-8 as `os.fsdecode` gives them.
+    `names` says where each picture is from, `labels` is int64 (N,) with indices into `classes`,
+    `official_test` is bool (N,) and marks the pictures of a published test split, `open_image(i)`
+    opens the i-th, `ignored` names files that belong to no class, `litter` what programs left there
+    that is no picture. `paths` of pictures that are files are relative to their folder, with bytes
+    that are no UTF-8 as `os.fsdecode` gives them.
     """
 
     classes: list[str]
@@ -34,24 +45,25 @@ class Source:
     official_test: np.ndarray
     open_image: Callable[[int], Image.Image]
     ignored: list[str] = field(default_factory=list)
+    litter: list[str] = field(default_factory=list)
     paths: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse labels that are not a class.
 
         Raises:
-            UserError: a label is outside 0..K-1; the message names the image.
+            UserError: a label is outside 0..K-1; the message names the picture.
         """
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(outside):
             first = outside[0]
             raise UserError(
                 f"{self.names[first]} has the label {self.labels[first]}, but labels go from 0 to "
-                f"{len(self.classes) - 1}: correct the source ({len(outside)} such images)"
+                f"{len(self.classes) - 1}: correct the source ({len(outside)} such pictures)"
             )
 
 
-def load_source(kind: str, folder: str | None, root: Path) -> Source:
+def load_source(kind: str, folder: str | None, root: Path, max_pixels: int = MAX_PIXELS) -> Source:
     """Open a source by its name in `params.yaml`; `folder` and downloads are relative to `root`.
 
     Raises:
@@ -61,7 +73,7 @@ def load_source(kind: str, folder: str | None, root: Path) -> Source:
         return digits()
     if kind == "cifar10":
         return cifar10(root)
-    return image_folder(root / str(folder))
+    return image_folder(root / str(folder), max_pixels, root)
 
 
 SOURCES = ("digits", "cifar10", "folder")
@@ -91,8 +103,8 @@ def cifar10(root: Path) -> Source:
     from torchvision.datasets import CIFAR10  # takes seconds to import, only this source needs it
 
     try:
-        parts = [CIFAR10(root / DOWNLOADS, train=train, download=train) for train in (True, False)]
-    except (OSError, RuntimeError, EOFError) as error:
+        parts = _cifar10_parts(root / DOWNLOADS)
+    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         raise UserError(
             f"CIFAR-10 could not be downloaded ({error}): fetch {CIFAR10.url} elsewhere, place it "
             f"at {DOWNLOADS / CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) and run again"
@@ -111,13 +123,46 @@ def cifar10(root: Path) -> Source:
     )
 
 
-def image_folder(folder: Path) -> Source:
-    """Return the images below `folder`, one sub-folder per class, in the order of their names.
+def _cifar10_parts(folder: Path) -> tuple[Any, Any]:
+    """Training and test split, which torchvision reads only if their files have the known MD5."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity, download_url
 
-    Sub-folders of a class folder belong to the class; hidden files are passed over.
+    known = [
+        *CIFAR10.train_list,
+        *CIFAR10.test_list,
+        (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
+    ]
+    files = {f"{CIFAR10.base_folder}/{name}": md5 for name, md5 in known}
+    if not all(check_integrity(folder / name, md5) for name, md5 in files.items()):
+        download_url(CIFAR10.url, folder, CIFAR10.filename, CIFAR10.tgz_md5)
+        _unpack(folder / CIFAR10.filename, files, folder)
+    return CIFAR10(folder, train=True), CIFAR10(folder, train=False)
+
+
+def _unpack(archive: Path, wanted: Collection[str], folder: Path) -> None:
+    """Unpack files of an archive into a folder, each of which it must have once, and no link.
+
+    Raises OSError, tarfile.TarError.
+    """
+    with tarfile.open(archive) as tar:
+        members = [member for member in tar if member.name in wanted]
+        if sorted(member.name for member in members) != sorted(wanted):
+            raise OSError(f"{archive.name} lacks a file of {', '.join(wanted)} or has one twice")
+        if strange := [m.name for m in members if not m.isfile() or m.size > LARGEST]:
+            raise OSError(f"{archive.name} has as {strange[0]} no file of at most {LARGEST} bytes")
+        tar.extractall(folder, members, filter="data")
+
+
+def image_folder(folder: Path, max_pixels: int = MAX_PIXELS, root: Path | None = None) -> Source:
+    """Return the pictures below `folder`, one sub-folder per class, in the order of their names.
+
+    Sub-folders of a class folder belong to the class; litter is passed over. With the project's
+    `root`, the way from there must have no links either.
 
     Raises:
-        UserError: the folder is missing, holds no class folder, or a class name can't be used.
+        UserError: the folder is missing, holds no class folder or links to folders, or a class name
+            can't be used.
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist: correct prepare.folder")
@@ -126,17 +171,17 @@ def image_folder(folder: Path) -> Source:
             f"a batch has been added to {folder} only in part: run the `make ingest` that was "
             "interrupted again"
         )
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    class_folders = [path for path in entries if path.is_dir()]
+    refuse_links(folder, root)
+    class_folders = folders_in(folder)
     if not class_folders:
         raise UserError(
-            f"{folder} has no class folders: put the images of each class into {folder}/<class>/"
+            f"{folder} has no class folders: put the pictures of each class into {folder}/<class>/"
         )
     classes = [_class_name(path) for path in class_folders]
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise UserError(f"{folder} has two folders whose name reads {twice!r}: merge them")
-    files = [_files_below(path) for path in class_folders]
+    _check_together(classes, folder)
+    found = [_files_and_litter(path) for path in class_folders]
+    files, litter = [part[0] for part in found], [path for part in found for path in part[1]]
+    others = [path for path in sorted(folder.iterdir()) if path not in class_folders]
     Image.init()  # load every decoder now, not in several threads at once
     paths = [str(path.relative_to(folder)) for group in files for path in group]
     return Source(
@@ -144,10 +189,29 @@ def image_folder(folder: Path) -> Source:
         names=[printable(path) for path in paths],
         labels=np.repeat(np.arange(len(classes)), [len(group) for group in files]),
         official_test=np.zeros(len(paths), dtype=bool),
-        open_image=lambda i: _open_file(folder / paths[i]),
-        ignored=[printable(path.name) for path in entries if not path.is_dir()],
+        open_image=lambda i: open_picture(folder / paths[i], max_pixels),
+        ignored=[printable(path.name) for path in others if not is_litter(path.name)],
+        litter=[
+            printable(str(path.relative_to(folder)))
+            for path in sorted([*litter, *(path for path in others if is_litter(path.name))])
+        ],
         paths=paths,
     )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The class folders in a data set's folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name is no part of the data: hidden, or a system's own."""
+    return name.startswith((".", "~$")) or name.casefold() in LITTER
+
+
+def folded(name: str) -> str:
+    """What names share that some file systems take for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def printable(name: str) -> str:
@@ -166,87 +230,56 @@ def printable(name: str) -> str:
 def _class_name(path: Path) -> str:
     # The same name has two spellings in Unicode; file systems differ in which they return.
     name = unicodedata.normalize("NFC", path.name)
+    shown = printable(name)
     if not name.isprintable() or name != name.strip():
         raise UserError(
             f"the class folder {path.name!r} has characters that can't be shown or stray blanks: "
             "rename it"
         )
+    if name.endswith("."):
+        raise UserError(f"the class folder {shown} ends with a dot, which Windows drops: rename it")
+    if len(name.encode()) > NAME_BYTES:
+        raise UserError(
+            f"the class folder {shown[:20]}… has a name of {len(name.encode())} bytes: rename it, "
+            f"{NAME_BYTES} are the most"
+        )
     return name
 
 
-def _files_below(folder: Path) -> list[Path]:
-    found = []
+def _check_together(classes: list[str], folder: Path) -> None:
+    """Refuse names that are the same to some file system, and those of splits."""
+    if twins := same_names(classes):
+        raise UserError(
+            f"{folder} has two folders whose name reads {twins[0]!r}, as some file systems see it "
+            f"({' and '.join(map(ascii, twins))}): merge them or rename one"
+        )
+    if len(classes) > 1 and all(SPLIT_NAME.fullmatch(name) for name in classes):
+        raise UserError(
+            f"the folders of {folder}, {', '.join(classes)}, are splits and no classes: put what "
+            f"is of one class together, <class>/{classes[0]}/ in place of {classes[0]}/<class>/; "
+            "`make pipeline` deals splits of its own"
+        )
+
+
+def same_names(names: Iterable[str]) -> list[str]:
+    """Return two names that some file systems take for the same, or nothing."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(folded(name), name)) is not name:
+            return [other, name]
+    return []
+
+
+def _files_and_litter(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What is below a class folder; of litter, a folder counts as one."""
+    found: list[Path] = []
+    litter: list[Path] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
-    return found
+        litter += [Path(parent, name) for name in (*folders, *files) if is_litter(name)]
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        found += [Path(parent, name) for name in sorted(files) if not is_litter(name)]
+    return found, litter
 
 
 def _open_array(images: np.ndarray, i: int) -> Image.Image:
     return Image.fromarray(images[i])
-
-
-def _open_file(path: Path) -> Image.Image:
-    if path.stat().st_size == 0:
-        raise ValueError("zero bytes")
-    try:
-        return Image.open(path)
-    except Image.UnidentifiedImageError:
-        raise ValueError("not an image") from None
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (height, width) after the EXIF orientation is applied; reads the header only."""
-    turned = _orientation(image) in SIDEWAYS
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def _orientation(image: Image.Image) -> int:
-    # asking a PNG without EXIF data for it would decode the whole image
-    known = "exif" in image.info or image.format == "TIFF"
-    return image.getexif().get(ExifTags.Base.Orientation, 1) if known else 1
-
-
-def conversions(image: Image.Image) -> list[str]:
-    """Say what `to_pixels` must do to this image before it is plain 8-bit grey or colour."""
-    steps = {
-        "palette to colour": image.mode in ("P", "PA"),
-        "transparency onto white": image.has_transparency_data,
-        "16 bits to 8": image.mode.startswith("I"),
-        "1 bit to 8": image.mode == "1",
-        "CMYK to RGB": image.mode == "CMYK",
-        "turned as EXIF says": _orientation(image) != 1,
-        "first of several frames": getattr(image, "is_animated", False),
-    }
-    return [step for step, needed in steps.items() if needed]
-
-
-def to_pixels(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Return the image as uint8 (H,W,C), upright, stretched to `size` (H, W) where it differs.
-
-    Raises:
-        ValueError: its pixels have no defined range (floating point, 32 bits).
-        OSError: the file is truncated or damaged.
-    """
-    image = _flatten(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
-    height, width = size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, channels)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-    if image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA"))
-    return image
-
-
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("pixel values beyond 16 bits")
-    return np.round(values / 257).astype(np.uint8)  # 65535 / 255 = 257

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -43,7 +43,7 @@ HISTORY = Path("artifacts/history.csv")
 RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
-SAMPLE = 10_000  # training images from which the normalisation is taken
+SAMPLE = 10_000  # training pictures from which the normalisation is taken
 COMPILERS = ("g++", "clang++", "c++")
 WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
 
@@ -69,7 +69,7 @@ class Classifier(pl.LightningModule):
         self.trained: dict[str, Any] = {}  # on what; see `lineage`
 
     def fit_to(self, split: Split) -> None:
-        """Take mean, deviation and what the network wants to know from the training images."""
+        """Take mean, deviation and what the network wants to know from the training pictures."""
         generator = torch.Generator().manual_seed(self.hparams["seed"])
         drawn = torch.randperm(len(split.images), generator=generator)[:SAMPLE]
         sample = torch.from_numpy(split.images[drawn.sort().values.numpy()])
@@ -79,7 +79,7 @@ class Classifier(pl.LightningModule):
         self.network.fit_to(self.normalise(sample), generator)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Float images (N, C, H, W) of uint8 pixels (N, H, W, C)."""
+        """Float pictures (N, C, H, W) of uint8 pixels (N, H, W, C)."""
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Classifier(pl.LightningModule):
         self.log("train_loss", train_loss / train_images)
 
     def save(self, path: Path) -> None:
-        """Write what `load_from_checkpoint` reads: weights, their parameters, what trained them."""
+        """Write what `load_model` reads: weights, their parameters, what trained them."""
         content = {
             "pytorch-lightning_version": pl.__version__,
             "state_dict": self.state_dict(),
@@ -143,10 +143,6 @@ class Classifier(pl.LightningModule):
             "trained": self.trained,
         }
         CheckpointFile().save_checkpoint(content, path)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what `save` adds to Lightning's own."""
-        self.trained = checkpoint.get("trained", {})
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters, with its schedule of learning rates."""
@@ -220,23 +216,72 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
 
 
+class CheckpointError(UserError):
+    """A checkpoint that is not used, as it holds more than weights and numbers, or is damaged."""
+
+
 class CheckpointFile(TorchCheckpointIO):
-    """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice."""
+    """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice.
+
+    Reads what is no code, whatever Lightning asks for.
+    """
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         """Write the file whole or not at all, so that a kill leaves the one before."""
         with files.replacing(Path(path), "wb") as file:
             torch.save(checkpoint, file)
 
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint as `read_checkpoint` does."""
+        return read_checkpoint(Path(path))
 
-def train(params: Params, root: Path) -> None:
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, of which nothing is run: tensors, texts, numbers, lists and dictionaries.
+
+    Raises CheckpointError for a file that holds anything else, or is damaged or missing.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): run `make pipeline`"
+        ) from None
+    except Exception as error:  # of a damaged file, anything
+        refuse_checkpoint(path, error)
+    if not isinstance(content, dict):
+        refuse_checkpoint(path, TypeError(f"a {type(content).__name__}"))
+    return content
+
+
+def refuse_checkpoint(path: Path, error: Exception) -> NoReturn:
+    """Raise CheckpointError: it is of another program, or somebody put code into it."""
+    reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+    raise CheckpointError(
+        f"{path} is no checkpoint of weights and numbers only, so nothing of it is used: remove it "
+        f"and run the same command again, or `make pipeline` ({settings.shown(reason)})"
+    ) from None
+
+
+def load_model(path: Path) -> Classifier:
+    """Load the model that `save` wrote, on the processor. Raises CheckpointError."""
+    content = read_checkpoint(path)
+    try:
+        model = Classifier(**content["hyper_parameters"])
+        model.load_state_dict(content["state_dict"])
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        refuse_checkpoint(path, error)
+    model.trained = content.get("trained", {})
+    return model
+
+
+def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # noqa: B008 (frozen)
     """Train the network of the parameters on the prepared splits and write checkpoint and history.
 
-    The environment says how many workers train, see `Machine`. A run that was interrupted is taken
-    up at its last finished epoch. Raises UserError when the workers can't be had, TrainingError
-    when what they did gave no model.
+    The machine says how many workers train. A run that was interrupted is taken up at its last
+    finished epoch. Raises UserError when the workers can't be had, TrainingError when what they did
+    gave no model.
     """
-    machine = Machine.from_environment()
     workers = distributed.workers_of(machine)
     threads = params.train.threads or max(1, cores() // workers.devices)
     distributed.check_devices(workers, threads, machine)
@@ -282,9 +327,9 @@ def check(params: TrainParams, workers: Workers, train: Split, validation: Split
     smallest = batches.size(len(batches) - 1)
     if smallest < 2 * workers.count or len(validation.labels) < workers.count:
         raise UserError(
-            f"a batch has {smallest} images and the validation split {len(validation.labels)}, too "
-            f"few for {workers.count} workers, which need two of each batch: give fewer DEVICES or "
-            "NODES, or a larger train.batch_size."
+            f"a batch has {smallest} pictures and the validation split {len(validation.labels)}, "
+            f"too few for {workers.count} workers, which need two of each batch: give fewer "
+            "DEVICES or NODES, or a larger train.batch_size."
         )
 
 
@@ -370,7 +415,7 @@ def fit(
     last = run / "last.ckpt"
     if last.exists() and trainer.is_global_zero:
         print(f"taking up the run in {run}", file=sys.stderr)
-    trainer.fit(model, images, ckpt_path=last if last.exists() else None, weights_only=False)
+    trainer.fit(model, images, ckpt_path=last if last.exists() else None)
     loss = history.epochs[-1]["train_loss"]
     if not math.isfinite(loss):
         raise TrainingError(
@@ -378,8 +423,7 @@ def fit(
             f"lower train.learning_rate, which is {params.train.learning_rate}."
         )
     if trainer.is_global_zero:
-        found = torch.load(run / "best.ckpt", weights_only=False, map_location="cpu")
-        model.load_state_dict(found["state_dict"])
+        model.load_state_dict(read_checkpoint(run / "best.ckpt")["state_dict"])
     return model.eval().cpu(), history, trainer
 
 

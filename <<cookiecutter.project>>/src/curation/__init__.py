@@ -1,1 +1,1 @@
-"""New images: a batch is compared, doubted, reviewed by a person, and added to the data set."""
+"""New pictures: a batch is compared, doubted, reviewed by a person, and added to the data set."""

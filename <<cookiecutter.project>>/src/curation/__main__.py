@@ -1,4 +1,4 @@
-"""Command line of new images: `python -m curation <batch>`, run by `make ingest`."""
+"""Command line of new pictures: `python -m curation <batch>`, run by `make ingest`."""
 
 import argparse
 import sys
@@ -6,18 +6,20 @@ from pathlib import Path
 
 from curation.ingest import ingest
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.root import check_root
 
 
 def main(argv: list[str] | None = None) -> int:
     """Add a batch to the data set of the current folder; return the exit status."""
-    parser = argparse.ArgumentParser(prog="curation", description="add a batch of labelled images")
+    parser = argparse.ArgumentParser(
+        prog="curation", description="add a batch of labelled pictures"
+    )
     parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
     parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        find_root()
+        check_root()
         ingest(arguments.batch, arguments.new_class, Path())
 
     return reported(run)

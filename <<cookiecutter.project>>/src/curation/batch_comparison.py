@@ -1,6 +1,6 @@
-"""A batch of new images beside the data set: what it repeats, contradicts and brings.
+"""A batch of new pictures beside the data set: what it repeats, contradicts and brings.
 
-Pixels stay in two files on disk; memory grows by about a kilobyte an image for all else.
+Pixels stay in two files on disk; memory grows by about a kilobyte a picture for all else.
 """
 
 import difflib
@@ -17,6 +17,7 @@ from PIL import Image
 from classifier.cleaning import (
     Staged,
     check_classes,
+    check_range,
     check_readable,
     common_shape,
     near_groups,
@@ -25,21 +26,21 @@ from classifier.cleaning import (
     stage,
 )
 from classifier.params import PrepareParams
-from classifier.sources import Source, image_folder
+from classifier.sources import Source, folders_in, image_folder, same_names
 from workspace.errors import UserError
 
-CHUNK = 16  # images in memory at once
-KEEP, DROP = "keep", "drop"  # what a person may write for an image besides a class
+CHUNK = 16  # pictures in memory at once
+KEEP, DROP = "keep", "drop"  # what a person may write for a picture besides a class
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The M images that could be read: those of the data set first, the new ones behind.
+    """The M pictures that could be read: those of the data set first, the new ones behind.
 
     `labels` is int64 (M,) with indices into the K `classes` of both. Of `repeats`, `contradicts`
-    and `resembles`, int64 (M,), an entry is the image that this one equals, label included, equals
-    with another label, or nearly equals with another label; -1 if there is none, or if the image is
-    not new. `groups` is int64 (M,): near duplicates share a number.
+    and `resembles`, int64 (M,), an entry is the picture that this one equals, label included,
+    equals with another label, or nearly equals with another label; -1 if there is none, or if the
+    picture is not new. `groups` is int64 (M,): near duplicates share a number.
     """
 
     classes: list[str]
@@ -47,7 +48,7 @@ class Comparison:
     title: str  # of the folder, as people know it
     parts: tuple[Source, Source]
     staged: tuple[Staged, Staged]
-    names: list[str]  # where each image is: of a new one, below the batch
+    names: list[str]  # where each picture is: of a new one, below the batch
     paths: list[str]  # of its file, relative to its part's folder
     labels: np.ndarray
     repeats: np.ndarray
@@ -57,12 +58,12 @@ class Comparison:
 
     @property
     def old(self) -> int:
-        """Number of images of the data set."""
+        """Number of pictures of the data set."""
         return len(self.staged[0].origins)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
+        """Height, width and channels of every picture."""
         return self.staged[0].shape
 
     @cached_property
@@ -72,15 +73,15 @@ class Comparison:
 
     @cached_property
     def candidates(self) -> np.ndarray:
-        """The new images that repeat none, int64."""
+        """The new pictures that repeat none, int64."""
         return self.old + np.flatnonzero(self.repeats[self.old :] < 0)
 
     def label(self, position: int) -> str:
-        """Name of the class that an image is labelled as."""
+        """Name of the class that a picture is labelled as."""
         return self.classes[self.labels[position]]
 
     def pixels(self, positions: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the images at those positions in chunks, uint8 (n, H, W, C)."""
+        """Yield the pictures at those positions in chunks, uint8 (n, H, W, C)."""
         size = int(np.prod(self.shape))
         # plain reads: the pages of a memory map would count as this process's memory
         with self.staged[0].path.open("rb") as old, self.staged[1].path.open("rb") as new:
@@ -110,14 +111,19 @@ def compare(
     Raises UserError: the batch can't be used, be it what `prepare` would say of it, or brings
     classes that it may not, or other sizes or channels.
     """
-    existing, new = existing_source(data_set[0]), batch_source(batch)
+    existing = existing_source(data_set[0], params.max_pixels)
+    new = batch_source(batch, params.max_pixels)
     check_class_names([*existing.classes, *used_classes(new)])
     check_new_classes(existing, new, new_classes)
     if not existing.names:
         check_classes(new)
     shape = agreed_shape(existing, new, params)
-    staged = stage(existing, shape, place / "existing"), stage(new, shape, place / "batch")
+    staged = (
+        stage(existing, shape, place / "existing", params.white),
+        stage(new, shape, place / "batch", params.white),
+    )
     check_readable(new, staged[1], params.max_unreadable_share)
+    check_range(max(part.brightest for part in staged), params.white)
     classes = sorted({*existing.classes, *used_classes(new)})
     parts = existing, new
     labels = np.concatenate(
@@ -127,9 +133,9 @@ def compare(
 
 
 def labels_among(classes: list[str], source: Source, staged: Staged) -> np.ndarray:
-    """Return the labels of a source's readable images as indices into other classes, int64."""
+    """Return the labels of a source's readable pictures as indices into other classes, int64."""
     places = {name: label for label, name in enumerate(classes)}
-    # a class that has no images may not be among them
+    # a class that has no pictures may not be among them
     there = np.array([places.get(name, -1) for name in source.classes], np.int64)
     return there[source.labels[staged.origins]]
 
@@ -142,7 +148,7 @@ def relate(
     labels: np.ndarray,
     near_rms: float,
 ) -> Comparison:
-    """Find what the new images repeat, contradict and resemble."""
+    """Find what the new pictures repeat, contradict and resemble."""
     old = len(staged[0].origins)
     digests = np.concatenate([part.digests for part in staged]).tolist()
     repeats = repetitions(digests, labels.tolist(), old)
@@ -165,7 +171,7 @@ def relate(
 
 
 def repetitions(digests: list[bytes], labels: list[int], old: int) -> np.ndarray:
-    """For each of M images, the first with its digest and label; -1 if it is that or not new."""
+    """For each of M pictures, the first with its digest and label; -1 if it is that or not new."""
     repeats = np.full(len(labels), -1)
     first: dict[tuple[bytes, int], int] = {}
     for position, key in enumerate(zip(digests, labels, strict=True)):
@@ -176,9 +182,9 @@ def repetitions(digests: list[bytes], labels: list[int], old: int) -> np.ndarray
 
 
 def rivals(keys: Sequence[Hashable], labels: np.ndarray, among: np.ndarray, old: int) -> np.ndarray:
-    """For each of M images, the first among some with the same key and another label.
+    """For each of M pictures, the first among some with the same key and another label.
 
-    -1 if there is none, or if the image is not new or not among them.
+    -1 if there is none, or if the picture is not new or not among them.
     """
     members: dict[Hashable, list[int]] = {}
     for position in among.tolist():
@@ -197,38 +203,41 @@ def rivals(keys: Sequence[Hashable], labels: np.ndarray, among: np.ndarray, old:
 # -- the two folders -------------------------------------------------------------------------------
 
 
-def existing_source(folder: Path) -> Source:
-    """Return the images of the data set; an empty or missing folder is one without images."""
-    if not folder.is_dir() or not any(
-        path.is_dir() and not path.name.startswith(".") for path in folder.iterdir()
-    ):
+def existing_source(folder: Path, max_pixels: int) -> Source:
+    """Return the pictures of the data set; an empty or missing folder is one without pictures."""
+    if not folder.is_dir() or not folders_in(folder):
         nothing = np.zeros(0, dtype=np.int64)
         return Source([], [], nothing, nothing.astype(bool), lambda i: Image.new("L", (1, 1)))
-    return image_folder(folder)
+    return image_folder(folder, max_pixels)
 
 
-def batch_source(batch: Path) -> Source:
-    """Return the images of the batch.
+def batch_source(batch: Path, max_pixels: int) -> Source:
+    """Return the pictures of the batch.
 
-    Raises UserError: it is not a folder, or there is no image in it.
+    Raises UserError: it is not a folder, or there is no picture in it.
     """
     if not batch.is_dir():
         raise UserError(
-            f"{batch} is not a folder: give one with a sub-folder of images for each class"
+            f"{batch} is not a folder: give one with a sub-folder of pictures for each class"
         )
-    source = image_folder(batch)
+    source = image_folder(batch, max_pixels)
     if not source.names:
         raise UserError(f"there is no file in the class folders of {batch}: nothing to add")
     return source
 
 
 def used_classes(source: Source) -> list[str]:
-    """Classes of the source that have images."""
+    """Classes of the source that have pictures."""
     return [source.classes[label] for label in np.unique(source.labels)]
 
 
 def check_class_names(classes: Sequence[str]) -> None:
-    """Raise UserError for a class whose name, written as a decision, means something else."""
+    """Raise UserError for a class whose name is a decision's, or another's to some file system."""
+    if twins := same_names(dict.fromkeys(classes)):
+        raise UserError(
+            f"the batch's class {twins[1]} is to some file systems the data set's {twins[0]}: "
+            "rename one of the folders"
+        )
     for name in classes:
         if name.casefold() in (KEEP, DROP):
             raise UserError(
@@ -271,7 +280,7 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tuple[int, int, int]:
     """Return (H, W, C) of the data set, which the batch must fit.
 
-    Raises UserError: the batch's images have another size, or colour and the data set is grey; or
+    Raises UserError: the batch's pictures have another size, or colour and the data set is grey; or
     they differ in size, and no size is set.
     """
     size = (params.image_size[0], params.image_size[1]) if params.image_size else None
@@ -281,12 +290,12 @@ def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tupl
     old = common_shape(existing, size, params.channels)
     if old[:2] != new[:2]:
         raise UserError(
-            f"the batch's images are {new[0]}x{new[1]}, those of the data set {old[0]}x{old[1]} "
+            f"the batch's pictures are {new[0]}x{new[1]}, those of the data set {old[0]}x{old[1]} "
             "(heightxwidth): bring the batch to that size or set prepare.image_size"
         )
     if old[2] < new[2]:
         raise UserError(
-            "the batch has images in colour, the data set is grey: set prepare.channels to 1 to "
+            "the batch has pictures in colour, the data set is grey: set prepare.channels to 1 to "
             "make the batch grey, or to 3 to have the data set in colour"
         )
     return old
@@ -296,7 +305,7 @@ def agreed_shape(existing: Source, batch: Source, params: PrepareParams) -> tupl
 
 
 def statistics(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each channel of each image, float32 (M, C) each.
+    """Return mean and standard deviation of each channel of each picture, float32 (M, C) each.
 
     In grey levels of 255.
     """

@@ -15,7 +15,7 @@ from curation.review import Outcome, Question
 from workspace.markdown import cell, code, lines, table
 
 WAITING = "Waiting for a decision"
-CHANCE = 0.01  # probability that two samples of the same images are said to differ
+CHANCE = 0.01  # probability that two samples of the same pictures are said to differ
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
         _status(title, comparison, questions, outcome),
         f"Content `{content}`. Labels were judged by {judgement.judge}; it agrees with "
         f"{_share(_agreement(comparison, judgement))} of them.",
-        "## Images per class",
+        "## Pictures per class",
         *_balance(comparison, outcome, max_class_ratio),
         "## Left out",
         *_left_out(comparison),
@@ -69,7 +69,7 @@ def _status(
     if outcome:
         added = int((outcome.labels >= 0).sum())
         moved = f"; {len(outcome.moved)} of these get another class" if outcome.moved else ""
-        return f"Added to the {comparison.old} images of the data set{moved}: {added}."
+        return f"Added to the {comparison.old} pictures of the data set{moved}: {added}."
     waiting = sum(not question.decision for question in questions.values())
     return f"{WAITING} in {code(f'{title}.csv')}: {waiting}. Nothing is added yet."
 
@@ -103,7 +103,7 @@ def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) 
     )
     said = [
         table(("class", "before", "share", "new", last, "share"), rows, right=range(1, 6)),
-        f"Images of the largest class over the smallest: {ratios}; `prepare.max_class_ratio` "
+        f"Pictures of the largest class over the smallest: {ratios}; `prepare.max_class_ratio` "
         f"allows {max_ratio:g}.",
     ]
     absent = [name for name, images in zip(classes, new, strict=True) if not images]
@@ -121,6 +121,7 @@ def _left_out(comparison: Comparison) -> list[str]:
     reasons: dict[str, list[str]] = {
         "can't be read": [f"{batch.names[i]}: {why}" for i, why in staged.unreadable.items()],
         "outside a class folder": batch.ignored,
+        "litter of other programs": batch.litter,
         "in the data set already": [],
         "repeated within the batch": [],
     }
@@ -155,7 +156,7 @@ def _near(comparison: Comparison) -> list[str]:
         if first[groups[p]] != p
     ]
     return [
-        f"New images that are nearly the same as others: {len(near)}. They stay; `prepare` keeps "
+        f"New pictures that are nearly the same as others: {len(near)}. They stay; `prepare` keeps "
         "them in one split.",
         "\n".join(f"- {cell(text)}" for text in _shown(examples)),
     ]
@@ -170,8 +171,8 @@ def _decisions(questions: Mapping[int, Question]) -> list[str]:
     why = ", ".join(f"{reason} ({n})" for reason, n in sorted(reasons.items()))
     rows = [_row(question) for question in [*questions.values()][:EXAMPLES]]
     said = [
-        f"{total}. Asked because an image or its label: {why}.",
-        table(("image", "label", "reason", "suggestion", "decision"), rows),
+        f"{total}. Asked because a picture or its label: {why}.",
+        table(("picture", "label", "reason", "suggestion", "decision"), rows),
     ]
     if len(questions) > EXAMPLES:
         said.append(f"And {len(questions) - EXAMPLES} more, all in the CSV file.")
@@ -198,7 +199,7 @@ def _statistics(comparison: Comparison, max_drift: float) -> list[str]:
     if not len(old) or not len(new):
         there = old if len(old) else new
         means = [(name, f"{values[there].mean():.1f}") for name, values in measures]
-        return [table(("mean over images, grey levels", ""), means, right=[1])]
+        return [table(("mean over pictures, grey levels", ""), means, right=[1])]
     chance = critical_distance(len(old), len(new))
     rows, drifted = [], []
     for name, values in measures:
@@ -209,8 +210,8 @@ def _statistics(comparison: Comparison, max_drift: float) -> list[str]:
         rows.append((name, *means_of_both, f"{distance:.3f}", "drift" if far else ""))
     verdict = "No drift."
     if drifted:
-        verdict = f"**The batch differs in {', '.join(drifted)}**: look at some of its images."
-    head = ("mean over images, grey levels", "data set", "batch", "distance", "")
+        verdict = f"**The batch differs in {', '.join(drifted)}**: look at some of its pictures."
+    head = ("mean over pictures, grey levels", "data set", "batch", "distance", "")
     return [
         table(head, rows, right=(1, 2, 3)),
         f"{verdict} The distance is Kolmogorov-Smirnov's; `ingest.max_drift` allows {max_drift:g}, "

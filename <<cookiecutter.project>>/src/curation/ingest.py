@@ -1,4 +1,4 @@
-"""`make ingest`: add a batch of labelled images to the data set, after a person has decided.
+"""`make ingest`: add a batch of labelled pictures to the data set, after a person has decided.
 
 The first run compares and asks; the run that finds every question answered adds. What it adds is
 written beside the data set first, with a plan; a run that was killed is finished by the next.
@@ -6,7 +6,6 @@ written beside the data set first, with a plan; a run that was killed is finishe
 
 import hashlib
 import itertools
-import json
 import os
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from pydantic import AfterValidator, Field
 from classifier import params
 from classifier.cleaning import progress
 from classifier.params import IngestParams, Params
-from classifier.sources import UNFINISHED, printable
+from classifier.sources import UNFINISHED, folded, printable
 from classifier.training import RUNS
 from curation import batch_report, review
 from curation.batch_comparison import Comparison, compare
@@ -34,6 +33,7 @@ from curation.label_doubts import judge
 from curation.review import Outcome, Question
 from workspace import files, settings
 from workspace.errors import UserError, said
+from workspace.pictures import refuse_links
 from workspace.settings import Settings
 
 REVIEWS = Path("reviews")
@@ -44,7 +44,7 @@ NAME_BYTES = 255  # of a file, on the usual file systems
 
 
 def path_of(step: str) -> str:
-    """Return a path of a plan, whose bytes may be no UTF-8."""
+    """Return the path of a step, whose bytes may be no UTF-8."""
     return os.fsdecode(unquote_to_bytes(step))
 
 
@@ -148,14 +148,17 @@ def review_files(name: str, root: Path) -> tuple[Path, Path]:
 def data_folder(pipeline: Params, root: Path) -> Path:
     """Return the folder of the data set.
 
-    Raises UserError: the data are not a folder of images, or DVC can't keep their versions.
+    Raises UserError: the data are not a folder of pictures, or DVC can't keep their versions, as of
+    those behind links.
     """
     prepare = pipeline.prepare
     if prepare.source != "folder":
         raise UserError(
             f"prepare.source in params.yaml is {prepare.source!r}: set it to folder, "
-            "as a batch is added to a folder of images"
+            "as a batch is added to a folder of pictures"
         )
+    if (root / str(prepare.folder)).is_dir():
+        refuse_links(root / str(prepare.folder), root)
     folder = (root / str(prepare.folder)).resolve()
     if root.resolve() not in folder.parents:
         raise UserError(
@@ -184,7 +187,7 @@ def batch_name(batch: Path, folder: Path) -> str:
 
 
 def check_version(folder: Path, root: Path) -> None:
-    """Refuse a data set that is not the version that Git names, lest other images get lost.
+    """Refuse a data set that is not the version that Git names, lest other pictures get lost.
 
     Raises UserError, which says how to get that version, or to keep what is there.
     """
@@ -192,7 +195,7 @@ def check_version(folder: Path, root: Path) -> None:
     if not tracked.exists():
         return
     if not folder.exists():
-        raise UserError(f"the images of {tracked} are not on this machine: run `make data-pull`")
+        raise UserError(f"the pictures of {tracked} are not on this machine: run `make data-pull`")
     answer = subprocess.run(
         [*DVC, "status", "--json", tracked.relative_to(root)],
         cwd=root,
@@ -220,19 +223,19 @@ def content_sha256(comparison: Comparison) -> str:
 
 
 def check_current(report: Path, answers: Path, content: str) -> None:
-    """Refuse answers that were given for other images than those of that content.
+    """Refuse answers that were given for other pictures than those of that content.
 
     Raises UserError: the files are of another batch or an earlier state of this one.
     """
     known = batch_report.content_of(report)
     if known is None and answers.exists():
         raise UserError(
-            f"{REVIEWS / answers.name} is there without {report.name}, which says what images it "
+            f"{REVIEWS / answers.name} is there without {report.name}, which says what pictures it "
             "is about: put that back, or remove the CSV file and decide anew"
         )
     if known not in (None, content):
         raise UserError(
-            f"{REVIEWS / report.name} and .csv are about other images than the batch now has, or "
+            f"{REVIEWS / report.name} and .csv are about other pictures than the batch now has, or "
             "about these in another size or colour: if the batch or params.yaml was changed, "
             "remove both files and decide anew; if it is another batch, rename its folder"
         )
@@ -254,8 +257,8 @@ def merge(asked: dict[int, Question], written: dict[int, Question]) -> dict[int,
 def still_holds(earlier: Question, question: Question) -> bool:
     """Whether an earlier decision holds for what is asked now.
 
-    It was given to the same question, or does what asking again would suggest, as when the image
-    has been added as what a person decided, or leaves the image out.
+    It was given to the same question, or does what asking again would suggest, as when the picture
+    has been added as what a person decided, or leaves the picture out.
     """
     return same_reason(earlier, question) or earlier.decision in (review.DROP, question.suggestion)
 
@@ -273,8 +276,8 @@ def same_reason(one: Question, other: Question) -> bool:
 
 
 def waiting_sentence(batch: Path, name: str, images: int) -> str:
-    """Say how many images wait for what."""
-    count = f"{images} images wait" if images > 1 else "1 image waits"
+    """Say how many pictures wait for what."""
+    count = f"{images} pictures wait" if images > 1 else "1 picture waits"
     return (
         f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
         "keep, drop or the right class into the column decision and run "
@@ -318,7 +321,7 @@ def plan(batch: Path, name: str, comparison: Comparison, outcome: Outcome, repor
         source = quote(os.fsencode(f"{base}/{comparison.paths[position]}"))
         steps.append((source, quote(f"{base}/{target}")))
     files.sync_all(copies)
-    files.write(file, json.dumps({"batch": name, "steps": steps, "report": report}))
+    files.write(file, Plan(batch=name, steps=tuple(steps), report=report).model_dump_json())
 
 
 class FreeNames:
@@ -331,7 +334,7 @@ class FreeNames:
         self.taken = {path.name: {folded(file.name) for file in inside(path)} for path in there}
 
     def take(self, position: int, label: int) -> str:
-        """Return where an image goes, relative to the data set: its own name if that is free."""
+        """Return where a picture goes, relative to the data set: its own name if that is free."""
         name = self.comparison.classes[label]
         folder = self.folders.setdefault(name, name)
         taken = self.taken.setdefault(folder, set())
@@ -370,11 +373,6 @@ def inside(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def folded(name: str) -> str:
-    """What names share that some file systems take for the same."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
 def finish(folder: Path, root: Path) -> str | None:
     """Do what the plan beside the data set says, all or the rest; return the batch's name.
 
@@ -399,8 +397,8 @@ def finish(folder: Path, root: Path) -> str | None:
     relative = folder.relative_to(root)
     if subprocess.run([*DVC, "add", relative], cwd=root).returncode:
         raise UserError(
-            f"the images of {name} are in {folder}, but `dvc add` failed as it says above: put it "
-            "right and run `make ingest` again"
+            f"the pictures of {name} are in {folder}, but `dvc add` failed as it says above: put "
+            "it right and run `make ingest` again"
         )
     shutil.rmtree(file.parent)
     print(

@@ -1,4 +1,4 @@
-"""Which labels of new images look wrong, by a model that should not have seen these images.
+"""Which labels of new pictures look wrong, by a model that should not have seen these pictures.
 
 The quick model has not. Of the trained model the prepared data, on which the pipeline trains, tell.
 """
@@ -18,11 +18,12 @@ from threadpoolctl import threadpool_limits
 
 from classifier import data
 from classifier.cleaning import progress
-from classifier.training import CHECKPOINT, Classifier
+from classifier.training import CHECKPOINT, Classifier, load_model
 from curation.batch_comparison import Comparison
+from workspace.errors import UserError
 
 FOLDS = 5
-SIDE = 16  # pixels to which the quick model's images are reduced
+SIDE = 16  # pixels to which the quick model's pictures are reduced
 LANDMARKS = 300
 
 
@@ -45,7 +46,7 @@ class Judgement:
 
 
 def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judgement:
-    """Judge the new images by the trained model, or by a quick one where there is none for them."""
+    """Judge the new pictures by the trained model, or a quick one where there is none for them."""
     model = trained_model(comparison, root)
     if isinstance(model, Classifier):
         return Judgement(
@@ -53,7 +54,7 @@ def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judge
             trained_answers(model, comparison),
         )
     return Judgement(
-        f"a quick model in {FOLDS} folds (kernel logistic regression on images of at most "
+        f"a quick model in {FOLDS} folds (kernel logistic regression on pictures of at most "
         f"{SIDE}x{SIDE} pixels), as {model}",
         out_of_fold_answers(comparison, seed, examples),
     )
@@ -63,26 +64,26 @@ def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judge
 
 
 def trained_model(comparison: Comparison, root: Path) -> Classifier | str:
-    """Return the pipeline's model, or why it can't judge these images."""
+    """Return the pipeline's model, or why it can't judge these pictures."""
     if not (root / CHECKPOINT).is_file() or not (root / data.PREPARED).is_dir():
         return "no model is trained"
-    # a model of another source may have been trained on these very images
+    # a model of another source may have been trained on these very pictures
     if data.report(root)["source"] != "folder" or data.class_names(root) != comparison.classes:
         return "the trained one is of another source or other classes"
     try:
-        model = Classifier.load_from_checkpoint(root / CHECKPOINT, map_location="cpu").eval()
-    except Exception:  # a damaged file, or one of earlier code, can raise anything
+        model = load_model(root / CHECKPOINT).eval()
+    except UserError:  # damaged, or of earlier code
         return f"{CHECKPOINT} can't be read"
     shape = model.shape
     if (shape.height, shape.width, shape.channels) != comparison.shape:
         return "the trained one is of another size or colour"
     if has_seen(comparison, root):
-        return "the trained one may have seen images of the batch"
+        return "the trained one may have seen pictures of the batch"
     return model
 
 
 def has_seen(comparison: Comparison, root: Path) -> bool:
-    """Whether the prepared data have new images, as of a later version of the data set."""
+    """Whether the prepared data have new pictures, as of a later version of the data set."""
     known = comparison.digests[: comparison.old]
     fresh = np.setdiff1d(comparison.digests[comparison.candidates], known)
     return bool(np.isin(fresh, data.digests(root)).any())
@@ -103,8 +104,8 @@ def trained_answers(model: Classifier, comparison: Comparison) -> np.ndarray:
 def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.ndarray:
     """Return probabilities for the candidates, (n, K), each from a model that has not seen it.
 
-    The images are dealt class by class to folds. For each fold a model learns from at most
-    `examples` of the images outside it, old and new. A class that is too rare to be outside has
+    The pictures are dealt class by class to folds. For each fold a model learns from at most
+    `examples` of the pictures outside it, old and new. A class that is too rare to be outside has
     probability zero there; where there are not two classes, all are equally probable.
     """
     rng = np.random.default_rng(seed)
@@ -129,7 +130,7 @@ def out_of_fold_answers(comparison: Comparison, seed: int, examples: int) -> np.
 
 
 def deal(labels: np.ndarray, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a fold for each of M images, int64 (M,); -1 for those that are not usable."""
+    """Return a fold for each of M pictures, int64 (M,); -1 for those that are not usable."""
     shuffled = rng.permutation(usable)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     folds = np.full(len(labels), -1)
@@ -147,7 +148,7 @@ def quick_model(examples: int, seed: int) -> Pipeline:
 
 
 def features(comparison: Comparison, positions: np.ndarray) -> np.ndarray:
-    """Return images at most 16x16 as rows, float32 (n, h·w·C) in 0..1."""
+    """Return pictures at most 16x16 as rows, float32 (n, h·w·C) in 0..1."""
     height, width, channels = comparison.shape
     size = (min(width, SIDE), min(height, SIDE))
     rows = np.empty((len(positions), size[0] * size[1] * channels), np.float32)

@@ -1,4 +1,4 @@
-"""Questions about new images that a person answers in a CSV file, and what follows from them."""
+"""Questions about new pictures that a person answers in a CSV file, and what follows from them."""
 
 import csv
 import re
@@ -19,14 +19,14 @@ from workspace import files
 from workspace.errors import UserError, shown
 
 SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
-SHOWN = 48  # images on the contact sheet
+SHOWN = 48  # pictures on the contact sheet
 PLOT = "review"
 SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
 
 
 @dataclass(frozen=True)
 class Question:
-    """A row of the review file: an image whose label a person must decide on."""
+    """A row of the review file: a picture whose label a person must decide on."""
 
     image: str
     label: str
@@ -43,7 +43,7 @@ COLUMNS = [field.name for field in fields(Question)]
 class Outcome:
     """What becomes of the n candidates: int64 (n,), the class it is added to, or -1.
 
-    `moved` maps images of the data set to the class that a person decided they are of.
+    `moved` maps pictures of the data set to the class that a person decided they are of.
     """
 
     labels: np.ndarray
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> dict[int, Question]:
-    """Return what must be asked, by the image's place among the candidates, the surest first."""
+    """Return what must be asked, by the picture's place among the candidates, the surest first."""
     doubts = []
     for i, position in enumerate(comparison.candidates.tolist()):
         confidence = float(judgement.confidences[i])
@@ -108,9 +108,9 @@ def _unguarded(text: str) -> str:
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
-    """Return the rows of the review file by the image's place among the candidates.
+    """Return the rows of the review file by the picture's place among the candidates.
 
-    Raises UserError, which names the line: it is not such a file, names an image that the batch
+    Raises UserError, which names the line: it is not such a file, names a picture that the batch
     does not have, or holds a word that is no decision.
     """
     if not path.exists():
@@ -166,9 +166,9 @@ def _decision(word: str, classes: Sequence[str], where: str) -> str:
 
 
 def decide(comparison: Comparison, answers: Mapping[int, Question]) -> Outcome:
-    """Apply the decisions; images with the same pixels get one label and are in the set once.
+    """Apply the decisions; pictures with the same pixels get one label and are in the set once.
 
-    Raises UserError, which names the images, if the decisions give the same pixels two labels.
+    Raises UserError, which names the pictures, if the decisions give the same pixels two labels.
     """
     candidates = comparison.candidates
     labels = comparison.labels[candidates].copy()
@@ -204,7 +204,7 @@ def _check_one_label(comparison: Comparison, labels: np.ndarray, same: list[int]
 
 
 def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) -> None:
-    """Draw the first images that wait for a decision as plots/review.png."""
+    """Draw the first pictures that wait for a decision as plots/review.png."""
     chosen = list(questions)[:SHOWN]
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -218,7 +218,7 @@ def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) 
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
         with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
             more = f", the first {len(chosen)}" if len(chosen) < len(questions) else ""
-            drawing.suptitle(f"Label → suggestion of {len(questions)} images{more}", fontsize=11)
+            drawing.suptitle(f"Label → suggestion of {len(questions)} pictures{more}", fontsize=11)
             panels = drawing.subplots(rows, columns, squeeze=False).ravel()
             for axes in panels:
                 axes.set_axis_off()

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from classifier.networks import NETWORKS
 from tuning.search import tune
 from workspace.errors import reported
-from workspace.root import find_root
+from workspace.machine import this_machine
+from workspace.root import check_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +17,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--network", choices=NETWORKS, help="default: train.network")
     parser.add_argument("--trials", type=int, help="default: tune.trials")
     arguments = parser.parse_args(argv)
-    return reported(lambda: tune(find_root(), arguments.network, arguments.trials))
+
+    def run() -> None:
+        check_root()
+        tune(Path(), this_machine(), arguments.network, arguments.trials)
+
+    return reported(run)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ def run_trial(
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
     except UserError as error:
-        ended = {"ended": "failed", "reason": str(error)}
+        ends = "broken" if isinstance(error, training.CheckpointError) else "failed"
+        ended = {"ended": ends, "reason": str(error)}
     except Exception as error:  # whatever it is, it is this trial's and the others go on
         traceback.print_exc()
         reason = " ".join(str(error).split()) or type(error).__name__

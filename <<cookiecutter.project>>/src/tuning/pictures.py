@@ -70,19 +70,19 @@ def against(
     axes: Axes, trials: Sequence[Trial], best: Trial, place: str, limits: Range, objective: str
 ) -> None:
     """What came of every trial over one of its parameters."""
-    chosen = list(limits.values) if limits.kind == "choice" else []
+    chosen = list(limits.choice)
     chosen += [v for v in (value_at(trial.train, place) for trial in trials) if v not in chosen]
     for look, some in looks(trials, best):
         values: list[Any] = [value_at(trial.train, place) for trial in some]
-        if limits.kind == "choice":
+        if limits.choice:
             values = [chosen.index(value) for value in values]
         axes.scatter(values, [trial.figures[objective] for trial in some], **look)
-    if limits.kind == "choice":
+    if limits.choice:
         axes.set_xticks(range(len(chosen)), map(str, chosen))
         axes.set_xlim(-0.5, len(chosen) - 0.5)
-    elif limits.kind == "log_uniform":
+    elif limits.log_uniform:
         axes.set_xscale("log")
-        low, high = limits.values
+        low, high = limits.log_uniform
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())  # the labels would lie on each other

@@ -14,11 +14,13 @@ from pathlib import Path
 from classifier import data, params, plots, training
 from classifier.distributed import Workers
 from classifier.params import TuneParams
+from classifier.ray_cluster import cluster
 from tuning import pictures, search_space
 from tuning.params_file import write_train
 from tuning.trials import Figures, Record, Search, Trial, ranked, table
 from workspace import files
 from workspace.errors import UserError
+from workspace.machine import Machine
 from workspace.model_code import code_sha256
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
@@ -26,7 +28,9 @@ RUNS = training.RUNS / "tune"
 BUSY = "another search is running in this folder: wait for it"
 
 
-def tune(root: Path, network: str | None = None, trials: int | None = None) -> None:
+def tune(
+    root: Path, machine: Machine, network: str | None = None, trials: int | None = None
+) -> None:
     """Search below `root`; write a table, a plot and the best parameters into params.yaml.
 
     These are the untuned ones if none is better; another network than there is written in any case.
@@ -35,29 +39,30 @@ def tune(root: Path, network: str | None = None, trials: int | None = None) -> N
     """
     root = root.resolve()
     search = make_search(root, network, trials)
-    images = len(data.load_split(root, "validation").labels)
+    count = len(data.load_split(root, "validation").labels)
     with files.only_one(root / RUNS / "lock", BUSY):
         record = Record(search.folder / "trials.jsonl")
         ended = [t for t in record.read(search.candidates) if t.ended != "broken"]
-        announce(search, ended, images)
+        announce(search, ended, count)
         if len(ended) < len(search.candidates):
-            run_trials(search, ended, record, root)
+            run_trials(search, ended, record, root, machine)
             ended = record.read(search.candidates)
             if len(ended) < len(search.candidates):
                 raise UserError(
                     f"interrupted with {len(ended)} of {len(search.candidates)} trials finished: "
                     "the same command takes the search up"
                 )
-        conclude(search, ended, images, root)
+        conclude(search, ended, count, root)
 
 
-def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Path) -> None:
+def run_trials(
+    search: Search, ended: Sequence[Trial], record: Record, root: Path, machine: Machine
+) -> None:
     """Run the trials that have not ended with Ray. Raises UserError."""
-    from classifier import ray_cluster  # these bring Ray, which nothing else needs
-    from tuning import halving
-
     try:
-        with ray_cluster.cluster(root / RUNS / "session", "tuning"):
+        with cluster(machine, root / RUNS / "session", "tuning"):
+            from tuning import halving  # brings Ray, which must not be imported before
+
             halving.run_trials(search, ended, record, root)
     except KeyboardInterrupt:
         pass  # the caller sees what is missing
@@ -102,24 +107,24 @@ def fingerprint(network: str, section: TuneParams, seed: int, root: Path) -> str
 # -- the result ------------------------------------------------------------------------------------
 
 
-def announce(search: Search, ended: Sequence[Trial], images: int) -> None:
+def announce(search: Search, ended: Sequence[Trial], count: int) -> None:
     """Say what will be done."""
     total = len(search.candidates)
     if ended:
         said = f"taking up the search: {len(ended)} of {total} trials are finished"
     else:
         said = f"searching for parameters of {search.network} with {total} trials"
-    objective = f"{search.section.objective} on {images} images"
+    objective = f"{search.section.objective} on {count} pictures"
     print(f"{said}; compared by {objective}", file=sys.stderr, flush=True)
 
 
-def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) -> None:
+def conclude(search: Search, ended: Sequence[Trial], count: int, root: Path) -> None:
     """Write table and picture, then the best parameters; raises UserError if all failed."""
     objective = search.section.objective
     best, untuned = ranked(ended, objective)[0], ended[0]
     if not best.has_figures:
         raise UserError(f"all {len(ended)} trials failed; the untuned one: {untuned.reason}")
-    verdict = compared(best, untuned, len(ended), images)
+    verdict = compared(best, untuned, len(ended), count)
     file = FOLDER / f"{search.network}.md"
     rows = table(ended, search.ranges, objective)
     files.write(root / file, f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
@@ -133,25 +138,25 @@ def conclude(search: Search, ended: Sequence[Trial], images: int, root: Path) ->
     print(f"{verdict}\nSee {file}, {plots.FOLDER}/tuning.png and `git diff`.")
 
 
-def compared(best: Trial, untuned: Trial, trials: int, images: int) -> str:
+def compared(best: Trial, untuned: Trial, trials: int, count: int) -> str:
     """Say how much better the best is, and how little that may mean."""
     after = in_words(best.figures)
     if not untuned.has_figures:
         return (
             f"The untuned parameters failed: {untuned.reason}. Trial {best.number} of {trials} is "
-            f"best: {after} on {images} validation images."
+            f"best: {after} on {count} validation pictures."
         )
     if best is untuned:
         return (
             f"None of {trials} trials is better than the parameters as they are: {after} on "
-            f"{images} validation images."
+            f"{count} validation pictures."
         )
     gain = best.figures["validation_accuracy"] - untuned.figures["validation_accuracy"]
     return (
         f"Trial {best.number} of {trials} is better than the untuned parameters: "
-        f"{in_words(untuned.figures)} became {after} on {images} validation images "
-        f"({round(gain * images):+d} right). The best of many looks better than it is, and few "
-        "images decide little: what was gained shows on the test set, which the search has not "
+        f"{in_words(untuned.figures)} became {after} on {count} validation pictures "
+        f"({round(gain * count):+d} right). The best of many looks better than it is, and few "
+        "pictures decide little: what was gained shows on the test set, which the search has not "
         "seen."
     )
 

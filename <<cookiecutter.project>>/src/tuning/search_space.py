@@ -1,44 +1,69 @@
 """What a search may change: the section `tune.space` of params.yaml, checked, and draws from it."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from scipy.stats import qmc
 
 from classifier import networks, params
 from classifier.networks import Shape
 from classifier.params import TrainParams
 from workspace.errors import UserError
+from workspace.settings import Settings
 
-KINDS = ("uniform", "log_uniform", "choice")
 DIGITS = 3  # of a number that was drawn: the rest is noise, and a reviewer reads it
 ANY_SHAPE = Shape(8, 8, 1, 10)
+SPACE = "tune.space"
+FIXED = {  # what makes a trial comparable with the others, or belongs to the machine
+    "network": "say which with NETWORK",
+    "threads": "give train.threads",
+    "epochs": "give one value, as trials are compared at the same epoch of equal schedules",
+}
 
-# What makes a trial comparable with the others, or belongs to the machine.
-FIXED = {"network": "say which with NETWORK", "threads": "give train.threads"}
-NOT_RANGES = {"epochs": "trials stop early by comparing them at the same epoch of equal schedules"}
+
+def check_ends(ends: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+    """Take two finite numbers, the lower first; YAML's true and false are none."""
+    numbers = [end for end in ends if type(end) in (int, float)]
+    least = 0 if info.field_name == "log_uniform" else -math.inf
+    if not (len(ends) == len(numbers) == 2 and least < numbers[0] < numbers[1] < math.inf):
+        raise ValueError
+    return ends
 
 
-@dataclass(frozen=True)
-class Range:
+Ends = Annotated[tuple[Any, ...], AfterValidator(check_ends)]
+
+
+class Range(Settings):
     """What a parameter may be: between two numbers, evenly or by their logarithm, or one of a list.
 
     Between whole numbers only whole ones are drawn.
     """
 
-    kind: str
-    values: tuple[Any, ...]
+    uniform: Ends = Field((), description="[low, high], low < high", examples=[[0.0, 0.5]])
+    log_uniform: Ends = Field((), description="[low, high], 0 < low < high", examples=[[0.1, 10]])
+    choice: tuple[Any, ...] = Field((), description="a list", examples=[[16, 32]], min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Range":
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"give one value, or one of {', '.join(Range.model_fields)}")
+        return self
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Both ends, or the list."""
+        return self.uniform or self.log_uniform or self.choice
 
     def at(self, share: float) -> Any:
         """The value at a share of the range, from 0 to below 1."""
-        if self.kind == "choice":
-            return self.values[int(share * len(self.values))]
+        if self.choice:
+            return self.choice[int(share * len(self.choice))]
         low, high = self.values
         whole = all(isinstance(value, int) for value in self.values)
-        if self.kind == "log_uniform":
+        if self.log_uniform:
             value = low * (high / low) ** share
         elif whole:
             return low + int(share * (high - low + 1))  # as likely at the ends as between
@@ -65,10 +90,11 @@ def parse(content: Mapping[str, Mapping[str, Any]], train: TrainParams) -> dict[
 
     Raises UserError, which names the key, the value and what would do.
     """
-    for network in content:
-        if network not in networks.NETWORKS:
-            known = ", ".join(networks.NETWORKS)
-            raise UserError(f"tune.space.{network} is of no network: use one of {known}.")
+    if strangers := content.keys() - networks.NETWORKS:
+        known = ", ".join(networks.NETWORKS)
+        raise UserError(
+            f"{params.FILE}: {SPACE}.{min(strangers)} is no network: use one of {known}"
+        )
     return {network: parse_space(network, space, train) for network, space in content.items()}
 
 
@@ -76,68 +102,44 @@ def parse_space(network: str, content: Mapping[str, Any], train: TrainParams) ->
     """Check the space of one network; raises UserError."""
     space = {}
     for name, value in content.items():
-        key = f"tune.space.{network}.{name}"
-        if name in FIXED:
-            raise UserError(f"{key} cannot be searched: {FIXED[name]}.")
-        if name in NOT_RANGES and isinstance(value, dict):
-            raise UserError(f"{key} is {value!r}: give one value, as {NOT_RANGES[name]}.")
-        space[name] = parse_range(key, value) if isinstance(value, dict) else value
+        is_range, key = isinstance(value, dict), f"{SPACE}.{network}.{name}"
+        if name in FIXED and (is_range or name != "epochs"):
+            raise UserError(f"{params.FILE}: {key} cannot be searched: {FIXED[name]}")
+        space[name] = params.check(Range, value, key) if is_range else value
     start = untuned(network, space, train)
     for name, value in space.items():
-        examples = value.values if isinstance(value, Range) else (value,)
-        for example in examples:
-            check(f"tune.space.{network}.{name}", start, name, example)
+        for example in value.values if isinstance(value, Range) else [value]:
+            check(network, start, name, example)
     return space
 
 
-def parse_range(key: str, content: dict[str, Any]) -> Range:
-    """Check the range of one parameter; raises UserError."""
-    kind, values = next(iter(content.items())) if len(content) == 1 else ("", None)
-    if kind not in KINDS or not isinstance(values, list) or not values:
-        raise UserError(
-            f"{key} is {content!r}: give {{uniform: [low, high]}}, {{log_uniform: [low, high]}}, "
-            "{choice: [...]} or one value."
-        )
-    if kind == "choice":
-        return Range(kind, tuple(values))
-    if len(values) != 2 or not all(is_number(value) for value in values):
-        raise UserError(f"{key} is {content!r}: {kind} takes two numbers, [low, high].")
-    low, high = values
-    if low >= high:
-        raise UserError(f"{key} is {content!r}: {low} must be below {high}.")
-    if kind == "log_uniform" and low <= 0:
-        raise UserError(f"{key} is {content!r}: log_uniform takes numbers above 0, unlike {low}.")
-    return Range(kind, (low, high))
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number; YAML's true and false are not."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
-def check(key: str, start: TrainParams, name: str, value: Any) -> None:
+def check(network: str, start: TrainParams, name: str, value: Any) -> None:
     """Raise UserError unless the parameter may have the value, in its section and its network."""
+    place = f"{SPACE}.{network}"
+    options = changed(start, {name: value}, place).options
     try:
-        train = changed(start, {name: value})
         with torch.device("meta"):  # nothing is computed
-            networks.build(train.network, ANY_SHAPE, train.options)
-    except (UserError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{key} cannot be {value!r}: {' '.join(str(error).split())}") from None
+            networks.build(network, ANY_SHAPE, options, place)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{params.FILE}: {place}.{name} cannot be {value!r}: {reason}") from None
 
 
-def changed(train: TrainParams, values: Mapping[str, Any]) -> TrainParams:
-    """The section with values at their places, such as `options.width`; raises UserError."""
+def changed(train: TrainParams, values: Mapping[str, Any], place: str = "train") -> TrainParams:
+    """The section with values, from a place of params.yaml, at places such as `options.width`.
+
+    Raises UserError.
+    """
     content = train.model_dump()
     for name, value in values.items():
         *path, last = name.split(".")
         section = content
         for part in path:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise UserError(f"{params.FILE}: train.{part} holds no parameters.")
+            if not isinstance(section.get(part), dict):
+                section[part] = {}  # what is wrong with that, the check says
+            section = section[part]
         section[last] = value
-    return params.check(TrainParams, content, "train")
+    return params.check(TrainParams, content, place)
 
 
 def untuned(network: str, space: Space, train: TrainParams) -> TrainParams:
@@ -149,7 +151,7 @@ def untuned(network: str, space: Space, train: TrainParams) -> TrainParams:
     if network == train.network:
         return train
     bare = changed(train, {"network": network, "options": {}})
-    return changed(bare, fixed(space))
+    return changed(bare, fixed(space), f"{SPACE}.{network}")
 
 
 def candidates(network: str, space: Space, train: TrainParams, seed: int) -> Iterator[TrainParams]:
@@ -163,16 +165,12 @@ def candidates(network: str, space: Space, train: TrainParams, seed: int) -> Ite
     points = qmc.Halton(max(len(ranges(space)), 1), seed=seed)
     seen, repeats = [start], 0
     while repeats < 300:
-        candidate = changed(start, fixed(space) | drawn(space, points.random()[0]))
+        pairs = zip(ranges(space).items(), points.random()[0], strict=False)
+        drawn = {name: limits.at(share) for (name, limits), share in pairs}
+        candidate = changed(start, fixed(space) | drawn)
         if candidate in seen:
             repeats += 1
             continue
         repeats = 0
         seen.append(candidate)
         yield candidate
-
-
-def drawn(space: Space, shares: Iterable[float]) -> dict[str, Any]:
-    """The values at the shares of the ranges, one for each."""
-    pairs = zip(ranges(space).items(), shares, strict=False)
-    return {name: limits.at(share) for (name, limits), share in pairs}

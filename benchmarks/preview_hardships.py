@@ -1,0 +1,44 @@
+"""Poisoned commits and random kills, while somebody asks: what a preview lives through.
+
+    make bench BENCHMARKS=preview_hardships
+
+Models are tiny and the registry is a folder, apart from those that are broken on purpose. Exits
+with 1, and the reason, when the good model did not answer throughout the poisoned commits, or
+what Git says did not serve after a kill.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "delivery"))
+
+from hardships import kill, poison, serving
+
+POISONS, KILLS = 500, 1000
+
+
+def main() -> None:
+    """Run both; print what was met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--poisons", type=int, default=POISONS)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as running:
+        met, asker = poison(running, arguments.poisons, arguments.seed)
+    print(f"{met.total()} poisoned commits of {len(met)} kinds: {dict(met.most_common())}")
+    print(f"{len(asker.answered)} answers meanwhile, {len(asker.errors)} errors", flush=True)
+    assert set(asker.answered) <= {1} and not asker.errors, asker.errors[:3]
+    with tempfile.TemporaryDirectory() as folder:
+        struck = kill(Path(folder), arguments.kills, arguments.seed)
+    print(f"{struck.total()} kills: {dict(struck.most_common())}; what Git says served after each")
+
+
+if __name__ == "__main__":
+    main()

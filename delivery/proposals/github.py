@@ -1,0 +1,89 @@
+"""The remote as a repository on GitHub, asked through GitHub's command line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delivery.errors import DeliveryError
+from delivery.git import BRANCH, REMOTE, Repository
+from delivery.proposals.proposal import github_repository, knows
+from workspace.errors import said
+
+INSTALL = "install `gh`, as https://cli.github.com says"
+TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what is read
+
+
+class GitHubError(DeliveryError):
+    """A request failed; `status` is GitHub's, 0 where it gave none."""
+
+    def __init__(self, message: str, status: int = 0):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class GitHub:
+    """The repository `name`, which is `<owner>/<name>`, at a host; `folder` is a clone of it."""
+
+    host: str
+    name: str
+    folder: Path
+
+    def command(self, path: str, *options: str) -> list[str]:
+        """Return the command of a request; `path` is what follows the repository in the API."""
+        return ["gh", "api", "--hostname", self.host, *options, f"repos/{self.name}/{path}"]
+
+    def ask(self, path: str, *options: str) -> Any:
+        """Return the JSON that GitHub answers. Raises GitHubError."""
+        result = _gh(self.folder, *self.command(path, *options)[1:])
+        if result.returncode:
+            raise self._error(path, said(result.stderr))
+        try:
+            return json.loads(result.stdout)
+        except ValueError:
+            raise GitHubError(f"{self.host} gave no JSON for {path}: try again") from None
+
+    def _error(self, path: str, reason: str) -> GitHubError:
+        found = re.search(r"\(HTTP (\d+)\)", reason)
+        status = int(found[1]) if found else 0
+        login = f"`gh auth login --hostname {self.host}`"
+        cure = {
+            401: login,
+            403: f"{login} as an administrator of {self.name}; private ones need a paid plan, too",
+            404: f"{login} as an administrator of {self.name}, or `git remote set-url {REMOTE} "
+            "<address>` if that is not its name",
+        }.get(status, "try again")
+        return GitHubError(
+            f"GitHub does not answer {path} of {self.name} ({reason}): {cure}", status
+        )
+
+
+def find_github(repository: Repository) -> GitHub:
+    """Return the remote's repository on GitHub, where `gh` is logged in. Raises DeliveryError."""
+    if not shutil.which("gh"):
+        raise DeliveryError(f"GitHub's command line is not here: {INSTALL}")
+    if not repository.says_yes("remote", "get-url", REMOTE):
+        raise DeliveryError(f"there is no remote {REMOTE}: `git remote add {REMOTE} <address>`")
+    home = github_repository(repository)
+    if home is None:
+        raise DeliveryError(
+            f"{REMOTE} is on no GitHub that gh knows, so its host must take only reviewed changes "
+            f"of {BRANCH} by its own settings; if it is one, `gh auth login --hostname <host>`, or "
+            f"`git remote set-url {REMOTE} <address>`"
+        )
+    host, _, name = home.partition("/")
+    if not knows(host):
+        raise DeliveryError(f"gh is not logged in to {host}: `gh auth login --hostname {host}`")
+    return GitHub(host, name, repository.folder)
+
+
+def _gh(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
+    return subprocess.run(
+        ["gh", *arguments], cwd=folder, env=plain, capture_output=True, encoding="utf-8"
+    )

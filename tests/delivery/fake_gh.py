@@ -1,0 +1,196 @@
+"""GitHub's command line as far as protection needs it: it keeps rulesets and checks requests.
+
+The schemas are those of the REST API's description, "Create a repository ruleset".
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+HOST = "github.com"
+
+
+def rule(kind: str, required: tuple[str, ...] = (), **parameters: Any) -> dict[str, Any]:
+    given = {"type": "object", "properties": parameters, "required": [*required]}
+    given["additionalProperties"] = False
+    properties = {"type": {"const": kind}} | ({"parameters": given} if parameters else {})
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+BOOLEAN, TEXT, NUMBER = {"type": "boolean"}, {"type": "string"}, {"type": "integer"}
+REVIEW = {
+    "dismiss_stale_reviews_on_push": BOOLEAN,
+    "require_code_owner_review": BOOLEAN,
+    "require_last_push_approval": BOOLEAN,
+    "required_approving_review_count": {"type": "integer", "minimum": 0, "maximum": 10},
+    "required_review_thread_resolution": BOOLEAN,
+}
+METHODS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"enum": ["merge", "squash", "rebase"]},
+}
+CHECK = {
+    "type": "object",
+    "properties": {"context": TEXT, "integration_id": NUMBER},
+    "required": ["context"],
+    "additionalProperties": False,
+}
+RULES = [
+    *map(rule, ("creation", "deletion", "non_fast_forward")),
+    *map(rule, ("required_linear_history", "required_signatures")),
+    rule("pull_request", tuple(REVIEW), **REVIEW, allowed_merge_methods=METHODS),
+    rule(
+        "required_status_checks",
+        ("required_status_checks", "strict_required_status_checks_policy"),
+        required_status_checks={"type": "array", "minItems": 1, "items": CHECK},
+        strict_required_status_checks_policy=BOOLEAN,
+        do_not_enforce_on_create=BOOLEAN,
+    ),
+]
+NAMES = {"type": "array", "items": TEXT}
+REFS = {
+    "type": "object",
+    "properties": {"include": NAMES, "exclude": NAMES},
+    "additionalProperties": False,
+}
+RULESET = {
+    "type": "object",
+    "properties": {
+        "name": TEXT,
+        "target": {"enum": ["branch", "tag", "push"]},
+        "enforcement": {"enum": ["disabled", "active", "evaluate"]},
+        "bypass_actors": {"type": "array"},
+        "conditions": {
+            "type": "object",
+            "properties": {"ref_name": REFS},
+            "additionalProperties": False,
+        },
+        "rules": {"type": "array", "items": {"oneOf": RULES}},
+    },
+    "required": ["name", "enforcement"],
+    "additionalProperties": False,
+}
+
+
+class RequestError(Exception):
+    """An HTTP status and what GitHub says."""
+
+
+def main(arguments: list[str], place: Path) -> int:
+    """Answer one call; `place` is the JSON file that holds GitHub's state."""
+    state = json.loads(place.read_text())
+    state["calls"].append(arguments)
+    try:
+        if arguments[:2] == ["auth", "status"]:
+            return 0 if arguments[2:] == ["--hostname", HOST] and state["account"] else 1
+        answer = request(arguments, state)
+        print(answer if isinstance(answer, str) else json.dumps(answer))
+    except RequestError as error:
+        status, message = error.args
+        print(json.dumps({"message": message, "status": str(status)}))
+        print(f"gh: {message} (HTTP {status})", file=sys.stderr)
+        return 1
+    finally:
+        place.write_text(json.dumps(state))
+    return 0
+
+
+def request(arguments: list[str], state: dict[str, Any]) -> Any:
+    """Do what `gh api` is asked to do."""
+    assert arguments[:3] == ["api", "--hostname", HOST], arguments
+    *options, path = arguments[3:]
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert given.keys() <= {"--method", "--input"}
+    method = given.get("--method", "GET")
+    for pattern, failure in state["fails"].items():
+        if f"{method} {path}".startswith(pattern):
+            if isinstance(failure, str):
+                return failure
+            raise RequestError(*failure)
+    prefix = f"repos/{state['name']}/"
+    if not path.startswith(prefix):
+        raise RequestError(404, "Not Found")
+    body = json.loads(Path(given["--input"]).read_text()) if "--input" in given else None
+    route, _, query = path.removeprefix(prefix).partition("?")
+    return ROUTES[method, route.partition("/")[0]](state, route, query, body)
+
+
+def rules_of_a_branch(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    branch = route.removeprefix("rules/branches/")
+    return [
+        each | {"ruleset_id": ruleset["id"], "ruleset_source_type": ruleset["source_type"]}
+        for ruleset in state["rulesets"]
+        if ruleset["enforcement"] == "active"
+        and {f"refs/heads/{branch}", "~ALL"} & {*ruleset["conditions"]["ref_name"]["include"]}
+        for each in ruleset["rules"]
+    ]
+
+
+def rulesets(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    if route != "rulesets":
+        return found(state, route)
+    own = "includes_parents=false" in query.split("&")
+    kept = [each for each in state["rulesets"] if each["source_type"] == "Repository" or not own]
+    return [{key: each[key] for key in each if key not in ("rules", "conditions")} for each in kept]
+
+
+def found(state: dict[str, Any], route: str) -> dict[str, Any]:
+    for each in state["rulesets"]:
+        if route == f"rulesets/{each['id']}" and each["source_type"] == "Repository":
+            return each
+    raise RequestError(404, "Not Found")
+
+
+def make(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body)
+    if any(each["name"] == body["name"] for each in state["rulesets"]):
+        raise RequestError(422, "Validation Failed: Name must be unique")
+    made = {"id": 1 + len(state["rulesets"]), "source_type": "Repository", "bypass_actors": []}
+    state["rulesets"].append(made | body)
+    return made | body
+
+
+def change(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body)
+    kept = found(state, route)
+    kept.update(body)
+    return kept
+
+
+def check(body: Any) -> None:
+    try:
+        jsonschema.validate(body, RULESET)
+    except jsonschema.ValidationError as error:
+        raise RequestError(422, f"Invalid request. {error.message}") from None
+    kinds = [each["type"] for each in body.get("rules", [])]
+    if len(kinds) != len(set(kinds)):
+        raise RequestError(422, "Invalid rules: a kind twice")
+
+
+def owners(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    assert (route, query) == ("codeowners/errors", "ref=main")
+    if state["owners"] is None:
+        raise RequestError(404, "Not Found")
+    return {"errors": state["owners"]}
+
+
+ROUTES = {
+    ("GET", "rules"): rules_of_a_branch,
+    ("GET", "rulesets"): rulesets,
+    ("POST", "rulesets"): make,
+    ("PUT", "rulesets"): change,
+    ("GET", "codeowners"): owners,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path(os.environ["FAKE_GITHUB"])))

@@ -1,0 +1,235 @@
+"""What the infrastructure's commands do when Terraform fails, breaks off or is not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import TEMPLATE, clean_environment
+
+REGISTRY = '{"settings": {"value": {"REGISTRY": "1.ecr/digits", "DATA_URL": "s3://data/dvc"}}}'
+CLUSTER = '{"settings": {"value": {"CLUSTER_NAME": "digits", "CLUSTER_ARN": "arn:1"}}}'
+ROOTS = ["bootstrap", "cluster", "registry"]
+BACKEND = 'bucket = "states"\n'
+
+# Answers by root and subcommand from files, and fails where `<root>.<subcommand>.fails` is.
+TERRAFORM = """#!/bin/sh
+root=${1##*/} command=$2 answers=$(dirname "$0")/answers
+echo "$root $command" >> "$answers/log"
+env > "$answers/env"
+[ "$command" = state ] && command=state.$3
+cat "$answers/$root.$command" 2>&-
+[ ! -e "$answers/$root.$command.fails" ] || { cat "$answers/$root.$command.fails" >&2; exit 1; }
+"""
+
+
+class Infra:
+    """A project whose roots are applied, as far as a stand-in for Terraform says."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "project"
+        self.programs = folder / "bin"
+        self.answers = self.programs / "answers"
+        for each in ROOTS:
+            (self.folder / "infra" / each).mkdir(parents=True)
+        self.answers.mkdir(parents=True)
+        (self.programs / "terraform").write_text(TERRAFORM)
+        (self.programs / "terraform").chmod(0o755)
+        (self.folder / "infra/backend.hcl").write_text(BACKEND)
+        (self.folder / "params.yaml").write_text('release:\n  registry: "oci:.local"\n')
+        (self.folder / ".dvc").mkdir()
+        (self.folder / ".dvc/config").write_text("[core]\n    remote = store\n")
+        for root, said in (("registry", REGISTRY), ("cluster", CLUSTER), ("bootstrap", "{}")):
+            self.says(root, "output", said)
+            self.says(root, "state.list", "aws_thing.this\n")
+
+    def says(self, root: str, command: str, text: str) -> None:
+        (self.answers / f"{root}.{command}").write_text(text)
+
+    def fails(self, root: str, command: str, reason: str = "AccessDenied") -> None:
+        self.says(root, f"{command}.fails", reason)
+
+    def run(self, command: str, *arguments: str, **environment: str):
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            [sys.executable, TEMPLATE / f"infra/commands/{command}.py", *arguments],
+            cwd=self.folder,
+            env=clean_environment() | {"PATH": path, "ARGOCD_REMOVED": "true"} | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def log(self) -> list[str]:
+        return (self.answers / "log").read_text().splitlines()
+
+    def files(self) -> dict[str, bytes]:
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def infra(tmp_path: Path) -> Infra:
+    return Infra(tmp_path)
+
+
+def sentence(result: "subprocess.CompletedProcess[str]") -> str:
+    """The one line in which a command says why it failed."""
+    assert result.returncode == 1, result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_state_that_cannot_be_listed_is_not_an_empty_one(infra: Infra, root: str) -> None:
+    for each in ROOTS:
+        infra.says(each, "state.list", "")
+    infra.fails(root, "state.list", "Error: no credentials\n  for the bucket")
+    before = infra.files()
+    result = infra.run("roots", "destroy", root, DELETE_CONTENTS="true")
+    said = sentence(result)
+    assert said == (
+        f"error: terraform state list failed in infra/{root}: Error: no credentials for the bucket"
+    )
+    assert "nothing to destroy" not in result.stdout
+    assert infra.files() == before and f"{root} destroy" not in infra.log()
+
+
+def test_a_root_without_a_state_has_nothing_to_destroy(infra: Infra) -> None:
+    infra.says("cluster", "state.list", "")
+    infra.fails("cluster", "state.list", "No state file was found!\n\nState management commands")
+    result = infra.run("roots", "destroy", "cluster")
+    assert result.returncode == 0, result.stderr
+    assert "cluster: nothing to destroy" in result.stdout
+
+
+def test_the_states_stay_while_a_root_needs_its_own(infra: Infra) -> None:
+    before = infra.files()
+    said = sentence(infra.run("roots", "destroy", "bootstrap", DELETE_CONTENTS="true"))
+    cure = "make infra-destroy DELETE_CONTENTS=true ROOTS=registry"
+    assert "infra/registry has resources" in said and f"`{cure}`" in said
+    assert infra.files() == before
+    # What the sentence says, and the same of the cluster.
+    for root in ("registry", "cluster"):
+        assert infra.run("roots", "destroy", root, DELETE_CONTENTS="true").returncode == 0
+        infra.says(root, "state.list", "")
+    result = infra.run("roots", "destroy", "bootstrap", DELETE_CONTENTS="true")
+    assert result.returncode == 0, result.stderr
+    assert "bootstrap destroy" in infra.log()
+
+
+@pytest.mark.parametrize("root", ["registry", "cluster"])
+@pytest.mark.parametrize("said", ["", REGISTRY[:30]], ids=["nothing", "half"])
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "breaks off"])
+def test_outputs_that_cannot_be_read_change_no_file(
+    infra: Infra, root: str, said: str, fails: bool
+) -> None:
+    infra.says(root, "output", said)
+    if fails:
+        infra.fails(root, "output")
+    before = infra.files()
+    line = sentence(infra.run("outputs"))
+    how = "failed in" if fails else "broke off in"
+    assert f"terraform output -json {how} infra/{root}" in line
+    assert infra.files() == before
+
+
+def test_a_root_that_is_not_applied_yet_has_no_settings(infra: Infra) -> None:
+    infra.says("cluster", "output", "{}")
+    assert infra.run("outputs").returncode == 0
+    written = infra.files()
+    assert written["infra/outputs.env"] == b"DATA_URL=s3://data/dvc\nREGISTRY=1.ecr/digits\n"
+    assert b"url = s3://data/dvc" in written[".dvc/config"]
+
+
+@pytest.mark.parametrize("bucket", [True, False], ids=["moving", "not moved yet"])
+def test_a_state_that_is_still_in_a_file_has_its_settings_too(infra: Infra, bucket: bool) -> None:
+    """As an apply leaves it that was interrupted."""
+    (infra.folder / "infra/bootstrap/terraform.tfstate").write_text("{}")
+    infra.says("bootstrap", "output", '{"settings": {"value": {"PLAN_ROLE": "arn:2"}}}')
+    if not bucket:
+        (infra.folder / "infra/backend.hcl").unlink()
+    assert infra.run("outputs").returncode == 0
+    written = infra.files()["infra/outputs.env"].decode()
+    assert "PLAN_ROLE=arn:2\n" in written
+    assert ("REGISTRY=" in written) == bucket
+
+
+def test_no_file_is_written_unless_all_can_be(infra: Infra) -> None:
+    (infra.folder / "params.yaml").write_text("gate: {}\n")
+    before = infra.files()
+    assert "no `registry` in its section `release`: add the line" in sentence(infra.run("outputs"))
+    assert infra.files() == before
+    (infra.folder / "params.yaml").write_text("release:\n  registry: none\n")
+    assert infra.run("outputs").returncode == 0
+
+
+@pytest.mark.parametrize("said", ["", "{"], ids=["nothing", "half"])
+def test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local(
+    infra: Infra, said: str
+) -> None:
+    (infra.folder / "infra/backend.hcl").unlink()
+    state = infra.folder / "infra/bootstrap/terraform.tfstate"
+    state.write_text("{}")
+    infra.says("bootstrap", "output", said)
+    assert "terraform output -json backend" in sentence(infra.run("roots", "apply", "bootstrap"))
+    assert state.exists() and not (infra.folder / "infra/backend.hcl").exists()
+    infra.says("bootstrap", "output", '"bucket = 1\\n"')  # the same command again
+    assert infra.run("roots", "apply", "bootstrap").returncode == 0
+    assert not state.exists()
+    assert (infra.folder / "infra/backend.hcl").read_text() == "bucket = 1\n"
+
+
+def test_a_cluster_whose_settings_cannot_be_read_stays(infra: Infra) -> None:
+    infra.fails("cluster", "output")
+    result = infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="")
+    assert "terraform output -json failed in infra/cluster" in sentence(result)
+    assert "cluster destroy" not in infra.log()
+
+
+@pytest.mark.parametrize("said", ["", '{"variab'], ids=["nothing", "half"])
+def test_a_plan_that_cannot_be_read_is_made_again(infra: Infra, said: str) -> None:
+    (infra.folder / "infra/registry/planned.tfplan").write_bytes(b"plan")
+    infra.says("registry", "show", said)
+    line = sentence(infra.run("cost"))
+    assert "infra/registry" in line and "run `make infra-plan` again, as " in line
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("roots", ["plan"]), ("roots", ["destroy"]), ("outputs", [])],
+    ids=["plan", "destroy", "outputs"],
+)
+def test_without_terraform_there_is_a_sentence(
+    infra: Infra, command: str, arguments: list[str]
+) -> None:
+    (infra.programs / "terraform").unlink()
+    result = infra.run(command, *arguments, PATH=str(infra.programs))
+    assert sentence(result) == "error: terraform is not installed: infra/README.md names it"
+
+
+def test_without_kubectl_the_cluster_stays(infra: Infra) -> None:
+    path = f"{infra.programs}:{infra.folder}"
+    for name in ("dirname", "cat", "env"):  # what the stand-in needs
+        (infra.programs / name).symlink_to(f"/usr/bin/{name}")
+    result = infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="", PATH=path)
+    assert sentence(result) == "error: kubectl is not installed: infra/README.md names it"
+    assert "cluster destroy" not in infra.log()
+
+
+def test_what_a_shell_adds_to_terraform_does_not_change_what_is_read(infra: Infra) -> None:
+    """Neither another project's workspace, whose state is another one."""
+    added = {"TF_CLI_ARGS": "-bogus", "TF_CLI_ARGS_output": "-raw", "TF_WORKSPACE": "other"}
+    assert infra.run("outputs", **added).returncode == 0
+    seen = (infra.answers / "env").read_text()
+    assert "TF_CLI_ARGS" not in seen and "TF_WORKSPACE" not in seen
+    assert infra.run("roots", "apply", "cluster", **added).returncode == 0
+    seen = (infra.answers / "env").read_text()
+    assert "TF_CLI_ARGS=-bogus" in seen and "TF_WORKSPACE" not in seen
+
+
+def test_a_disk_that_cannot_be_written_to_is_said_in_a_sentence(infra: Infra) -> None:
+    (infra.folder / "infra/outputs.env.unfinished").mkdir()
+    assert "Is a directory" in sentence(infra.run("outputs"))

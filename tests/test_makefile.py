@@ -1,0 +1,117 @@
+"""A generated Makefile in another person's shell: what it runs is what its command line says."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Project, cookiecutter
+
+VENV = Path(sys.prefix)  # stands for the project's environment
+
+# Target: what its command line may say, and the option that comes of it.
+ASKED = {
+    "release": {"VERSION=7": "--version 7", "ACCEPT_TEST_DATA=1": "--accept-test-data"},
+    "rollback": {"TO=3": "--to 3"},
+    "reproduce": {"KEEP=1": "--keep", "ENV=qa": "--environment qa"},
+    "rehearse": {"IMAGE=oci:x": "--image oci:x"},
+    "pipeline": {"PULL=1": "--pull"},
+    "train": {"FORCE=1": "--force"},
+    "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
+    "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
+    "status": {"ADDRESS=qa=:1": "--address qa=:1"},
+    "protect": {"CHECK=1": "--check"},
+    "update": {"TO=v2": '--to "v2"'},
+}
+NEEDED = {"rollback": ["ENV=staging"], "reproduce": ["VERSION=7"], "rehearse": ["ENV=staging"]}
+EVERY = {
+    pair.partition("=")[0]: pair.partition("=")[2]
+    for asked in ASKED.values()
+    for pair in asked
+    if not pair.startswith("ADDRESS")
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("made")
+    assert cookiecutter(output).returncode == 0
+    return output / "digit-classifier"
+
+
+def make(folder: Path, *arguments: str, **variables: str):
+    ready = ["-o", f"{VENV}/ready", "-o", ".venv-triton/ready"]
+    command = ["make", "--no-print-directory", *ready, f"VENV={VENV}", *arguments]
+    return Project(folder).run(*command, **variables)
+
+
+@pytest.mark.parametrize("target", ASKED)
+def test_only_the_command_line_says_what_is_asked(folder: Path, target: str) -> None:
+    needed = NEEDED.get(target, [])
+    plain = make(folder, "--dry-run", target, *needed)
+    assert plain.returncode == 0, plain.stderr
+    assert make(folder, "--dry-run", target, *needed, **EVERY).stdout == plain.stdout
+    for pair, option in ASKED[target].items():
+        asked = make(folder, "--dry-run", target, *needed, pair)
+        assert option in asked.stdout and option not in plain.stdout
+
+
+def test_what_the_readme_takes_from_the_environment_is_taken(folder: Path) -> None:
+    shown = make(folder, "--dry-run", "serve", HTTP_PORT="18000").stdout
+    assert "--http-port 18000" in shown
+    assert (
+        "roots.py plan cluster" in make(folder, "--dry-run", "infra-plan", ROOTS="cluster").stdout
+    )
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """Variables by which another project would get between."""
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    for name in ("yaml", "delivery", "workspace", "sitecustomize"):
+        (modules / f"{name}.py").write_text("raise SystemExit('of another project')\n")
+    return {
+        "PYTHONPATH": str(modules),
+        "PYTHONHOME": "/nowhere",
+        "PYTHONSTARTUP": "/nowhere",
+        "PYTHONINSPECT": "1",
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONWARNINGS": "error",
+        "PYTHONOPTIMIZE": "2",
+        "LC_ALL": "C",
+        "CDPATH": "/usr:/tmp",
+        "GREP_OPTIONS": "--color=always",
+        "MAKEFLAGS": "-k",
+        "HOME": "/dev/null/nowhere",
+    }
+
+
+def test_a_command_is_this_projects_whatever_a_shell_says(
+    folder: Path, shell: dict[str, str]
+) -> None:
+    result = make(folder, "package", **shell)
+    assert result.returncode == 2
+    assert "error: the pipeline has not written" in result.stderr, result.stderr
+    assert "of another project" not in result.stdout + result.stderr
+
+
+def test_the_infrastructures_commands_are_too(folder: Path, shell: dict[str, str]) -> None:
+    result = make(folder, "infra-plan", "ROOTS=clutser", f"PYTHON={sys.executable}", **shell)
+    assert "there is no root clutser: choose of bootstrap" in result.stderr, result.stderr
+
+
+def test_the_list_of_commands_is_the_same(folder: Path, shell: dict[str, str]) -> None:
+    assert make(folder, **shell).stdout == make(folder).stdout != ""
+
+
+@pytest.mark.parametrize("name", ["with blanks", "it's", 'a "quote"', "\u00dcml\u00e4ut"])
+def test_a_project_may_be_in_a_folder_of_any_name(
+    name: str, folder: Path, tmp_path: Path, shell: dict[str, str]
+) -> None:
+    moved = tmp_path / name / "project"
+    moved.parent.mkdir()
+    shutil.copytree(folder, moved)
+    result = make(moved, "package", **shell)
+    assert "error: the pipeline has not written" in result.stderr, result.stderr
