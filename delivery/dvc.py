@@ -184,7 +184,7 @@ def make_raw(folder: Path) -> None:
 
 
 def unkept_place(folder: Path) -> Path | None:
-    """Return where pictures of one's own are, unless DVC keeps them or it is outside the project."""
+    """Return where pictures of one's own are, unless DVC keeps them or it is outside."""
     place = folder / data_folder(folder)
     is_known = place.with_name(f"{place.name}.dvc").exists()
     is_inside = place.resolve().is_relative_to(folder.resolve())
