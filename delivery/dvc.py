@@ -192,14 +192,19 @@ def adding(folder: Path, path: str) -> str:
 
 def unknown_data(folder: Path) -> str:
     """Return the folder of pictures of one's own if DVC does not keep what is in it, or nothing."""
-    raw = data_folder(folder)
-    place = folder / raw
-    is_known = place.with_name(f"{place.name}.dvc").exists()
-    return raw if place.is_relative_to(folder) and any(place.glob("*/*")) and not is_known else ""
+    place = unkept_place(folder)
+    return data_folder(folder) if place and any(place.glob("*/*")) else ""
 
 
 def make_raw(folder: Path) -> None:
     """Make the folder of pictures unless DVC knows it: the pipeline wants it, even if empty."""
-    place = folder / data_folder(folder)
-    if place.is_relative_to(folder) and not place.with_name(f"{place.name}.dvc").exists():
+    if place := unkept_place(folder):
         place.mkdir(parents=True, exist_ok=True)
+
+
+def unkept_place(folder: Path) -> Path | None:
+    """Return where pictures of one's own are, unless DVC keeps them or it is outside."""
+    place = folder / data_folder(folder)
+    is_known = place.with_name(f"{place.name}.dvc").exists()
+    is_inside = place.resolve().is_relative_to(folder.resolve())
+    return place if is_inside and not is_known else None

@@ -195,7 +195,8 @@ def test_an_empty_folder_of_the_parameters_is_made(project: Path) -> None:
     (project / "params.yaml").write_text("prepare: {folder: pictures}")
     dvc.make_raw(project)
     assert (project / "pictures").is_dir()
-    (project / "params.yaml").write_text(f"prepare: {{folder: {project.parent}/typo}}")
-    dvc.make_raw(project)
-    assert not (project.parent / "typo").exists(), "other people's folders are theirs"
-    assert dvc.unknown_data(project) == ""
+    for elsewhere in (f"{project.parent}/typo", "../typo"):
+        (project / "params.yaml").write_text(f"prepare: {{folder: {elsewhere}}}")
+        dvc.make_raw(project)
+        assert not (project.parent / "typo").exists(), "other people's folders are theirs"
+        assert dvc.unknown_data(project) == ""
