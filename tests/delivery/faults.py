@@ -331,7 +331,7 @@ DEGRADED: dict[str, tuple[Fault, str]] = {
     "image manifest of no text": (image_manifest(b"\xff\xfe\x00"), "not a model image"),
     "model without settings": (
         rebuilt(lambda folder: (folder / "config.pbtxt").write_text("")),
-        "Triton ended: ",
+        "Triton does not answer as model 2 should: the server refused",
     ),
     "settings that Triton refuses": (
         rebuilt(lambda folder: (folder / "config.pbtxt").write_text("backend: 7")),
@@ -381,12 +381,12 @@ UNKNOWN: dict[str, tuple[Fault, str]] = {
     "release file that is no text": (release_file(b"\xff\xfe\x00model"), "model.yaml"),
     "release file of nothing": (release_file(""), "model.yaml"),
     "release file of null": (release_file("null"), "model.yaml"),
-    "release file with a tag": (release_file("{}extra: !!int ''\n"), "."),
+    "release file with a tag": (release_file("{}extra: !!int ''\n"), "model"),
     "release file with a program": (
         release_file("{}extra: !!python/object/apply:os.system ['true']\n"),
         "model.yaml",
     ),
-    "release file with a bad date": (release_file("{}extra: 2026-99-99\n"), "model.yaml"),
+    "release file with a bad date": (release_file("{}extra: 2026-99-99\n"), "model"),
     "release file of brackets": (release_file("[" * 3000), "."),
     "release file of 5 MB": (release_file("# long\n" * 700_000 + "data: 1\n"), "."),
     "release file with a bomb": (
