@@ -15,7 +15,6 @@ import fake_pipeline
 from delivery.commands import pin
 from delivery.commands.image import _digest
 from delivery.commands.pipeline import figures
-from delivery.commands.train_on_cluster import Built
 from delivery.errors import DeliveryError
 from delivery.model import differences, golden
 from delivery.model.packaging import package
@@ -30,6 +29,7 @@ from delivery.oci.image import (
 )
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
+from delivery.oci.remote import Configuration
 from delivery.parameters import Limits
 from delivery.proposals.gate import check_gate
 from delivery.proposals.texts import describe
@@ -97,8 +97,9 @@ def test_a_layer(content: bytes) -> None:
         config = layout.add_bytes(CONFIG, config_content(layer))
         manifest = manifest_content(config, layer, "3")
         layout.write_manifest(manifest, "v3")
-        value_or_sentence(pull, f"{layout.name}@{digest_of(manifest)}", Path(folder) / "model")
-        outside = {path.name for path in Path(folder).iterdir()} - {"registry", "model"}
+        model = Path(folder) / "models/3"
+        value_or_sentence(pull, f"{layout.name}@{digest_of(manifest)}", model)
+        outside = {path.name for path in Path(folder).iterdir()} - {"registry", "models"}
         assert not outside, "nothing is written beside the model"
 
 
@@ -153,7 +154,7 @@ def test_the_answer_of_a_builder(content: bytes) -> None:
 @given(files({"config": {"Labels": {"org.opencontainers.image.revision": "d" * 40}}}))
 def test_the_configuration_of_a_training_image(content: bytes) -> None:
     def read() -> Any:
-        return check(Built, check(dict[str, Any], parse_json(content, "it"), "it"), "it")
+        return check(Configuration, parse_json(content, "it"), "it").config.labels
 
     value_or_sentence(read)
 
