@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import Field
@@ -121,20 +122,54 @@ def absent_store(folder: Path) -> str:
     )
 
 
-def replaced_objects(folder: Path) -> list[str]:
-    """Return where DVC's store has what a pull did not take, as it is not what its name says."""
-    from dvc.exceptions import DvcException
+def refuse_replaced(folder: Path, *outs: str) -> None:
+    """Refuse what a pull, of all or of some `outs`, has found to be not what its name says.
+
+    DVC says nothing of a list of files that was replaced, and takes what it names. Raises
+    DeliveryError, after listing all objects of the store that must go.
+    """
+    if objects := replaced_objects(folder, outs):
+        print("\n".join(objects))
+        raise DeliveryError(
+            "the data store does not have what was put there: remove the objects that are listed "
+            "above, run `make data-push` where the data were made, and try again here"
+        )
+
+
+def replaced_objects(folder: Path, outs: Collection[str]) -> list[str]:
+    """Return the store's objects that DVC would not take, with the lists of files that name them.
+
+    While such a list is there, DVC never looks for the files again.
+    """
     from dvc.repo import Repo
 
-    try:
-        with Repo(str(folder)) as repo:
-            store, cache = repo.cloud.get_remote_odb(), repo.cache.local
-            entries = [entry for _, entry in repo.index.data["repo"].iteritems()]
-            wanted = sorted({entry.hash_info.value for entry in entries if entry.hash_info})
-            there = [oid for oid in wanted if not cache.exists(oid) and store.exists(oid)]
-            return [store.fs.unstrip_protocol(store.oid_to_path(oid)) for oid in there]
-    except DvcException:  # whatever it is, the pull has said it
-        return []
+    with Repo(str(folder)) as repo:
+        store, cache = repo.cloud.get_remote_odb(), repo.cache.local
+        index = repo.index.data["repo"]
+        index.onerror = lambda entry, error: None  # a list that is no list counts as it is
+        entries = {
+            key: entry.hash_info.value
+            for key, entry in index.iteritems()
+            if entry.hash_info and (not outs or any(is_below(key, out) for out in outs))
+        }
+        missing = {oid for oid in entries.values() if not cache.exists(oid)}
+        replaced = {oid for oid in missing if store.exists(oid)}
+        if replaced:
+            repo.drop_data_index()  # or a list that was replaced would be remembered
+        lists = {
+            entries[above]
+            for key, oid in entries.items()
+            if oid in replaced
+            for above in (key[:length] for length in range(len(key)))
+            if above in entries
+        }
+        paths = (store.oid_to_path(oid) for oid in sorted(replaced | lists))
+        return [store.fs.unstrip_protocol(path) for path in paths]
+
+
+def is_below(key: tuple[str, ...], out: str) -> bool:
+    """Tell whether the parts of a path are those of an output or of something in it."""
+    return key[: len(Path(out).parts)] == Path(out).parts
 
 
 def unavailable(folder: Path, error: DvcError) -> str:

@@ -1,6 +1,6 @@
 """What a user of a delivery command can put right, and what nobody foresaw: a sentence each."""
 
-from workspace.errors import UserError
+from workspace.errors import UserError, printable
 
 LONGEST = 500  # characters of a sentence
 
@@ -16,6 +16,5 @@ def sentence(error: BaseException) -> str:
     one that nobody foresaw goes first.
     """
     foreseen = isinstance(error, UserError | OSError)
-    text = str(error) if foreseen else f"{type(error).__name__}: {error}"
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return " ".join(printable.split())[:LONGEST]
+    text = str(error) if foreseen else f"{type(error).__name__}: {error}".rstrip(": ")
+    return printable(" ".join(text.split()))[:LONGEST]

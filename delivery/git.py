@@ -25,20 +25,24 @@ from workspace.root import without_outer_repository
 REMOTE = "origin"
 BRANCH = "main"  # what Argo CD follows
 TRACKED = f"refs/remotes/{REMOTE}/{BRANCH}"  # where it was when it was last looked at
-# What a user's settings must not change: no question is asked, a commit is what its name says, and
-# files that are kept elsewhere come with the others.
+# What a user's environment must not change: no question is asked, a commit and a path are what
+# their names say, and files that are kept elsewhere come with the others.
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NAMESPACE": "",
     "GIT_LFS_SKIP_SMUDGE": "0",
+    **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
 }
+# Of an index apart from the user's: all of it is in its own file, and of the whole commit.
+APART = ("core.splitIndex=false", "core.fsmonitor=false", "core.sparseCheckout=false")
 FIRST_STEPS = (
     f"git init --initial-branch={BRANCH}",
     "git add --all",
     "git commit --message Generate",
 )
-# A fetch that writes objects and nothing else.
-NAMELESS = ("--no-write-fetch-head", "--refmap=", "--no-tags", "--no-auto-maintenance")
+FETCH = ("fetch", "--quiet", "--refmap=", "--no-recurse-submodules")
+NAMELESS = ("--no-write-fetch-head", "--no-tags", "--no-auto-maintenance")  # nothing but objects
 
 
 class GitError(DeliveryError):
@@ -70,6 +74,7 @@ class Repository:
         `settings`, each a `name=value`, come before the user's, `fine` are the statuses of a good
         end; `index` and `work_tree` take the place of the user's own, which stay as they are.
         """
+        settings = [*settings, *(APART if index else ())]
         options = [option for setting in settings for option in ("-c", setting)]
         places = {
             "GIT_INDEX_FILE": index,
@@ -145,7 +150,7 @@ class Repository:
         if self.objects:
             return self._fetch_beside()
         try:
-            self.run("fetch", "--quiet", "--refmap=", REMOTE, f"refs/heads/{BRANCH}")
+            self.run(*FETCH, REMOTE, f"refs/heads/{BRANCH}")
         except GitError:
             self._check_remote()
             raise
@@ -162,7 +167,7 @@ class Repository:
         if tip is None:
             self._check_remote()
             raise GitError(f"{REMOTE} has no branch {BRANCH} any more: push it again")
-        self.run("fetch", "--quiet", *NAMELESS, REMOTE, f"refs/heads/{BRANCH}")
+        self.run(*FETCH, *NAMELESS, REMOTE, f"refs/heads/{BRANCH}")
         return self.ask("rev-parse", "--verify", f"{tip}^{{commit}}")
 
     def _check_rewritten(self, tip: str) -> None:
@@ -262,13 +267,15 @@ class Repository:
         return [(path, content[blob]) for path, blob in found]
 
     def contents(self, blobs: Iterable[str]) -> dict[str, bytes]:
-        """Return the content of blobs."""
+        """Return the content of blobs. Raises GitError for one that is lost."""
         wanted = list(dict.fromkeys(blobs))
         answer = io.BytesIO(self.run("cat-file", "--batch", stdin="\n".join(wanted).encode()))
         found = {}
         for blob in wanted:
-            size = int(answer.readline().split()[2])
-            found[blob] = answer.read(size + 1)[:size]  # a newline follows
+            _, kind, *size = answer.readline().split()
+            if kind != b"blob":
+                raise GitError(f"this repository lacks {blob}, which its history has: `git fsck`")
+            found[blob] = answer.read(int(size[0]) + 1)[:-1]  # a newline follows
         return found
 
     def remote_branch(self, branch: str) -> str | None:
@@ -292,8 +299,9 @@ class Repository:
         """Make a commit of a tree, on no branch, signed where the user's commits are; return it."""
         self.check_identity()
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
-        sign = ["-S"] if signs == "true" else []
-        made = self.run("commit-tree", *sign, tree, "-p", parent, "-F", "-", stdin=message.encode())
+        command = ["commit-tree", *(["-S"] if signs == "true" else []), tree, "-p", parent]
+        encoding = ["i18n.commitEncoding=UTF-8"]
+        made = self.run(*command, "-F", "-", stdin=message.encode(), settings=encoding)
         return made.decode().strip()
 
     def check_identity(self) -> None:

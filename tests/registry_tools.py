@@ -13,10 +13,14 @@ LOCK = Path(tempfile.gettempdir()) / "merge-to-serve-apt.lock"  # of tests that 
 
 def need(*tools: str) -> None:
     """Install what is missing; without permission or packages, say what to do."""
-    with FileLock(LOCK):
-        missing = [tool for tool in tools if not shutil.which(tool)]
-        if missing:
-            install(missing)
+    if missing(tools):
+        with FileLock(LOCK):
+            if left := missing(tools):  # by whoever had the lock before
+                install(left)
+
+
+def missing(tools: tuple[str, ...]) -> list[str]:
+    return [tool for tool in tools if not shutil.which(tool)]
 
 
 def install(packages: list[str]) -> None:

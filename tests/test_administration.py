@@ -2,9 +2,11 @@
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,20 @@ def test_a_cluster_that_does_not_answer_ends_it(project: Path) -> None:
     result = run(project, broken="connection refused")
     assert result.returncode and result.stderr == "error: connection refused\n"
     assert not list((project / "cluster").iterdir())
+
+
+def test_the_readmes_way_to_another_value_restarts_the_pods() -> None:
+    readme = (UNBAKED / "argocd/README.md").read_text()
+    (command,) = re.findall(r"^    kubectl .* patch (rollout triton .*\\\n.*)$", readme, re.M)
+    rollout = TEMPLATE / "argocd/triton/rollout.yaml"
+    local = command.replace("rollout triton", f"--local --filename {rollout} --output yaml")
+    result = subprocess.run(
+        ["sh", "-c", f"kubectl patch {local}"], capture_output=True, text=True, check=True
+    )
+    patched = yaml.safe_load(result.stdout)
+    restarted = patched["spec"].pop("restartAt")
+    assert datetime.fromisoformat(str(restarted)).tzinfo, "the form that Argo Rollouts takes"
+    assert patched["spec"] == yaml.safe_load(rollout.read_text())["spec"]
 
 
 def test_the_readmes_name_the_command() -> None:

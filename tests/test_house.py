@@ -188,7 +188,8 @@ def test_pictures_are_not_called_images() -> None:
     for name, path in MODULES.items():
         if name.split(".")[0] in PICTURES:
             for text in sentences(ast.parse(path.read_text())):
-                assert not re.search(r"\bimages?\b", text, re.IGNORECASE), f"{name}: {text}"
+                said = re.sub(r"\|\w+(?=\|)", "", text)  # without the choices of a pattern
+                assert not re.search(r"\bimages?\b", said, re.IGNORECASE), f"{name}: {text}"
 
 
 def test_settings_speak_of_pictures_and_of_registries_by_name() -> None:

@@ -300,6 +300,10 @@ def test_the_readme_connects_to_the_cluster_and_starts_argocd(walk):
     asked = walk.asked()
     assert f"aws eks update-kubeconfig --region {REGION} --name {NAME}" in asked
     assert asked[-1] == "kubectl apply --filename argocd/root.yaml"
+    for namespace in (f"{NAME}-production", f"{NAME}-staging"):
+        assert f"kubectl create namespace {namespace}" in asked
+        secret = f"kubectl --namespace {namespace} create secret generic triton-administration "
+        assert any(each.startswith(secret) for each in asked)
 
 
 def test_every_state_is_in_the_encrypted_bucket_and_none_on_disk(walk):

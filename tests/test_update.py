@@ -602,6 +602,20 @@ def test_a_refusal_is_a_sentence_and_changes_nothing(
     assert project.state() == before
 
 
+def test_settings_of_the_project_reach_its_template(
+    project: Folder, template: Folder, tmp_path: Path, update: Update
+) -> None:
+    connect = f'eval "$(echo "$last" | sed "s#\'.*\'#\'{template.path}\'#")"'
+    script = tmp_path / "connect"
+    script.write_text(f'#!/bin/sh\nfor last; do :; done; test "$1" != -G || exit 1\n{connect}\n')
+    script.chmod(0o755)
+    project.git("config", "core.sshCommand", str(script))
+    project.edit(".template.json", "../template", "git@git.example.com:acme/template.git")
+    project.commit()
+    newest = template.commit()
+    assert f"branch template/{newest[:12]} is checked out" in report(update(project))
+
+
 def test_an_unknown_tag_is_a_sentence(project: Folder, update: Update) -> None:
     before = project.state()
     assert "has no commit or tag 'v9'" in refusal(update(project, "--to", "v9"))

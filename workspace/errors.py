@@ -87,12 +87,11 @@ def shown(value: Any) -> str:
 
 
 def said(text: str | bytes) -> str:
-    """Return what somebody else gave as a reason: its end, on one line and without backticks."""
+    """Return what somebody else gave as a reason: on one line, not long and without backticks."""
     words = text if isinstance(text, str) else text.decode(errors="replace")
-    line = printable(" ".join(words.split())).replace("`", "'")
-    return line if len(line) <= SAID else f"…{line[-SAID:]}"
+    return _cut(printable(" ".join(words.split())).replace("`", "'"), SAID)
 
 
-def _cut(line: str) -> str:
-    """Leave out the middle of an endless line: what is wrong comes first, what to do last."""
-    return line if len(line) <= LINE else f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"
+def _cut(line: str, most: int = LINE) -> str:
+    """Leave out the middle of a long line: what failed comes first, why and what to do last."""
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"

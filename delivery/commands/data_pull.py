@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from delivery.dvc import absent_store, default_store, dvc_shown, replaced_objects
+from delivery.dvc import absent_store, default_store, dvc_shown, refuse_replaced
 from delivery.errors import DeliveryError
 
 
@@ -13,12 +13,10 @@ def run(arguments: argparse.Namespace) -> None:
     default_store(folder)
     if dvc_shown(folder, "pull", "--run-cache"):
         why = absent_store(folder) or "DVC says above"
-        if replaced := replaced_objects(folder):
-            raise DeliveryError(
-                f"{replaced[0]} is not what was put there ({len(replaced)} such objects): remove "
-                "it, and run `make data-push` where the data were made"
-            )
+        if not absent_store(folder):
+            refuse_replaced(folder)
         raise DeliveryError(
             f"not all of this commit could be had, as {why}; run `make data-push` where it was "
             "made, or `make pipeline` to make it here"
         )
+    refuse_replaced(folder)

@@ -13,9 +13,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
     folder = Path.cwd()
     _, address = default_store(folder)
-    own = Path(data_folder(folder))
-    if own.is_dir():
-        refuse_links(own, Path())
+    place = Path(data_folder(folder))
+    if place.is_dir():
+        refuse_links(place, Path())
     if raw := unknown_data(folder):
         raise DeliveryError(
             f"DVC does not know {raw} yet, so it would stay on this machine: "

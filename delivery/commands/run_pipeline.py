@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from delivery.dvc import dvc_settings, dvc_shown, make_raw
+from delivery.dvc import dvc_settings, dvc_shown, make_raw, refuse_replaced
 from delivery.errors import DeliveryError
 from delivery.parameters import data_folder
 
@@ -32,6 +32,7 @@ def run_pipeline(project: Path, copy: Path) -> None:
     # An old model that was never pushed is not needed to make a new one.
     if dvc_shown(copy, "pull", "--run-cache", "--allow-missing"):
         raise DeliveryError(f"{store} did not give the data: DVC says why above")
+    refuse_replaced(copy)
     make_raw(copy)
     raw = data_folder(copy)
     if not (copy / raw).exists():

@@ -16,7 +16,7 @@ from workspace.files import write
 
 TIMEOUT = 5  # seconds of one request
 GOLDEN = Path(".local/golden")  # golden requests by the digest of their image
-PICTURES = 32  # golden requests that are sent: they fit into one batch
+PICTURES = 8  # of golden requests, one in each
 NEAR = 0.01  # largest difference of a probability: accelerators round more coarsely than processors
 
 
@@ -93,7 +93,7 @@ def doubt(client: Client, release: Release) -> str:
     except Exception as error:  # an image is what somebody else wrote
         return f", whose answers cannot be compared ({sentence(error)})"
     try:
-        result = golden.compare(client, requests, PICTURES)
+        result = golden.compare(client, requests, batch=1)
     except Exception as error:  # so are the answers
         return f", which does not answer ({sentence(error)})"
     if result.versions != {release.version} or result.equal < result.images:

@@ -17,7 +17,7 @@ PERIOD = 3.0  # seconds between two golden requests
 TIMEOUT = 10.0  # seconds that one may take; a machine under load is slow
 FAILURES = 3  # in a row, after which a server has to be started again
 STEADY = 60.0  # seconds after whose start a server that ends was no failed start
-FIRST = 32  # pictures of the first golden request, which fit into one batch; later it is one
+FIRST = 8  # golden requests, of one picture each, before a server is ready; later it is one
 
 
 def begin(pod: ServerPod, model: Path, log: Path) -> Server:
@@ -83,10 +83,10 @@ class Deployment:
             self.asked = self.asking.submit(self.ask, FIRST)
 
     def ask(self, count: int) -> None:
-        """Send that many golden pictures. Raises an error unless the answers are the recorded."""
+        """Send that many golden requests. Raises an error unless the answers are the recorded."""
         address = f"{HOST}:{self.server.ports.http}"
         with Client("http", address, TIMEOUT) as client:
-            result = golden.compare(client, self.recorded.some(count), count)
+            result = golden.compare(client, self.recorded.some(count), batch=1)
         if not result.passed or result.versions != {self.pod.version}:
             raise WrongAnswerError(
                 f"{result.equal} of {result.images} golden answers have the recorded class, and "

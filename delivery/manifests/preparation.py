@@ -128,10 +128,9 @@ def work(wanted: Wanted, pipe: Connection) -> None:
 
 def end_with_parent() -> None:
     """Kill this process and what it started once whoever waits for it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent:
+    if parent := multiprocessing.parent_process():
         wait([parent.sentinel])
-    os.killpg(0, signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)
 
 
 def prepare(wanted: Wanted) -> Iterator[News]:

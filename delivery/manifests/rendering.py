@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-from pydantic import Field
-from pydantic.alias_generators import to_camel
+from pydantic import AliasPath, Field
 
 from delivery.errors import DeliveryError
 from delivery.proposals.release_file import RELEASE_FILE, Release, read_release
@@ -45,35 +44,20 @@ class Head(Settings, extra="ignore"):
     metadata: Metadata
 
 
-class Part(Settings, extra="ignore", alias_generator=to_camel):
+def at(*path: str, default: Any = ..., **limits: Any) -> Any:
+    """A field whose value stands at a path of the document."""
+    return Field(default, validation_alias=AliasPath(*path), **limits)
+
+
+class Part(Settings, extra="ignore"):
     """A part of a Rollout, as far as it is read here; the cluster's schema judges the rest."""
-
-
-class HttpGet(Part):
-    """The request of a probe."""
-
-    path: str = "/"
-
-
-class Probe(Part):
-    """How the kubelet asks a container; with Kubernetes' defaults."""
-
-    http_get: HttpGet | None = None
-    failure_threshold: int = Field(3, ge=1, le=10_000)
-    period_seconds: int = Field(10, ge=1, le=10_000)
 
 
 class Mount(Part):
     """Where a container sees a volume."""
 
     name: str
-    mount_path: str
-
-
-class Source(Part):
-    """Where the value of a variable is, unless it stands beside it."""
-
-    secret_key_ref: dict[str, Any] | None = None
+    path: str = at("mountPath")
 
 
 class Variable(Part):
@@ -81,65 +65,41 @@ class Variable(Part):
 
     name: str
     value: str = ""
-    value_from: Source | None = None
+    source: dict[str, Any] | None = at("valueFrom", default=None)
 
 
 class Container(Part):
-    """A container of the pod."""
+    """A container of the pod; the numbers are Kubernetes' defaults."""
 
     name: str
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: tuple[Variable, ...] = ()
-    volume_mounts: tuple[Mount, ...] = ()
-    startup_probe: Probe | None = None
-    readiness_probe: Probe | None = None
-
-
-class ImageSource(Part):
-    """An image as a volume."""
-
-    reference: str | None = None
+    mounts: tuple[Mount, ...] = at("volumeMounts", default=())
+    start_path: str | None = at("startupProbe", "httpGet", "path", default=None)
+    ready_path: str | None = at("readinessProbe", "httpGet", "path", default=None)
+    failures: int = at("startupProbe", "failureThreshold", default=3, ge=1, le=10_000)
+    period: int = at("startupProbe", "periodSeconds", default=10, ge=1, le=10_000)
 
 
 class Volume(Part):
-    """A volume of the pod."""
+    """A volume of the pod, which may be an image."""
 
     name: str
-    image: ImageSource | None = None
+    image: str | None = at("image", "reference", default=None)
+
+
+POD = ("spec", "template", "spec")
+VERSION = ("spec", "template", "metadata", "labels", "app.kubernetes.io/version")
 
 
 class Pod(Part):
-    """What runs in the pod."""
+    """What a Rollout runs."""
 
-    containers: tuple[Container, ...]
-    volumes: tuple[Volume, ...] = ()
-    termination_grace_period_seconds: int = Field(30, ge=0, le=100_000)
-
-
-class Labelled(Part):
-    """The pod's own metadata."""
-
-    labels: dict[str, str] = Field(default_factory=dict)
-
-
-class PodTemplate(Part):
-    """The pods of a Rollout."""
-
-    metadata: Labelled = Labelled()
-    spec: Pod
-
-
-class RolloutSpec(Part):
-    """What a Rollout asks for."""
-
-    template: PodTemplate
-
-
-class Rolled(Part):
-    """A Rollout."""
-
-    spec: RolloutSpec
+    version: str = at(*VERSION, default="")
+    containers: tuple[Container, ...] = at(*POD, "containers")
+    volumes: tuple[Volume, ...] = at(*POD, "volumes", default=())
+    grace: int = at(*POD, "terminationGracePeriodSeconds", default=30, ge=0, le=100_000)
 
 
 SERVER = "triton"  # the container of the server
@@ -235,18 +195,17 @@ def rollout(documents: Documents) -> Document:
     return rollouts[0]
 
 
-def pod_template(documents: Documents) -> PodTemplate:
-    """Return what the one Rollout says of its pods. Raises SettingsError for another form."""
-    return check(Rolled, rollout(documents), "the Rollout").spec.template
+def pod_of(documents: Documents) -> Pod:
+    """Return what the one Rollout runs. Raises SettingsError for another form."""
+    return check(Pod, rollout(documents), "the Rollout")
 
 
 def check_release(documents: Documents, release: Release) -> None:
     """Raise DeliveryError unless the Rollout serves exactly the released version and image."""
-    pod = pod_template(documents).spec
-    images = [volume.image.reference for volume in pod.volumes if volume.image]
+    pod = pod_of(documents)
+    images = [volume.image for volume in pod.volumes if volume.image]
     servers = [container for container in pod.containers if container.name == SERVER]
-    probes = [probe for each in servers for probe in (each.startup_probe, each.readiness_probe)]
-    paths = [probe.http_get.path if probe and probe.http_get else None for probe in probes]
+    paths = [path for each in servers for path in (each.start_path, each.ready_path)]
     version = f"/v2/models/classifier/versions/{release.version}/ready"
     if (images, paths) != ([release.image], [version, version]):
         raise DeliveryError(

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from delivery.errors import DeliveryError
-from delivery.manifests.rendering import SERVER, Container, Documents, pod_template
+from delivery.manifests.rendering import SERVER, VERSION, Container, Documents, pod_of
 from delivery.proposals.release_file import Count
 from workspace.errors import shown
 from workspace.settings import check
 
 COMMAND = ("tritonserver",)
-VERSION = "app.kubernetes.io/version"  # the label with the model version
 MODEL_REPOSITORY = "--model-repository="
 # `$(NAME)` stands for a variable of the container, `$$` for the sign itself.
 REFERENCE = re.compile(r"\$\$|\$\(([-._A-Za-z0-9]+)\)")
@@ -55,39 +54,36 @@ class ServerPod:
 
 def read_server_pod(documents: Documents) -> ServerPod:
     """Read the server's pod out of rendered manifests. Raises UserError for another one."""
-    template = pod_template(documents)
-    pod = template.spec
+    pod = pod_of(documents)
     servers = [each for each in pod.containers if each.name == SERVER]
-    volumes = [(each.name, each.image) for each in pod.volumes if each.image]
+    volumes = [each for each in pod.volumes if each.image]
     if len(servers) != 1 or len(volumes) != 1:
         raise DeliveryError(
             f"The pod has {len(servers)} containers named {SERVER} and {len(volumes)} images as "
             "volumes; it needs one of each."
         )
-    (container,), ((volume, image),) = servers, volumes
+    (container,), (volume,) = servers, volumes
     check_command(container)
-    check_mount(container, volume)
-    probe = container.startup_probe
-    if probe is None or probe.http_get is None:
+    check_mount(container, volume.name)
+    if not container.start_path:
         raise DeliveryError("The container has no startupProbe with httpGet; give it one.")
-    version = template.metadata.labels.get(VERSION)
     return ServerPod(
-        version=check(Count, version, "the Rollout", VERSION),
-        image=check(str, image.reference, "the Rollout", "image.reference"),
+        version=check(Count, pod.version, "the Rollout", *VERSION),
+        image=str(volume.image),
         arguments=container.args,
         settings=tuple(settings(container)),
-        ready_path=probe.http_get.path,
-        starting=probe.failure_threshold * probe.period_seconds,
-        grace=pod.termination_grace_period_seconds,
+        ready_path=container.start_path,
+        starting=container.failures * container.period,
+        grace=pod.grace,
     )
 
 
 def settings(container: Container) -> Iterator[tuple[str, str | None]]:
     """Yield the variables of a container that its arguments may name on this machine."""
     for each in container.env:
-        if each.value_from is None:
+        if each.source is None:
             yield each.name, each.value
-        elif each.value_from.secret_key_ref:
+        elif "secretKeyRef" in each.source:
             yield each.name, None
 
 
@@ -102,7 +98,7 @@ def check_command(container: Container) -> None:
 
 def check_mount(container: Container, volume: str) -> None:
     """Raise DeliveryError unless the server reads its models from where the image is mounted."""
-    mounted = [mount.mount_path for mount in container.volume_mounts if mount.name == volume]
+    mounted = [mount.path for mount in container.mounts if mount.name == volume]
     read = [
         argument.removeprefix(MODEL_REPOSITORY)
         for argument in container.args

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from delivery.dvc import DvcError, dvc, dvc_settings, make_raw, unavailable
+from delivery.dvc import DvcError, dvc, dvc_settings, make_raw, refuse_replaced, unavailable
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.pipeline_outputs import Lineage, Trained
@@ -78,7 +78,7 @@ def check_out(project: Repository, commit: str, clone: Path) -> None:
     there: dict[str, Any] = {
         "index": clone / ".git/index",
         "work_tree": clone,
-        "settings": ["core.sparseCheckout=false", "core.autocrlf=false", "core.eol=lf"],
+        "settings": ["core.autocrlf=false", "core.eol=lf"],
     }
     project.run("read-tree", commit, **there)
     required = filters(project, commit, there)
@@ -112,7 +112,7 @@ def filters(project: Repository, commit: str, there: dict[str, Any]) -> list[str
         if not known:
             raise GitError(
                 f"{path} of commit {commit[:12]} goes through Git's filter {name!r}, which is not "
-                f"set up here: install its program and set it up, such as by `git {name} install`"
+                "set up here: do what its program says for that (git lfs install, for Git LFS)"
             )
         smudge = rf"^filter\.{re.escape(name)}\.(smudge|process)$"
         writing += [name] if project.says_yes("config", "--get-regexp", smudge) else []
@@ -140,6 +140,7 @@ def pull_data(project: Repository, commit: str, clone: Path) -> None:
         raise DeliveryError(
             f"the data of commit {commit[:12]} cannot be had{why}; `make data-push` puts them there"
         ) from None
+    refuse_replaced(clone, *(path.removesuffix(".dvc") for path in sources))
 
 
 def use_stores(project: Path, clone: Path) -> None:

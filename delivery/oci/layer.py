@@ -1,14 +1,14 @@
 """The layer of a model image: a tar archive that can be written in one way only.
 
 Sorted names, owner 0:0, mode 0644 (folders 0755), time 0 and no compression: compressors differ
-between machines, and weights hardly shrink. A layer that is unpacked is written again at the same
-time, so whoever unpacks it, with whatever program, gets the same files.
+between machines, and weights hardly shrink. What is unpacked must be the same layer when it is
+written again, so whoever unpacks it, with whatever program, gets the same files.
 """
 
 import os
 import re
+import shutil
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -21,7 +21,7 @@ from workspace.settings import shown
 
 PART = "[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}"  # of a name that every file system takes as it is
 NAME = re.compile(rf"{PART}(?:/{PART}){{0,31}}")  # folders in one another; a model has four
-EXTENDED = 4096  # bytes of a header's extension, for a long name or 8 GiB
+EXTENDED = 4096  # bytes of what may precede a header, for a long name or 8 GiB
 MOST = 10_000  # files and folders
 
 
@@ -40,115 +40,73 @@ class Entry(tarfile.TarInfo):
         )
 
 
-class Copied:
-    """A binary stream that writes into a file what is read from it."""
-
-    def __init__(self, stream: IO[bytes], copy: IO[bytes]) -> None:
-        """Read from `stream`."""
-        self._stream, self._copy = stream, copy
-
-    def read(self, size: int) -> bytes:
-        """Read and copy at most `size` bytes."""
-        chunk = self._stream.read(size)
-        self._copy.write(chunk)
-        return chunk
-
-
-def write_layer(files: dict[str, Path], stream: HashingWriter) -> None:
+def write_layer(files: dict[str, Path], stream: HashingWriter, progress: str = "package") -> None:
     """Write files as a layer, `name → path`, with the folders that the names imply.
 
     Raises DeliveryError for a name that no layer may hold.
     """
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     total = sum(path.stat().st_size for path in files.values())
     with (
-        tqdm.wrapattr(stream, "write", total=total, desc="package", delay=1, disable=None) as out,
-        _archive(out) as archive,
+        tqdm.wrapattr(stream, "write", total=total, desc=progress, delay=1, disable=None) as out,
+        tarfile.TarFile(
+            fileobj=cast(Any, out), mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK
+        ) as archive,
     ):
-        for name in members(files):
-            _add(archive, _checked(name, f"{files.get(name, 'the model')} is packaged as"), files)
+        for name in sorted(folders | files.keys()):
+            _add(archive, _checked(name), files.get(name))
 
 
 def unpack(layer: IO[bytes], folder: Path) -> str:
-    """Unpack a layer into a new folder and return the digest of the same files as a layer.
+    """Unpack a layer into a new folder and return the digest of its files as a layer.
 
     It is the layer's own only if `write_layer` could have written it. Memory use does not depend
     on what the layer holds. Raises DeliveryError or tarfile.TarError, and leaves what it wrote.
     """
     folder.mkdir()
-    names: list[str] = []
-    files: set[str] = set()
-    with (
-        Path(os.devnull).open("wb") as nowhere,
-        tarfile.open(fileobj=layer, mode="r:", tarinfo=Entry) as archive,
-    ):
+    with tarfile.open(fileobj=layer, mode="r:", tarinfo=Entry) as archive:
+        for number, entry in enumerate(archive):
+            if number == MOST:
+                raise DeliveryError(f"the layer holds more than {MOST:,} files and folders")
+            _place(archive, entry, folder / _checked(entry.name))
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    with Path(os.devnull).open("wb") as nowhere:
         again = HashingWriter(nowhere)
-        with _archive(again) as copy:
-            for entry in archive:
-                _place(archive, entry, folder / _next(entry, names), copy)
-                files |= set() if entry.isdir() else {entry.name}
-    if names != members(files):
-        raise DeliveryError("the layer holds empty folders")
+        write_layer({path.relative_to(folder).as_posix(): path for path in paths}, again, "verify")
     return again.digest
 
 
-def members(files: Iterable[str]) -> list[str]:
-    """Return the names of a layer in their order: files, and the folders that they imply."""
-    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
-    return sorted({*folders, *files})
-
-
-def _archive(stream: Any) -> tarfile.TarFile:
-    return tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK)
-
-
-def _header(name: str, size: int | None) -> tarfile.TarInfo:
-    """Describe a file, or without a size a folder."""
-    entry = tarfile.TarInfo(name)  # owner 0:0, time 0 and no names unless they are set
-    if size is None:
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-    else:
-        entry.size, entry.mode = size, 0o644
-    return entry
-
-
-def _add(archive: tarfile.TarFile, name: str, files: dict[str, Path]) -> None:
-    if name not in files:
-        archive.addfile(_header(name, None))
-        return
-    with files[name].open("rb") as source:
-        archive.addfile(_header(name, files[name].stat().st_size), source)
-
-
-def _next(entry: tarfile.TarInfo, names: list[str]) -> str:
-    """Return the name of an entry, if it may follow the names before it, and note it there."""
-    name = _checked(entry.name, "the layer holds")
-    if name <= (names[-1] if names else "") or len(names) == MOST:
-        raise DeliveryError(f"the layer holds {shown(name)} twice, unsorted or as one of too many")
-    if not entry.pax_headers.keys() <= {"path", "size"}:
-        raise DeliveryError(f"the layer holds {shown(name)} with an unknown extension")
-    names.append(name)
-    return name
-
-
-def _checked(name: str, what: str) -> str:
+def _checked(name: str) -> str:
     if not NAME.fullmatch(name):
         raise DeliveryError(
-            f"{what} {shown(name)}: a name is at most 32 times 1 to 100 of A-Z a-z 0-9 . _ + -, "
-            "divided by /, and none begins with a dot"
+            f"the layer holds {shown(name)}: a name is up to 32 parts divided by /, each of up to "
+            "100 of A-Z a-z 0-9 . _ + - and none beginning with . + -"
         )
     return name
 
 
-def _place(
-    archive: tarfile.TarFile, entry: tarfile.TarInfo, target: Path, copy: tarfile.TarFile
-) -> None:
-    """Put an entry in its place and write it again into a copy of the archive."""
-    if not target.parent.is_dir():
-        raise DeliveryError(f"the layer holds {shown(entry.name)} without its folder")
-    if entry.isdir():
-        target.mkdir()
-        copy.addfile(_header(entry.name, None))
+def _add(archive: tarfile.TarFile, name: str, path: Path | None) -> None:
+    entry = tarfile.TarInfo(name)  # owner 0:0, time 0 and no names unless they are set
+    if path is None:
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(entry)
         return
-    with target.open("xb") as file:
-        source = Copied(cast(IO[bytes], archive.extractfile(entry)), file)
-        copy.addfile(_header(entry.name, entry.size), cast(Any, source))
+    entry.mode = 0o644
+    with path.open("rb") as source:
+        entry.size = path.stat().st_size
+        archive.addfile(entry, source)
+
+
+def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, target: Path) -> None:
+    try:
+        if entry.isdir():
+            target.mkdir()
+        elif entry.issparse():
+            raise DeliveryError(f"the layer holds {shown(entry.name)} with holes")
+        else:
+            with target.open("xb") as file, cast(IO[bytes], archive.extractfile(entry)) as source:
+                shutil.copyfileobj(source, file, CHUNK)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        raise DeliveryError(
+            f"the layer holds {shown(entry.name)} twice, or not in a folder"
+        ) from None

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -122,18 +123,19 @@ class Layout:
         manifest = parse_manifest(content, layout.name)
         missing = [blob for blob in (manifest.config, manifest.layer) if not self.has(blob)]
         for blob in missing:
-            self._copy(blob, layout.path(blob.digest))
+            layout.require(blob)
+            with layout.read(blob.digest) as stream:
+                self.add(blob.media_type, partial(shutil.copyfileobj, stream))
         return self.write_manifest(content, tag) or bool(missing)
 
     def fetch(self, digest: str, manifest: ImageManifest, folder: Path) -> "Layout":
         """Return where an image can be read, which is here."""
         return self
 
-    def _copy(self, blob: Blob, source: Path) -> None:
-        with source.open("rb") as stream:
-            copy = self.add(blob.media_type, lambda out: shutil.copyfileobj(stream, out))
-        if copy != blob:
-            raise DeliveryError(f"{source} is corrupt: package the model again")
+    def require(self, blob: Blob) -> None:
+        """Raise DeliveryError unless the blob is here."""
+        if not self.has(blob):
+            raise DeliveryError(f"{self.path(blob.digest)} is corrupt: package the model again")
 
     def add(self, media_type: str, produce: Callable[[HashingWriter], object]) -> Blob:
         """Store what `produce` writes under the digest that it turns out to have."""

@@ -1,7 +1,6 @@
 """What somebody logged in to a registry with, where `skopeo login` and `docker login` keep it."""
 
 import base64
-import binascii
 import os
 import re
 import subprocess
@@ -11,47 +10,46 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from workspace.settings import Settings, check, parse_json, read_json
+from workspace.settings import Settings, SettingsError, check, parse_json, read_json, shown
 
-HUB = "docker.io"  # has other names in files and for helpers
+HUB = "docker.io"  # is called otherwise in files and by helpers
 HUB_KEY = "https://index.docker.io/v1/"
-IDENTITY = "<token>"  # in the place of a name: the secret is a token that buys others
+IDENTITY = "<token>"  # in the place of a user: the secret is a token that buys others
 
 
 @dataclass(frozen=True)
 class Login:
-    """A name and its secret, which is never printed."""
+    """A user and a secret, which is never printed."""
 
     user: str
     secret: str = field(repr=False)
 
     @property
     def basic(self) -> str:
-        """The header `Authorization` that sends it."""
-        pair = base64.b64encode(f"{self.user}:{self.secret}".encode()).decode()
-        return f"Basic {pair}"
+        """The header `Authorization` that sends both."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode()
 
 
 class Stored(Settings, extra="ignore"):
-    """An entry of such a file."""
+    """One login in a file."""
 
-    auth: str = Field(default="", description="base64 of <name>:<password>")
-    identitytoken: str = Field(default="", description="a token")
+    auth: str = Field(default="", description="base64 of <user>:<password>")
+    identitytoken: str = ""
 
 
 class LoginFile(Settings, extra="ignore"):
-    """A file with logins, or with the programs that keep them."""
+    """A file of logins, or of the programs that keep them."""
 
     auths: dict[str, Stored] = Field(default={}, description="an object of logins")
     credHelpers: dict[str, str] = Field(default={}, description="an object of names")  # noqa: N815
-    credsStore: str = Field(default="", description="a name")  # noqa: N815
+    credsStore: str = ""  # noqa: N815
 
 
 class Answer(Settings, extra="ignore"):
     """What a program that keeps passwords prints."""
 
-    Username: str = Field(description="a name")
-    Secret: str = Field(description="a secret")
+    Username: str
+    Secret: str
 
 
 def find_login(name: str) -> Login | None:
@@ -59,26 +57,22 @@ def find_login(name: str) -> Login | None:
 
     The files are those of skopeo in its order; of one, the longest part of the name that it knows.
     """
-    host = name.partition("/")[0]
-    for path in filter(lambda path: os.access(path, os.R_OK), _files()):
-        file = check(LoginFile, read_json(path), str(path))
-        if login := _asked(file, host) or _stored(file, name, path):
-            return login
-    return None
-
-
-def _files() -> list[Path]:
     home = Path(os.environ.get("HOME") or "/")
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker")
-    first = os.environ.get("REGISTRY_AUTH_FILE") or runtime / "containers/auth.json"
-    return [Path(first), config / "containers/auth.json", docker / "config.json"]
+    first = Path(os.environ.get("REGISTRY_AUTH_FILE") or runtime / "containers/auth.json")
+    for path in (first, config / "containers/auth.json", docker / "config.json"):
+        if os.access(path, os.R_OK):
+            file = check(LoginFile, read_json(path), str(path))
+            if login := _asked(file, name.partition("/")[0], path) or _stored(file, name, path):
+                return login
+    return None
 
 
 def _stored(file: LoginFile, name: str, path: Path) -> Login | None:
     """Look for the name, then for each shorter one; addresses count as their host."""
-    known = {_plain(key): stored for key, stored in file.auths.items()} | file.auths
+    known = {_host(key): stored for key, stored in file.auths.items()} | file.auths
     while name not in known and "/" in name:
         name = name.rpartition("/")[0]
     stored = known.get(name, Stored())
@@ -87,38 +81,33 @@ def _stored(file: LoginFile, name: str, path: Path) -> Login | None:
     if not stored.auth:
         return None
     try:
-        user, colon, secret = base64.b64decode(stored.auth).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        colon = ""
-    if not colon:
-        raise DeliveryError(f"{path}: `auth` of {name} is not base64 of a name and a password")
+        user, secret = base64.b64decode(stored.auth).decode().split(":", 1)
+    except ValueError:
+        raise DeliveryError(
+            f"{path}: `auth` of {shown(name)} is not base64 of <user>:<password>: log in again"
+        ) from None
     return Login(user, secret.strip("\0"))
 
 
-def _plain(key: str) -> str:
-    host = re.sub("^https?://([^/]*).*", r"\1", key)
-    return HUB if host in ("index.docker.io", "registry-1.docker.io") else host
+def _host(key: str) -> str:
+    return HUB if key == HUB_KEY else re.sub("^https?://([^/]*).*", r"\1", key)
 
 
-def _asked(file: LoginFile, host: str) -> Login | None:
+def _asked(file: LoginFile, host: str, path: Path) -> Login | None:
     """Ask the program that keeps the host's password, if there is one and it knows it."""
     helper = file.credHelpers.get(host) or file.credsStore
-    if not helper:
+    if not re.fullmatch(r"[\w.-]+", helper):
         return None
     program = f"docker-credential-{helper}"
-    if not re.fullmatch(r"[\w.-]+", program):
-        raise DeliveryError(f"{program!r} is not the name of a program that keeps passwords")
-    question = HUB_KEY if host == HUB else host
+    name = f"{program}, which {path} names for passwords,"
+    question = (HUB_KEY if host == HUB else host).encode()
     try:
-        answer = subprocess.run(
-            [program, "get"], input=question.encode(), capture_output=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        answer = subprocess.run([program, "get"], input=question, capture_output=True, timeout=60)
+        if answer.returncode:  # it does not know the host
+            return None
+        kept = check(Answer, parse_json(answer.stdout, "what it says"), "what it says")
+    except (OSError, subprocess.TimeoutExpired, SettingsError) as error:
         raise DeliveryError(
-            f"{program}, which keeps the password of {host}, gives no answer ({error}): "
-            "install it, or remove it from the file that `docker login` wrote"
+            f"{name} fails ({error}): repair it, or remove it there and log in"
         ) from None
-    if answer.returncode:  # it does not know the host
-        return None
-    kept = check(Answer, parse_json(answer.stdout, program), program)
     return Login(kept.Username, kept.Secret)

@@ -1,14 +1,13 @@
 """A registry's own host, the only place that gets the login and the tokens for it.
 
-A registry may answer with the addresses of token servers, uploads and blobs. Those on its own host
-are asked over its own scheme; elsewhere goes no login and no token, unless TOKEN_REALM says so.
+A registry answers with the addresses of token servers, uploads and blobs. Those on its own host are
+asked over its own scheme; elsewhere goes no login and no token, unless TOKEN_REALM says so.
 """
 
 import math
 import re
 import ssl
 import time
-from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
@@ -32,7 +31,6 @@ REALMS = {  # token servers that are known to be of the same house
 TIMEOUT = urllib3.Timeout(connect=30, read=60)  # seconds without a byte
 REDIRECTS = 5
 LARGEST_TOKEN = 64 * 1024  # bytes of a token server's answer
-CERTIFICATES = ["/etc/containers/certs.d", "/etc/docker/certs.d"]  # of authorities, for each host
 
 
 class UnavailableError(DeliveryError):
@@ -52,43 +50,39 @@ class Origin:
 
     def __init__(self, name: str, actions: str) -> None:
         """Find the login for `actions`: `pull`, or `pull,push`. Raises UserError."""
-        host, _, path = name.partition("/")
+        host, _, self.repository = name.partition("/")
         self.name = name
         self.host = HOSTS.get(host, host)
-        self.repository = f"library/{path}" if host == HUB and "/" not in path else path
-        self._url = f"{'http' if LOOPBACK.fullmatch(host) else 'https'}://{self.host}"
+        self._scheme = "http" if LOOPBACK.fullmatch(host) else "https"
         self._login = find_login(name)
         self._scope = f"repository:{self.repository}:{actions}"
         self._authorization, self._until = "", -math.inf
         self._lock = Lock()
         self._tls = ssl.create_default_context()
-        for folder in CERTIFICATES:
-            for authority in (Path(folder) / host).glob("*.crt"):
-                self._tls.load_verify_locations(authority)
 
     def send(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
         """Send a request and return urllib3's answer, whose body is not yet read.
 
         Reading follows redirects, to other hosts without login or token. Raises UserError.
         """
-        url = f"{self._url}{path}"
+        url = self._at(path)
         for _ in range(REDIRECTS):
             own = self.inside(url)
+            url = self._at(own) if own else url
             authorization = self._authorized() if own else {}
-            url = f"{self._url}{own}" if own else url
             response = self._ask(method, url, headers | authorization, body)
-            location = response.get_redirect_location()
-            if not location:
+            if not (location := response.get_redirect_location()):
                 return response
             response.close()
-            url = self._elsewhere(method, urljoin(url, location))
+            url = urljoin(url, location)
+            if method not in ("GET", "HEAD") or not url.startswith(("https:", f"{self._scheme}:")):
+                raise self.refused(url)
         raise DeliveryError(f"{self.name} redirects without end: check the address of the registry")
 
     def size(self, digest: str) -> int | None:
         """Return a blob's size as the registry tells it; None if it does not hold the blob."""
-        response = self.send("HEAD", f"/v2/{self.repository}/blobs/{digest}", {})
-        response.close()
-        length = response.headers.get("Content-Length", "")
+        with self.send("HEAD", f"/v2/{self.repository}/blobs/{digest}", {}) as response:
+            length = response.headers.get("Content-Length", "")
         return int(length) if response.status == 200 and length.isdecimal() else None
 
     def inside(self, url: str) -> str | None:
@@ -108,20 +102,15 @@ class Origin:
         kind = DeliveryError if isinstance(error, urllib3.exceptions.SSLError) else UnavailableError
         return kind(f"skopeo failed with {self.name} ({shown(why)[1:-1]})")
 
-    def _elsewhere(self, method: str, url: str) -> str:
-        """Return where a redirect leads, if that is a way to take."""
-        if method not in ("GET", "HEAD"):
-            raise self.refused("uploads", url)
-        if not url.startswith(("https://", f"{urlsplit(self._url).scheme}://")):
-            raise self.refused("downloads", url)
-        return url
-
-    def refused(self, what: str, url: str) -> DeliveryError:
+    def refused(self, url: str) -> DeliveryError:
         """Return what is raised when a registry sends something where it may not go."""
         return DeliveryError(
-            f"{self.name} sends {what} to {shown(url)}, another or a less safe host: "
+            f"{self.name} sends what it is asked to {shown(url)}, another or a less safe host: "
             "check the address of the registry"
         )
+
+    def _at(self, path: str) -> str:
+        return f"{self._scheme}://{self.host}{path}"
 
     def _authorized(self) -> dict[str, str]:
         with self._lock:
@@ -132,72 +121,61 @@ class Origin:
 
     def _authorize(self) -> tuple[str, float]:
         """Ask how to log in; return the header `Authorization` and for how many seconds."""
-        response = self._ask("GET", f"{self._url}/v2/", {})
-        response.close()
-        if response.status == 429 or response.status >= 500:
-            raise self.broken(f"status {response.status}")
-        wanted = response.headers.get("WWW-Authenticate", "") if response.status == 401 else ""
-        if bearer := re.search(r"(?i)\bbearer +(.*)", wanted):
+        with self._ask("GET", self._at("/v2/"), {}) as response:
+            status, wanted = response.status, response.headers.get("WWW-Authenticate", "")
+        if status == 429 or status >= 500:
+            raise self.broken(f"status {status}")
+        if status == 401 and (bearer := re.search(r"(?i)\bbearer +(.*)", wanted)):
             fields = re.findall(r'(\w+)="([^"]*)"', bearer[1])
             return self._token(dict(reversed(fields)))  # of two challenges, the first
-        basic = self._login if re.search(r"(?i)\bbasic\b", wanted) else None
+        basic = status == 401 and re.match(r"(?i)basic\b", wanted) and self._login
         return (basic.basic if basic and basic.user != IDENTITY else ""), math.inf
 
     def _token(self, challenge: dict[str, str]) -> tuple[str, float]:
         """Buy a token. Without one the registry itself says that it is missing."""
-        url = self._realm(challenge.get("realm", ""))
+        url, login = self._realm(challenge.get("realm", "")), self._login
         form = {"service": challenge.get("service", ""), "scope": self._scope}
-        if self._login and self._login.user == IDENTITY:
+        if login and login.user == IDENTITY:
             form |= {"grant_type": "refresh_token", "client_id": "merge-to-serve"}
-            form |= {"refresh_token": self._login.secret}
+            content = urlencode(form | {"refresh_token": login.secret})
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            response = self._ask("POST", url, kind, urlencode(form))
+            response = self._ask("POST", url, kind, content)
         else:
-            headers = {"Authorization": self._login.basic} if self._login else {}
-            joint = "&" if "?" in url else "?"
-            response = self._ask("GET", f"{url}{joint}{urlencode(form)}", headers)
-        with response:
-            if response.status in (400, 401, 403):
-                return "", math.inf
-            if response.status != 200:
-                raise self.broken(f"its token server answers with status {response.status}")
-            content = self._read(response)
-        answer = check(Token, parse_json(content, f"the token of {self.name}"), self.name)
-        return f"Bearer {answer.token or answer.access_token}", max(answer.expires_in - 10, 1)
-
-    def _read(self, response: Any) -> bytes:
+            url = f"{url}{'&' if '?' in url else '?'}{urlencode(form)}"
+            response = self._ask("GET", url, {"Authorization": login.basic} if login else {})
+        if response.status in (400, 401, 403):
+            return "", math.inf
+        if response.status != 200:
+            raise self.broken(f"its token server answers with status {response.status}")
         try:
-            return response.read(LARGEST_TOKEN, decode_content=False)
+            content = response.read(LARGEST_TOKEN, decode_content=False)
         except urllib3.exceptions.HTTPError as error:
             raise self.broken(error) from None
+        name = f"the token of {self.name}"
+        answer = check(Token, parse_json(content, name), name)
+        return f"Bearer {answer.token or answer.access_token}", max(answer.expires_in - 10, 1)
 
     def _realm(self, realm: str) -> str:
         """Return the address of the token server, if it may know the login."""
         if own := self.inside(realm):
-            return f"{self._url}{own}"
-        origin = re.match(r"https?://[A-Za-z0-9.\[\]:-]+(?=[/?]|$)", realm)
-        host = origin[0].lower() if origin else ""
-        safe = host.startswith("https://") or LOOPBACK.fullmatch(host.removeprefix("http://"))
+            return self._at(own)
+        match = re.match(r"(?i)https?://[a-z0-9.\[\]:-]+(?=[/?]|$)", realm)
+        host = match[0].lower() if match else ""
+        safe = host.startswith("https:") or LOOPBACK.fullmatch(host.removeprefix("http://"))
         trusted = (REALMS.get(self.host), this_machine().token_realm)
         if host and safe and host in trusted:
             return host + realm[len(host) :]
-        cure = f"set TOKEN_REALM={host} if both are yours" if host and safe else "log in nowhere"
+        cure = f"set TOKEN_REALM={host} if both are yours, or " if host and safe else ""
         raise DeliveryError(
             f"{self.name} wants its password sent to {shown(realm)}, which is not its own host: "
-            f"{cure}, or give another registry"
+            f"{cure}give another registry"
         )
 
     def _ask(self, method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
+        plain: dict[str, Any] = {"redirect": False, "retries": False, "preload_content": False}
         try:
             return self._pool(url).request(
-                *(method, url),
-                headers=headers,
-                body=body,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=TIMEOUT,
+                method, url, headers=headers, body=body, timeout=TIMEOUT, **plain
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise self.broken(error) from None
@@ -205,14 +183,9 @@ class Origin:
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return connections to a host, through the environment's proxy unless on loopback."""
         parts = urlsplit(url)
-        proxy = getproxies().get(parts.scheme)
-        host = parts.hostname or ""
-        if (
-            not proxy
-            or host == "::1"
-            or host.startswith(("127.", "localhost"))
-            or proxy_bypass(host)
-        ):
+        proxy, host = getproxies().get(parts.scheme), parts.hostname or ""
+        near = host in ("localhost", "::1") or host.startswith("127.")
+        if not proxy or near or proxy_bypass(host):
             return urllib3.PoolManager(ssl_context=self._tls, blocksize=CHUNK)
         user = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
         headers = urllib3.make_headers(proxy_basic_auth=user) if user else None

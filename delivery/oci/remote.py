@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.oci.gate import Gate
+from delivery.oci.gate import gate_to
 from delivery.oci.image import ImageManifest, digest_of, parse_manifest
-from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci.layout import AGAIN, Layout, MissingBlobError
 from delivery.oci.origin import LOOPBACK, Origin, UnavailableError
 from workspace.settings import Settings, check, parse_json
 
@@ -28,15 +28,13 @@ LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 HOST = rf"(?:localhost|\[::1\]|{LABEL}(?:\.{LABEL})+|{LABEL}(?=:))(?::[0-9]{{1,5}})?"
 PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 NAME = re.compile(rf"{HOST}(?:/{PART})+")
-# How skopeo says that a registry lacks what was asked for, wants other credentials, or may do
-# better the next time; its own retries leave out connections that are cut.
+# How skopeo says that a registry lacks what was asked for, holds something else, wants other
+# credentials, or may do better the next time; its own retries leave out connections that are cut.
 ABSENT = re.compile(r"reading .*(?:(?:manifest|blob) unknown|(?:registry|:) 404\b)")
+DAMAGED = re.compile(r"[Dd]igest did not match|does not match provided manifest digest")
 DENIED = re.compile(r"unauthorized|denied|(?:registry|:) 40[13]\b")
 BROKEN = re.compile(r"connection|pipe|EOF|timeout|(?:registry|status|:) (?:429|50[0-4])\b")
 HERE = "{repository}"  # in skopeo's words: how the gate calls what is behind it
-PLAIN, PLAIN_SOURCE, PLAIN_TARGET = (
-    [f"--{side}tls-verify=false", f"--{side}no-creds"] for side in ("", "src-", "dest-")
-)
 COPY = ["copy", "--preserve-digests"]
 INSTALL = (
     "skopeo, which talks to registries, is not installed: `sudo apt install skopeo` "
@@ -69,13 +67,15 @@ class Remote:
 
     def read_manifest(self, reference: str) -> bytes:
         """Return the bytes of the image manifest with a digest or tag, unchecked."""
-        return self._skopeo("inspect", "--raw", *PLAIN, _address(reference))
+        return self._skopeo("inspect", "--raw", "--tls-verify=false", _address(reference))
 
     def read_labels(self, digest: str, system: str, architecture: str) -> dict[str, str]:
         """Return the labels of an image; of an index, of its image for a platform."""
         platform = [f"--override-os={system}", f"--override-arch={architecture}"]
         name = f"the configuration of {self.name}@{digest}"
-        content = self._skopeo("inspect", "--config", *platform, *PLAIN, _address(digest))
+        content = self._skopeo(
+            "inspect", "--config", *platform, "--tls-verify=false", _address(digest)
+        )
         return check(Configuration, parse_json(content, name), name).config.labels or {}
 
     def take(self, layout: Layout, content: bytes, tag: str) -> bool:
@@ -87,8 +87,10 @@ class Remote:
         listed = self._gives(digest, content)
         if listed and self._holds_blobs(manifest):
             return False
+        for blob in (manifest.config, manifest.layer):
+            layout.require(blob)
         # An image that lost its blobs goes by its digest: a tag may be immutable.
-        target = [*PLAIN_TARGET, f"oci:.:{tag}", _address(digest if listed else tag)]
+        target = ["--dest-tls-verify=false", f"oci:.:{tag}", _address(digest if listed else tag)]
         self._skopeo(*COPY, *target, manifest=manifest, folder=layout.folder, actions="pull,push")
         if not (self._gives(digest, content) and self._holds_blobs(manifest)):
             raise DeliveryError(
@@ -100,7 +102,7 @@ class Remote:
     def fetch(self, digest: str, manifest: ImageManifest, folder: Path) -> Layout:
         """Copy an image into a new layout; no blob may be larger than announced."""
         folder.mkdir()
-        source = [*PLAIN_SOURCE, _address(digest), "oci:.:image"]
+        source = ["--src-tls-verify=false", _address(digest), "oci:.:image"]
         self._skopeo(*COPY, *source, manifest=manifest, folder=folder)
         return Layout(folder)
 
@@ -145,15 +147,15 @@ class Remote:
         self, command: Iterable[str], sizes: dict[str, int], folder: Path | None, actions: str
     ) -> bytes:
         seconds = PATIENCE + sum(sizes.values()) / SLOWEST
-        with Gate(Origin(self.name, actions), sizes) as gate:
+        with gate_to(Origin(self.name, actions), sizes) as (gate, key):
             words = [word.replace(HERE, gate.name) for word in command]
             try:
-                return self._run(words, folder, min(seconds, self.until - time.monotonic()))
+                return self._run(words, key, folder, min(seconds, self.until - time.monotonic()))
             except subprocess.CalledProcessError as error:
                 why = error.stderr.decode(errors="replace").replace(gate.name, self.name)
                 raise gate.failure or self._failure(reason(why)) from None
 
-    def _run(self, command: list[str], folder: Path | None, seconds: float) -> bytes:
+    def _run(self, command: list[str], key: Path, folder: Path | None, seconds: float) -> bytes:
         """Run a command and return what it printed; on a terminal it shows what it copies."""
         shown = "copy" in command and sys.stderr.isatty()
         stdout = sys.stderr if shown else subprocess.PIPE
@@ -161,6 +163,7 @@ class Remote:
             process = subprocess.Popen(
                 ["skopeo", *command],
                 cwd=folder,
+                env=os.environ | {"REGISTRY_AUTH_FILE": str(key)},
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -190,6 +193,8 @@ class Remote:
         if DENIED.search(why):
             insecure = "--tls-verify=false " if LOOPBACK.fullmatch(self._host) else ""
             return DeliveryError(f"{sentence}: run `skopeo login {insecure}{self._host}`")
+        if DAMAGED.search(why):
+            return DeliveryError(f"{sentence}: {AGAIN}")
         return (UnavailableError if BROKEN.search(why) else DeliveryError)(sentence)
 
 

@@ -1,14 +1,15 @@
 """A server behind the stable address, as long as it answers something."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import aiohttp
 
 from delivery.triton.server import Ports
 
 NOTHING = "no version is being served yet"
+CALLERS = 200  # connections at a time over each protocol; each may take a second one, to a server
 # Seconds after which a caller is cut off.
 ARRIVING = 60.0  # while its request has not arrived in full
 STUCK = 60.0  # while it does not read what it is sent
@@ -44,15 +45,6 @@ class Backend:
         self.running -= 1
         if not self.running:
             self.idle.set()
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request from its arrival to the last byte of its answer."""
-        self.begin()
-        try:
-            yield
-        finally:
-            self.end()
 
     async def drain(self, seconds: float) -> int:
         """Wait until nothing is in flight, at most `seconds`; close; return what was cut off."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -27,7 +27,6 @@ HOP_BY_HOP = {
 }
 TARGET = re.compile(r"/[!\"$-~]*")  # a path and a query: nothing that names another host
 CLOSING = 0.1  # seconds for requests that are under way at the end
-HEAD_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class RefusedBodyError(Exception):
@@ -44,13 +43,25 @@ def refusal(status: int, reason: str) -> web.Response:
 class Connection(web.RequestHandler):
     """A caller's connection: the head of a request must arrive in time, and refusals are JSON."""
 
-    head_due: asyncio.TimerHandle | None = None
+    def __init__(self, requests: web.Server) -> None:
+        """Prepare; `requests` counts the connections."""
+        super().__init__(
+            requests,
+            loop=asyncio.get_running_loop(),
+            auto_decompress=False,
+            keepalive_timeout=limits.IDLE,
+            lingering_time=limits.LINGERING,
+        )
+        self.requests = requests
+        self.head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let `drain` wait for the last byte, so that a caller who reads nothing is noticed."""
         super().connection_made(transport)
         assert self.transport
         self.transport.set_write_buffer_limits(0)
+        if len(self.requests.connections) > limits.CALLERS:
+            self.cut_off(503, "Service Unavailable")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the head that does not come any more."""
@@ -61,7 +72,9 @@ class Connection(web.RequestHandler):
         """Give the head that begins here its time."""
         waiting = self._waiter is not None and not self._waiter.done()
         if data and waiting and self.head_due is None:
-            self.head_due = self._loop.call_later(limits.ARRIVING, self.cut_off)
+            self.head_due = self._loop.call_later(
+                limits.ARRIVING, self.cut_off, 408, "Request Timeout"
+            )
         super().data_received(data)
 
     def head_arrived(self) -> None:
@@ -70,10 +83,11 @@ class Connection(web.RequestHandler):
             self.head_due.cancel()
             self.head_due = None
 
-    def cut_off(self) -> None:
-        """End a connection whose request's head did not arrive."""
+    def cut_off(self, status: int, reason: str) -> None:
+        """End a connection on which there is no request to answer."""
         if self.transport:
-            self.transport.write(HEAD_LATE)
+            head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            self.transport.write(head.encode())
         self.force_close()
 
     def handle_error(
@@ -101,20 +115,10 @@ class Http1:
         self.requests = web.Server(self.forward)
         self.server: asyncio.Server | None = None
 
-    def connection(self) -> Connection:
-        """Return what handles a new connection."""
-        return Connection(
-            self.requests,
-            loop=asyncio.get_running_loop(),
-            auto_decompress=False,
-            keepalive_timeout=limits.IDLE,
-            lingering_time=limits.LINGERING,
-        )
-
     async def listen(self, port: int) -> int:
         """Listen; return the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(self.connection, HOST, port)
+        self.server = await loop.create_server(lambda: Connection(self.requests), HOST, port)
         address: tuple[str, int] = self.server.sockets[0].getsockname()
         return address[1]
 
@@ -137,14 +141,19 @@ class Http1:
         if "Expect" in request.headers:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # of the answer itself
-        with backend.request():
+        backend.begin()
+        try:
             return await exchange(request, backend)
+        finally:
+            backend.end()
 
 
 def objection(request: web.BaseRequest) -> web.Response | None:
     """Return the answer to a request that no server may get."""
     if request.method == "CONNECT" or not TARGET.fullmatch(request.raw_path):
         return refusal(400, f"the target is {request.raw_path[:80]!r}: ask for a path, such as /v2")
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        return refusal(400, "HTTP/1.0 has no Transfer-Encoding: send Content-Length")
     if (request.content_length or 0) > LARGEST:
         return refusal(413, f"the body has {request.content_length} bytes: send at most {LARGEST}")
     if request.headers.get("Expect", "100-continue").lower() != "100-continue":
@@ -164,7 +173,8 @@ async def exchange(request: web.BaseRequest, backend: Backend) -> web.StreamResp
             allow_redirects=False,
         )
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return body.refused or refusal(502, f"the server did not answer: {error}")
+        reason = f"the server did not answer: {str(error)[:200]!r}"
+        return body.refused or refusal(502, reason)
     async with answer:
         return await relay(request, answer)
 

@@ -173,6 +173,7 @@ class Call:
         """Untie the ends: the answer is complete, or nobody waits for it."""
         for end in (self.caller, self.server):
             end.leave(code)
+        self.caller.peer.heard = time.monotonic()  # it asks for nothing from now on
         self.backend.end()
 
     def stuck(self) -> bool:
@@ -206,11 +207,14 @@ class Http2:
         await asyncio.gather(*self.callers, return_exceptions=True)
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one caller until its connection ends."""
+        """Serve one caller until its connection ends; close it where there is no room."""
+        if len(self.callers) >= limits.CALLERS:
+            return writer.close()
         caller = Caller(self.current, Peer(reader, writer, client=False))
         task = asyncio.create_task(caller.serve())
         self.callers.add(task)
         task.add_done_callback(self.callers.discard)
+        return None
 
 
 class Caller:
@@ -346,9 +350,7 @@ def handle(peer: Peer, event: Event) -> None:
                 peer.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
 
 
-def pass_on(
-    end: End, event: DataReceived | ResponseReceived | TrailersReceived | StreamReset
-) -> None:
+def pass_on(end: End, event: Arrived) -> None:
     """Let what arrived at one end of a call wait at the other, and send it as far as that goes."""
     call, target = end.call, end.other
     if isinstance(event, StreamReset):

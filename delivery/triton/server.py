@@ -230,10 +230,11 @@ def remove(work: Path, name: str) -> None:
 
 def sweep(work: Path) -> None:
     """Remove what servers left that were killed together with their owner."""
-    names = {path.name for folder in (SHARED_MEMORY, work) for path in folder.glob("delivery-*")}
-    for left in filter(None, map(LEFT.fullmatch, names)):
-        if not Path("/proc", left["owner"]).exists():
-            remove(work, left[0])
+    for path in [*SHARED_MEMORY.glob("delivery-*"), *work.glob("delivery-*")]:
+        left = LEFT.fullmatch(path.name)
+        if left and not Path("/proc", left["owner"]).exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def start(

@@ -1,6 +1,7 @@
 """A registry on loopback that can fail on command: what a real one does on a bad day."""
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ class FakeRegistry(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        super().__init__((host, 0), Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.content: dict[str, bytes] = {}
         self.tags: dict[str, str] = {}
         self.uploading = b""
@@ -33,7 +36,11 @@ class FakeRegistry(ThreadingHTTPServer):
 
     @property
     def name(self) -> str:
-        return f"127.0.0.1:{self.server_port}/team/model"
+        return f"{self.host}/team/model"
+
+    @property
+    def host(self) -> str:
+        return f"{self.server_address[0]}:{self.server_port}"
 
     def close(self) -> None:
         self.shutdown()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fake_pipeline
+from classifier import params
 from conftest import TEMPLATE, UNBAKED, clean_template, cookiecutter
 from delivery.__main__ import main
 from delivery.commands.promote import promote
@@ -98,6 +99,24 @@ def test_a_release_in_a_hook_of_another_repository(project: Project, other: tupl
     run(project, ["delivery", "release"], variables)
     assert "release/staging-v1" in project.branches()
     assert state() == before
+
+
+def test_a_preview_in_a_hook_of_another_repository(project: Project, other: tuple) -> None:
+    variables, state = other
+    before = state()
+    ports = ["--http-port=0", "--grpc-port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "delivery", "preview", "staging", *ports],
+        env=os.environ | {"PYTHONPATH": str(TEMPLATE)} | variables,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    assert any("Synced, Missing: nothing is released yet" in line for line in lines)
+    process.terminate()
+    process.communicate()
+    assert state() == before
+    assert project.git("rev-parse", "--is-bare-repository") == "false"
 
 
 def test_a_pipeline_in_a_hook_of_another_repository(project: Project, other: tuple) -> None:
@@ -189,6 +208,41 @@ def test_annotated_tags_stay_at_home(project: Project) -> None:
     assert project.branches().keys() == {"main", "release/staging-v1"}
 
 
+def test_an_index_that_is_split_leaves_nothing_behind(project: Project) -> None:
+    project.git("config", "core.splitIndex", "true")
+    project.git("config", "splitIndex.maxPercentChange", "0")
+    project.git("read-tree", "HEAD")
+    project.git("status")
+
+    def shared() -> list[Path]:
+        return sorted((project.folder / ".git").glob("sharedindex.*"))
+
+    before = shared()
+    release(project.repository)
+    assert content(project, project.git("rev-parse", "HEAD"), "dvc.yaml")
+    assert shared() == before
+    assert project.git("status", "--porcelain", folder=project.folder / ".local/clone") == ""
+
+
+def test_settings_do_not_hide_what_is_not_committed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.git("config", "status.showUntrackedFiles", "no")
+    fake_pipeline.write(project.folder, "src/classifier/extra é.py", "")
+    assert "(src/classifier/extra é.py)" in refusal(capsys, "release")
+
+
+@pytest.mark.parametrize("kind", ["LITERAL", "NOGLOB", "ICASE"])
+def test_the_environment_does_not_hide_history(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    project.deploy("staging", 1)
+    project.train(0.99)
+    monkeypatch.setenv(f"GIT_{kind}_PATHSPECS", "1")
+    release(project.repository)
+    assert "release/staging-v2" in project.branches()
+
+
 @pytest.mark.parametrize("command", [["release"], ["rollback", "staging"], ["promote"]])
 def test_settings_of_the_repository_reach_its_remote(project: Project, command: list[str]) -> None:
     project.deploy("staging", 1)
@@ -226,6 +280,18 @@ def test_a_remote_with_a_relative_path_is_previewed(project: Project) -> None:
     project.git("remote", "set-url", "origin", "../origin.git")
     beside = project.repository.beside(project.folder / ".local/preview/staging/objects")
     assert beside.fetch() == project.branches()["main"]
+
+
+def test_a_shallow_clone_is_previewed_and_stays_shallow(project: Project) -> None:
+    folder = project.folder.parent / "shallow"
+    project.git("clone", "--quiet", "--depth=1", f"file://{project.origin}", str(folder))
+    project.deploy("staging", 1)
+    project.deploy("staging", 2)
+    shallow = (folder / ".git/shallow").read_text()
+    beside = Repository(folder).beside(folder / ".local/objects")
+    tip = beside.fetch()
+    assert b'version: "2"' in (beside.read(tip, STAGING) or b"")
+    assert (folder / ".git/shallow").read_text() == shallow
 
 
 def test_line_ends_that_git_changes_are_not_other_code(project: Project) -> None:
@@ -285,6 +351,18 @@ def test_parameters_are_compared_as_the_pipeline_understands_them(
         project.change("lineage.json", params={"seed": 42, "train": train | changed})
         said = refusal(capsys, "release")
         assert f"the model was made with train.{place} = " in said
+
+
+def test_parameters_as_the_pipeline_of_a_project_reads_them(project: Project) -> None:
+    text = (UNBAKED / "params.yaml").read_text()
+    for old, new in (("learning_rate: 0.01 ", "learning_rate: 1e-2 "), ("    flip: false\n", "")):
+        assert old in text
+        text = text.replace(old, new)
+    fake_pipeline.write(project.folder, "params.yaml", text)
+    used = json.loads(params.load(project.folder).model_dump_json())
+    assert used["train"]["learning_rate"] == 0.01 and "flip" in used["train"]["augmentation"]
+    project.change("lineage.json", params=used)
+    release(project.repository)
 
 
 # -- what a commit's checkout has ------------------------------------------------------------------

@@ -164,6 +164,7 @@ AMBIGUOUS = {
     "no host": b"GET /v2 HTTP/1.1\r\n\r\n",
     "two hosts": HEAD + b"Host: y\r\n\r\n",
     "a version that is none": b"GET /v2 HTTP/1.x\r\nHost: x\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST /v2 HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "no request": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }
 
@@ -175,6 +176,11 @@ def test_a_request_with_two_meanings_is_refused(
     got = answer(proxy, AMBIGUOUS[form])
     assert status(got) == 400 and b'"error"' in got
     assert recorder.got == b""
+
+
+def test_an_old_request_with_a_length_passes(proxy: Proxy, recorder: Recorder) -> None:
+    old = b"POST /v2 HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello"  # as the refusal asks for
+    assert status(answer(proxy, old)) == 200 and recorder.got.endswith(b"hello")
 
 
 @pytest.mark.parametrize("size", [b"g", b"-1", b"5;\n", b"ffffffffffffffffff"])
@@ -323,6 +329,27 @@ def test_an_answer_waits_for_the_caller(proxy: Proxy, recorder: Recorder) -> Non
         assert len(rest(caller)) > size
 
 
+def test_more_callers_than_there_is_room_for(
+    proxy: Proxy, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "CALLERS", 2)
+    request = HEAD + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+    with call(proxy) as first, call(proxy) as second:
+        assert status(answer(proxy, b"")) == 503
+        for caller in (first, second):
+            caller.sendall(request)
+            assert status(rest(caller)) == 200
+    assert status(answer(proxy, request)) == 200
+    callers = [Caller(proxy) for _ in range(2)]
+    for caller in callers:
+        assert next(caller.events())
+    with socket.create_connection((HOST, proxy.ports.grpc), timeout=20) as late:
+        assert rest(late) == b""
+    callers[0].socket.close()
+    wait_until(lambda: len(proxy.grpc.callers) == 1)
+    assert next(Caller(proxy).events())
+
+
 # -- HTTP: too slow --------------------------------------------------------------------------------
 
 
@@ -354,7 +381,9 @@ def test_a_head_that_drips(hasty: None, proxy: Proxy, recorder: Recorder) -> Non
 def test_a_second_head_that_drips(hasty: None, proxy: Proxy, recorder: Recorder) -> None:
     with call(proxy) as caller:
         caller.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
-        assert status(caller.recv(1000)) == 200
+        got = bytearray()
+        while not got.endswith(b"\r\n\r\nok"):
+            got += caller.recv(1000)
         caller.sendall(HEAD)
         assert status(rest(caller)) == 408
 
@@ -527,6 +556,21 @@ def test_a_call_that_is_never_finished_is_cut_off(
     ]
     assert heads[-1][b"grpc-status"] == b"14" and b"neither" in heads[-1][b"grpc-message"]
     assert proxy.current and proxy.current.running == 0
+
+
+def test_a_call_that_takes_long_does_not_end_its_connection(
+    busy: None, proxy: Proxy, recorder: Recorder
+) -> None:
+    caller = Caller(proxy)
+    events = caller.events()
+    caller.ask("/wait")
+    wait_until(lambda: proxy.current and proxy.current.running == 1)
+    time.sleep(1)
+    Echo.ended.set()
+    first = next(event for event in events if isinstance(event, h2.events.StreamEnded))
+    second = caller.ask("/fail")
+    last = next(event for event in events if isinstance(event, h2.events.StreamEnded))
+    assert last.stream_id == second != first.stream_id
 
 
 @pytest.mark.parametrize(

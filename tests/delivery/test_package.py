@@ -166,3 +166,30 @@ def test_memory_does_not_grow_with_the_model(project: Path) -> None:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(TEMPLATE)}
+
+
+KILLED = (
+    "import os, sys; from pathlib import Path\n"
+    "from delivery.model import packaging; from delivery.oci import layer, layout\n"
+    "def stop(archive, name, path):\n"
+    "    archive.fileobj.write(bytes(1024))\n"
+    "    print('begun', flush=True); sys.stdin.read(); os._exit(9)\n"
+    "layer._add = stop\n"
+    "packaging.package(Path.cwd(), 8, layout.Layout(Path('registry')))\n"
+)
+
+
+def test_partial_layers_of_the_dead_are_swept_and_of_the_living_kept(project: Path) -> None:
+    command = [sys.executable, "-c", KILLED]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    registry = Layout(project / "registry")
+    with subprocess.Popen(command, cwd=project, env=environment(), **pipes) as running:
+        assert running.stdout.readline() == b"begun\n"
+        partial = list(registry.folder.glob(".blob.*"))
+        package(project, 7, registry)
+        assert list(registry.folder.glob(".blob.*")) == partial and len(partial) == 1
+        running.kill()
+    foreign = registry.folder / "blob.notes"
+    foreign.write_text("of somebody else")
+    package(project, 7, registry)
+    assert not list(registry.folder.glob(".blob.*")) and foreign.exists()

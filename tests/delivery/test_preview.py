@@ -1,5 +1,6 @@
 """The preview: what Git says is served, and whatever goes wrong the last good version goes on."""
 
+import json
 import os
 import re
 import shutil
@@ -10,10 +11,15 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from delivery.commands.preview import Preview
+from delivery.manifests.preparation import Pulled, Rendered
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
 from previews import IMAGE, PATIENCE, Asker, Running, end, start
 from tiny_project import TinyProject, make_project
@@ -347,3 +353,40 @@ def test_settings_of_the_network_change_nothing(
         assert running.versions() == {1}
     finally:
         end(running)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecursionError("maximum recursion depth exceeded"),
+        MemoryError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        OSError(28, "No space left on device"),
+        KeyError("kind"),
+        AssertionError(),
+        StopIteration(),
+        EOFError("two\nlines"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("step", ["begin", "take_up", "settle", "start"])
+def test_no_kind_of_failure_ends_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Preview, step, fail)
+    branch = SimpleNamespace(commit="a" * 40, error="", mirror=None)
+    proxy = SimpleNamespace(ports=Ports(8000, 8001), switch=lambda ports: None)
+    preview = Preview("staging", cast(Any, branch), tmp_path, cast(Any, proxy))
+    preview.watch = True
+    prepared = SimpleNamespace(poll=lambda: Rendered(None), abandon=lambda: None)
+    if step == "start":
+        prepared.poll = lambda: Pulled(1)
+    monkeypatch.setattr("delivery.commands.preview.Preparation", lambda wanted: prepared)
+    preview.step()
+    preview.step()
+    assert preview.trouble.isprintable() and preview.trouble
+    assert preview.preparing is None and preview.starting is None
+    assert json.loads((tmp_path / "status.json").read_text())["message"] == preview.trouble

@@ -243,3 +243,6 @@ def test_busy_port(place: int) -> None:
             Proxy(*ports),
         ):
             pass
+        ports[place] = 0  # another one, as the sentence says
+        with Proxy(*ports) as running:
+            assert running.ports.http and running.ports.grpc

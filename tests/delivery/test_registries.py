@@ -1,8 +1,10 @@
 import base64
 import io
 import json
+import shutil
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,20 +13,25 @@ from typing import Any
 import pytest
 
 import fake_pipeline
+from delivery.__main__ import main
 from delivery.errors import DeliveryError
 from delivery.model.packaging import package
 from delivery.oci import remote
 from delivery.oci.image import (
     CONFIG,
     LAYER,
+    MANIFEST,
+    Blob,
     config_content,
     digest_of,
+    image_content,
     manifest_content,
     parse_manifest,
 )
-from delivery.oci.layout import Layout, MissingBlobError
+from delivery.oci.layout import Layout, MissingBlobError, writing
 from delivery.oci.registry import pull, push
 from delivery.oci.remote import UnavailableError
+from fake_project import make_project
 from fake_registry import FakeRegistry, Handler, isolate, once
 from registry_tools import need
 from workspace.errors import UserError
@@ -508,11 +515,12 @@ def test_damage_in_the_local_layout_does_not_reach_a_registry(
     tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
 ) -> None:
     digest_mismatch(layer(layout, digest))
-    with pytest.raises(DeliveryError, match="Digest did not match"):
-        push(layout, digest, registry.name)
-    with pytest.raises(DeliveryError, match="package the model again"):
-        push(layout, digest, f"oci:{tmp_path / 'shared'}")
+    for target in (registry.name, f"oci:{tmp_path / 'shared'}"):
+        with pytest.raises(DeliveryError, match="package the model again"):
+            push(layout, digest, target)
     assert not registry.tags and not (tmp_path / "shared/index.json").exists()
+    assert package(tmp_path / "project", 8, layout) == digest
+    assert push(layout, digest, registry.name)
 
 
 def test_an_index_that_is_damaged_is_named(tmp_path: Path, layout: Layout, digest: str) -> None:
@@ -652,3 +660,165 @@ def test_a_host_that_was_redirected_to_gets_no_password_for_asking(
     with pytest.raises(DeliveryError):
         push(layout, digest, registry.name)
     assert seen and not any(seen)
+
+
+# -- what a registry holds and how long it takes ---------------------------------------------------
+
+
+def test_a_release_to_a_web_site_fails_and_proposes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    registry: FakeRegistry,
+) -> None:
+    project = make_project(tmp_path, monkeypatch)
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("oci:.local/registry", registry.name))
+    project.commit("Use another registry")
+    branches = project.branches()
+
+    def yes(handler: Handler) -> bool:
+        handler.body()
+        handler.answer(200, b"<html>")
+        return True
+
+    registry.faults.append(yes)
+    assert main(["release"]) == 1
+    assert "check that this is the address of a registry" in capsys.readouterr().err
+    assert project.branches() == branches
+    registry.faults.clear()
+    assert main(["release"]) == 0
+    assert project.branches() != branches
+
+
+@pytest.mark.parametrize("size", [None, 0, 5])
+def test_a_blob_that_a_registry_only_claims_is_sent(
+    layout: Layout, digest: str, registry: FakeRegistry, size: int | None
+) -> None:
+    blob = f"sha256:{layer(layout, digest).name}"
+
+    def claims(handler: Handler) -> bool:
+        if handler.command != "HEAD" or blob not in handler.path or blob in registry.content:
+            return False
+        handler.send_response(200)
+        if size is not None:
+            handler.send_header("Content-Length", str(size))
+        handler.end_headers()
+        return True
+
+    registry.faults.append(claims)
+    assert push(layout, digest, registry.name)
+    assert blob in registry.content
+
+
+def test_a_blob_that_vanishes_after_it_was_sent_is_noticed(
+    layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    blob = f"sha256:{layer(layout, digest).name}"
+
+    def loses(handler: Handler) -> bool:
+        if handler.command == "PUT" and "/manifests/" in handler.path:
+            del registry.content[blob]
+        return False
+
+    registry.faults.append(loses)
+    with pytest.raises(DeliveryError, match=f"does not give {digest} back after it was sent"):
+        push(layout, digest, registry.name)
+    registry.faults.clear()
+    assert push(layout, digest, registry.name)
+    assert not push(layout, digest, registry.name)
+
+
+def test_pushing_again_heals_a_folder(tmp_path: Path, layout: Layout, digest: str) -> None:
+    shared = Layout(tmp_path / "shared")
+    for damage in (digest_mismatch, truncated_layer, Path.unlink):
+        push(layout, digest, shared.name)
+        damage(layer(shared, digest))
+        with pytest.raises(DeliveryError, match="push the image to it again"):
+            pull(f"{shared.name}@{digest}", tmp_path / "models")
+        assert push(layout, digest, shared.name)
+        pull(f"{shared.name}@{digest}", tmp_path / "models")
+        shutil.rmtree(tmp_path / "models")
+
+
+@pytest.mark.parametrize("what", ["manifest", "layer"])
+def test_a_registry_that_never_ends_is_given_up(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, what: str
+) -> None:
+    name = digest if what == "manifest" else layer(layout, digest).name
+    over = threading.Event()
+
+    def drips(handler: Handler) -> bool:
+        if name not in handler.path or handler.command != "GET":
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Type", MANIFEST)
+        handler.send_header("Content-Length", str(layer(layout, digest).stat().st_size))
+        handler.end_headers()
+        handler.wfile.write(b"{")
+        over.wait(60)
+        return True
+
+    push(layout, digest, registry.name)
+    registry.faults.append(drips)
+    with pytest.raises(DeliveryError, match=f"{registry.name} did not answer in full within .* s"):
+        pull(f"{registry.name}@{digest}", tmp_path / "models", deadline=3)
+    over.set()
+    assert_nothing_pulled(tmp_path)
+    registry.faults.clear()
+    pull(f"{registry.name}@{digest}", tmp_path / "models", deadline=300)
+
+
+def test_a_deadline_ends_further_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str
+) -> None:
+    monkeypatch.setattr(remote, "DELAYS", [3600])
+    with pytest.raises(UnavailableError):
+        pull(f"127.0.0.1:1/team/model@{digest}", tmp_path / "models", deadline=60)
+
+
+def test_a_manifest_without_end_fills_no_memory(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    sent = [0]
+
+    def endless(handler: Handler) -> bool:
+        if "/manifests/" not in handler.path:
+            return False
+        handler.send_response(200)
+        handler.send_header("Content-Type", MANIFEST)
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                sent[0] += handler.wfile.write(b" " * (1 << 20))
+        handler.break_off()
+        return True
+
+    registry.faults.append(endless)
+    with pytest.raises(DeliveryError, match="gave more bytes than announced"):
+        pull(f"{registry.name}@{digest}", tmp_path / "models")
+    assert sent[0] < 64 << 20
+
+
+def test_an_image_larger_than_the_disk_is_refused(tmp_path: Path, layout: Layout) -> None:
+    config = Blob(media_type=LAYER, digest=digest_of(b""), size=10**18)
+    content = image_content(config, "8")
+    layout.write_manifest(content, "v8")
+    with pytest.raises(DeliveryError, match=r"needs 1,000,000,000.0 GB in .* are free: make room"):
+        pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
+    assert_nothing_pulled(tmp_path)
+
+
+def test_what_a_killed_pull_left_is_swept_by_the_next(
+    tmp_path: Path, layout: Layout, digest: str
+) -> None:
+    left = tmp_path / ".models-k1ll3d/image"
+    left.mkdir(parents=True)
+    others = tmp_path / ".models2-other"
+    others.mkdir()
+    with writing(tmp_path, ".none"):  # another process is at work
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+        assert left.exists()
+    shutil.rmtree(tmp_path / "models")
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert not left.parent.exists() and others.exists()

@@ -34,10 +34,11 @@ class Triton(ThreadingHTTPServer):
     `versions` maps versions to whether they are ready.
     """
 
-    def __init__(self, versions: dict[str, bool], answers: np.ndarray) -> None:
+    def __init__(self, versions: dict[str, bool], recorded: golden.Golden) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.versions = versions
-        self.answers = answers
+        self.images = recorded.images
+        self.answers = recorded.probabilities
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
 
     @property
@@ -63,8 +64,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        head = json.loads(content[: int(self.headers["Inference-Header-Content-Length"])])
-        answers = self.server.answers[: head["inputs"][0]["shape"][0]]
+        image = content[int(self.headers["Inference-Header-Content-Length"]) :]
+        (index,) = (n for n, each in enumerate(self.server.images) if each.tobytes() == image)
+        answers = self.server.answers[index : index + 1]
         output = {"name": "probabilities", "datatype": "FP32", "shape": answers.shape}
         output["data"] = answers.ravel().tolist()
         version = next(iter(self.server.versions))
@@ -83,7 +85,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def triton(request: pytest.FixtureRequest, project: TinyProject) -> Iterator[Triton]:
     recorded = golden.load(project.folder / "artifacts/model/classifier/golden.npz")
-    server = Triton(getattr(request, "param", {"1": True}), recorded.probabilities)
+    server = Triton(getattr(request, "param", {"1": True}), recorded)
     yield server
     server.shutdown()
     server.server_close()
@@ -171,7 +173,7 @@ def test_before_the_first_release_nothing_is_to_run(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda answers: answers[::-1], "with other answers (1"),
+        (lambda answers: answers[::-1], "with other answers ("),
         (lambda answers: answers - 0.02, "with other answers (they differ by 2.0e-02)"),
         (lambda answers: answers * np.float32("nan"), "with other answers ("),
         (lambda answers: answers[:, :3], "which does not answer (the server answers with 3"),

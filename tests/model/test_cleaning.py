@@ -1,5 +1,6 @@
 """Data preparation: what is left out of the splits, what never leaks, and what a user is told."""
 
+import io
 import pickle
 import tarfile
 import tracemalloc
@@ -387,6 +388,87 @@ def test_damaged_archive_is_not_used(cifar: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-10])
     with pytest.raises(UserError, match="CIFAR-10 could not be downloaded"):
         prepare(cifar, source="cifar10")
+
+
+# What an archive may hold that is not the data set's; its MD5 is made that of the known one.
+
+
+def link(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    """A link to a file of the machine in place of a part."""
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    tar.addfile(info)
+
+
+def hard_link(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    info.type, info.linkname = tarfile.LNKTYPE, "../../params.yaml"
+    tar.addfile(info)
+
+
+def device(tar: tarfile.TarFile, info: tarfile.TarInfo, _: bytes) -> None:
+    info.type = tarfile.FIFOTYPE
+    tar.addfile(info)
+
+
+def twice(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+    tar.addfile(info, io.BytesIO(content))
+
+
+def large(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+    info.size = 2**28 + 1
+    tar.addfile(info, io.BytesIO(bytes(info.size)))
+
+
+def nothing(*_: Any) -> None:
+    """A part is not there."""
+
+
+@pytest.mark.parametrize("put", [link, hard_link, device, twice, large, nothing])
+def test_an_archive_with_other_members_is_not_unpacked(
+    put: Callable[..., None], cifar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(cifar, monkeypatch, "cifar-10-batches-py/test_batch", put)
+    with pytest.raises(UserError, match=r"CIFAR-10 could not be downloaded \(cifar-10-python"):
+        prepare(cifar, source="cifar10")
+    assert not (cifar / "data/downloads/cifar-10-batches-py").exists()
+
+
+def test_members_that_nobody_asked_for_stay_in_the_archive(
+    cifar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def more(tar: tarfile.TarFile, info: tarfile.TarInfo, content: bytes) -> None:
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+        for name in ("../../escaped", "/tmp/escaped-by-cifar", "cifar-10-batches-py/more"):
+            other = tarfile.TarInfo(name)
+            other.size = 3
+            tar.addfile(other, io.BytesIO(b"bad"))
+
+    rewrite(cifar, monkeypatch, "cifar-10-batches-py/test_batch", more)
+    prepare(cifar, source="cifar10")
+    unpacked = {path.name for path in (cifar / "data/downloads/cifar-10-batches-py").iterdir()}
+    assert unpacked == {"data_batch_1", "test_batch", "batches.meta"}
+    assert not (cifar / "escaped").exists() and not Path("/tmp/escaped-by-cifar").exists()
+
+
+def rewrite(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, put: Callable[..., None]
+) -> None:
+    """Put something else in a member's place."""
+    from torchvision.datasets import CIFAR10
+
+    archive = project / "data/downloads" / CIFAR10.filename
+    with tarfile.open(archive) as tar:
+        members = [(each, tar.extractfile(each)) for each in tar.getmembers() if each.isfile()]
+        contents = [(each, file.read() if file else b"") for each, file in members]
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for each, content in contents:
+            if each.name == name:
+                put(tar, tarfile.TarInfo(name), content)
+            else:
+                tar.addfile(each, io.BytesIO(content))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive.read_bytes()).hexdigest())
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ LITTER = {  # of operating systems and network drives, beside all that is hidden
     *("$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "@recycle"),
 }
 PART = r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?|hold-?out)"
-SPLIT_NAME = re.compile(rf"{PART}([ _-]?(set|split|data|images|pictures|\d+))*", re.IGNORECASE)
+MORE = r"(set|split|data|images|pictures|\d+)"
+SPLIT_NAME = re.compile(rf"{PART}([ _-]?{MORE})*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
