@@ -30,7 +30,7 @@ def parser(argv: list[str]) -> argparse.Namespace:
     subparsers = made.add_subparsers(required=True, metavar="command")
     for name in sorted(names & set(argv[:1]) or names):
         command = import_module(f"{commands.__name__}.{name.replace('-', '_')}")
-        described = subparsers.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
+        described = subparsers.add_parser(name, help=(command.__doc__ or "").partition("\n")[0])
         if hasattr(command, "add_arguments"):
             command.add_arguments(described)
         described.set_defaults(run=command.run)

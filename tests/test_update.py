@@ -6,6 +6,7 @@ Most tests use a small template in place of this one; the last ones use this one
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -629,6 +630,41 @@ def test_a_second_update_to_the_same_commit_says_that_there_is_one(
     before = project.state()
     assert f"git branch --delete --force template/{newest[:12]}" in refusal(update(project))
     assert project.state() == before
+
+
+@pytest.mark.parametrize("way", ["goes on with it", "start anew"])
+def test_either_way_out_of_a_branch_that_is_there_works(
+    way: str, project: Folder, template: Folder, update: Update
+) -> None:
+    newest = template.commit()
+    project.git("branch", f"template/{newest[:12]}")
+    said = refusal(update(project))
+    switch, delete = re.findall("`([^`]+)`", said)
+    assert way in said
+    subprocess.run(switch if way == "goes on with it" else delete, shell=True, cwd=project.path)
+    if way == "start anew":
+        report(update(project))
+    assert project.git("branch", "--show-current") == f"template/{newest[:12]}"
+
+
+def test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken(
+    project: Folder, template: Folder, update: Update
+) -> None:
+    origin = project.read(".template.json")
+    template.edit(f"{INSIDE}/params.yaml", "line 10\n", NEWER)
+    template.commit()
+    project.git("rm", "--quiet", "--cached", ".template.json")
+    project.git("commit", "--quiet", "-m", "Forget the origin")
+    project.write(".gitignore", ".template.json\n")
+    project.git("add", ".gitignore")
+    project.git("commit", "--quiet", "-m", "Ignore it")
+    said = refusal(update(project))
+    assert "`git add --force .template.json` and commit it" in said
+    subprocess.run("git add --force .template.json", shell=True, cwd=project.path, check=True)
+    project.git("commit", "--quiet", "-m", "Note the origin")
+    assert project.read(".template.json") == origin
+    report(update(project))
+    assert NEWER in project.read("params.yaml")
 
 
 def stand_in_for_git(folder: Path, script: str) -> dict[str, str]:

@@ -129,3 +129,20 @@ def test_the_image_takes_what_the_pipeline_needs_and_nothing_else() -> None:
     assert missing <= {"dvc.lock"}, "a name that no file has any more"
     assert not any(name.startswith((".git", "infra", "argocd", ".local")) for name in taken)
     assert ".dvc" not in taken, "a file beside its settings holds secrets"
+
+
+def test_what_a_refused_build_is_told_to_do_works(
+    project: Project, builder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the tag, after the commit, and built again."""
+    push = ["image", "--push", "registry.example/train"]
+    assert main([*push[:-1], "registry.example/train:1"]) == 1
+    assert main(push) == 0
+    (project.folder / "params.yaml").write_text("seed: 1\n")
+    assert main(push) == 1
+    project.commit("Change the seed")
+    assert main(push) == 0
+    monkeypatch.setenv("ANSWER", "latest")
+    assert main(push) == 1
+    monkeypatch.setenv("ANSWER", DIGEST)
+    assert main(push) == 0

@@ -143,3 +143,16 @@ def test_figures_that_are_no_numbers(changes: dict[str, Any], place: str, value:
 def test_a_gated_figure_of_another_type(value: Any) -> None:
     message = refusal(account(metrics={"accuracy": value}))
     assert f"metrics.accuracy is {value!r} instead of a number" in message
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
+def test_what_a_floor_or_a_champion_demands_helps(figure: str) -> None:
+    """A better model, or a lower floor."""
+    better = account(0.99, 0.98)
+    for limits, released in ((LIMITS, None), (LIMITS, champion(0.985, 0.98))):
+        worse = account(**{figure: 0.93})
+        with pytest.raises(GateError, match="train a better model"):
+            check_gate(worse, limits, released, False)
+        check_gate(better, limits, released, False)
+    lower = LIMITS.model_copy(update={f"min_{figure}": 0.9})
+    check_gate(account(**{figure: 0.93}), lower, None, False)

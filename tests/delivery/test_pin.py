@@ -161,3 +161,33 @@ def test_the_command_prints_what_it_found(
     printed = capsys.readouterr()
     assert f"keda 2.20.2 sha256:{CHART}" in printed.out
     assert "pin:" not in printed.err, "progress where there is no terminal"
+
+
+def drop_the_digest(base: Path, registry: FakeRegistry) -> None:
+    server = base / "triton/rollout.yaml"
+    server.write_text(server.read_text().replace(f"@{IMAGE}", ""))
+
+
+def add_the_address(base: Path, registry: FakeRegistry) -> None:
+    (base / "platform/controllers/new.yaml").unlink()
+
+
+def leave_one_image(base: Path, registry: FakeRegistry) -> None:
+    server = base / "triton/rollout.yaml"
+    server.write_text(server.read_text().replace("# \n    image: busybox/busybox:1.37\n", ""))
+
+
+CURES: dict[Fault, Fault] = {
+    tag_moved: drop_the_digest,
+    controller_without_a_chart: add_the_address,
+    two_images: leave_one_image,
+}
+
+
+@pytest.mark.parametrize("fault", CURES, ids=lambda fault: fault.__name__)
+def test_what_a_refusal_says_helps(fault: Fault, base: Path, registry: FakeRegistry) -> None:
+    fault(base, registry)
+    with pytest.raises(UserError):
+        pin(base)
+    CURES[fault](base, registry)
+    assert pin(base)

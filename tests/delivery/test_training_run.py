@@ -10,7 +10,7 @@ import yaml
 
 from delivery.__main__ import main
 from delivery.oci.image import CONFIG, MANIFEST, REVISION, digest_of
-from delivery.proposals.run_file import RUN_FILE
+from delivery.proposals.run_file import RUN_FILE, Run
 from fake_project import Project, make_project
 from fake_registry import FakeRegistry, alone_with_registry
 
@@ -178,3 +178,22 @@ def test_a_run_file_that_nobody_can_count_from(
         path.write_text(text)
         project.commit("Write a run file by hand")
         assert f"{RUN_FILE} at " in refusal(project, capsys, reference)
+
+
+@pytest.mark.parametrize("cure", ["put right", "removed"])
+def test_a_run_file_that_was_put_right_or_removed_is_counted_from(
+    project: Project, reference: str, capsys: pytest.CaptureFixture[str], cure: str
+) -> None:
+    path = project.folder / RUN_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("data: [")
+    project.commit("Write a run file by hand")
+    assert "put it right on main, or remove the file" in refusal(project, capsys, reference)
+    if cure == "removed":
+        path.unlink()
+    else:
+        run = Run(run=4, image=reference, nodes=1, commit=COMMIT)
+        path.write_text(run.to_yaml())
+    project.commit("Do what was said")
+    assert main(["train-on-cluster", reference]) == 0
+    assert proposed(project, 1 if cure == "removed" else 5)["image"] == reference
