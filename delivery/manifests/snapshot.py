@@ -47,31 +47,16 @@ def snapshot(repository: Repository, commit: str, folder: Path) -> Path:
 def read_entries(repository: Repository, commit: str) -> list[Entry]:
     """Read all files below the manifests' folder at a commit. Raises DeliveryError."""
     listed = repository.run("ls-tree", "-r", "-l", "-z", commit, "--", f"{MANIFESTS}/")
-    found = [line.partition(b"\t") for line in listed.split(b"\0") if line]
-    described = [(head.split(), os.fsdecode(name)) for head, _, name in found]
-    size = sum(int(size) for (_, kind, _, size), _ in described if kind == b"blob")
-    if size > LARGEST:
+    lines = [line.partition("\t") for line in os.fsdecode(listed).split("\0") if line]
+    found = [(*head.split(), path) for head, _, path in lines]
+    blobs = [(sha, int(size)) for _, kind, sha, size, _ in found if kind == "blob"]
+    if (size := sum(size for _, size in blobs)) > LARGEST:
         raise DeliveryError(
             f"{MANIFESTS} holds {size} bytes at commit {commit[:12]} and at most {LARGEST} are "
             "read: keep in it what describes the cluster only"
         )
-    blobs = [sha for (_, kind, sha, _), _ in described if kind == b"blob"]
-    contents = read_blobs(repository, blobs)
-    return [
-        Entry(name, int(mode, 8), contents.get(sha, b"")) for (mode, _, sha, _), name in described
-    ]
-
-
-def read_blobs(repository: Repository, blobs: list[bytes]) -> dict[bytes, bytes]:
-    """Return the content of blobs by their names."""
-    answer = repository.run("cat-file", "--batch", stdin=b"".join(each + b"\n" for each in blobs))
-    contents, begin = {}, 0
-    for blob in blobs:
-        head = answer.index(b"\n", begin)
-        size = int(answer[begin:head].split()[2])
-        contents[blob] = answer[head + 1 : head + 1 + size]
-        begin = head + 1 + size + 1
-    return contents
+    contents = repository.contents(sha for sha, _ in blobs)
+    return [Entry(path, int(mode, 8), contents.get(sha, b"")) for mode, _, sha, _, path in found]
 
 
 def place(entry: Entry, folder: Path) -> None:
