@@ -13,6 +13,7 @@ from typing import Any
 
 SHOWN = 80  # characters of a value that a sentence repeats
 SAID = 200  # of a reason that somebody else gave
+SENTENCE = 500  # of why something failed, on whatever somebody else wrote
 LINE = 2000  # of a line that is reported
 
 # Failures that happen to any program; what they say of themselves is the reason.
@@ -90,6 +91,17 @@ def said(text: str | bytes) -> str:
     """Return what somebody else gave as a reason: on one line, not long and without backticks."""
     words = text if isinstance(text, str) else text.decode(errors="replace")
     return _cut(printable(" ".join(words.split())).replace("`", "'"), SAID)
+
+
+def sentence(error: BaseException) -> str:
+    """Return why something failed, on one line that can be printed anywhere.
+
+    It is for work on what somebody else wrote, where any kind of exception may come up; the name of
+    one that nobody foresaw goes first.
+    """
+    foreseen = isinstance(error, UserError | OSError)
+    text = str(error) if foreseen else f"{type(error).__name__}: {error}".rstrip(": ")
+    return _cut(printable(" ".join(text.split())), SENTENCE)
 
 
 def _cut(line: str, most: int = LINE) -> str:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.git import BRANCH, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
@@ -30,6 +30,7 @@ from delivery.proposals.releases import check_environment, release_path
 from delivery.triton.backend import Backend
 from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
+from workspace.errors import sentence
 from workspace.files import discard, only_one
 
 LOGS = Path(".local/logs")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.deployment import begin
 from delivery.manifests.differences import difference, written
@@ -30,6 +30,7 @@ from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
+from workspace.errors import sentence
 from workspace.files import write
 from workspace.markdown import block, cell, table
 

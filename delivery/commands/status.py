@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.preview_status import read_status
 from delivery.model import golden
@@ -12,6 +12,7 @@ from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, environments, released
 from delivery.triton.client import Client, RefusalError
+from workspace.errors import sentence
 from workspace.files import write
 
 TIMEOUT = 5  # seconds of one request

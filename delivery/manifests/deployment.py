@@ -5,12 +5,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.manifests.server_pod import ServerPod
 from delivery.model import golden
 from delivery.triton.client import Client
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Server, check_version, start
+from workspace.errors import sentence
 from workspace.files import discard
 
 PERIOD = 3.0  # seconds between two golden requests

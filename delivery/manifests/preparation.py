@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
@@ -23,6 +23,7 @@ from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.releases import release_path
 from delivery.triton.server import killed
+from workspace.errors import sentence
 from workspace.files import discard
 
 DEADLINE = 1800.0  # seconds for all of it

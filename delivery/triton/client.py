@@ -8,9 +8,10 @@ import numpy as np
 from geventhttpclient.response import HTTPConnectionClosed
 from tritonclient.utils import InferenceServerException
 
-from delivery.errors import DeliveryError, sentence
+from delivery.errors import DeliveryError
 from delivery.triton.loopback import DIRECT, HOST
 from delivery.triton.server import MODEL, Ports
+from workspace.errors import sentence
 
 PROTOCOLS = ("http", "grpc")
 TIMEOUT = 30.0  # seconds of one request
