@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
 def parser(argv: list[str]) -> argparse.Namespace:
     """Parse a command line; of the commands only the one that is asked for is imported.
 
-    A command is a module: what it does is its first line and `run`, what it takes `add_arguments`.
+    A command is a module: its first line says what it does, its `run` does it for a repository and
+    what else its ARGUMENTS describe, each in the words of argparse.
     """
     names = {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)}
     made = argparse.ArgumentParser(prog="delivery", description=__doc__)
@@ -31,8 +32,8 @@ def parser(argv: list[str]) -> argparse.Namespace:
     for name in sorted(names & set(argv[:1]) or names):
         command = import_module(f"{commands.__name__}.{name.replace('-', '_')}")
         described = subparsers.add_parser(name, help=(command.__doc__ or "").partition("\n")[0])
-        if hasattr(command, "add_arguments"):
-            command.add_arguments(described)
+        for argument, options in getattr(command, "ARGUMENTS", {}).items():
+            described.add_argument(argument, **options)
         described.set_defaults(run=command.run)
     return made.parse_args(argv)
 
@@ -41,8 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Run a command where the project is."""
     check_root()
     this_machine()
-    Repository(Path.cwd()).check_root()
-    arguments.run(arguments)
+    repository = Repository(Path.cwd())
+    repository.check_root()
+    options = vars(arguments)
+    options.pop("run")(repository, **options)
 
 
 def heed_signals() -> None:

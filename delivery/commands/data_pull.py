@@ -1,15 +1,13 @@
 """`make data-pull`: data, models and the stages' results of this commit, from the data store."""
 
-import argparse
-from pathlib import Path
-
 from delivery.dvc import absent_store, default_store, dvc_shown, refuse_replaced
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Pull into the current folder. Raises DeliveryError."""
-    folder = Path.cwd()
+def run(repository: Repository) -> None:
+    """Pull into the working tree. Raises DeliveryError."""
+    folder = repository.folder
     default_store(folder)
     if dvc_shown(folder, "pull", "--run-cache"):
         why = absent_store(folder) or "DVC says above"

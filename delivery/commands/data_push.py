@@ -1,17 +1,17 @@
 """`make data-push`: data, models and the stages' results, into the data store."""
 
-import argparse
 from pathlib import Path
 
 from delivery.dvc import absent_store, adding, default_store, dvc_shown, unknown_data
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.parameters import data_folder
 from workspace.pictures import refuse_links
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Push from the current folder. Raises DeliveryError; UserError for links in the data."""
-    folder = Path.cwd()
+def run(repository: Repository) -> None:
+    """Push from the working tree. Raises DeliveryError; UserError for links in the data."""
+    folder = repository.folder
     _, address = default_store(folder)
     place = Path(data_folder(folder))
     if place.is_dir():

@@ -1,6 +1,5 @@
 """The training image: build it from this commit with the tool that is there, and push it."""
 
-import argparse
 import os
 import re
 import shutil
@@ -27,18 +26,13 @@ class Metadata(Settings, extra="ignore"):
     digest: str = Field(default="", alias="containerimage.digest", description="a digest")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--push", metavar="REGISTRY", help="<host>/<name> to push it to")
+ARGUMENTS = {
+    "--push": {"metavar": "REGISTRY", "dest": "registry", "help": "<host>/<name> to push it to"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Build from the current folder and print the image's reference by digest."""
-    print(build(Repository(Path.cwd()), arguments.push))
-
-
-def build(repository: Repository, registry: str | None = None) -> str:
-    """Build the image of the commit that is checked out; return its reference by digest.
+def run(repository: Repository, registry: str | None = None) -> None:
+    """Build the image of the commit that is checked out; print its reference by digest.
 
     The tag is the commit, the times in the image are the commit's. Without a registry the image
     stays on this machine. Raises DeliveryError.
@@ -57,7 +51,7 @@ def build(repository: Repository, registry: str | None = None) -> str:
         for command in BUILDERS[builder](f"{name}:{commit[:12]}", commit, epoch, answer, registry):
             _tool(repository.folder, command, epoch)
         digest = _digest(read_text(answer))
-    return f"{name}@{digest}"
+    print(f"{name}@{digest}")
 
 
 def docker(

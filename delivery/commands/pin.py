@@ -4,7 +4,6 @@ The server image is then deployed by digest. Argo CD takes charts by version onl
 there to be compared the next time.
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.oci.image import digest_of
 from delivery.oci.layout import MissingBlobError
 from delivery.oci.remote import Remote, reason
@@ -50,9 +50,9 @@ class ChartIndex(Settings, extra="ignore"):
     entries: dict[str, Any]
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository) -> None:
     """Pin the manifests of this repository and print what was found."""
-    for line in pin(BASE):
+    for line in pin(repository.folder / BASE):
         print(line)
 
 

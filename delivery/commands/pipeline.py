@@ -1,6 +1,5 @@
 """`make pipeline` and `make train`: run what is out of date, and say what came out of it."""
 
-import argparse
 import logging
 import os
 from pathlib import Path
@@ -18,18 +17,17 @@ from workspace.errors import shown
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--until", metavar="STAGE", help="the last stage to run; default: all")
-    parser.add_argument("--force", action="store_true", help="run that last stage in any case")
-    parser.add_argument("--pull", action="store_true", help="take what was run elsewhere")
+ARGUMENTS = {
+    "--until": {"metavar": "STAGE", "help": "the last stage to run; default: all"},
+    "--force": {"action": "store_true", "help": "run that last stage in any case"},
+    "--pull": {"action": "store_true", "help": "take what was run elsewhere"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the pipeline of the current folder."""
-    repository = Repository(Path.cwd())
-    reproduce(repository.folder, arguments.until, arguments.force, arguments.pull)
-    if not arguments.until:
+def run(repository: Repository, until: str | None, force: bool, pull: bool) -> None:
+    """Run the pipeline; of all of it, say what came out."""
+    reproduce(repository.folder, until, force, pull)
+    if not until:
         print(summary(repository))
 
 

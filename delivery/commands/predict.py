@@ -1,36 +1,34 @@
 """`make predict`: pictures classified by a running server."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.parameters import Pictures, read_pictures
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.server import Ports, add_ports
+from delivery.triton.server import PORTS, Ports
 from workspace.errors import printable
 from workspace.pictures import open_picture, to_pixels, upright_size
 
+ARGUMENTS = {
+    "images": {"nargs": "+", "type": Path, "metavar": "picture"},
+    "--protocol": {"choices": PROTOCOLS, "default": "grpc"},
+    "--top": {"type": int, "default": 3, "help": "classes to print for each picture"},
+    **PORTS,
+}
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="picture")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="grpc")
-    parser.add_argument("--top", type=int, default=3, help="classes to print for each picture")
-    add_ports(parser)
 
-
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository, images: list[Path], protocol: str, top: int, **ports: int) -> None:
     """Print the most probable classes of each file."""
-    settings = read_pictures(Path.cwd())
-    ports = Ports(arguments.http_port, arguments.grpc_port)
-    with connect(arguments.protocol, ports) as client:
+    settings = read_pictures(repository.folder)
+    with connect(protocol, Ports(**ports)) as client:
         shape = client.input_shape()
-        pictures = [read(file, shape, settings) for file in arguments.images]
-        for file, picture in zip(arguments.images, pictures, strict=True):
-            answer = client.infer(picture[np.newaxis], top=arguments.top)
+        pictures = [read(file, shape, settings) for file in images]
+        for file, picture in zip(images, pictures, strict=True):
+            answer = client.infer(picture[np.newaxis], top=top)
             classes = ", ".join(describe(line) for line in answer.probabilities[0])
             print(f"{file}: {classes} (version {answer.version})")
 

@@ -10,7 +10,6 @@ then *retiring*. What may hang, Git and the registry, is beside the loop, and wh
 release is taken up ends that attempt alone: it is told, and tried again.
 """
 
-import argparse
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from delivery.proposals.releases import check_environment, release_path
 from delivery.triton.backend import Backend
 from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
+from delivery.triton.server import PORTS
 from workspace.errors import sentence
 from workspace.files import discard, only_one
 
@@ -41,29 +41,27 @@ STEP = 0.05  # seconds between two looks at what goes on here
 NEVER = float("inf")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("environment")
-    parser.add_argument("--watch", action="store_true", help="follow new commits")
-    parser.add_argument("--http-port", type=int, default=8000, help="0: any free port")
-    parser.add_argument("--grpc-port", type=int, default=8001, help="0: any free port")
+ARGUMENTS = {
+    "environment": {},
+    "--watch": {"action": "store_true", "help": "follow new commits"},
+    **{name: PORTS[name] for name in ("--http-port", "--grpc-port")},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository, environment: str, watch: bool, http: int, grpc: int) -> None:
     """Serve an environment until Ctrl-C."""
-    project = Repository(Path.cwd())
-    check_environment(project, project.head(), arguments.environment)
-    state = (PREVIEWS / arguments.environment).absolute()
-    busy = f"a preview of {arguments.environment} runs already: stop it first"
+    check_environment(repository, repository.head(), environment)
+    state = (PREVIEWS / environment).absolute()
+    busy = f"a preview of {environment} runs already: stop it first"
     try:
         with only_one(state / LOCK, busy):
             clear(state)
-            branch = Branch(project, state / "objects")
+            branch = Branch(repository, state / "objects")
             with (
-                Proxy(arguments.http_port, arguments.grpc_port) as proxy,
-                Preview(arguments.environment, branch, state, proxy) as preview,
+                Proxy(http, grpc) as proxy,
+                Preview(environment, branch, state, proxy) as preview,
             ):
-                preview.follow(arguments.watch)
+                preview.follow(watch)
     except KeyboardInterrupt:
         print("stopped")
 

@@ -1,8 +1,5 @@
 """Promote: propose for production exactly what staging has."""
 
-import argparse
-from pathlib import Path
-
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.proposals.proposal import propose
@@ -19,12 +16,7 @@ from delivery.proposals.texts import release_proposal
 SOURCE, TARGET = "staging", "production"
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Propose from the current folder."""
-    promote(Repository(Path.cwd()))
-
-
-def promote(repository: Repository) -> None:
+def run(repository: Repository) -> None:
     """Propose staging's release file for production, as it is. Raises DeliveryError."""
     base = repository.fetch()
     content = released_content(repository, base, SOURCE)

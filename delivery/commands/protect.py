@@ -4,7 +4,6 @@ What is in force counts, whoever set it; what is missing is set in one ruleset o
 those of others stay as they are.
 """
 
-import argparse
 import json
 import shlex
 from collections.abc import Mapping
@@ -49,17 +48,12 @@ RULES: dict[str, tuple[Parameters, str]] = {  # kind: parameters, and what it ch
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--check", action="store_true", help="say what is missing, change nothing")
+ARGUMENTS = {
+    "--check": {"action": "store_true", "help": "say what is missing, change nothing"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Protect the current folder's remote."""
-    protect(Repository(Path.cwd()), arguments.check)
-
-
-def protect(repository: Repository, check: bool = False) -> None:
+def run(repository: Repository, check: bool = False) -> None:
     """Set what is missing, or only say it. Raises DeliveryError unless nothing is missing then."""
     github = find_github(repository)
     unknown = unknown_owners(github)

@@ -3,7 +3,6 @@
 Writes one Markdown report for the people who review the release.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -90,25 +89,28 @@ class Subject:
     loading: float
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("environment")
-    parser.add_argument("--image", help="rehearse this model image instead of the release's")
-    parser.add_argument("--report", type=Path, help="default: .local/rehearsals/<environment>.md")
+ARGUMENTS = {
+    "environment": {},
+    "--image": {"help": "rehearse this model image instead of the release's"},
+    "--report": {
+        "type": Path,
+        "dest": "path",
+        "help": "default: .local/rehearsals/<environment>.md",
+    },
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository, environment: str, image: str | None, path: Path | None) -> None:
     """Rehearse, write the report, and fail unless everything passed."""
-    repository = Repository(Path.cwd())
     commit = repository.head()
-    check_environment(repository, commit, arguments.environment)
-    rehearsal = Rehearsal(f"{arguments.environment} at {commit[:12]}")
+    check_environment(repository, commit, environment)
+    rehearsal = Rehearsal(f"{environment} at {commit[:12]}")
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         try:
-            rehearse(rehearsal, repository, arguments.environment, arguments.image, Path(folder))
+            rehearse(rehearsal, repository, environment, image, Path(folder))
         except Exception as error:  # what is rehearsed was written by somebody else
             rehearsal.checks.append(Check("the release can be served", False, sentence(error)))
-    path = arguments.report or REPORTS / f"{arguments.environment}.md"
+    path = path or REPORTS / f"{environment}.md"
     write(path, report(rehearsal))
     if rehearsal.failed:
         first = rehearsal.failed[0]

@@ -1,8 +1,5 @@
 """Release the model of this commit to staging: gate, push data and image, propose."""
 
-import argparse
-from pathlib import Path
-
 from delivery.dvc import DvcError, default_store, dvc, unavailable
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
@@ -18,25 +15,16 @@ from delivery.proposals.release_file import RELEASE_FILE, in_conflict
 from delivery.proposals.releases import FIRST, all_releases, check_image, next_version, released
 from delivery.proposals.texts import describe, release_proposal
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--version", type=int, help="the version you expect it to be")
-    parser.add_argument(
-        "--accept-test-data",
-        action="store_true",
-        help="release although the test data are not those of the released model",
-    )
+ARGUMENTS = {
+    "--version": {"type": int, "help": "the version you expect it to be"},
+    "--accept-test-data": {
+        "action": "store_true",
+        "help": "release although the test data are not those of the released model",
+    },
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Release from the current folder."""
-    release(Repository(Path.cwd()), arguments.version, arguments.accept_test_data)
-
-
-def release(
-    repository: Repository, version: int | None = None, accept_test_data: bool = False
-) -> None:
+def run(repository: Repository, version: int | None = None, accept_test_data: bool = False) -> None:
     """Propose the model in the working tree as the next version in staging.
 
     Nothing is visible to others before every check has passed. Raises UserError.

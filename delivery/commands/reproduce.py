@@ -3,7 +3,6 @@
 The release file names the commit; Git has its code and parameters, DVC its data.
 """
 
-import argparse
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,19 +88,14 @@ class Reproduction:
         return f" (the first that differs is {self.outputs[0]})" if self.outputs else ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("version", type=int)
-    parser.add_argument("--environment", help="where it was released; default: anywhere")
-    parser.add_argument("--keep", action="store_true", help="keep the clone that it is made in")
+ARGUMENTS = {
+    "version": {"type": int},
+    "--environment": {"help": "where it was released; default: anywhere"},
+    "--keep": {"action": "store_true", "help": "keep the clone that it is made in"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Make the model again in a clone of the current folder."""
-    reproduce(Repository(Path.cwd()), arguments.version, arguments.environment, keep=arguments.keep)
-
-
-def reproduce(
+def run(
     repository: Repository, version: int, environment: str | None = None, keep: bool = False
 ) -> None:
     """Make a released model again, print and write how it compares.

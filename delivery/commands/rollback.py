@@ -1,8 +1,5 @@
 """Roll back: propose an earlier release file of an environment, as it was."""
 
-import argparse
-from pathlib import Path
-
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.registry import open_registry, parse_reference
@@ -18,19 +15,17 @@ from delivery.proposals.releases import (
 )
 from delivery.proposals.texts import rollback_proposal
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("environment")
-    parser.add_argument("--to", type=int, help="version; default: what the current one replaced")
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Propose from the current folder."""
-    rollback(Repository(Path.cwd()), arguments.environment, arguments.to)
+ARGUMENTS = {
+    "environment": {},
+    "--to": {
+        "type": int,
+        "dest": "version",
+        "help": "version; default: what the current one replaced",
+    },
+}
 
 
-def rollback(repository: Repository, environment: str, version: int | None = None) -> None:
+def run(repository: Repository, environment: str, version: int | None = None) -> None:
     """Propose an earlier release file of an environment, as it was. Raises DeliveryError."""
     base = repository.fetch()
     check_environment(repository, base, environment)

@@ -5,21 +5,21 @@ takes it up instead of training again. What Git keeps of a model (its figures, i
 that cache, so the stages after training run there, where it can be committed.
 """
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
 from delivery.dvc import dvc_settings, dvc_shown, make_raw, refuse_replaced
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.parameters import data_folder
 
 STAGE = "train"  # with the stages before it
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository) -> None:
     """Run in a copy of this project, because an image is not written to."""
-    run_pipeline(Path.cwd(), Path(tempfile.gettempdir()) / "project")
+    run_pipeline(repository.folder, Path(tempfile.gettempdir()) / "project")
 
 
 def run_pipeline(project: Path, copy: Path) -> None:

@@ -1,15 +1,15 @@
 """`make serve`: the exported model on this machine's Triton, until Ctrl-C."""
 
-import argparse
 from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.triton.loopback import HOST
 from delivery.triton.server import (
+    PORTS,
     STRICT,
     Ports,
     Server,
-    add_ports,
     latest_version,
     ready_path,
     start,
@@ -21,21 +21,22 @@ LOADING = 300.0  # seconds that a model may take to load
 FINISHING = 10  # seconds that running requests get at the end
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument(
-        "--models", type=Path, default=MODEL_REPOSITORY, help="default: the exported model's"
-    )
-    add_ports(parser)
+ARGUMENTS = {
+    "--models": {
+        "type": Path,
+        "default": MODEL_REPOSITORY,
+        "help": "default: the exported model's",
+    },
+    **PORTS,
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(repository: Repository, models: Path, **ports: int) -> None:
     """Start, announce, wait for the end."""
-    ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
     limit = f"--exit-timeout-secs={FINISHING}"
     try:
-        with start(arguments.models, LOG, ports, [*STRICT, limit]) as server:
-            version = latest_version(arguments.models)
+        with start(models, LOG, Ports(**ports), [*STRICT, limit]) as server:
+            version = latest_version(models)
             print(f"loading version {version} of the model …", flush=True)
             server.wait(ready_path(version), LOADING)
             announce(server, version)

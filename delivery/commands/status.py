@@ -1,6 +1,5 @@
 """Status: what Git wants in each environment, what runs there, and whether they agree."""
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -21,32 +20,28 @@ PICTURES = 8  # of golden requests, one in each
 NEAR = 0.01  # largest difference of a probability: accelerators round more coarsely than processors
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument(
-        "--address",
-        action="append",
-        default=[],
-        metavar="ENVIRONMENT=HOST:PORT",
-        help="where Triton's HTTP port of an environment is; default: its local preview",
-    )
+ARGUMENTS = {
+    "--address": {
+        "dest": "addresses",
+        "action": "append",
+        "default": [],
+        "metavar": "ENVIRONMENT=HOST:PORT",
+        "help": "where Triton's HTTP port of an environment is; default: its local preview",
+    },
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Report on the current folder's environments."""
-    status(Repository(Path.cwd()), dict(_pair(text) for text in arguments.address))
-
-
-def status(repository: Repository, addresses: dict[str, str]) -> None:
+def run(repository: Repository, addresses: list[str]) -> None:
     """Print a line for each environment. Raises DeliveryError when one runs something else."""
+    given = dict(_pair(text) for text in addresses)
     commit = repository.fetch()
-    for environment in addresses:
+    for environment in given:
         check_environment(repository, commit, environment)
     disagreeing = []
     for environment in environments(repository, commit):
         release = released(repository, commit, environment)
         preview = read_status(repository.folder, environment)
-        address = addresses.get(environment) or (preview and preview.address)
+        address = given.get(environment) or (preview and preview.address)
         wanted = f"model {release.version}" if release else "nothing"
         running = serving(address, release) if address else "unknown, no address"
         agrees = not address or running == wanted

@@ -1,8 +1,6 @@
 """Train on the cluster: propose the run that Argo CD starts when its pull request is merged."""
 
-import argparse
 import re
-from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
@@ -14,18 +12,13 @@ from delivery.proposals.run_file import RUN_FILE, Run, next_run
 PLATFORM = ("linux", "amd64")  # of the GPU nodes
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("image", help="<host>/<name>@sha256:<64 hex>, as `make image` prints")
-    parser.add_argument("--nodes", type=int, default=2, help="machines; default: 2")
+ARGUMENTS = {
+    "image": {"help": "<host>/<name>@sha256:<64 hex>, as `make image` prints"},
+    "--nodes": {"type": int, "default": 2, "help": "machines; default: 2"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Propose from the current folder."""
-    train_on_cluster(Repository(Path.cwd()), arguments.image, arguments.nodes)
-
-
-def train_on_cluster(repository: Repository, image: str, nodes: int) -> None:
+def run(repository: Repository, image: str, nodes: int) -> None:
     """Propose the next run: this image on this number of machines. Raises UserError."""
     if not 1 <= nodes <= 1000:
         raise DeliveryError(f"NODES is {nodes}: give a whole number of machines from 1 to 1000")

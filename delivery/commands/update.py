@@ -1,6 +1,5 @@
 """Update: merge what the template changed since this project was made, on a branch of its own."""
 
-import argparse
 import re
 import sys
 import tempfile
@@ -16,17 +15,12 @@ from workspace.errors import printable
 GIT = (2, 38)  # the first whose merge-tree merges as `git merge` does
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
-    parser.add_argument("--to", default="HEAD", help="a commit or tag of the template; the newest")
+ARGUMENTS = {
+    "--to": {"default": "HEAD", "help": "a commit or tag of the template; the newest"},
+}
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Update the project of the current folder."""
-    update(Repository(Path.cwd()), arguments.to)
-
-
-def update(repository: Repository, to: str = "HEAD") -> None:
+def run(repository: Repository, to: str) -> None:
     """Merge a commit of the template into a new branch and check that out.
 
     Until the merge is whole, nothing of the user's changes. Raises DeliveryError, SettingsError and

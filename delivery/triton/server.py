@@ -1,6 +1,5 @@
 """The real Triton on this machine: started, awaited, stopped."""
 
-import argparse
 import contextlib
 import http.client
 import os
@@ -63,10 +62,11 @@ class Ports:
     metrics: int = 0
 
 
-def add_ports(parser: argparse.ArgumentParser) -> None:
-    """Add the three ports of Triton; 0 picks a free one."""
-    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        parser.add_argument(f"--{name}-port", type=int, default=port, help="0: any free port")
+# The ports of a server as arguments of a command.
+PORTS = {
+    f"--{name}-port": {"dest": name, "type": int, "default": port, "help": "0: any free port"}
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002))
+}
 
 
 def translate(arguments: Iterable[str]) -> list[str]:

@@ -13,9 +13,9 @@ import fake_pipeline
 from classifier import params
 from conftest import TEMPLATE, UNBAKED, clean_template, cookiecutter
 from delivery.__main__ import main
-from delivery.commands.promote import promote
-from delivery.commands.release import release
-from delivery.commands.rollback import rollback
+from delivery.commands.promote import run as promote
+from delivery.commands.release import run as release
+from delivery.commands.rollback import run as rollback
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.rebuild import cloned

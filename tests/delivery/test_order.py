@@ -10,7 +10,7 @@ import pytest
 import fake_pipeline
 from conftest import UNBAKED
 from delivery.__main__ import main
-from delivery.commands.release import release
+from delivery.commands.release import run as release
 from delivery.dvc import typed_dvc
 from fake_project import EXPORT, Project, follow, make_project
 

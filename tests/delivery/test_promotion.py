@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from delivery.__main__ import main
-from delivery.commands.promote import promote
+from delivery.commands.promote import run as promote
 from fake_project import Project, kill, make_project
 
 STAGING = "argocd/environments/staging/model.yaml"

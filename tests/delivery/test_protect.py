@@ -16,8 +16,9 @@ import fake_gh
 import fake_pipeline
 from conftest import UNBAKED
 from delivery.__main__ import main
-from delivery.commands.protect import CHECKS, NAME, RULES, protect
-from delivery.commands.release import release
+from delivery.commands.protect import CHECKS, NAME, RULES
+from delivery.commands.protect import run as protect
+from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
 from fake_project import Project, code_sha256, follow, make_project
 

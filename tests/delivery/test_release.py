@@ -9,7 +9,7 @@ import pytest
 
 import fake_pipeline
 from delivery.__main__ import main
-from delivery.commands.release import release
+from delivery.commands.release import run as release
 from delivery.git import Repository
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull

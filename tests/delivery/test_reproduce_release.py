@@ -15,7 +15,7 @@ import pytest
 import fake_pipeline
 from conftest import TEMPLATE
 from delivery.__main__ import main
-from delivery.commands.release import release
+from delivery.commands.release import run as release
 from delivery.model.differences import compare_accounts, compare_files
 from delivery.model.rebuild import trained_on
 from delivery.proposals.release_file import Release, parse_release

@@ -4,7 +4,7 @@ import pytest
 
 import fake_pipeline
 from delivery.__main__ import main
-from delivery.commands.rollback import rollback
+from delivery.commands.rollback import run as rollback
 from delivery.proposals.release_file import parse_release
 from fake_project import Project, make_project
 
