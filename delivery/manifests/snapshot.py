@@ -47,31 +47,18 @@ def snapshot(repository: Repository, commit: str, folder: Path) -> Path:
 def read_entries(repository: Repository, commit: str) -> list[Entry]:
     """Read all files below the manifests' folder at a commit. Raises DeliveryError."""
     listed = repository.run("ls-tree", "-r", "-l", "-z", commit, "--", f"{MANIFESTS}/")
-    found = [line.partition(b"\t") for line in listed.split(b"\0") if line]
-    described = [(head.split(), os.fsdecode(name)) for head, _, name in found]
-    size = sum(int(size) for (_, kind, _, size), _ in described if kind == b"blob")
+    found = [line.partition("\t") for line in os.fsdecode(listed).split("\0") if line]
+    described = [(head.split(), name) for head, _, name in found]
+    size = sum(int(size) for (_, kind, _, size), _ in described if kind == "blob")
     if size > LARGEST:
         raise DeliveryError(
             f"{MANIFESTS} holds {size} bytes at commit {commit[:12]} and at most {LARGEST} are "
             "read: keep in it what describes the cluster only"
         )
-    blobs = [sha for (_, kind, sha, _), _ in described if kind == b"blob"]
-    contents = read_blobs(repository, blobs)
+    contents = repository.contents(sha for (_, kind, sha, _), _ in described if kind == "blob")
     return [
         Entry(name, int(mode, 8), contents.get(sha, b"")) for (mode, _, sha, _), name in described
     ]
-
-
-def read_blobs(repository: Repository, blobs: list[bytes]) -> dict[bytes, bytes]:
-    """Return the content of blobs by their names."""
-    answer = repository.run("cat-file", "--batch", stdin=b"".join(each + b"\n" for each in blobs))
-    contents, begin = {}, 0
-    for blob in blobs:
-        head = answer.index(b"\n", begin)
-        size = int(answer[begin:head].split()[2])
-        contents[blob] = answer[head + 1 : head + 1 + size]
-        begin = head + 1 + size + 1
-    return contents
 
 
 def place(entry: Entry, folder: Path) -> None:
