@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ TRACKED = f"refs/remotes/{REMOTE}/{BRANCH}"  # where it was when it was last loo
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
     "GIT_NAMESPACE": "",
     "GIT_LFS_SKIP_SMUDGE": "0",
     **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
@@ -222,6 +223,29 @@ class Repository:
                 f"the working tree is not what is committed ({', '.join(changed[:5])}): "
                 f"commit or stash it, {why}"
             )
+        if overlooked := self._overlooked_files():
+            raise DeliveryError(
+                f"{overlooked[0]} is not what this commit has, although `git status` passes over "
+                f"it: `git read-tree HEAD` makes it see, then commit or stash it, {why}"
+            )
+
+    def _overlooked_files(self) -> list[str]:
+        """List files that are there and not what is committed, whatever the user's index says.
+
+        Its marks (assume unchanged, skip), times and watchers of files are not believed.
+        """
+        status = ("status", "--porcelain", "--no-renames", "--untracked-files=no", "-z")
+        with self.index_apart("HEAD") as index:
+            lines = os.fsdecode(self.run(*status, index=index)).split("\0")
+        return [line[3:] for line in lines if line and line[1] != "D"]  # sparse: not there
+
+    @contextmanager
+    def index_apart(self, tree: str) -> Iterator[Path]:
+        """Give an index of a tree that is not the user's, for a while."""
+        with tempfile.TemporaryDirectory() as folder:
+            index = Path(folder) / "index"
+            self.run("read-tree", tree, index=index)
+            yield index
 
     def conflicts(self) -> list[str]:
         """List the files that a merge left for a person to resolve."""
@@ -288,9 +312,7 @@ class Repository:
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
         """Make a commit that sets one file, on no branch, and return it."""
         blob = self.run("hash-object", "-w", "--stdin", stdin=content.encode()).decode().strip()
-        with tempfile.TemporaryDirectory() as folder:
-            index = Path(folder) / "index"
-            self.run("read-tree", parent, index=index)
+        with self.index_apart(parent) as index:
             self.run("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", index=index)
             tree = self.run("write-tree", index=index).decode().strip()
         return self.commit_tree(tree, parent, message)

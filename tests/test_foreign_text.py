@@ -156,6 +156,42 @@ def test_an_image_is_named_in_plain_ascii(image: str) -> None:
     assert str(refusal.value).isprintable()
 
 
+HIDDEN = {
+    "a return": "# harmless\r  version: '9'",
+    "a next line": "# harmless\x85  version: '9'",
+    "a line separator": "# harmless\u2028  version: '9'",
+    "another direction": "# harmless \u202e'9'",
+    "no width": "# harmless\u200b",
+}
+
+
+@pytest.mark.parametrize("line", HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_release_file_hides_nothing_from_a_reviewer(line: str) -> None:
+    with pytest.raises(ReleaseFileError) as refusal:
+        parse_release(f"{RELEASE.to_yaml()}{line}\n".replace('  version: "8"\n', ""), "model.yaml")
+    assert str(refusal.value).isprintable()
+    good = RELEASE.to_yaml() + "# approved by Zoë\n"
+    assert parse_release(good, "model.yaml") == RELEASE
+    assert parse_release(good.replace("\n", "\r\n"), "model.yaml") == RELEASE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("apiVersion: v1", "apiVersion: v2"),
+        ("apiVersion: v1\n", ""),
+        ("  name: ", "  namespace: kube-system\n  name: "),
+        ("  name: ", "  annotations: {argocd.argoproj.io/hook: PreSync}\n  name: "),
+        ("data:\n  v", "binaryData: {version: OQ==}\ndata:\n  v"),
+    ],
+)
+def test_a_release_file_says_no_more_than_its_values(old: str, new: str) -> None:
+    text = RELEASE.to_yaml()
+    assert old in text
+    with pytest.raises(ReleaseFileError, match="is not one ConfigMap named model-release with"):
+        parse_release(text.replace(old, new, 1), "model.yaml")
+
+
 @pytest.mark.parametrize("value", ["8", "08", "null", "2026-01-01", "1e3", "yes", "1111"])
 def test_a_value_without_quotes_is_refused_in_a_run_file_too(value: str) -> None:
     run = Run(run=8, image=RELEASE.image, nodes=2, commit="1" * 40)

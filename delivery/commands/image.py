@@ -40,10 +40,10 @@ def run(repository: Repository, registry: str | None = None) -> None:
     builder = next(filter(shutil.which, BUILDERS), None)
     if builder is None:
         raise DeliveryError(f"no program to build images is here: install {' or '.join(BUILDERS)}")
+    commit = repository.head()
     repository.check_clean("because the image names the commit that it is made from")
     if registry and not re.fullmatch(r"[^/@\s]+/[^:@\s]+", registry):
         raise DeliveryError(f"{registry!r} is not a registry: give <host>/<name>, without a tag")
-    commit = repository.head()
     epoch = repository.ask("show", "--no-show-signature", "--no-patch", "--format=%ct")
     name = registry or LOCAL
     with tempfile.TemporaryDirectory() as folder:

@@ -42,8 +42,8 @@ def check_code(repository: Repository, commit: str, said: str) -> None:
         if stored(here.get(path, b"")) != stored(code[path]):
             raise DeliveryError(
                 f"{path} is not what this commit has, although `git status` passes over it: take "
-                f"away what changes it in .gitattributes, and commit what is new after `git "
-                f"update-index --no-assume-unchanged --no-skip-worktree {path}` and `make pipeline`"
+                "away what changes it in .gitattributes, and commit what is new after `make "
+                "pipeline`"
             )
     raise DeliveryError(
         f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "

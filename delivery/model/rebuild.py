@@ -59,7 +59,8 @@ def cloned(project: Repository, commit: str, clone: Path, keep: bool) -> Iterato
     with only_one(clone.with_suffix(".lock"), busy):
         shutil.rmtree(clone, ignore_errors=True)
         try:
-            project.run("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+            options = ("--quiet", "--shared", "--no-checkout", "--template=")  # no hooks of others
+            project.run("clone", *options, ".", str(clone))
             Repository(clone).run("update-ref", "--no-deref", "HEAD", commit)
             check_out(project, commit, clone)
             yield

@@ -3,7 +3,7 @@
 import json
 from typing import Any, TypeVar
 
-from workspace.settings import Plain, Settings, SettingsError, check, parse_texts
+from workspace.settings import Plain, Settings, SettingsError, check, parse_texts, shown
 
 Kind = TypeVar("Kind", bound=Settings)
 
@@ -18,9 +18,13 @@ def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) 
     """Read the values in the text of the ConfigMap `name`; `file` appears in messages.
 
     Raises SettingsError when the text is not a ConfigMap of this form, in which every value is in
-    quotes: what a plain one is depends on who reads it.
+    quotes: what a plain one is depends on who reads it. Nor may lines end where not all see it, or
+    signs hide what follows them.
     """
     values = _data(parse_texts(text, file), name, file)
+    lines = (text if isinstance(text, str) else text.decode()).replace("\r\n", "\n").split("\n")
+    if odd := next((line for line in lines if not line.isprintable()), None):
+        raise SettingsError(f"{file} holds signs that cannot be seen, in {shown(odd)}: remove them")
     for key, value in values.items():
         if isinstance(value, Plain):
             raise SettingsError(f"{file}: {key} is {value}, not text: write it in double quotes")
@@ -28,8 +32,8 @@ def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) 
 
 
 def _data(document: Any, name: str, file: str) -> dict[Any, Any]:
+    head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
     match document:
-        case {"kind": "ConfigMap", "metadata": {"name": str(found)}, "data": dict(data)}:
-            if found == name:
-                return data
-    raise SettingsError(f"{file} is not one ConfigMap named {name} with data")
+        case {"data": dict(data)} if document == {**head, "data": data}:
+            return data
+    raise SettingsError(f"{file} is not one ConfigMap named {name} with data, and no more")

@@ -10,7 +10,8 @@ from delivery.git import Repository
 from delivery.proposals.release_file import RELEASE_FILE, Release, parse_release
 
 ENVIRONMENTS = "argocd/environments"
-NAME = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of an environment, as of a namespace
+NAME = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # of an environment, as of a namespace
+KUSTOMIZATION = re.compile(rf"{ENVIRONMENTS}/({NAME})/kustomization\.yaml")
 FIRST = "staging"  # where a release begins
 
 
@@ -21,9 +22,8 @@ def release_path(environment: str) -> str:
 
 def environments(repository: Repository, commit: str) -> list[str]:
     """List the environments of a commit: the folders with a kustomization."""
-    paths = map(PurePosixPath, repository.files(commit, ENVIRONMENTS))
-    names = [path.parent.name for path in paths if path.name == "kustomization.yaml"]
-    return [name for name in names if NAME.fullmatch(name)]
+    paths = repository.files(commit, ENVIRONMENTS)
+    return [found[1] for path in paths if (found := KUSTOMIZATION.fullmatch(path))]
 
 
 def check_environment(repository: Repository, commit: str, environment: str) -> None:

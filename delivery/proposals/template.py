@@ -86,7 +86,7 @@ class Template:
             here = Repository(Path.cwd())
             # the settings that reach the template may be the project's, whose remote is another
             config = here.folder / here.ask("rev-parse", "--git-path", "config")
-            options = ("--quiet", "--no-checkout", "--origin=template")
+            options = ("--quiet", "--no-checkout", "--origin=template", "--template=")
             include = f"--config=include.path={config}"
             here.run("clone", *options, include, "--", address, str(folder))
         except GitError as error:
@@ -110,9 +110,9 @@ class Template:
         Raises DeliveryError.
         """
         work = Path(tempfile.mkdtemp(dir=self.repository.folder.parent))
-        # line ends as the template has them, whatever the user's Git makes of them elsewhere
+        # line ends as the template has them, and no hooks, whatever the user has elsewhere
         add = ("worktree", "add", "--detach", str(work / "template"), commit)
-        self.repository.run(*add, settings=["core.autocrlf=false"])
+        self.repository.run(*add, settings=["core.autocrlf=false", "core.hooksPath=/dev/null"])
         if failure := _run_cookiecutter(work, answers):
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()

@@ -5,7 +5,6 @@ Everything is made of objects beside the user's commits; the checkout changes la
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +46,7 @@ def store(repository: Repository, folder: Path) -> str:
     _end_lines_as(repository, folder)
     place = ("-C", str(folder), "--work-tree", ".")
     git_folder = repository.ask("rev-parse", "--absolute-git-dir")
-    with tempfile.TemporaryDirectory() as temporary:
-        index = Path(temporary) / "index"
+    with repository.index_apart("--empty") as index:
         repository.run("--git-dir", git_folder, *place, "add", "--all", index=index)
         return repository.run("write-tree", index=index).decode().strip()
 
@@ -130,9 +128,7 @@ def _conflicts(notes: list[str], deleted: tuple[str, ...]) -> list[str]:
 
 def _without(repository: Repository, tree: str, paths: tuple[str, ...]) -> str:
     """Return a tree without some files."""
-    with tempfile.TemporaryDirectory() as temporary:
-        index = Path(temporary) / "index"
-        repository.run("read-tree", tree, index=index)
+    with repository.index_apart(tree) as index:
         listed = os.fsencode("\0".join(paths))
         repository.run("update-index", "-z", "--force-remove", "--stdin", stdin=listed, index=index)
         return repository.run("write-tree", index=index).decode().strip()

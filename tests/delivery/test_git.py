@@ -337,6 +337,59 @@ def test_code_that_git_status_passes_over_is_named(
     release(project.repository)
 
 
+@pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("metrics.json", "0.91", "0.99"),
+        ("params.yaml", "0.9,", "0.1,"),
+        ("dvc.yaml", "'true'", "'false'"),
+    ],
+)
+def test_what_the_gate_reads_is_what_is_committed(
+    project: Project, capsys: pytest.CaptureFixture[str], mark: str, path: str, old: str, new: str
+) -> None:
+    project.train(0.91)
+    project.git("update-index", mark, path)
+    text = (project.folder / path).read_text()
+    assert old in text
+    fake_pipeline.write(project.folder, path, text.replace(old, new))
+    before = project.state()
+    said = refusal(capsys, "release")
+    assert f"{path} is not what this commit has, although `git status` passes over it" in said
+    assert project.state() == before and project.branches().keys() == {"main"}
+    follow(said.replace("`git status`", ""), project)
+    project.git("checkout", "--quiet", path)
+    release(project.repository)
+
+
+def test_a_watcher_of_files_that_misses_a_change_is_not_believed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = project.folder.parent / "watcher"
+    watcher.write_text("#!/bin/sh\nprintf 'now\\0'\n")
+    watcher.chmod(0o755)
+    project.git("config", "core.fsmonitor", str(watcher))
+    project.git("update-index", "--fsmonitor")
+    project.git("status")
+    project.git("status")
+    path = project.folder / "params.yaml"
+    path.write_text(path.read_text().replace("0.9,", "0.1,"))
+    assert project.git("status", "--porcelain") == ""
+    said = refusal(capsys, "release")
+    assert "params.yaml is not what this commit has" in said
+    follow(said.replace("`git status`", ""), project)
+    assert project.git("status", "--porcelain") == "M params.yaml"
+
+
+def test_what_a_sparse_checkout_leaves_out_hinders_no_release(project: Project) -> None:
+    fake_pipeline.write(project.folder, "docs/long.md", "Long.\n")
+    project.commit("Write")
+    project.git("sparse-checkout", "set", "src", "serving", "argocd")
+    assert not (project.folder / "docs").exists()
+    release(project.repository)
+
+
 def test_parameters_are_compared_as_the_pipeline_understands_them(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,6 +466,16 @@ def test_a_filter_that_is_not_set_up_is_named(project: Project) -> None:
     sentence = f"weights of commit {commit[:12]} goes through Git's filter 'big', which is not set"
     with pytest.raises(DeliveryError, match=sentence):
         content(project, commit)
+
+
+def test_hooks_that_the_user_wants_in_new_clones_are_not_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = project.folder.parent / "template/hooks/reference-transaction"
+    fake_pipeline.write(hook.parent, hook.name, "#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(hook.parent.parent))
+    assert content(project, project.git("rev-parse", "HEAD"), "dvc.yaml")
 
 
 def test_git_that_leaves_files_out_is_not_believed(
@@ -557,6 +620,25 @@ def test_file_names_that_are_not_utf_8_stop_nothing(project: Project) -> None:
     assert (
         content(project, project.git("rev-parse", "HEAD"), os.fsdecode(b"caf\xe9.md")) == "Odd.\n"
     )
+
+
+def test_grafts_of_the_user_change_no_history(project: Project) -> None:
+    project.deploy("staging", 1)
+    project.deploy("staging", 2)
+    fake_pipeline.write(project.folder, ".git/info/grafts", project.git("rev-parse", "HEAD") + "\n")
+    rollback(project.repository, "staging")
+    assert "rollback/staging-v2-to-v1" in project.branches()
+
+
+def test_an_environment_is_a_folder_directly_among_the_others(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("eu/staging", "eu/other"):
+        path = f"argocd/environments/{folder}/kustomization.yaml"
+        fake_pipeline.write(project.folder, path, "resources: []\n")
+    project.commit("Keep folders in folders")
+    said = refusal(capsys, "rollback", "other")
+    assert "no environment 'other': give ENV=production or ENV=staging\n" in said
 
 
 # -- a branch that was rewritten -------------------------------------------------------------------
