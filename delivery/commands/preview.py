@@ -10,6 +10,7 @@ then *retiring*. What may hang, Git and the registry, is beside the loop, and wh
 release is taken up ends that attempt alone: it is told, and tried again.
 """
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any
 
 from delivery.errors import DeliveryError
@@ -38,6 +40,8 @@ LOCK = "lock"
 LOOK = 0.5  # seconds between two looks at the branch
 GIT = 120.0  # seconds that a command of Git may take
 STEP = 0.05  # seconds between two looks at what goes on here
+WAITING = 1000  # lines that nobody reads
+LAST = 2.0  # seconds for the last of them
 NEVER = float("inf")
 
 
@@ -58,12 +62,13 @@ def run(repository: Repository, environment: str, watch: bool, http: int, grpc: 
             clear(state)
             branch = Branch(repository, state / "objects")
             with (
+                Voice() as voice,
                 Proxy(http, grpc) as proxy,
-                Preview(environment, branch, state, proxy) as preview,
+                Preview(environment, branch, state, proxy, voice) as preview,
             ):
                 preview.follow(watch)
     except KeyboardInterrupt:
-        print("stopped")
+        pass
 
 
 def clear(state: Path) -> None:
@@ -71,6 +76,41 @@ def clear(state: Path) -> None:
     for path in state.iterdir():
         if path.name not in (LOCK, HISTORY):
             discard(path)
+
+
+class Voice:
+    """What is told on standard output, by a thread: whoever reads there may stop to read.
+
+    Lines for which there is no room then are left out; the status is in a file as well.
+    """
+
+    def __init__(self) -> None:
+        """Prepare; nothing is told before the `with` block."""
+        self.lines: Queue[str] = Queue(WAITING)
+        self.thread = threading.Thread(target=self.speak, name="voice", daemon=True)
+
+    def __enter__(self) -> "Voice":
+        """Begin to tell."""
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Tell what is left, to somebody who reads."""
+        if kind is KeyboardInterrupt:
+            self.say("stopped")
+        self.say("")
+        self.thread.join(LAST)
+
+    def say(self, line: str) -> None:
+        """Have a line told."""
+        with suppress(Full):
+            self.lines.put_nowait(line)
+
+    def speak(self) -> None:
+        """Tell line by line until an empty one, past Python's buffer, whose lock might be held."""
+        with suppress(OSError):
+            while line := self.lines.get():
+                os.write(1, f"{line}\n".encode(errors="backslashreplace"))
 
 
 class Branch:
@@ -136,12 +176,15 @@ class Tries:
 class Preview:
     """One environment, kept as Git says until the end of its `with` block."""
 
-    def __init__(self, environment: str, branch: Branch, state: Path, proxy: Proxy) -> None:
+    def __init__(
+        self, environment: str, branch: Branch, state: Path, proxy: Proxy, voice: Voice
+    ) -> None:
         """Prepare; nothing is started yet."""
         self.environment = environment
         self.branch = branch
         self.state = state
         self.proxy = proxy
+        self.voice = voice
         self.watch = False
         self.preparing: Preparation | None = None
         self.starting: Deployment | None = None
@@ -158,7 +201,8 @@ class Preview:
 
     def __enter__(self) -> "Preview":
         """Tell the addresses."""
-        say(f"{self.environment}: http {self.status.address}, grpc {self.status.grpc_address}")
+        addresses = f"http {self.status.address}, grpc {self.status.grpc_address}"
+        self.voice.say(f"{self.environment}: {addresses}")
         self.report()
         return self
 
@@ -358,7 +402,7 @@ class Preview:
         for name, value in changes.items():
             setattr(self.status, name, value)
         if asdict(self.status) != before or not changes:
-            say(
+            self.voice.say(
                 f"{time.strftime('%H:%M:%S')} {self.environment} "
                 f"{self.status.sync}, {self.status.health}: {self.status.message}"
             )
@@ -380,9 +424,3 @@ class Preview:
 def serves(pod: ServerPod) -> str:
     """Say what is served."""
     return f"model {pod.version} serves"
-
-
-def say(line: str) -> None:
-    """Print a line, if there is still somebody who reads."""
-    with suppress(OSError, ValueError):
-        print(line, flush=True)

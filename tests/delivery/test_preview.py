@@ -1,5 +1,6 @@
 """The preview: what Git says is served, and whatever goes wrong the last good version goes on."""
 
+import fcntl
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 
-from delivery.commands.preview import Preview
+from delivery.commands.preview import Preview, Voice
 from delivery.manifests.preparation import Pulled, Rendered
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
@@ -332,6 +333,25 @@ def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProje
         end(running)
 
 
+def test_a_reader_who_stops_to_read_holds_up_nothing(project: TinyProject) -> None:
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+    os.write(writer, bytes(size))  # there is no room for a single line
+    commit = project.bump(1)
+    arguments = ("preview", "staging", "--http-port=0", "--grpc-port=0", "--watch")
+    running = Running(project, project.delivery(*arguments, printed=writer))
+    try:
+        running.until(commit=commit, version=1, health="Healthy")
+        commit = project.bump(2)
+        running.until(commit=commit, version=2, health="Healthy")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE) == 0
+    finally:
+        end(running)
+        os.close(reader)
+        os.close(writer)
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGHUP])
 def test_other_signals_end_it_in_order(preview: Running, sign: signal.Signals) -> None:
     preview.process.send_signal(sign)
@@ -379,7 +399,7 @@ def test_no_kind_of_failure_ends_the_loop(
     monkeypatch.setattr(Preview, step, fail)
     branch = SimpleNamespace(commit="a" * 40, error="", mirror=None)
     proxy = SimpleNamespace(ports=Ports(8000, 8001), switch=lambda ports: None)
-    preview = Preview("staging", cast(Any, branch), tmp_path, cast(Any, proxy))
+    preview = Preview("staging", cast(Any, branch), tmp_path, cast(Any, proxy), Voice())
     preview.watch = True
     prepared = SimpleNamespace(poll=lambda: Rendered(None), abandon=lambda: None)
     if step == "start":
