@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from delivery.errors import DeliveryError
 from workspace.errors import said
@@ -100,9 +101,13 @@ class Repository:
             raise GitError(f"git {arguments[0]} failed: {reason}")
         return result.stdout
 
-    def ask(self, *arguments: str) -> str:
-        """Run a Git command and return its output as text."""
-        return os.fsdecode(self.run(*arguments)).strip()
+    def ask(self, *arguments: str, **options: Any) -> str:
+        """Run a Git command, with the options of `run`, and return its output as text."""
+        return os.fsdecode(self.run(*arguments, **options)).strip()
+
+    def listed(self, *arguments: str, **options: Any) -> list[str]:
+        """Run a Git command that lists with `-z`; return its lines, as `ask` returns all."""
+        return os.fsdecode(self.run(*arguments, **options)).split("\0")[:-1]
 
     def says_yes(self, *arguments: str) -> bool:
         """Tell whether a Git command ends well."""
@@ -178,7 +183,7 @@ class Repository:
         logged = self.ask("rev-list", "--walk-reflogs", "--ignore-missing", TRACKED)
         seen = "\n".join([f"^{tip}", self.ask("rev-parse", TRACKED), logged]).encode()
         newest = ("rev-list", "--ignore-missing", "--max-count=1", "--stdin")
-        if lost := self.run(*newest, stdin=seen).decode().strip():
+        if lost := self.ask(*newest, stdin=seen):
             raise GitError(
                 f"{BRANCH} of {REMOTE} was rewritten: it lacks {lost[:12]}, which it had, and with "
                 f"it perhaps a release. Put it back: `git fetch {REMOTE} {BRANCH} && git switch "
@@ -214,7 +219,7 @@ class Repository:
     def changed_files(self) -> list[str]:
         """List what the working tree has and the commit has not, or otherwise."""
         status = ("status", "--porcelain", "--no-renames", "--untracked-files=normal", "-z")
-        return [line[3:] for line in os.fsdecode(self.run(*status)).split("\0") if line]
+        return [line[3:] for line in self.listed(*status)]
 
     def check_clean(self, why: str) -> None:
         """Raise DeliveryError, which says why, unless the working tree is what is committed."""
@@ -236,8 +241,8 @@ class Repository:
         """
         status = ("status", "--porcelain", "--no-renames", "--untracked-files=no", "-z")
         with self.index_apart("HEAD") as index:
-            lines = os.fsdecode(self.run(*status, index=index)).split("\0")
-        return [line[3:] for line in lines if line and line[1] != "D"]  # sparse: not there
+            lines = self.listed(*status, index=index)
+        return [line[3:] for line in lines if line[1] != "D"]  # sparse: not there
 
     @contextmanager
     def index_apart(self, tree: str) -> Iterator[Path]:
@@ -257,8 +262,7 @@ class Repository:
 
     def files(self, commit: str, *paths: str) -> list[str]:
         """List the files of a commit below some paths."""
-        listed = self.run("ls-tree", "-r", "-z", "--name-only", commit, "--", *paths)
-        return [name for name in os.fsdecode(listed).split("\0") if name]
+        return self.listed("ls-tree", "-r", "-z", "--name-only", commit, "--", *paths)
 
     def read(self, commit: str, path: str) -> bytes | None:
         """Return a file's content at a commit, or None where it has no such file."""
@@ -284,8 +288,8 @@ class Repository:
         glob = f":(glob){pattern}"
         commits = "".join(f"{each}\n" for each in self.history(commit, glob)).encode()
         raw = ("diff-tree", "--stdin", "-m", "-r", "--root", "--no-renames", "--no-commit-id", "-z")
-        fields = os.fsdecode(self.run(*raw, "--", glob, stdin=commits)).split("\0")
-        changes = zip(map(str.split, fields[:-1:2]), fields[1::2], strict=True)
+        fields = self.listed(*raw, "--", glob, stdin=commits)
+        changes = zip(map(str.split, fields[::2]), fields[1::2], strict=True)
         found = [(path, new) for (_, mode, _, new, _), path in changes if mode.startswith("100")]
         content = self.contents(blob for _, blob in found)
         return [(path, content[blob]) for path, blob in found]
@@ -311,10 +315,10 @@ class Repository:
 
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
         """Make a commit that sets one file, on no branch, and return it."""
-        blob = self.run("hash-object", "-w", "--stdin", stdin=content.encode()).decode().strip()
+        blob = self.ask("hash-object", "-w", "--stdin", stdin=content.encode())
         with self.index_apart(parent) as index:
             self.run("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", index=index)
-            tree = self.run("write-tree", index=index).decode().strip()
+            tree = self.ask("write-tree", index=index)
         return self.commit_tree(tree, parent, message)
 
     def commit_tree(self, tree: str, parent: str, message: str) -> str:
@@ -323,8 +327,7 @@ class Repository:
         signs = self.ask("config", "--type=bool", "--default=false", "--get", "commit.gpgSign")
         command = ["commit-tree", *(["-S"] if signs == "true" else []), tree, "-p", parent]
         encoding = ["i18n.commitEncoding=UTF-8"]
-        made = self.run(*command, "-F", "-", stdin=message.encode(), settings=encoding)
-        return made.decode().strip()
+        return self.ask(*command, "-F", "-", stdin=message.encode(), settings=encoding)
 
     def check_identity(self) -> None:
         """Raise GitError when Git does not know who makes commits here."""

@@ -46,8 +46,8 @@ def snapshot(repository: Repository, commit: str, folder: Path) -> Path:
 
 def read_entries(repository: Repository, commit: str) -> list[Entry]:
     """Read all files below the manifests' folder at a commit. Raises DeliveryError."""
-    listed = repository.run("ls-tree", "-r", "-l", "-z", commit, "--", f"{MANIFESTS}/")
-    lines = [line.partition("\t") for line in os.fsdecode(listed).split("\0") if line]
+    listed = repository.listed("ls-tree", "-r", "-l", "-z", commit, "--", f"{MANIFESTS}/")
+    lines = [line.partition("\t") for line in listed]
     found = [(*head.split(), path) for head, _, path in lines]
     blobs = [(sha, int(size)) for _, kind, sha, size, _ in found if kind == "blob"]
     if (size := sum(size for _, size in blobs)) > LARGEST:

@@ -86,10 +86,9 @@ def check_out(project: Repository, commit: str, clone: Path) -> None:
     there["settings"] += [f"filter.{each}.required=true" for each in required]
     project.run("checkout-index", "--all", "--force", **there)
     project.run("update-index", "-q", "--refresh", fine=(0, 1), **there)
-    differing = os.fsdecode(project.run("diff-files", "--name-only", "-z", **there))
-    if differing:
+    if differing := project.listed("diff-files", "--name-only", "-z", **there):
         raise GitError(
-            f"Git wrote {differing.partition(chr(0))[0]} otherwise than commit {commit[:12]} has "
+            f"Git wrote {differing[0]} otherwise than commit {commit[:12]} has "
             "it, and did not say so: put right what .gitattributes says of it, or `git fsck`, and "
             "run this again"
         )
@@ -103,8 +102,8 @@ def filters(project: Repository, commit: str, there: dict[str, Any]) -> list[str
     """
     paths = "\0".join(project.files(commit)).encode(errors="surrogateescape")
     asked = ("check-attr", "--cached", "-z", "--stdin", "filter")
-    fields = os.fsdecode(project.run(*asked, stdin=paths, **there)).split("\0")
-    wanted = dict(zip(fields[2::3], fields[:-1:3], strict=True))  # the last path of each
+    fields = project.listed(*asked, stdin=paths, **there)
+    wanted = dict(zip(fields[2::3], fields[::3], strict=True))  # the last path of each
     for plain in ("unspecified", "unset", "set"):
         wanted.pop(plain, None)
     writing = []

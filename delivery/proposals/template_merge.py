@@ -48,7 +48,7 @@ def store(repository: Repository, folder: Path) -> str:
     git_folder = repository.ask("rev-parse", "--absolute-git-dir")
     with repository.index_apart("--empty") as index:
         repository.run("--git-dir", git_folder, *place, "add", "--all", index=index)
-        return repository.run("write-tree", index=index).decode().strip()
+        return repository.ask("write-tree", index=index)
 
 
 def _leave_out_the_owners(folder: Path) -> None:
@@ -60,7 +60,7 @@ def _leave_out_the_owners(folder: Path) -> None:
 
 def _end_lines_as(repository: Repository, folder: Path) -> None:
     """End lines with CRLF where the owner does, or every line of such a file would conflict."""
-    for line in os.fsdecode(repository.run("ls-files", "--eol", "-z")).split("\0"):
+    for line in repository.listed("ls-files", "--eol", "-z"):
         ends, _, name = line.partition("\t")
         path = folder / name
         if ends.startswith("i/crlf") and path.is_file() and b"\r\n" not in path.read_bytes():
@@ -131,7 +131,7 @@ def _without(repository: Repository, tree: str, paths: tuple[str, ...]) -> str:
     with repository.index_apart(tree) as index:
         listed = os.fsencode("\0".join(paths))
         repository.run("update-index", "-z", "--force-remove", "--stdin", stdin=listed, index=index)
-        return repository.run("write-tree", index=index).decode().strip()
+        return repository.ask("write-tree", index=index)
 
 
 def check_out(repository: Repository, merged: Merge, branch: str, message: str) -> None:
