@@ -252,12 +252,8 @@ def check_answer(name: str, results: list[golden.Comparison], subject: Subject) 
     versions = set().union(*(result.versions for result in results))
     passed = all(result.passed for result in results) and versions == {subject.release.version}
     worst = max(results, key=lambda result: (not result.passed, result.difference))
-    detail = (
-        f"{worst.equal} of {worst.images} golden answers have the recorded class, probabilities "
-        f"differ by at most {worst.difference:.1e}, accuracy {worst.accuracy:.4f}, "
-        f"answered by version {', '.join(map(str, sorted(versions)))}"
-    )
-    return Check(name, passed, detail)
+    answered = f"answered by version {', '.join(map(str, sorted(versions)))}"
+    return Check(name, passed, f"{worst}, accuracy {worst.accuracy:.4f}, {answered}")
 
 
 # -- report ----------------------------------------------------------------------------------------

@@ -89,10 +89,7 @@ class Deployment:
         with Client("http", address, TIMEOUT) as client:
             result = golden.compare(client, self.recorded.some(count), batch=1)
         if not result.passed or result.versions != {self.pod.version}:
-            raise WrongAnswerError(
-                f"{result.equal} of {result.images} golden answers have the recorded class, and "
-                f"probabilities differ by at most {result.difference:.1e}"
-            )
+            raise WrongAnswerError(str(result))
 
     def hear(self, error: BaseException | None) -> None:
         """Count failures in a row. Raises DeliveryError when there are too many."""

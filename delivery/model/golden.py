@@ -44,6 +44,13 @@ class Comparison:
     versions: frozenset[int]  # of the model, that answered
     latencies: tuple[float, ...]  # seconds of each request
 
+    def __str__(self) -> str:
+        """Say how far the answers are the recorded ones."""
+        return (
+            f"{self.equal} of {self.images} golden answers have the recorded class, probabilities "
+            f"differ by at most {self.difference:.1e}"
+        )
+
     @property
     def passed(self) -> bool:
         """Every class is the same and every probability within the tolerance."""
