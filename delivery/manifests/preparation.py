@@ -46,14 +46,7 @@ class Pulled:
     received: int
 
 
-@dataclass(frozen=True)
-class Failed:
-    """Why there is nothing to start, in a sentence."""
-
-    reason: str
-
-
-News = Rendered | Pulled | Failed
+News = Rendered | Pulled | str  # or why there is nothing to start, in a sentence
 
 
 @dataclass(frozen=True)
@@ -94,8 +87,8 @@ class Preparation:
             self.process.join()
             reason = killed(self.process.exitcode) or f"ended with {self.process.exitcode}"
             raise DeliveryError(f"to render and to pull was {reason}") from None
-        if isinstance(news, Failed):
-            raise DeliveryError(news.reason)
+        if isinstance(news, str):
+            raise DeliveryError(news)
         return news
 
     def end(self) -> None:
@@ -124,7 +117,7 @@ def work(wanted: Wanted, pipe: Connection) -> None:
         for news in prepare(wanted):
             pipe.send(news)
     except Exception as error:
-        pipe.send(Failed(sentence(error)))
+        pipe.send(sentence(error))
 
 
 def end_with_parent() -> None:

@@ -3,14 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from delivery.model.pipeline_outputs import ABOUT, IN_IMAGE, MODEL, PLOTS, require_outputs
-from delivery.oci.image import (
-    CONFIG,
-    LAYER,
-    config_content,
-    digest_of,
-    manifest_content,
-    tag_of,
-)
+from delivery.oci.image import CONFIG, LAYER, config_content, digest_of, image_content, tag_of
 from delivery.oci.layer import write_layer
 from delivery.oci.layout import Layout
 
@@ -24,8 +17,8 @@ def package(root: Path, version: int, layout: Layout) -> str:
     """
     files = image_files(root, version)
     layer = layout.add(LAYER, lambda stream: write_layer(files, stream))
-    config = layout.add_bytes(CONFIG, config_content(layer))
-    content = manifest_content(config, layer, str(version))
+    layout.add_bytes(CONFIG, config_content(layer))
+    content = image_content(layer, str(version))
     layout.write_manifest(content, tag_of(version, digest_of(content)))
     return digest_of(content)
 
