@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and folders that one process at a time works in."""
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -45,6 +46,12 @@ def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all, as `replacing` does."""
     with replacing(path, "wb") as stream:
         stream.write(content if isinstance(content, bytes) else content.encode())
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
-from delivery.git import BRANCH, REMOTE, Repository
+from delivery.git import TRACKED, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, check_gate
@@ -124,7 +124,7 @@ def known_tip(repository: Repository) -> str | None:
 
     Before the first commit there is none.
     """
-    for name in (f"refs/remotes/{REMOTE}/{BRANCH}", "HEAD"):
+    for name in (TRACKED, "HEAD"):
         if repository.says_yes("rev-parse", "--verify", name):
             return repository.ask("rev-parse", name)
     return None

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.model.pipeline_outputs import MODEL
 from delivery.triton.loopback import HOST
 from delivery.triton.server import (
     PORTS,
@@ -15,7 +15,6 @@ from delivery.triton.server import (
     start,
 )
 
-MODEL_REPOSITORY = Path("artifacts/model")
 LOG = Path(".local/logs/serve.log")
 LOADING = 300.0  # seconds that a model may take to load
 FINISHING = 10  # seconds that running requests get at the end
@@ -24,7 +23,7 @@ FINISHING = 10  # seconds that running requests get at the end
 ARGUMENTS = {
     "--models": {
         "type": Path,
-        "default": MODEL_REPOSITORY,
+        "default": MODEL,
         "help": "default: the exported model's",
     },
     **PORTS,
@@ -41,7 +40,7 @@ def run(repository: Repository, models: Path, **ports: int) -> None:
             server.wait(ready_path(version), LOADING)
             announce(server, version)
             server.process.wait()
-            raise DeliveryError(f"Triton ended: {server.reason()} (log: {LOG})")
+            server.check()
     except KeyboardInterrupt:
         print("stopped")
 

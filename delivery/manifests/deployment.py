@@ -63,8 +63,7 @@ class Deployment:
         Raises DeliveryError, with the reason, when it has to be started again. It is to be called
         again and again, and does not wait.
         """
-        if not self.server.alive():
-            raise DeliveryError(f"Triton ended: {self.server.reason()} (log: {self.log})")
+        self.server.check()
         if self.asked and self.asked.done():
             self.hear(self.asked.exception())
         elif not self.asked and self.ready and time.monotonic() > self.next:

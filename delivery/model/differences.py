@@ -1,6 +1,5 @@
 """What differs between a released model and the same model made again."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from delivery.dvc import parse_lock
 from delivery.git import Repository
 from delivery.model.lineage import IN_GIT
 from delivery.model.pipeline_outputs import IN_IMAGE, leaves
-from workspace.files import write
+from workspace.files import sha256, write
 from workspace.settings import SettingsError, read_json
 
 ABSENT = "absent"
@@ -31,9 +30,10 @@ class Compared:
 
 def compare_files(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) -> list[Compared]:
     """List the files, by their name in the image, whose SHA-256 differs."""
-    names = sorted(released.keys() | rebuilt.keys())
+    sides, names = (released, rebuilt), sorted(released.keys() | rebuilt.keys())
     found = [
-        Compared(each, sha256(released.get(each)), sha256(rebuilt.get(each))) for each in names
+        Compared(each, *(sha256(side[each]) if each in side else ABSENT for side in sides))
+        for each in names
     ]
     return [each for each in found if not each.same]
 
@@ -51,14 +51,6 @@ def compare_accounts(released: Mapping[str, Path], rebuilt: Mapping[str, Path]) 
             values = str(before.get(place, ABSENT)), str(after.get(place, ABSENT))
             found.append(Compared(f"{Path(name).name} {place}", *values))
     return [each for each in found if not each.same]
-
-
-def sha256(path: Path | None) -> str:
-    """Return the SHA-256 of a file's content, or that it is absent."""
-    if path is None:
-        return ABSENT
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> dict[str, Path]:

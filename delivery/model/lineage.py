@@ -1,6 +1,5 @@
 """Whether the pipeline's outputs belong to the commit that they are released from."""
 
-import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +9,7 @@ from delivery.dvc import adding, dvc, parse_lock, typed_dvc
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.model.pipeline_outputs import MODEL, ModelAccount, leaves
+from workspace import files
 from workspace.model_code import PIPELINE, code_files, named_code, sha256, stored
 from workspace.settings import check, parse_json, parse_yaml
 
@@ -118,8 +118,7 @@ def check_data(root: Path, account: ModelAccount) -> None:
 def check_model(root: Path, account: ModelAccount) -> None:
     """Raise DeliveryError when the model is not the one whose export was checked."""
     path = MODEL / "classifier/1/model.onnx"
-    with (root / path).open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = files.sha256(root / path)
     said = account.export.onnx_sha256
     if found != said:
         raise DeliveryError(

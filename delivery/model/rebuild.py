@@ -6,7 +6,6 @@ is in Git and the data that DVC keeps.
 
 import configparser
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -106,17 +105,16 @@ def filters(project: Repository, commit: str, there: dict[str, Any]) -> list[str
     wanted = dict(zip(fields[2::3], fields[::3], strict=True))  # the last path of each
     for plain in ("unspecified", "unset", "set"):
         wanted.pop(plain, None)
-    writing = []
+    settings = ("config", "-z", "--name-only", "--get-regexp", r"^filter\.")
+    parts = [each.removeprefix("filter.") for each in project.listed(*settings, fine=(0, 1))]
+    known = [(name, kind) for name, _, kind in (part.rpartition(".") for part in parts)]
     for name, path in wanted.items():
-        known = project.says_yes("config", "--get-regexp", rf"^filter\.{re.escape(name)}\.")
-        if not known:
+        if name not in dict(known):
             raise GitError(
                 f"{path} of commit {commit[:12]} goes through Git's filter {name!r}, which is not "
                 "set up here: do what its program says for that (git lfs install, for Git LFS)"
             )
-        smudge = rf"^filter\.{re.escape(name)}\.(smudge|process)$"
-        writing += [name] if project.says_yes("config", "--get-regexp", smudge) else []
-    return writing
+    return [name for name, kind in known if name in wanted and kind in ("smudge", "process")]
 
 
 def pull_data(project: Repository, commit: str, clone: Path) -> None:

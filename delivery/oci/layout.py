@@ -28,7 +28,7 @@ from delivery.oci.image import (
     digest_of,
     parse_manifest,
 )
-from workspace.files import replacing, write
+from workspace.files import replacing, sha256, write
 from workspace.settings import Settings, SettingsError, check, read_json
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
@@ -98,8 +98,7 @@ class Layout:
 
     def digest_stored(self, digest: str) -> str:
         """Return the digest of what lies where a blob is kept, which may be damaged."""
-        with self.path(digest).open("rb") as stream:
-            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        return f"sha256:{sha256(self.path(digest))}"
 
     def read(self, digest: str) -> BinaryIO:
         """Open a blob; the reader checks the digest. Raises MissingBlobError."""

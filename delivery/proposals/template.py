@@ -52,12 +52,6 @@ def read_origin(root: Path) -> Origin:
     return check(Origin, read_json(root / ORIGIN, SMALL), str(ORIGIN))
 
 
-class Replay(Settings, extra="ignore"):
-    """What cookiecutter keeps of a project that it made: every answer."""
-
-    cookiecutter: dict[str, Any]
-
-
 class Questions(Settings, extra="ignore"):
     """What a template's `cookiecutter.json` says to people."""
 
@@ -117,7 +111,7 @@ class Template:
             raise DeliveryError(f"the template at {commit[:12]} made no project: {failure}")
         (project,) = (work / "output").iterdir()
         (replay,) = (work / "replay").iterdir()
-        context = check(Replay, read_json(replay), "cookiecutter's replay").cookiecutter
+        context = read_json(replay)["cookiecutter"]  # every answer, as cookiecutter kept it
         return Rendering(project, {name: context[name] for name in context if name[0] != "_"})
 
     def prompt(self, commit: str, name: str) -> str:

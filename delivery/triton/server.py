@@ -14,7 +14,7 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.triton.installation import backends, installation
-from delivery.triton.loopback import HOST, get
+from delivery.triton.loopback import HOST
 
 MODEL = "classifier"
 SHARED_MEMORY = Path("/dev/shm")  # where the Python backend passes tensors
@@ -148,16 +148,21 @@ class Server:
         """Stop the server."""
         self.stop()
 
-    def alive(self) -> bool:
-        """Tell whether the process runs."""
-        return self.process.poll() is None
+    def check(self) -> None:
+        """Raise DeliveryError, with the reason, when the process has ended."""
+        if self.process.poll() is not None:
+            raise DeliveryError(f"Triton ended: {self.reason()} (log: {self.log})")
 
     def answers(self, path: str, timeout: float = 1.0) -> bool:
         """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
+        connection = http.client.HTTPConnection(HOST, self.ports.http, timeout=timeout)
         try:
-            return 200 <= get(self.ports.http, path, timeout) < 400
+            connection.request("GET", path)
+            return 200 <= connection.getresponse().status < 400
         except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def wait(self, path: str, timeout: float) -> None:
         """Wait until `path` answers.
@@ -166,8 +171,7 @@ class Server:
         """
         deadline = time.monotonic() + timeout
         while not self.answers(path):
-            if not self.alive():
-                raise DeliveryError(f"Triton ended: {self.reason()} (log: {self.log})")
+            self.check()
             if time.monotonic() > deadline:
                 raise DeliveryError(
                     f"{path} did not answer within {timeout:.0f} s (log: {self.log})"
@@ -188,8 +192,7 @@ class Server:
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
-        if self.alive():
-            self.process.terminate()
+        self.process.terminate()
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace)
