@@ -150,7 +150,7 @@ def replaced_objects(folder: Path, outs: Collection[str]) -> list[str]:
         entries = {
             key: entry.hash_info.value
             for key, entry in index.iteritems()
-            if entry.hash_info and (not outs or any(is_below(key, out) for out in outs))
+            if entry.hash_info and (not outs or any(Path(*key).is_relative_to(out) for out in outs))
         }
         missing = {oid for oid in entries.values() if not cache.exists(oid)}
         replaced = {oid for oid in missing if store.exists(oid)}
@@ -165,11 +165,6 @@ def replaced_objects(folder: Path, outs: Collection[str]) -> list[str]:
         }
         paths = (store.oid_to_path(oid) for oid in sorted(replaced | lists))
         return [store.fs.unstrip_protocol(path) for path in paths]
-
-
-def is_below(key: tuple[str, ...], out: str) -> bool:
-    """Tell whether the parts of a path are those of an output or of something in it."""
-    return key[: len(Path(out).parts)] == Path(out).parts
 
 
 def unavailable(folder: Path, error: DvcError) -> str:

@@ -9,12 +9,11 @@ def run(repository: Repository) -> None:
     """Pull into the working tree. Raises DeliveryError."""
     folder = repository.folder
     default_store(folder)
-    if dvc_shown(folder, "pull", "--run-cache"):
-        why = absent_store(folder) or "DVC says above"
-        if not absent_store(folder):
-            refuse_replaced(folder)
+    failed, absent = dvc_shown(folder, "pull", "--run-cache"), absent_store(folder)
+    if not absent:
+        refuse_replaced(folder)
+    if failed:
         raise DeliveryError(
-            f"not all of this commit could be had, as {why}; run `make data-push` where it was "
-            "made, or `make pipeline` to make it here"
+            f"not all of this commit could be had, as {absent or 'DVC says above'}; run `make "
+            "data-push` where it was made, or `make pipeline` to make it here"
         )
-    refuse_replaced(folder)

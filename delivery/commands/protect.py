@@ -56,8 +56,8 @@ ARGUMENTS = {
 def run(repository: Repository, check: bool = False) -> None:
     """Set what is missing, or only say it. Raises DeliveryError unless nothing is missing then."""
     github = find_github(repository)
-    unknown = unknown_owners(github)
     missing = missing_rules(rules_in_force(github))
+    unknown = unknown_owners(github)
     if missing and not check:
         set_rules(github, missing)
         missing = missing_rules(rules_in_force(github))  # GitHub's word alone protects nothing
@@ -75,26 +75,17 @@ def run(repository: Repository, check: bool = False) -> None:
 def unknown_owners(github: GitHub) -> list[str]:
     """List what GitHub says against the file of owners, without which no review is asked for.
 
-    Raises DeliveryError when the branch does not have it.
+    Raises DeliveryError when the branch, which was seen before, does not have it.
     """
     try:
         found = github.ask(f"codeowners/errors?ref={BRANCH}")["errors"]
     except GitHubError as error:
-        if error.status != 404 or not can_be_seen(github):
+        if error.status != 404:
             raise
         raise DeliveryError(
             f"{BRANCH} of {github.name} has no {OWNERS}: `git push {REMOTE} {BRANCH}` first"
         ) from None
     return [printable(f"{each['kind']} in line {each['line']} of {OWNERS}") for each in found]
-
-
-def can_be_seen(github: GitHub) -> bool:
-    """Tell whether the account may see the repository at all; GitHub hides it behind a 404."""
-    try:
-        rules_in_force(github)
-    except GitHubError:
-        return False
-    return True
 
 
 def rules_in_force(github: GitHub) -> dict[str, Parameters]:

@@ -37,7 +37,9 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     check_lineage(repository, commit, account)
     champion = released(repository, commit, FIRST)
     past = all_releases(repository, commit)
-    new_version = checked_version(version, next_version(past))
+    new_version = next_version(past)
+    if version not in (None, new_version):
+        raise DeliveryError(f"version {version} is not the next: give {new_version}, or no version")
     check_gate(account, parameters.gate, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)
@@ -98,10 +100,3 @@ def push_data(repository: Repository, commit: str) -> None:
             f"the data cannot be sent to their store{why}, and release again"
         ) from None
     print(f"data: {' '.join(printed.split())}")
-
-
-def checked_version(asked: int | None, following: int) -> int:
-    """Return the next version. Raises DeliveryError when another one was asked for."""
-    if asked not in (None, following):
-        raise DeliveryError(f"version {asked} is not the next: give {following}, or no version")
-    return following
