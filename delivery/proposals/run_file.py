@@ -28,29 +28,23 @@ class Run(Settings):
         return write_config_map(RUN_NAME, self)
 
 
-def read_run(repository: Repository, commit: str) -> int:
-    """Return the number in a commit's run file, 0 where there is none. Raises SettingsError."""
-    content = repository.read(commit, RUN_FILE)
-    if content is None:
-        return 0
-    try:
-        return parse_run(content, f"{RUN_FILE} at {commit[:12]}").run
-    except SettingsError as error:
-        raise SettingsError(f"{error}; put it right on main, or remove the file") from None
-
-
-def parse_run(content: bytes, name: str) -> Run:
-    """Read a run file's content. Raises SettingsError."""
-    return parse_config_map(Run, content, RUN_NAME, name)
-
-
 def next_run(repository: Repository, commit: str) -> int:
     """Return one more than the highest run ever merged: a name that was used would not run again.
 
     Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
-    numbers = [read_run(repository, commit)]
+    newest, numbers = repository.read(commit, RUN_FILE), [0]
+    try:
+        if newest is not None:
+            parse_run(newest, f"{RUN_FILE} at {commit[:12]}")
+    except SettingsError as error:
+        raise SettingsError(f"{error}; put it right on main, or remove the file") from None
     for path, content in repository.versions(commit, RUN_FILE):
         with suppress(Exception):  # whatever stood there
             numbers.append(parse_run(content, path).run)
     return 1 + max(numbers)
+
+
+def parse_run(content: bytes, name: str) -> Run:
+    """Read a run file's content. Raises SettingsError."""
+    return parse_config_map(Run, content, RUN_NAME, name)
