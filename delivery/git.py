@@ -31,7 +31,7 @@ TRACKED = f"refs/remotes/{REMOTE}/{BRANCH}"  # where it was when it was last loo
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_GRAFT_FILE": f"{os.devnull}/none",  # of one that is there Git complains
     "GIT_NAMESPACE": "",
     "GIT_LFS_SKIP_SMUDGE": "0",
     **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
