@@ -22,13 +22,14 @@ def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) 
     signs hide what follows them.
     """
     values = _data(parse_texts(text, file), name, file)
-    lines = (text if isinstance(text, str) else text.decode()).replace("\r\n", "\n").split("\n")
-    if odd := next((line for line in lines if not line.isprintable()), None):
-        raise SettingsError(f"{file} holds signs that cannot be seen, in {shown(odd)}: remove them")
     for key, value in values.items():
         if isinstance(value, Plain):
             raise SettingsError(f"{file}: {key} is {value}, not text: write it in double quotes")
-    return check(kind, values, file, "data")
+    found = check(kind, values, file, "data")
+    lines = (text if isinstance(text, str) else text.decode()).replace("\r\n", "\n").split("\n")
+    if odd := next((line for line in lines if not line.isprintable()), None):
+        raise SettingsError(f"{file} holds signs that cannot be seen, in {shown(odd)}: remove them")
+    return found
 
 
 def _data(document: Any, name: str, file: str) -> dict[Any, Any]:

@@ -1,21 +1,18 @@
 """The remote as a repository on GitHub, asked through GitHub's command line."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
-from delivery.proposals.proposal import github_repository, knows
+from delivery.proposals.proposal import gh, github_repository, knows
 from workspace.errors import said
 
 INSTALL = "install `gh`, as https://cli.github.com says"
-TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what is read
 
 
 class GitHubError(DeliveryError):
@@ -40,7 +37,7 @@ class GitHub:
 
     def ask(self, path: str, *options: str) -> Any:
         """Return the JSON that GitHub answers. Raises GitHubError."""
-        result = _gh(self.folder, *self.command(path, *options)[1:])
+        result = gh(self.folder, *self.command(path, *options)[1:])
         if result.returncode:
             raise self._error(path, said(result.stderr))
         try:
@@ -80,10 +77,3 @@ def find_github(repository: Repository) -> GitHub:
     if not knows(host):
         raise DeliveryError(f"gh is not logged in to {host}: `gh auth login --hostname {host}`")
     return GitHub(host, name, repository.folder)
-
-
-def _gh(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
-    return subprocess.run(
-        ["gh", *arguments], cwd=folder, env=plain, capture_output=True, encoding="utf-8"
-    )

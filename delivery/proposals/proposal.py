@@ -1,5 +1,6 @@
 """A proposal: one commit that changes one file, on a branch of its own, in a pull request."""
 
+import os
 import re
 import shlex
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, GitError, Repository
 from delivery.proposals.release_file import in_conflict
-from workspace.errors import printable, said
+from workspace.errors import said
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
@@ -21,7 +22,9 @@ ADDRESS = re.compile(
     r"(?:(?P<scheme>https?|ssh|git)://)?(?:[^@/]*@)?(?P<host>[\w.-]+)"
     r"(?(scheme)(?::\d+)?/|:)/*(?P<path>[\w.-]+/[\w.-]+?)(?:\.git)?/*"
 )
-URL = ["--json", "url", "--jq", ".[].url"]  # makes gh print addresses alone
+# What gh prints of open pull requests: their addresses; those of forks are others'.
+OPEN = "url,isCrossRepository", ".[] | select(.isCrossRepository | not) | .url"
+TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what gh prints
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,24 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
     body = repository.folder / DESCRIPTIONS / f"{proposal.branch.replace('/', '-')}.md"
     write(body, proposal.body)
     home = github_repository(repository)
-    place = ["--repo", home or "", "--head", proposal.branch]
-    command = ["gh", "pr", "create", *place, "--base", BRANCH, "--title", proposal.title]
+    host = (home or "").partition("/")[0]
+    place = ["--repo", home or "", "--head", proposal.branch, "--base", BRANCH]
+    command = ["pr", "create", *place, "--title", proposal.title]
     command += ["--body-file", str(body.relative_to(repository.folder))]
     if not home:
         tip = f"{REMOTE}/{proposal.branch}"
         print(f"next: git fetch {REMOTE} && git show {tip} && git push {REMOTE} {tip}:{BRANCH}")
-    elif not knows(home.partition("/")[0]):
-        print(f"next: {shlex.join(command)}")
-    elif url := _gh(repository, ["gh", "pr", "list", *place, *URL]):
-        print(f"pull request: {url}")
+    elif not knows(host):
+        print(f"next: {shlex.join(['gh', *command])}")
     else:
-        print(f"pull request: {_gh(repository, command)}")
+        listing = ["pr", "list", *place, "--json", OPEN[0], "--jq", OPEN[1]]
+        url = _address(repository, host, listing) or _address(repository, host, command)
+        if not url:
+            raise DeliveryError(
+                "the branch is pushed, but gh does not name the pull request that it opened: "
+                "run the same make command again"
+            )
+        print(f"pull request: {url}")
 
 
 def github_repository(repository: Repository) -> str | None:
@@ -155,17 +164,31 @@ def ssh_host(alias: str) -> str:
 
 def knows(host: str) -> bool:
     """Tell whether GitHub's command line is installed and has an account on a host."""
-    if not shutil.which("gh"):
-        return False
-    command = ["gh", "auth", "status", "--hostname", host]
-    return subprocess.run(command, capture_output=True).returncode == 0
+    return (
+        bool(shutil.which("gh")) and not gh(None, "auth", "status", "--hostname", host).returncode
+    )
 
 
-def _gh(repository: Repository, command: list[str]) -> str:
-    result = subprocess.run(command, cwd=repository.folder, capture_output=True)
+def gh(folder: Path | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run GitHub's command line in a folder."""
+    plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
+    return subprocess.run(
+        ["gh", *arguments],
+        cwd=folder,
+        env=plain,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def _address(repository: Repository, host: str, command: list[str]) -> str:
+    """Return the address of a pull request that gh prints, which may print more; or nothing."""
+    result = gh(repository.folder, *command)
     if result.returncode:
         raise DeliveryError(
-            f"the branch is pushed, but {' '.join(command[:3])} failed "
+            f"the branch is pushed, but gh {' '.join(command[:2])} failed "
             f"({said(result.stderr)}): run the same make command again"
         )
-    return printable(result.stdout.decode(errors="replace").strip())
+    found = re.search(rf"(?mi)^https://{re.escape(host)}/[\w./-]+/pull/[0-9]+$", result.stdout)
+    return found[0] if found else ""

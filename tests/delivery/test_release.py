@@ -146,6 +146,55 @@ def test_a_pull_request_that_is_open_is_not_opened_again(
     assert "pull request: https://github.com/acme/digits/pull/1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "echo 'A new release of gh is available: 2.1'",
+        "echo '<html>'",
+        "echo https://x.test/a/b/pull/1",
+    ],
+    ids=["a notice", "a page", "another host"],
+)
+def test_only_a_pull_request_counts_as_one(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    noise: str,
+) -> None:
+    project.serve_as("git@github.com:acme/digits.git")
+    calls = fake_github(project, monkeypatch, noise)
+    assert main(["release"]) == 1
+    assert "gh does not name the pull request that it opened: run the same make command" in (
+        capsys.readouterr().err
+    )
+    url = "https://github.com/acme/digits/pull/1"
+    with calls.with_name("gh").open("a") as script:
+        script.write(f'case "$2" in create) echo {url} ;; esac\n')
+    release(project.repository)
+    assert f"pull request: {url}\n" in capsys.readouterr().out
+
+
+def test_a_pull_request_of_a_fork_is_not_ours(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.serve_as("git@github.com:acme/digits.git")
+    calls = fake_github(project, monkeypatch, "echo https://github.com/acme/digits/pull/1")
+    release(project.repository)
+    assert "--base main --json url,isCrossRepository --jq" in calls.read_text()
+
+
+def test_colours_that_a_terminal_wants_are_not_in_an_address(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CLICOLOR_FORCE", "GH_FORCE_TTY"):
+        monkeypatch.setenv(name, "1")
+    project.serve_as("git@github.com:acme/digits.git")
+    colour = "${GH_FORCE_TTY:+colour }"
+    fake_github(project, monkeypatch, f'echo "{colour}https://github.com/acme/digits/pull/1"')
+    release(project.repository)
+    assert "pull request: https://github.com/acme/digits/pull/1\n" in capsys.readouterr().out
+
+
 ELSEWHERE = [
     "git@git.example.com:acme/digits.git",
     "https://git.example.com/github.com/digits.git",
