@@ -338,7 +338,9 @@ def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProje
 def test_a_preview_that_can_start_nothing_goes_on_when_it_can_again(
     preview: Running, kind: int
 ) -> None:
-    usual = resource.prlimit(preview.process.pid, kind, (12, resource.prlimit(preview.process.pid, kind)[1]))
+    usual = resource.prlimit(
+        preview.process.pid, kind, (12, resource.prlimit(preview.process.pid, kind)[1])
+    )
     commit = preview.project.bump(2)
     os.kill(preview.servers()[0], signal.SIGKILL)
     preview.until(version=None, health="Degraded")
