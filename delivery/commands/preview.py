@@ -185,7 +185,6 @@ class Preview:
         self.state = state
         self.proxy = proxy
         self.voice = voice
-        self.watch = False
         self.preparing: Preparation | None = None
         self.starting: Deployment | None = None
         self.serving: Deployment | None = None
@@ -219,24 +218,30 @@ class Preview:
 
         Raises DeliveryError, without `watch`, when that failed.
         """
-        self.watch = watch
         if watch:
             threading.Thread(target=self.branch.follow, name="branch", daemon=True).start()
         while True:
             self.step()
+            if self.trouble and not watch and self.serving is None:
+                raise DeliveryError(self.trouble)
             time.sleep(STEP)
 
     def step(self) -> None:
-        """Do what has to be done now: for the newest commit, and for the server that serves."""
+        """Do what has to be done now: for the newest commit, and for the server that serves.
+
+        Where not even a process or a thread can be started, the next step does it.
+        """
         try:
-            self.heed_git()
-            self.take_up()
+            try:
+                self.take_up()
+            except Exception as error:
+                self.fail(sentence(error))
+            try:
+                self.tend()
+            except Exception as error:
+                self.lose(sentence(error))
         except Exception as error:
-            self.fail(sentence(error))
-        try:
-            self.tend()
-        except Exception as error:
-            self.lose(sentence(error))
+            self.report(health="Degraded", message=sentence(error))
         self.save()
 
     # -- the newest commit -------------------------------------------------------------------------
@@ -269,6 +274,7 @@ class Preview:
 
     def take_up(self) -> None:
         """Go on with what is prepared or starting, as far as it is. Raises what it failed with."""
+        self.heed_git()
         if self.preparing and (news := self.preparing.poll()):
             if isinstance(news, Rendered):
                 self.settle(news.pod)
@@ -317,18 +323,13 @@ class Preview:
         self.retire(before, backend)
 
     def fail(self, reason: str) -> None:
-        """Tell why the newest commit is not served; what serves goes on; try again later.
-
-        Raises DeliveryError, without `watch`, when nothing serves.
-        """
+        """Tell why the newest commit is not served; what serves goes on; try again later."""
         self.drop()
         self.trouble = reason
         read = self.status.sync == "Synced"  # the manifests could be read, but not be served
         self.report(message=reason, **({"health": "Degraded"} if read else {"sync": "Unknown"}))
         self.record()
         self.releases.failed()
-        if not self.watch and self.serving is None:
-            raise DeliveryError(reason)
 
     @property
     def taking_up(self) -> bool:
@@ -376,7 +377,10 @@ class Preview:
         """Let a server that gets no more requests end, in a thread of its own."""
         if deployment:
             drain = partial(self.proxy.drain, backend) if backend else lambda seconds: 0
-            self.retiring.submit(deployment.retire, drain)
+            try:
+                self.retiring.submit(deployment.retire, drain)
+            except RuntimeError:  # no thread can be started
+                deployment.remove()
 
     def let_go(self, backend: Backend | None) -> None:
         """Close what is left of the connections to a server that was killed."""

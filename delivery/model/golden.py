@@ -1,6 +1,7 @@
 """Golden requests: test pictures with recorded answers, to compare a server with."""
 
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from delivery.triton.client import PROTOCOLS, Client, connect
 from delivery.triton.server import Ports
 
 TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
+LARGEST = 2**30  # bytes of all recorded requests, which are read into memory
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Golden:
             yield slice(first, first + size)
 
     def some(self, count: int) -> "Golden":
-        """Return the first `count` requests, or all if there are fewer."""
-        return Golden(self.images[:count], self.probabilities[:count], self.labels[:count])
+        """Return a copy of the first `count` requests, or of all if there are fewer."""
+        return Golden(*(each[:count].copy() for each in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,23 @@ class Comparison:
 
 
 def load(file: Path) -> Golden:
-    """Read golden.npz. Raises DeliveryError when it is missing, broken or lacks an array."""
+    """Read golden.npz. Raises DeliveryError when it is missing, broken, too large or incomplete."""
     try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > LARGEST:
+            raise DeliveryError(
+                f"{file} holds {size} bytes of golden requests and at most {LARGEST} are read: "
+                "set export.golden_images lower and run `make pipeline` again"
+            )
         with np.load(file) as arrays:
             return Golden(arrays["images"], arrays["probabilities"], arrays["labels"])
     except FileNotFoundError:
         raise DeliveryError(
             f"there are no golden requests in {file}: run `make pipeline`"
         ) from None
+    except DeliveryError:
+        raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         raise DeliveryError(f"{file} cannot be read ({error}): run `make pipeline` again") from None
 

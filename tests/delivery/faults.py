@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -158,6 +159,16 @@ def golden(folder: Path, **changes: np.ndarray) -> None:
     with np.load(folder / "golden.npz") as arrays:
         content = dict(arrays)
     np.savez(folder / "golden.npz", **content | changes)
+
+
+def bomb(file: Path) -> None:
+    """Write a bit more than 1 GB of zeros in a few MB."""
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("images.npy", "w", force_zip64=True) as stream,
+    ):
+        for _ in range(2**10 + 1):
+            stream.write(bytes(2**20))
 
 
 def repacked(make: Callable[[tarfile.TarFile], object], raw: bytes = b"") -> Fault:
@@ -360,6 +371,10 @@ DEGRADED: dict[str, tuple[Fault, str]] = {
     "no golden requests": (
         rebuilt(lambda folder: golden(folder, images=np.zeros((0, *SHAPE), np.uint8))),
         ".",
+    ),
+    "golden requests that fill the memory": (
+        rebuilt(lambda folder: bomb(folder / "golden.npz")),
+        "golden.npz holds .* bytes of golden requests and at most",
     ),
     "golden requests that are half a file": (
         rebuilt(lambda folder: (folder / "golden.npz").write_bytes(b"PK\3\4half")),

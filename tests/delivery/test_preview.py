@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -331,6 +332,23 @@ def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProje
         running.until(sync="Synced", health="Progressing")
     finally:
         end(running)
+
+
+@pytest.mark.parametrize("kind", [resource.RLIMIT_AS, resource.RLIMIT_NOFILE], ids=["as", "files"])
+def test_a_preview_that_can_start_nothing_goes_on_when_it_can_again(
+    preview: Running, kind: int
+) -> None:
+    usual = resource.prlimit(
+        preview.process.pid, kind, (12, resource.prlimit(preview.process.pid, kind)[1])
+    )
+    commit = preview.project.bump(2)
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(version=None, health="Degraded")
+    time.sleep(3)  # some tries
+    assert preview.process.poll() is None
+    resource.prlimit(preview.process.pid, kind, usual)
+    preview.until(commit=commit, version=2, sync="Synced", health="Healthy")
+    assert preview.versions() == {2}
 
 
 def test_a_reader_who_stops_to_read_holds_up_nothing(project: TinyProject) -> None:

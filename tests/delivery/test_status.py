@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -223,6 +225,35 @@ def test_a_program_that_says_yes_to_everything_is_not_believed(
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} is not Triton" in line
     assert line.endswith("   DISAGREE")
+
+
+@pytest.mark.parametrize(("piece", "pause"), [(b" ", 0.2), (b" " * 2**16, 0.0)])
+def test_an_answer_without_an_end_is_given_up(
+    project: TinyProject,
+    piece: bytes,
+    pause: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+                    time.sleep(pause)
+
+    monkeypatch.setattr(status, "DEADLINE", 2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            assert main(["status", "--address", f"staging={address}"]) == 1
+        finally:
+            server.shutdown()
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"no model (what answers at {address} did not come to an end within 2 s: " in line
 
 
 def test_a_server_that_is_down_is_a_disagreement(
