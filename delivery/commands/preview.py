@@ -331,11 +331,6 @@ class Preview:
         self.record()
         self.releases.failed()
 
-    @property
-    def taking_up(self) -> bool:
-        """Whether a release is prepared or starting."""
-        return bool(self.preparing or self.starting)
-
     def drop(self) -> None:
         """Give up what is prepared or starting."""
         if self.preparing:
@@ -366,12 +361,14 @@ class Preview:
         if self.serving.steady():
             self.revivals.done()
         self.revivals.failed()
-        if self.revivals.pause > self.revivals.shortest and not self.taking_up:
+        idle = not self.preparing and not self.starting
+        if idle and self.revivals.pause > self.revivals.shortest:
             self.releases.at = min(self.releases.at, self.revivals.at)
         message = f"{reason}; starting it again"
         self.report(health="Degraded", version=None, message=message)
         self.serving.kill()
-        self.let_go(self.proxy.switch(None))
+        if backend := self.proxy.switch(None):  # connections that are left of it
+            self.retiring.submit(self.proxy.drain, backend, 0)
 
     def retire(self, deployment: Deployment | None, backend: Backend | None) -> None:
         """Let a server that gets no more requests end, in a thread of its own."""
@@ -381,11 +378,6 @@ class Preview:
                 self.retiring.submit(deployment.retire, drain)
             except RuntimeError:  # no thread can be started
                 deployment.remove()
-
-    def let_go(self, backend: Backend | None) -> None:
-        """Close what is left of the connections to a server that was killed."""
-        if backend:
-            self.retiring.submit(self.proxy.drain, backend, 0)
 
     # -- what is told ------------------------------------------------------------------------------
 

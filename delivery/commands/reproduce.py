@@ -164,10 +164,10 @@ def compare(repository: Repository, release: Release, clone: Path) -> Reproducti
 
 def compare_releases(released: Release, rebuilt: Release) -> list[Compared]:
     """Compare what the release file says with what it would say of the model made again."""
-    digests = [each.image.rpartition("@")[2] for each in (released, rebuilt)]
     names = ["data", "test_data", "code", *FIGURES]
     values = [(name, getattr(released, name), getattr(rebuilt, name)) for name in names]
-    return [Compared("image", *digests), *(Compared(n, str(a), str(b)) for n, a, b in values)]
+    image = Compared("image", released.digest, rebuilt.digest)
+    return [image, *(Compared(name, str(was), str(now)) for name, was, now in values)]
 
 
 def compare_content(repository: Repository, found: Reproduction, clone: Path, folder: Path) -> None:

@@ -28,10 +28,9 @@ def check_lineage(repository: Repository, commit: str, account: ModelAccount) ->
 
 def check_code(repository: Repository, commit: str, said: str) -> None:
     """Raise DeliveryError when the model was made by other code than is committed."""
-    found = code_sha256(repository, commit)
-    if said == found:
-        return
     code = committed_code(repository, commit)
+    if said == (found := sha256(code)):
+        return
     here = {path: (repository.folder / path).read_bytes() for path in code_files(repository.folder)}
     for path in sorted(here.keys() - code.keys()):
         raise DeliveryError(
@@ -49,11 +48,6 @@ def check_code(repository: Repository, commit: str, said: str) -> None:
         f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "
         "run `make pipeline` and commit what it writes"
     )
-
-
-def code_sha256(repository: Repository, commit: str) -> str:
-    """Return the SHA-256 of the committed files that make the model. Raises UserError."""
-    return sha256(committed_code(repository, commit))
 
 
 def committed_code(repository: Repository, commit: str) -> dict[str, bytes]:

@@ -119,10 +119,6 @@ class Remote:
         blobs = (manifest.config, manifest.layer)
         return all(origin.size(blob.digest) == blob.size for blob in blobs)
 
-    @property
-    def _host(self) -> str:
-        return self.name.partition("/")[0]
-
     def _skopeo(
         self,
         *command: str,
@@ -191,8 +187,9 @@ class Remote:
             )
         sentence = f"skopeo failed with {self.name} ({why})"
         if DENIED.search(why):
-            insecure = "--tls-verify=false " if LOOPBACK.fullmatch(self._host) else ""
-            return DeliveryError(f"{sentence}: run `skopeo login {insecure}{self._host}`")
+            host = self.name.partition("/")[0]
+            insecure = "--tls-verify=false " if LOOPBACK.fullmatch(host) else ""
+            return DeliveryError(f"{sentence}: run `skopeo login {insecure}{host}`")
         if DAMAGED.search(why):
             return DeliveryError(f"{sentence}: {AGAIN}")
         return (UnavailableError if BROKEN.search(why) else DeliveryError)(sentence)

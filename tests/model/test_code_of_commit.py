@@ -10,7 +10,7 @@ from small_project import PROJECT
 from delivery.git import Repository
 from delivery.model import lineage
 from workspace.errors import UserError
-from workspace.model_code import code_sha256
+from workspace.model_code import code_sha256, sha256
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def commit(folder: Path) -> None:
 
 def committed_sha256(folder: Path) -> str:
     repository = Repository(folder)
-    return lineage.code_sha256(repository, repository.head())
+    return sha256(lineage.committed_code(repository, repository.head()))
 
 
 def test_a_commit_has_the_code_that_is_on_disk(project: Path) -> None:
