@@ -43,7 +43,7 @@ def check_code(repository: Repository, commit: str, said: str) -> None:
             raise DeliveryError(
                 f"{path} is not what this commit has, although `git status` passes over it: take "
                 f"away what changes it in .gitattributes, and commit what is new after `git "
-                f"update-index --no-assume-unchanged --no-skip-worktree {path}` and `make pipeline`"
+                f"update-index --force-remove {path} && git add --force {path}` and `make pipeline`"
             )
     raise DeliveryError(
         f"the model was made by code {said[:12]}, but this commit has code {found[:12]}: "

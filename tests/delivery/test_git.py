@@ -320,7 +320,25 @@ def overlooked(project: Project) -> str:
     return path
 
 
-@pytest.mark.parametrize("hidden", [ignored, overlooked])
+def skipped(project: Project) -> str:
+    path = overlooked(project)
+    project.git("update-index", "--no-assume-unchanged", path)
+    project.git("update-index", "--skip-worktree", path)
+    return path
+
+
+def overlooked_within_a_second(project: Project) -> str:
+    """Change a file so that Git, which compares seconds and sizes, takes it for the old one."""
+    path = project.folder / "src/classifier/networks.py"
+    project.git("config", "core.trustctime", "false")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    project.git("add", str(path))
+    overlooked(project)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return "src/classifier/networks.py"
+
+
+@pytest.mark.parametrize("hidden", [ignored, overlooked, skipped, overlooked_within_a_second])
 def test_code_that_git_status_passes_over_is_named(
     project: Project, capsys: pytest.CaptureFixture[str], hidden: Callable[[Project], str]
 ) -> None:
