@@ -843,7 +843,8 @@ def test_a_first_batch_of_one_class(empty: Path, june: Path) -> None:
 def test_a_data_set_that_is_not_the_version_in_git(root: Path, june: Path) -> None:
     dvc(root, "add", "data/raw")
     (root / "data/raw/circle/00.png").unlink()
-    assert "data/raw is not what" in (message := refusal(root, june))
+    message = refusal(root, june)
+    assert "data/raw is not what" in message
     checkout, pull, add = re.findall("`([^`]+)`", message)
     assert checkout.startswith(".venv/bin/dvc checkout") and pull == "make data-pull"
     dvc(root, *add.split()[1:])
@@ -888,6 +889,17 @@ def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
     (root / "reviews").unlink()
     ingest(june, [], root)
     assert len(images(root)) == 90
+
+
+def test_dvc_that_failed_is_asked_again(
+    root: Path, june: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr(curation.ingest, "DVC", ("false",))
+        with pytest.raises(UserError, match=r"`dvc add` failed .*: put it right and run `make in"):
+            ingest(june, [], root)
+    ingest(june, [], root)
+    assert len(images(root)) == 90 and (root / "data/raw.dvc").is_file()
 
 
 def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
