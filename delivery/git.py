@@ -302,7 +302,10 @@ class Repository:
         for blob in wanted:
             _, kind, *size = answer.readline().split()
             if kind != b"blob":
-                raise GitError(f"this repository lacks {blob}, which its history has: `git fsck`")
+                raise GitError(
+                    f"this repository lacks {blob}, which its history has: "
+                    f"`git fetch --refetch {REMOTE}` brings it"
+                )
             found[blob] = answer.read(int(size[0]) + 1)[:-1]  # a newline follows
         return found
 

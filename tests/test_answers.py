@@ -150,6 +150,7 @@ def test_a_copy_that_lost_its_links_is_refused(tmp_path: Path) -> None:
     result = cookiecutter(tmp_path / "output", template=copy)
     assert result.returncode == 1 and not list(tmp_path.glob("output/*"))
     assert "argocd/base is not a folder" in result.stderr and "git clone" in result.stderr
+    assert cookiecutter(tmp_path / "output").returncode == 0  # from what a clone would hold
 
 
 def test_what_tools_left_in_a_clone_does_not_come_along(tmp_path: Path) -> None:

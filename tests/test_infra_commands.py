@@ -11,6 +11,10 @@ from conftest import TEMPLATE, clean_environment
 
 REGISTRY = '{"settings": {"value": {"REGISTRY": "1.ecr/digits", "DATA_URL": "s3://data/dvc"}}}'
 CLUSTER = '{"settings": {"value": {"CLUSTER_NAME": "digits", "CLUSTER_ARN": "arn:1"}}}'
+SHOWN = (
+    '{"variables": {"region": {"value": "eu-central-1"}}, '
+    '"planned_values": {"root_module": {"resources": []}}}'
+)
 ROOTS = ["bootstrap", "cluster", "registry"]
 BACKEND = 'bucket = "states"\n'
 
@@ -195,6 +199,17 @@ def test_a_plan_that_cannot_be_read_is_made_again(infra: Infra, said: str) -> No
     infra.says("registry", "show", said)
     line = sentence(infra.run("cost"))
     assert "infra/registry" in line and "run `make infra-plan` again, as " in line
+    assert infra.run("roots", "plan", "registry").returncode == 0
+    infra.says("registry", "show", SHOWN)
+    assert infra.run("cost").returncode == 0
+
+
+def test_what_is_planned_has_a_cost(infra: Infra) -> None:
+    assert "nothing is planned yet: run `make infra-plan` first" in sentence(infra.run("cost"))
+    assert infra.run("roots", "plan", "registry").returncode == 0
+    (infra.folder / "infra/registry/planned.tfplan").write_bytes(b"plan")  # as Terraform does
+    infra.says("registry", "show", SHOWN)
+    assert infra.run("cost").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -208,6 +223,9 @@ def test_without_terraform_there_is_a_sentence(
     (infra.programs / "terraform").unlink()
     result = infra.run(command, *arguments, PATH=str(infra.programs))
     assert sentence(result) == "error: terraform is not installed: infra/README.md names it"
+    (infra.programs / "terraform").write_text(TERRAFORM)
+    (infra.programs / "terraform").chmod(0o755)
+    assert infra.run(command, *arguments).returncode == 0
 
 
 def test_without_kubectl_the_cluster_stays(infra: Infra) -> None:
@@ -217,6 +235,52 @@ def test_without_kubectl_the_cluster_stays(infra: Infra) -> None:
     result = infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="", PATH=path)
     assert sentence(result) == "error: kubectl is not installed: infra/README.md names it"
     assert "cluster destroy" not in infra.log()
+    kubectl(infra, "exit 0")
+    assert infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="").returncode == 0
+    assert "cluster destroy" in infra.log()
+
+
+def kubectl(infra: Infra, script: str) -> None:
+    """Have a stand-in for kubectl."""
+    (infra.programs / "kubectl").write_text(f"#!/bin/sh\n{script}\n")
+    (infra.programs / "kubectl").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo application.argoproj.io/root", "Argo CD still runs application.argoproj.io/root: d"),
+        ("echo no route >&2; exit 1", "cannot see whether Argo CD still runs anything in digits"),
+    ],
+    ids=["runs", "cannot be seen"],
+)
+def test_the_cluster_is_destroyed_once_argocd_runs_nothing(
+    infra: Infra, script: str, said: str
+) -> None:
+    kubectl(infra, script)
+    assert said in sentence(infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED=""))
+    assert "cluster destroy" not in infra.log()
+    kubectl(infra, "exit 0")  # connected, and what ran is deleted
+    assert infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="").returncode == 0
+    kubectl(infra, script)  # or its user says so
+    assert infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="true").returncode == 0
+
+
+def test_a_root_is_applied_after_bootstrap(infra: Infra) -> None:
+    (infra.folder / "infra/backend.hcl").unlink()
+    infra.says("bootstrap", "output", '"bucket = 1\\n"')
+    said = sentence(infra.run("roots", "apply", "registry"))
+    assert "apply bootstrap first, with `make infra-apply ROOTS=bootstrap`" in said
+    for root in ("bootstrap", "registry"):
+        assert infra.run("roots", "apply", root).returncode == 0
+    assert "registry apply" in infra.log()
+
+
+def test_outputs_are_written_once_a_root_is_applied(infra: Infra) -> None:
+    (infra.folder / "infra/backend.hcl").unlink()
+    assert "nothing to write: `make infra-apply`" in sentence(infra.run("outputs"))
+    (infra.folder / "infra/backend.hcl").write_text(BACKEND)
+    assert infra.run("outputs").returncode == 0
 
 
 def test_what_a_shell_adds_to_terraform_does_not_change_what_is_read(infra: Infra) -> None:

@@ -1,5 +1,6 @@
 """The cost page and the places that outputs are written to, without Terraform."""
 
+import copy
 import json
 import sys
 
@@ -81,6 +82,18 @@ def test_a_region_without_prices_is_named():
 def test_an_instance_type_without_a_price_is_refused():
     with pytest.raises(InfraError, match=r"no price of p5\.48xlarge: add it to `instance_hour`"):
         list(report(plan(*node_group("gpu", "p5.48xlarge", kept=1)), BOOK))
+    book = copy.deepcopy(BOOK)
+    for prices in book["regions"].values():
+        prices["instance_hour"]["p5.48xlarge"] = 98.32
+    assert list(report(plan(*node_group("gpu", "p5.48xlarge", kept=1)), book))
+
+
+@pytest.mark.parametrize("place", ["by_use", "free"])
+def test_a_type_that_is_named_has_its_place(place):
+    with pytest.raises(InfraError, match="what aws_new costs: name it under `by_use` or `free`"):
+        list(report(plan(resource("aws_new")), BOOK))
+    named = BOOK["by_use"] | {"aws_new": "new"} if place == "by_use" else [*BOOK["free"], "aws_new"]
+    assert list(report(plan(resource("aws_new")), BOOK | {place: named}))
 
 
 def test_a_resource_of_unknown_cost_is_refused():

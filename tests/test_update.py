@@ -494,6 +494,10 @@ def test_an_answer_that_is_missing_is_named(
     before = project.state()
     assert ".template.json has no answer to owner: add it" in refusal(update(project))
     assert project.state() == before
+    origin["answers"]["owner"] = "ours"
+    project.write(".template.json", json.dumps(origin))
+    project.commit()
+    report(update(project))
 
 
 # -- where the template is, and which commit -------------------------------------------------------
@@ -602,6 +606,18 @@ def test_a_refusal_is_a_sentence_and_changes_nothing(
     assert project.state() == before
 
 
+def test_an_origin_that_was_written_is_updated_from(project: Folder, update: Update) -> None:
+    origin = project.read(".template.json")
+    no_origin(project)
+    assert "write and commit it as docs/updating.md of the template says" in (
+        refusal(update(project))
+    )
+    project.write(".template.json", origin)
+    project.git("add", "--force", ".template.json")
+    project.commit()
+    assert update(project).returncode == 0
+
+
 def test_settings_of_the_project_reach_its_template(
     project: Folder, template: Folder, tmp_path: Path, update: Update
 ) -> None:
@@ -679,8 +695,11 @@ def test_an_old_git_is_a_sentence(project: Folder, tmp_path: Path, update: Updat
     before = project.state()
     script = '[ "$1" = version ] && echo git version 2.37.1 && exit'
     path = stand_in_for_git(tmp_path / "bin", script)
-    assert "git version 2.37.1 cannot merge" in refusal(update(project, **path))
-    assert project.state() == before
+    assert "cannot merge apart from a checkout: install 2.38 or newer" in (
+        said := refusal(update(project, **path))
+    )
+    assert "git version 2.37.1" in said and project.state() == before
+    assert update(project).returncode == 0
 
 
 @pytest.fixture

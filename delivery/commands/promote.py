@@ -25,12 +25,18 @@ def run(repository: Repository) -> None:
     if content == released_content(repository, base, TARGET):
         raise DeliveryError(f"{TARGET} already has what {SOURCE} has: nothing to promote")
     candidate = parse_release(content, release_path(SOURCE))
-    check_image(candidate.version, candidate.digest, all_releases(repository, base))
+    past = all_releases(repository, base)
+    check_image(candidate.version, candidate.digest, past)
     current = released(repository, base, TARGET)
     if current and candidate.version < current.version:
+        had = any(
+            each.environment == TARGET and each.release.version == candidate.version
+            for each in past
+        )
+        back = f"`make rollback ENV={TARGET} TO={candidate.version}` goes back"
         raise DeliveryError(
             f"{SOURCE} has model {candidate.version}, {TARGET} the newer {current.version}: "
-            f"`make rollback ENV={TARGET} TO={candidate.version}` goes back"
+            f"{back if had else 'the older one was never there to go back to'}"
         )
     text = content.decode()
     propose(repository, base, release_proposal(TARGET, text, candidate, current, "make promote"))

@@ -134,8 +134,12 @@ def test_the_image_takes_what_the_pipeline_needs_and_nothing_else() -> None:
 def test_what_a_refused_build_is_told_to_do_works(
     project: Project, builder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the tag, after the commit, and built again."""
+    """With a builder, without the tag, after the commit, and built again."""
     push = ["image", "--push", "registry.example/train"]
+    with monkeypatch.context() as without:
+        without.setattr("shutil.which", lambda name: None)
+        assert main(push) == 1
+    assert main(push) == 0
     assert main([*push[:-1], "registry.example/train:1"]) == 1
     assert main(push) == 0
     (project.folder / "params.yaml").write_text("seed: 1\n")

@@ -174,6 +174,26 @@ def test_data_behind_a_link_are_not_pushed_until_they_are_copied(
     assert main(["data-push"]) == 0
 
 
+def test_what_was_never_pushed_is_had_after_a_push(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    dvc.dvc(project, "add", "data/raw", "--quiet")
+    dvc.dvc(project, "remote", "modify", "store", "url", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
+    other = clone(project)
+    monkeypatch.chdir(other)
+    assert main(["data-pull"]) == 1
+    assert "; run `make data-push` where it was made, or" in capfd.readouterr().err
+    monkeypatch.chdir(project)
+    assert main(["data-push"]) == 0
+    monkeypatch.chdir(other)
+    assert main(["data-pull"]) == 0
+    assert read(other / "data/raw") == FILES
+
+
 @pytest.mark.parametrize("raw", ["pictures", "data/of mine/raw"])
 def test_the_folder_of_the_parameters_is_the_one_that_is_kept(
     raw: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -307,6 +307,40 @@ def test_line_ends_that_git_changes_are_not_other_code(project: Project) -> None
         assert code_sha256(clone) == code_sha256(project.folder)
 
 
+def test_a_rewritten_main_is_forgotten_where_all_agree(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.deploy("staging", 1)
+    project.repository.fetch()
+    project.review("push", "--quiet", "--force", "origin", "main")  # it lacks the release
+    said = refusal(capsys, "promote")
+    follow(f"`{said.rpartition('forget it: ')[2].strip()}`", project)
+    assert "was rewritten" not in refusal(capsys, "promote")
+
+
+def test_a_branch_that_was_pushed_again_is_previewed(project: Project) -> None:
+    beside = project.repository.beside(project.folder / ".local/objects")
+    project.git("push", "--quiet", "origin", "main:kept")
+    project.git("update-ref", "-d", "refs/heads/main", folder=project.origin)
+    with pytest.raises(DeliveryError, match="has no branch main"):
+        beside.fetch()
+    project.git("push", "--quiet", "origin", "main")
+    assert beside.fetch() == project.git("rev-parse", "HEAD")
+
+
+def test_a_file_of_history_that_is_lost_is_fetched_again(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.deploy("staging", 1)
+    project.deploy("staging", 2)
+    blob = project.git("rev-parse", f"HEAD~1:{STAGING}")
+    (project.folder / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    said = refusal(capsys, "rollback", "staging")
+    assert f"this repository lacks {blob}, which its history has: `git fetch --refetch" in said
+    follow(said, project)
+    rollback(project.repository, "staging")
+
+
 def ignored(project: Project) -> str:
     fake_pipeline.write(project.folder, ".git/info/exclude", "extra.py\n")
     fake_pipeline.write(project.folder, "src/classifier/extra.py", "LAYERS = 3\n")
@@ -320,7 +354,25 @@ def overlooked(project: Project) -> str:
     return path
 
 
-@pytest.mark.parametrize("hidden", [ignored, overlooked])
+def skipped(project: Project) -> str:
+    path = overlooked(project)
+    project.git("update-index", "--no-assume-unchanged", path)
+    project.git("update-index", "--skip-worktree", path)
+    return path
+
+
+def overlooked_within_a_second(project: Project) -> str:
+    """Change a file so that Git, which compares seconds and sizes, takes it for the old one."""
+    path = project.folder / "src/classifier/networks.py"
+    project.git("config", "core.trustctime", "false")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    project.git("add", str(path))
+    overlooked(project)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return "src/classifier/networks.py"
+
+
+@pytest.mark.parametrize("hidden", [ignored, overlooked, skipped, overlooked_within_a_second])
 def test_code_that_git_status_passes_over_is_named(
     project: Project, capsys: pytest.CaptureFixture[str], hidden: Callable[[Project], str]
 ) -> None:
@@ -466,6 +518,8 @@ def test_a_filter_that_is_not_set_up_is_named(project: Project) -> None:
     sentence = f"weights of commit {commit[:12]} goes through Git's filter 'big', which is not set"
     with pytest.raises(DeliveryError, match=sentence):
         content(project, commit)
+    project.git("config", "filter.big.smudge", "tr A-Z a-z")  # as its program's installation does
+    assert content(project, commit) == "many\n"
 
 
 def test_hooks_that_the_user_wants_in_new_clones_are_not_run(

@@ -1,13 +1,16 @@
 """What would be applied, and every release file that must not get that far."""
 
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import UNBAKED
 from delivery.errors import DeliveryError
 from delivery.manifests.rendering import render
+from delivery.manifests.server_pod import read_server_pod
 from delivery.proposals.release_file import Release, read_release
 from workspace.errors import UserError
 
@@ -127,8 +130,10 @@ def test_a_bad_release_file_is_refused_with_one_sentence(staging: Path, fault: s
 
 def test_an_environment_without_a_release_is_named(staging: Path) -> None:
     (staging / "model.yaml").unlink()
-    with pytest.raises(UserError, match="nothing is released there"):
+    with pytest.raises(UserError, match=r"is released there; make and merge a release first\."):
         render(staging)
+    (staging / "model.yaml").write_text(GOOD)
+    assert render(staging)
 
 
 ROLLOUT = "base/triton/rollout.yaml"
@@ -212,21 +217,63 @@ BAD_MANIFESTS: dict[str, tuple[str, str, str, str]] = {
 @pytest.mark.parametrize("fault", BAD_MANIFESTS)
 def test_bad_manifests_are_refused_with_one_sentence(staging: Path, fault: str) -> None:
     file, old, new, named = BAD_MANIFESTS[fault]
+    right = (staging.parent.parent / file).read_text()
     edit(staging.parent.parent / file, old, new)
     with pytest.raises(DeliveryError, match=named) as refusal:
         render(staging)
     assert "\n" not in str(refusal.value)
+    (staging.parent.parent / file).write_text(right)
+    assert render(staging)
 
 
 def test_a_machine_without_kubectl_is_told_so(
     staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeliveryError, match="kubectl is not installed"):
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        with pytest.raises(DeliveryError, match="kubectl is not installed; install it"):
+            render(staging)
+    assert render(staging)
+
+
+def test_a_pod_that_is_put_right_is_served(staging: Path) -> None:
+    documents = render(staging)
+    (container,) = documents["Rollout", "triton"]["spec"]["template"]["spec"]["containers"]
+    for key, wrong, said in (
+        ("startupProbe", None, r"no startupProbe with httpGet; give it one\."),
+        ("volumeMounts", [], r"is mounted at \[\] and Triton reads .*; make them the same\."),
+    ):
+        right = container.pop(key)
+        container |= {key: wrong} if wrong is not None else {}
+        with pytest.raises(UserError, match=said):
+            read_server_pod(documents)
+        container[key] = right
+        read_server_pod(documents)
+
+
+def test_a_kubectl_that_hangs_is_tried_again(
+    staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = subprocess.run
+
+    def hangs(command: list[str], **options: Any) -> Any:
+        monkeypatch.setattr(subprocess, "run", run)
+        raise subprocess.TimeoutExpired(command, 120)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(DeliveryError, match=r"took two minutes; try again\."):
         render(staging)
+    assert render(staging)
 
 
 def test_a_release_file_that_cannot_be_read_is_one_sentence(staging: Path) -> None:
     (staging / "model.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read: .*; or restore the file from Git"):
         render(staging)
+    (staging / "model.yaml").unlink()
+    (staging / "model.yaml").mkdir()
+    with pytest.raises(UserError, match=r"cannot be read: .*; restore it from Git\."):
+        read_release(staging / "model.yaml")
+    (staging / "model.yaml").rmdir()
+    (staging / "model.yaml").write_text(GOOD)
+    assert render(staging)

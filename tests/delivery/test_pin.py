@@ -177,8 +177,51 @@ def leave_one_image(base: Path, registry: FakeRegistry) -> None:
     server.write_text(server.read_text().replace("# \n    image: busybox/busybox:1.37\n", ""))
 
 
+def drop_the_charts_digest(base: Path, registry: FakeRegistry) -> None:
+    for path in (base / "platform/controllers").glob("*.yaml"):
+        path.write_text(path.read_text().replace(f"digest: sha256:{CHART}\n", ""))
+
+
+def take_a_tag_that_was_published(base: Path, registry: FakeRegistry) -> None:
+    server = base / "triton/rollout.yaml"
+    server.write_text(server.read_text().replace(":26.07-py3", ":26.08-py3"))
+    registry.content["26.08-py3"] = CONTENT
+
+
+def take_a_version_that_is_listed(base: Path, registry: FakeRegistry) -> None:
+    for path in (base / "platform/controllers").glob("*.yaml"):
+        path.write_text(path.read_text().replace("version: 2.41.0", "version: 2.40.0"))
+
+
+def give_an_index(base: Path, registry: FakeRegistry) -> None:
+    registry.content["index.yaml"] = registry.content["kept"]
+
+
+def version_left_out(base: Path, registry: FakeRegistry) -> None:
+    chart = min((base / "platform/controllers").glob("*.yaml"))
+    version = yaml.safe_load(chart.read_text())["version"]
+    chart.write_text(chart.read_text().replace(f"version: {version}", f'"version": {version}'))
+
+
+def add_the_version(base: Path, registry: FakeRegistry) -> None:
+    chart = min((base / "platform/controllers").glob("*.yaml"))
+    chart.write_text(chart.read_text().replace('"version":', "version:"))
+
+
+def try_again(base: Path, registry: FakeRegistry) -> None:
+    last = max((base / "platform/controllers").glob("*.yaml"))
+    last.write_text(last.read_text().replace(":1\n", f":{registry.server_port}\n"))
+
+
 CURES: dict[Fault, Fault] = {
     tag_moved: drop_the_digest,
+    chart_published_again: drop_the_charts_digest,
+    tag_unknown: take_a_tag_that_was_published,
+    chart_version_unknown: take_a_version_that_is_listed,
+    index_is_a_web_page: give_an_index,
+    index_without_end: give_an_index,
+    registry_is_down_for_the_last_chart: try_again,
+    version_left_out: add_the_version,
     controller_without_a_chart: add_the_address,
     two_images: leave_one_image,
 }
@@ -186,6 +229,7 @@ CURES: dict[Fault, Fault] = {
 
 @pytest.mark.parametrize("fault", CURES, ids=lambda fault: fault.__name__)
 def test_what_a_refusal_says_helps(fault: Fault, base: Path, registry: FakeRegistry) -> None:
+    registry.content["kept"] = registry.content["index.yaml"]
     fault(base, registry)
     with pytest.raises(UserError):
         pin(base)

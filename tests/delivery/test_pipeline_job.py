@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import UNBAKED
+from conftest import TEMPLATE, UNBAKED
+from delivery.__main__ import main
 from delivery.commands.run_pipeline import run_pipeline
 from delivery.errors import DeliveryError
+
+sys.path.insert(0, str(TEMPLATE / "infra/commands"))
+
+from outputs import with_remote
 
 CONFIG = UNBAKED / ".dvc/config"
 
@@ -134,6 +139,10 @@ def test_without_a_data_store_nothing_is_trained(tmp_path: Path, log: Path) -> N
     with pytest.raises(DeliveryError, match=r"is not set, so .* `make infra-outputs`"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
+    config = project / ".dvc/config"  # in the image that is built after `make infra-outputs`
+    config.write_text(with_remote(config.read_text(), str(tmp_path / "store/dvc")))
+    run_pipeline(project, tmp_path / "next")
+    assert stages(log) == ["prepare", "train"]
 
 
 def test_a_data_store_that_ends_with_the_machine_is_none(tmp_path: Path, log: Path) -> None:
@@ -144,16 +153,23 @@ def test_a_data_store_that_ends_with_the_machine_is_none(tmp_path: Path, log: Pa
     assert stages(log) == []
 
 
-def test_data_that_were_never_pushed_are_asked_for(tmp_path: Path, log: Path) -> None:
+def test_data_that_were_never_pushed_are_asked_for(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = make(tmp_path / "image", str(tmp_path / "store"))
     (project / "data/raw").mkdir(parents=True)
     (project / "data/raw/a.png").write_text("a")
     dvc(project, "add", "data/raw")
+    where_they_are = shutil.copytree(project, tmp_path / "there")
     shutil.rmtree(project / "data/raw")
     shutil.rmtree(project / ".dvc/cache")
     with pytest.raises(DeliveryError, match="run `make data-push` where the data are"):
         run_pipeline(project, tmp_path / "job")
     assert stages(log) == []
+    monkeypatch.chdir(where_they_are)
+    assert main(["data-push"]) == 0
+    run_pipeline(project, tmp_path / "next")
+    assert stages(log) == ["prepare", "train"]
 
 
 def test_a_data_store_that_does_not_answer_ends_the_job_before_training(

@@ -105,10 +105,18 @@ def test_files_without_an_image(
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_no_server(tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server(
+    repository: Path, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "image.png"
     Image.new("L", SHAPE[1::-1]).save(file)
     ports = choose(Ports())
     options = [f"--http-port={ports.http}", f"--grpc-port={ports.grpc}", f"--protocol={protocol}"]
     assert main(["predict", *options, str(file)]) == 1
     assert "start one with `make serve`" in capsys.readouterr().err
+    running = start(repository, tmp_path / "triton.log", ports)  # as `make serve` does
+    try:
+        running.wait(ready_path(3), 60)
+        assert main(["predict", *options, str(file)]) == 0
+    finally:
+        running.kill()

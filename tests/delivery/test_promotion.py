@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,9 @@ def refusal(capsys: pytest.CaptureFixture[str], project: Project) -> str:
 
 def test_nothing_in_staging(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert "staging has no release: `make release`, and merge it first" in refusal(capsys, project)
+    assert main(["release"]) == 0
+    project.merge("release/staging-v1")
+    promote(project.repository)
 
 
 def test_nothing_new_in_staging(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +106,12 @@ def test_a_promotion_does_not_go_back(project: Project, capsys: pytest.CaptureFi
     project.deploy("staging", 2)
     project.deploy("production", 2)
     project.deploy("staging", 1)
+    assert "the older one was never there to go back to" in refusal(capsys, project)
+    project.deploy("production", 1)
+    project.deploy("production", 2)
     assert "`make rollback ENV=production TO=1` goes back" in refusal(capsys, project)
+    assert main(["rollback", "production", "--to", "1"]) == 0
+    assert "rollback/production-v2-to-v1" in project.branches()
 
 
 def test_a_promotion_that_someone_else_proposed_otherwise(
@@ -113,3 +122,10 @@ def test_a_promotion_that_someone_else_proposed_otherwise(
     project.commit("Move main on")
     message = refusal(capsys, project)
     assert "the branch release/production-v1 exists and proposes something else" in message
+    _, close = re.findall("`([^`]+)`", message)
+    project.git(*close.split()[1:])
+    promote(project.repository)
+    project.commit("Move main on again")
+    refusal(capsys, project)
+    project.merge("release/production-v1")  # or close it, as above
+    assert "nothing to promote" in refusal(capsys, project)

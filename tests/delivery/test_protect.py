@@ -424,6 +424,9 @@ def test_owners_that_were_not_pushed_come_first(
     assert github.writes() == []
     project.git("remote", "set-url", "origin", str(project.origin))
     assert follow(line, project) == ["git push origin main"]
+    project.git("remote", "set-url", "origin", "https://github.com/acme/digits")
+    github.write(owners=[])
+    assert main(["protect"]) == 0
 
 
 def test_the_checks_are_jobs_of_the_workflows() -> None:

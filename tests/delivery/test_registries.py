@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from delivery.oci.image import (
     parse_manifest,
 )
 from delivery.oci.layout import Layout, MissingBlobError, writing
+from delivery.oci.origin import Origin
 from delivery.oci.registry import pull, push
 from delivery.oci.remote import UnavailableError
 from fake_project import make_project
@@ -333,9 +335,33 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path, layout: Layout, diges
     ["oci:.local/registry", "oci:.local/registry@sha256:12", "registry.example.com/model:latest"],
     ids=["no digest", "short digest", "mutable tag"],
 )
-def test_a_reference_without_a_digest_is_refused(tmp_path: Path, reference: str) -> None:
-    with pytest.raises(DeliveryError, match="does not name an image by its digest"):
+def test_a_reference_without_a_digest_is_refused(
+    tmp_path: Path, layout: Layout, digest: str, reference: str
+) -> None:
+    with pytest.raises(DeliveryError, match="does not name an image by its digest: give <reg"):
         pull(reference, tmp_path / "models")
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
+
+
+def test_a_folder_that_is_there_stays_until_it_is_removed(
+    tmp_path: Path, layout: Layout, digest: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    with pytest.raises(DeliveryError, match=r"models exists: remove it, or pull .* into another"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    pull(f"{layout.name}@{digest}", tmp_path / "others")
+    (tmp_path / "models").rmdir()
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
+
+
+def test_a_digest_of_another_image_is_replaced_by_that_of_the_release(
+    tmp_path: Path, layout: Layout, digest: str
+) -> None:
+    content = layout.read_manifest(digest) + b"\n"
+    layout.write_manifest(content, "v8")
+    with pytest.raises(DeliveryError, match=r"is not a model image .*: give the digest that"):
+        pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -350,6 +376,7 @@ def test_a_reference_without_a_digest_is_refused(tmp_path: Path, reference: str)
 def test_a_name_that_is_no_registry_is_refused(layout: Layout, digest: str, name: str) -> None:
     with pytest.raises(DeliveryError, match="is not a registry: give oci:<folder> or <host>/"):
         push(layout, digest, name)
+    push(layout, digest, f"oci:{layout.folder.parent / 'shared'}")
 
 
 # -- faults of the registry ------------------------------------------------------------------------
@@ -461,15 +488,21 @@ def test_what_a_foreign_host_says_is_printed_in_plain_characters(
 
 
 def test_a_missing_skopeo_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, layout: Layout, digest: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    layout: Layout,
+    digest: str,
+    registry: FakeRegistry,
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     for use in (
-        lambda: push(layout, digest, "registry.example.com/team/model"),
-        lambda: pull(f"registry.example.com/team/model@{digest}", tmp_path / "models"),
+        lambda: push(layout, digest, registry.name),
+        lambda: pull(f"{registry.name}@{digest}", tmp_path / "models"),
     ):
-        with pytest.raises(DeliveryError, match=r"skopeo, .*is not installed: `sudo apt install"):
-            use()
+        with monkeypatch.context() as without:
+            without.setenv("PATH", str(tmp_path / "empty"))
+            with pytest.raises(DeliveryError, match=r"skopeo, .*is not installed: `sudo apt inst"):
+                use()
+        use()
     push(layout, digest, f"oci:{tmp_path / 'shared'}")
 
 
@@ -509,6 +542,8 @@ def test_a_web_site_that_says_yes_to_everything_is_no_registry(
         push(layout, digest, registry.name)
     with pytest.raises(DeliveryError, match="is corrupt: its digest is"):
         pull(f"{registry.name}@{digest}", tmp_path / "models")
+    registry.faults.clear()  # the address of a registry
+    assert push(layout, digest, registry.name)
 
 
 def test_damage_in_the_local_layout_does_not_reach_a_registry(
@@ -604,6 +639,29 @@ def test_a_docker_configuration_that_is_damaged_is_named(
     fake_pipeline.write(tmp_path, "docker/config.json", content.encode())
     with pytest.raises(UserError, match=r"docker/config\.json: .* is |config\.json is not JSON"):
         push(layout, digest, registry.name)
+
+
+@pytest.mark.parametrize(
+    ("to", "sentence"),
+    [
+        ("http://127.0.0.1:{port}{path}", "redirects without end: check the address of the reg"),
+        ("ftp://example.com{path}", "another or a less safe host: check the address of the reg"),
+    ],
+    ids=["without end", "less safe"],
+)
+def test_an_address_that_only_redirects_is_corrected(
+    layout: Layout, digest: str, registry: FakeRegistry, other: FakeRegistry, to: str, sentence: str
+) -> None:
+    def redirects(handler: Handler) -> bool:
+        handler.body()
+        handler.answer(307, Location=to.format(port=other.server_port, path=handler.path))
+        return True
+
+    other.faults.append(redirects)
+    with pytest.raises(DeliveryError, match=sentence):
+        Origin(other.name, "pull").size(digest)
+    push(layout, digest, registry.name)
+    assert Origin(registry.name, "pull").size(f"sha256:{layer(layout, digest).name}")
 
 
 @pytest.mark.parametrize("demand", [wants_password, wants_token])
@@ -807,6 +865,16 @@ def test_an_image_larger_than_the_disk_is_refused(tmp_path: Path, layout: Layout
     with pytest.raises(DeliveryError, match=r"needs 1,000,000,000.0 GB in .* are free: make room"):
         pull(f"{layout.name}@{digest_of(content)}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
+
+
+def test_an_image_is_pulled_once_there_is_room(
+    tmp_path: Path, layout: Layout, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        with pytest.raises(DeliveryError, match=r"0\.0 GB are free: make room"):
+            pull(f"{layout.name}@{digest}", tmp_path / "models")
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
 
 
 def test_what_a_killed_pull_left_is_swept_by_the_next(

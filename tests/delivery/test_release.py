@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 import fake_pipeline
 from delivery.__main__ import main
 from delivery.commands.release import run as release
+from delivery.dvc import parse_lock
+from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
@@ -17,6 +20,7 @@ from delivery.proposals.proposal import github_repository
 from delivery.proposals.release_file import parse_release
 from fake_project import CODE, EXPORT, Project, follow, kill, make_project
 from registry_tools import need
+from workspace import model_code
 
 PATH = "argocd/environments/staging/model.yaml"
 BRANCH = "release/staging-v1"
@@ -463,6 +467,75 @@ def test_a_release_is_refused(
     assert project.branches() == branches
 
 
+def run_the_pipeline(project: Project) -> None:
+    """Do what `make pipeline` does, and commit what it writes."""
+    fake_pipeline.write_outputs(project.folder, code=model_code.code_sha256(project.folder))
+    train = yaml.safe_load((project.folder / "params.yaml").read_text())["train"]
+    project.change("lineage.json", params={"seed": 42, "train": train})
+
+
+def commit_what_was_written(project: Project) -> None:
+    project.git("add", "--force", "metrics.json")
+    project.commit("Commit what the pipeline wrote")
+
+
+def restore_from_git(project: Project) -> None:
+    project.git("rm", "--quiet", PATH)
+    project.commit("Restore that there is no release")
+
+
+def ask_for_no_version(project: Project) -> None:
+    os.environ["VERSION_ASKED"] = ""
+
+
+def give_the_number(project: Project) -> None:
+    os.environ["VERSION_ASKED"] = "1"
+
+
+def make_it_whole(project: Project) -> None:
+    follow("`git fetch --unshallow`", project)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [
+        *(
+            (fault, run_the_pipeline)
+            for fault in (
+                missing_pipeline_outputs,
+                truncated_pipeline_output,
+                pipeline_output_of_another_form,
+                code_changed_since_training,
+                serving_config_changed_since_export,
+                parameters_changed_since_training,
+                data_of_another_model,
+                model_of_another_export,
+            )
+        ),
+        (account_not_in_git, commit_what_was_written),
+        (release_file_that_nobody_can_read, restore_from_git),
+        (skipped_version, give_the_number),
+        (skipped_version, ask_for_no_version),
+        (shallow_clone, make_it_whole),
+    ],
+)
+def test_what_a_refused_release_is_told_to_do_works(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Callable[[Project], str],
+    cure: Callable[[Project], None],
+) -> None:
+    monkeypatch.setenv("VERSION_ASKED", "")
+    sentence = fault(project)
+    options = ("--version", os.environ["VERSION_ASKED"])
+    assert main(["release", *(options if options[1] else ())]) == 1
+    assert sentence in capsys.readouterr().err
+    cure(project)
+    options = ("--version", os.environ["VERSION_ASKED"])
+    assert main(["release", *(options if options[1] else ())]) == 0
+
+
 def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
     project: Project,
 ) -> None:
@@ -470,6 +543,18 @@ def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
     assert main(["release", "--accept-test-data"]) == 0
     message = project.git("log", "-1", "--format=%B", "release/staging-v2", folder=project.origin)
     assert "**The test data differ, so the figures above cannot be compared.**" in message
+
+
+def test_a_pull_request_that_failed_is_opened_by_the_same_command(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.serve_as("git@github.com:acme/digits.git")
+    fake_github(project, monkeypatch, 'case "$2" in create) echo no network >&2; exit 1 ;; esac')
+    assert main(["release"]) == 1
+    assert "(no network): run the same make command again" in capsys.readouterr().err
+    fake_github(project, monkeypatch, 'case "$2" in create) echo https://pull/1 ;; esac')
+    assert main(["release"]) == 0
+    assert "pull request: https://pull/1" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -495,6 +580,36 @@ def test_outputs_of_another_commit_are_noticed_by_dvc(
     said = capsys.readouterr().err
     assert f"are not those of this commit (stage export): run `{DVC} checkout`" in said
     follow(said, tracked)
+    assert main(["release"]) == 0
+
+
+@pytest.mark.parametrize("cure", ["restored", "removed"])
+def test_a_lock_that_cannot_be_read_is_restored_or_made_anew(
+    tracked: Project, capsys: pytest.CaptureFixture[str], cure: str
+) -> None:
+    before = tracked.git("rev-parse", "HEAD")
+    fake_pipeline.write(tracked.folder, "dvc.lock", "stages: 3\n")
+    with pytest.raises(DeliveryError, match="; restore it, or remove it and run `make pipeline`"):
+        parse_lock((tracked.folder / "dvc.lock").read_bytes())
+    if cure == "restored":
+        tracked.git("checkout", before, "dvc.lock")
+    else:
+        (tracked.folder / "dvc.lock").unlink()
+        tracked.dvc("commit", "--force")  # what the pipeline ends with
+    assert parse_lock((tracked.folder / "dvc.lock").read_bytes()).stages
+    tracked.commit("Do what was said")
+    assert main(["release"]) == 0
+
+
+def test_a_lock_that_was_left_out_is_committed(
+    tracked: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracked.git("rm", "--quiet", "dvc.lock")
+    tracked.commit("Forget the lock")
+    assert main(["release"]) == 1
+    assert "dvc.lock is not in Git: run `make pipeline` and commit" in capsys.readouterr().err
+    tracked.dvc("commit", "--force")  # what the pipeline ends with
+    tracked.commit("Commit what the pipeline wrote")
     assert main(["release"]) == 0
 
 
@@ -560,6 +675,8 @@ def test_of_two_releases_at_once_one_wins(
     assert main(["release"]) == 1
     assert f"the branch {BRANCH} exists and proposes something else" in capsys.readouterr().err
     assert "Another release" in project.git("log", "-1", BRANCH, folder=project.origin)
+    project.git("push", "--quiet", "origin", "--delete", BRANCH)  # what the sentence says
+    assert main(["release"]) == 0
 
 
 STEPS = {

@@ -16,10 +16,11 @@ import fake_pipeline
 from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.release import run as release
+from delivery.commands.reproduce import find_release
 from delivery.model.differences import compare_accounts, compare_files
 from delivery.model.rebuild import trained_on
 from delivery.proposals.release_file import Release, parse_release
-from fake_project import Project, code_sha256, isolate, kill, make_project
+from fake_project import Project, code_sha256, follow, isolate, kill, make_project
 
 PATH = "argocd/environments/staging/model.yaml"
 STAGES = """
@@ -322,6 +323,39 @@ def test_nothing_is_made_and_one_sentence_says_why(
     assert project.state() == state
     assert not (project.folder / ".local/reproduce/v1").exists()
     assert not (project.folder / ".local/reproduce/v1.md").exists()
+
+
+def test_a_version_that_was_released_is_made(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "7"]) == 1
+    assert "give VERSION=1" in capsys.readouterr().err
+    assert main(["reproduce", "1"]) == 0
+
+
+def test_data_that_were_pushed_again_are_had(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.move(project.folder / ".local/data", project.folder / "kept")
+    assert main(["reproduce", "1"]) == 1
+    assert "cannot be had" in (said := capsys.readouterr().err) and "`make data-push` puts" in said
+    project.dvc("add", "data/raw")  # where they are there is a cache, too
+    assert main(["data-push"]) == 0
+    assert main(["reproduce", "1"]) == 0
+
+
+def test_a_commit_that_was_fetched_is_found(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.review("checkout", "--quiet", "-b", "other")
+    project.review("commit", "--quiet", "--allow-empty", "-m", "Only there")
+    project.review("push", "--quiet", "origin", "other")
+    edit(project, commit=project.review("rev-parse", "HEAD"))
+    assert main(["reproduce", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "which this clone lacks: `git fetch origin " in said
+    follow(said, project)
+    assert find_release(project.repository, 1).commit == project.review("rev-parse", "HEAD")
 
 
 def test_the_same_model_is_not_made_twice_at_once(

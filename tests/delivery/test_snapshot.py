@@ -1,6 +1,7 @@
 """The manifests of a commit as Argo CD reads them: its objects, whatever attributes say."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,10 @@ def test_a_submodule_is_refused(project: TinyProject) -> None:
     (project.folder / "argocd/module").mkdir()
     with pytest.raises(DeliveryError, match="'argocd/module' is a submodule: keep its files"):
         taken(project)
+    project.git("rm", "--quiet", "--cached", "argocd/module")
+    (project.folder / "argocd/module").mkdir(exist_ok=True)
+    (project.folder / "argocd/module/file.yaml").write_text("kind: List\n")
+    assert (taken(project) / "argocd/module/file.yaml").is_file()
 
 
 def test_a_tree_that_leads_out_is_refused(project: TinyProject) -> None:
@@ -123,15 +128,25 @@ def test_a_tree_that_leads_out_is_refused(project: TinyProject) -> None:
     with pytest.raises(DeliveryError, match="leads out of argocd"):
         snapshot(repository, commit, project.folder.parent / "taken")
     assert not (project.folder.parent / "taken/escaped").exists()
+    kept = tree(("40000", "argocd", tree(("100644", "kept", blob))))  # without it
+    commit = project.git("commit-tree", kept, "-m", "Remove it")
+    assert (snapshot(repository, commit, project.folder.parent / "next") / "argocd/kept").is_file()
 
 
 def test_a_commit_without_manifests(project: TinyProject) -> None:
     project.git("rm", "-r", "--quiet", "argocd")
     with pytest.raises(DeliveryError, match="has no folder argocd: put it back"):
         taken(project)
+    project.revert()
+    assert (taken(project) / "argocd").is_dir()
 
 
 def test_too_much_is_refused(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", 1000)
-    with pytest.raises(DeliveryError, match="at most 1000 are read"):
-        taken(project)
+    with monkeypatch.context() as small:
+        small.setattr(module, "LARGEST", 1000)
+        with pytest.raises(DeliveryError, match="at most 1000 are read: keep in it what describes"):
+            taken(project)
+        shutil.rmtree(project.folder / "argocd")
+        (project.folder / "argocd").mkdir()
+        (project.folder / "argocd/small.yaml").write_text("kind: List\n")
+        assert (taken(project) / "argocd/small.yaml").is_file()

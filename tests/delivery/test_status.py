@@ -161,7 +161,9 @@ def test_a_disagreement_fails(
     assert main(["status", "--address", f"staging={triton.address}"]) == 1
     output = capsys.readouterr()
     assert f"running: {running}   DISAGREE" in output.out
-    assert "error: staging does not run what Git wants" in output.err
+    assert "error: staging does not run what Git wants: if a merge was a moment ago" in output.err
+    triton.versions = {"1": True}  # after the sync
+    assert main(["status", "--address", f"staging={triton.address}"]) == 0
 
 
 @pytest.mark.parametrize("triton", [{}], indirect=True)
@@ -206,7 +208,7 @@ def test_answers_that_nobody_can_compare_are_not_believed(
 
 @pytest.mark.parametrize("answer", [b"OK", b"<html>Welcome</html>", b"null", b"[]", b'{"a": 1}'])
 def test_a_program_that_says_yes_to_everything_is_not_believed(
-    project: TinyProject, answer: bytes, capsys: pytest.CaptureFixture[str]
+    project: TinyProject, triton: Triton, answer: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Yes(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -225,6 +227,7 @@ def test_a_program_that_says_yes_to_everything_is_not_believed(
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} is not Triton" in line
     assert line.endswith("   DISAGREE")
+    assert main(["status", "--address", f"staging={triton.address}"]) == 0  # another port
 
 
 @pytest.mark.parametrize(("piece", "pause"), [(b" ", 0.2), (b" " * 2**16, 0.0)])
@@ -283,7 +286,12 @@ def test_a_merge_that_is_only_on_the_remote_counts(
     ],
 )
 def test_a_bad_address_is_refused(
-    project: TinyProject, capsys: pytest.CaptureFixture[str], address: str, sentence: str
+    project: TinyProject,
+    triton: Triton,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    sentence: str,
 ) -> None:
     assert main(["status", "--address", address]) == 1
     assert sentence in capsys.readouterr().err
+    assert main(["status", "--address", f"staging={triton.address}"]) == 0

@@ -131,10 +131,11 @@ def refusal(project: Project, capsys: pytest.CaptureFixture[str], *arguments: st
     ],
 )
 def test_a_reference_that_can_move_or_names_nothing(
-    project: Project, capsys: pytest.CaptureFixture[str], bad: str
+    project: Project, reference: str, capsys: pytest.CaptureFixture[str], bad: str
 ) -> None:
     said = refusal(project, capsys, bad)
     assert said.startswith(f"error: IMAGE is {bad!r}: give <host>/<name>@sha256:<64 hex>")
+    assert main(["train-on-cluster", reference]) == 0
 
 
 @pytest.mark.parametrize("nodes", ["0", "-1", "1001"])
@@ -143,6 +144,7 @@ def test_a_number_of_machines_that_nobody_has(
 ) -> None:
     said = refusal(project, capsys, reference, f"--nodes={nodes}")
     assert f"NODES is {nodes}: give a whole number" in said
+    assert main(["train-on-cluster", reference, "--nodes=1000"]) == 0
 
 
 def test_an_image_that_was_never_pushed(
@@ -158,6 +160,8 @@ def test_an_image_that_does_not_say_what_it_was_built_from(
     for labels in (None, {}, {REVISION: "main"}):
         said = refusal(project, capsys, f"{registry.name}@{image(registry, labels)}")
         assert "does not say which commit it was built from: build it with `make image`" in said
+    built = image(registry, {REVISION: COMMIT})  # with the label that `make image` gives
+    assert main(["train-on-cluster", f"{registry.name}@{built}"]) == 0
 
 
 def test_a_registry_that_answers_with_another_image(

@@ -23,6 +23,7 @@ from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
 from tiny import CLASSES, SHAPE, processes, write_repository
+from workspace.machine import this_machine
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,21 @@ def test_another_answer_is_not_passed(server: Server, repository: Path) -> None:
 def test_missing_model(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match="run `make pipeline` first"):
         start(tmp_path, tmp_path / "log")
+    write_repository(tmp_path)
+    start(tmp_path, tmp_path / "log").kill()
+
+
+@pytest.mark.parametrize("content", [None, b"PK"], ids=["missing", "damaged"])
+def test_golden_requests_that_the_pipeline_writes_again_are_read(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = write_repository(tmp_path) / "classifier/golden.npz"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(DeliveryError, match=r"golden\.npz.*: run `make pipeline`"):
+        golden.load(file)
+    shutil.rmtree(tmp_path / "classifier")
+    write_repository(tmp_path)
+    assert len(golden.load(file).images)
 
 
 def failure(repository: Path) -> str:
@@ -163,6 +179,8 @@ def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None
         port = taken.getsockname()[1]
         with pytest.raises(DeliveryError, match=f"the {name} port {port} .*{name.upper()}_PORT"):
             start(repository, tmp_path / "log", Ports(**{name: port}))
+        assert getattr(choose(Ports()), name) != port  # another one
+    assert getattr(choose(Ports(**{name: port})), name) == port  # nothing listens there any more
 
 
 def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,15 +189,36 @@ def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) 
         start(repository, repository / "log")
 
 
+@pytest.mark.parametrize("before", ["nothing", "an environment without the package"])
+def test_an_environment_that_was_set_up_is_found(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, place = this_machine().triton_venv.absolute(), tmp_path / "venv"
+    if before != "nothing":
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    monkeypatch.setenv("TRITON_VENV", str(place))
+    this_machine.cache_clear()
+    with pytest.raises(DeliveryError, match="run `make setup`"):
+        installation.installation()
+    shutil.rmtree(place, ignore_errors=True)
+    place.symlink_to(made)  # what `make setup` makes
+    assert installation.installation().server.is_file()
+
+
 def test_missing_shared_library_names_the_package(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match=r"sudo apt install libpython9\.99"):
         installation.check_shared_library(tmp_path, "libpython9.99.so.1.0")
+    maps = Path("/proc/self/maps").read_text().split()
+    library = next(path for path in maps if "/libc.so" in path)  # one that is installed
+    (tmp_path / "libpython9.99.so.1.0").symlink_to(library)
+    installation.check_shared_library(tmp_path, "libpython9.99.so.1.0")
 
 
 @pytest.mark.parametrize("found", ["glibc 2.31", "glibc 1.99", ""])
 def test_old_c_library(found: str) -> None:
     with pytest.raises(DeliveryError, match=r"needs glibc 2\.35 or newer"):
         installation.check_glibc(found)
+    installation.check_glibc("glibc 2.36")  # of Debian 12
 
 
 def test_recent_c_library() -> None:

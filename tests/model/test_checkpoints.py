@@ -101,6 +101,8 @@ def test_the_cure_makes_another_model(root: Path, settings: Params) -> None:
     before = read_checkpoint(root / CHECKPOINT)
     refused(root / CHECKPOINT, lambda: load_model(root / CHECKPOINT), plant(root / CHECKPOINT))
     (root / CHECKPOINT).unlink()
+    with pytest.raises(UserError, match=r"cannot be read .*: run `make pipeline`"):
+        load_model(root / CHECKPOINT)
     training.train(settings, root)  # what `make pipeline` does for an output that is gone
     after = load_model(root / CHECKPOINT).state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before["state_dict"].items())

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import tarfile
 import tracemalloc
 import unicodedata
@@ -38,6 +39,13 @@ from workspace.pictures import to_pixels
 def root(tmp_path: Path) -> Path:
     """A project with ten images of cats and ten of dogs."""
     return cats_and_dogs(tmp_path)
+
+
+def test_splits_are_there_once_the_pipeline_has_run(root: Path) -> None:
+    with pytest.raises(UserError, match="is missing: run `make pipeline`"):
+        load_split(root, "test")
+    prepare(root)
+    assert len(load_split(root, "test").labels)
 
 
 # -- broken images ---------------------------------------------------------------------------------
@@ -100,6 +108,9 @@ def test_too_many_unreadable_images_are_refused(root: Path) -> None:
     assert "5 of 20 pictures can't be read (25.0%" in message
     assert "dog/00.png (zero bytes)" in message
     assert "and 2 more" in message
+    for i in range(5):
+        (root / f"images/dog/{i:02}.png").unlink()
+    prepare(root, max_unreadable_share=0.2)
 
 
 def test_folder_of_other_files_is_refused(tmp_path: Path) -> None:
@@ -114,6 +125,7 @@ def test_mixed_sizes_are_refused_with_two_files_and_the_cure(root: Path) -> None
     message = refusal(root)
     assert "cat/00.png is 16x16, dog/tall.png is 40x20" in message
     assert "set prepare.image_size" in message
+    prepare(root, image_size=[16, 16])
 
 
 def test_long_lists_are_cut_but_counted(root: Path) -> None:
@@ -261,12 +273,19 @@ def test_unbalanced_classes_fail_the_report_but_not_the_run(root: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
+    cats_and_dogs(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "pictures")
     assert "images does not exist: correct prepare.folder" in refusal(tmp_path)
+    prepare(tmp_path, folder="pictures")
 
 
 def test_images_without_class_folders(tmp_path: Path) -> None:
     fill(tmp_path / "images", 1)
     assert "has no class folders: put the pictures of each class into" in refusal(tmp_path)
+    for path in list((tmp_path / "images").iterdir()):
+        path.rename(save(noise(9), tmp_path / "images/cat" / path.name))
+    fill(tmp_path / "images/dog", 2)
+    prepare(tmp_path)
 
 
 def test_one_class(tmp_path: Path) -> None:
@@ -277,11 +296,26 @@ def test_one_class(tmp_path: Path) -> None:
 def test_empty_class(root: Path) -> None:
     (root / "images/bird").mkdir()
     assert "no pictures in class bird" in refusal(root)
+    fill(root / "images/bird", 3)
+    prepare(root)
+    shutil.rmtree(root / "images/bird")
+    prepare(root)
 
 
 def test_class_with_fewer_images_than_splits(root: Path) -> None:
     fill(root / "images/bird", 3, images=2)
     assert "class bird (2)" in refusal(root)
+    fill(root / "images/bird", 3)
+    prepare(root)
+    shutil.rmtree(root / "images/bird")
+    prepare(root)
+
+
+def test_near_duplicates_are_distinct_at_a_lower_limit(root: Path) -> None:
+    for name, pixels in (("a", noise(9)), ("b", nearly(noise(9))), ("c", noise(9) ^ 2)):
+        save(pixels, root / f"images/bird/{name}.png")
+    assert "class bird (1): add pictures, remove the class or lower prepare.near" in refusal(root)
+    prepare(root, near_duplicate_rms=0)
 
 
 def test_class_emptied_by_cleaning(root: Path) -> None:
@@ -302,14 +336,18 @@ def test_class_name_with_a_line_break(root: Path) -> None:
 
 
 def test_label_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"b has the label 2, but labels go from 0 to 1"):
-        Source(
+    def source(*labels: int) -> Source:
+        return Source(
             classes=["x", "y"],
             names=["a", "b"],
-            labels=np.array([0, 2]),
+            labels=np.array(labels),
             official_test=np.zeros(2, dtype=bool),
             open_image=lambda i: Image.new("L", (1, 1)),
         )
+
+    with pytest.raises(UserError, match=r"b has the label 2, but labels go from 0 to 1: correct"):
+        source(0, 2)
+    assert source(0, 1).names == ["a", "b"]
 
 
 # -- CIFAR-10 --------------------------------------------------------------------------------------
@@ -375,12 +413,14 @@ def test_what_repeats_the_official_test_split_leaves_the_training_side(cifar: Pa
 
 def test_without_network_the_archive_can_be_placed_by_hand(cifar: Path) -> None:
     archive = cifar / "data/downloads/cifar-10-python.tar.gz"
-    archive.unlink()
+    archive.rename(cifar / "elsewhere")
     with pytest.raises(UserError) as caught:
         prepare(cifar, source="cifar10")
     message = str(caught.value)
     assert "CIFAR-10 could not be downloaded" in message
     assert "place it at data/downloads/cifar-10-python.tar.gz (md5 " in message
+    (cifar / "elsewhere").rename(archive)
+    prepare(cifar, source="cifar10")
 
 
 def test_damaged_archive_is_not_used(cifar: Path) -> None:

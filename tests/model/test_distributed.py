@@ -142,6 +142,7 @@ def test_a_worker_that_dies_is_started_again_from_the_last_epoch(
 def test_a_number_of_workers_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(UserError, match=f"DEVICES is '{value}': give a whole number from 1"):
         Machine.from_environment({"DEVICES": value})
+    assert Machine.from_environment({"DEVICES": "1"}).devices == 1
 
 
 def workers(**environment: str) -> Workers:
@@ -161,6 +162,7 @@ def test_ray_starts_several_workers_and_those_of_a_cluster() -> None:
 def test_an_unknown_accelerator_is_refused() -> None:
     with pytest.raises(UserError, match="ACCELERATOR is 'tpu': give gpu, or leave it out"):
         Machine.from_environment({"ACCELERATOR": "tpu"})
+    assert Machine.from_environment({"ACCELERATOR": "gpu"}) != Machine.from_environment({})
 
 
 def splits(train: int, validation: int = 20) -> tuple[Split, Split]:
@@ -173,10 +175,12 @@ def splits(train: int, validation: int = 20) -> tuple[Split, Split]:
 def test_what_several_workers_cannot_train_is_refused(settings: Params) -> None:
     with pytest.raises(UserError, match=r"train.optimizer is 'lbfgs'.*instead of 2"):
         training.check(change(settings, optimizer="lbfgs").train, TWO, *splits(64))
+    training.check(change(settings, optimizer="lbfgs").train, Workers(), *splits(64))
     small = change(settings, batch_size=64).train
     training.check(small, Workers(devices=16), *splits(65))
     with pytest.raises(UserError, match=r"a batch has 32 pictures .* too few for 17 workers"):
         training.check(small, Workers(devices=17), *splits(65))
+    training.check(change(settings, batch_size=65).train, Workers(devices=17), *splits(65))
     with pytest.raises(UserError, match=r"the validation split 1, too few for 2 workers"):
         training.check(small, TWO, *splits(65, 1))
 
@@ -189,6 +193,7 @@ def test_compiling_without_a_compiler_is_refused(
     with pytest.raises(UserError, match=r"train.compile is True, but .* no C\+\+"):
         training.check_compiler(compiling, ALONE)
     training.check_compiler(compiling, Machine.from_environment({"CXX": sys.executable}))
+    training.check_compiler(change(settings, compile=False).train, ALONE)
 
 
 ALONE = Machine.from_environment({})
@@ -225,6 +230,14 @@ def test_a_cluster_may_have_what_this_machine_has_not(two_cores: pytest.MonkeyPa
 def test_a_storage_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="STORAGE is 'checkpoints': give a folder from /"):
         distributed.storage_for(Path("/project/runs/1"), "checkpoints")
+    assert distributed.storage_for(Path("/project/runs/1"), "/checkpoints") == "/checkpoints"
+
+
+def test_a_lower_learning_rate_cures_a_loss_without_end(root: Path, settings: Params) -> None:
+    with pytest.raises(UserError, match=r"training loss became .*: lower train\.learning_rate"):
+        training.train(change(settings, learning_rate=1e30), root)
+    training.train(settings, root)
+    assert (root / CHECKPOINT).exists()
 
 
 def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -292,6 +293,8 @@ def test_renamed_classes_are_refused_with_what_they_may_be(root: Path, june: Pat
     message = refusal(root, june)
     assert "no class Circles (did you mean circle?)" in message
     assert "NEW_CLASSES=Circles;" in message
+    (june / "Circles").rename(june / "circle")  # or, as another test does, allow it
+    ingest(june, [], root)
 
 
 def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
@@ -315,6 +318,8 @@ def test_a_class_named_as_a_decision_is_refused(name: str, root: Path, june: Pat
     assert f"the class {name} has the name of a decision, keep or drop: rename" in (
         refusal(root, june, name)
     )
+    (june / name).rename(june / "circle")
+    ingest(june, [], root)
 
 
 def test_a_class_named_as_a_folder_of_the_project_is_kept(root: Path, june: Path) -> None:
@@ -416,6 +421,8 @@ def test_mixed_sizes_are_refused(root: Path, june: Path) -> None:
     assert "pictures differ in size: circle/00.png is 12x10, circle/zz.png is 9x9" in refusal(
         root, june
     )
+    edit(root, prepare={"image_size": [12, 10]})
+    ingest(june, [], root)
 
 
 def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -> None:
@@ -423,6 +430,10 @@ def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -
         save(np.zeros((9, 9, 3), np.uint8), tmp_path / "july" / name / "a.png")
     message = refusal(root, tmp_path / "july")
     assert "the batch's pictures are 9x9, those of the data set 12x10 (heightxwidth)" in message
+    edit(root, prepare={"image_size": [12, 10]})
+    with suppress(UserError):  # three of one content are asked about
+        ingest(tmp_path / "july", [], root)
+    assert (root / "reviews/july.md").exists()
 
 
 def test_mixed_sizes_are_taken_where_a_size_is_set(root: Path, june: Path) -> None:
@@ -437,6 +448,12 @@ def test_colour_for_a_grey_data_set_is_refused(empty: Path, tmp_path: Path) -> N
     digits(empty / "data/raw", range(30))
     save(np.full((8, 8, 3), [255, 0, 0], np.uint8), tmp_path / "july/3/red.png")
     assert "has pictures in colour, the data set is grey" in refusal(empty, tmp_path / "july")
+    for channels in (1, 3):
+        edit(empty, prepare={"channels": channels})
+        with suppress(UserError):  # a person is asked about the one picture, or not
+            ingest(tmp_path / "july", [], empty)
+        assert (empty / "reviews/july.md").exists()
+        shutil.rmtree(empty / "reviews")
 
 
 UNICODE = {
@@ -551,6 +568,9 @@ def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> No
         ingest(doubtful, [], root)
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
+    answer(root, doubtful, others="keep")
+    ingest(doubtful, [], root)
+    assert len(images(root)) > 60
 
 
 def test_no_name_is_a_formula_to_a_spreadsheet(root: Path, june: Path) -> None:
@@ -639,6 +659,11 @@ def test_decisions_on_a_batch_that_has_changed_are_refused(root: Path, doubtful:
     answer(root, doubtful, others="circle")
     save(pixels_of(0, 8999), doubtful / "cross/s.png")
     assert "are about other pictures than the batch now has" in refusal(root, doubtful)
+    for name in ("june.md", "june.csv"):
+        (root / "reviews" / name).unlink()
+    questions(root, doubtful)  # decide anew
+    answer(root, doubtful, others="circle")
+    ingest(doubtful, [], root)
 
 
 def test_a_second_batch_of_the_same_name_is_refused(root: Path, june: Path) -> None:
@@ -646,6 +671,7 @@ def test_a_second_batch_of_the_same_name_is_refused(root: Path, june: Path) -> N
     shutil.rmtree(june)
     fill(june, seed=3)
     assert "if it is another batch, rename its folder" in refusal(root, june)
+    ingest(june.rename(june.with_name("july")), [], root)
 
 
 def test_an_answer_counts_only_for_its_question(root: Path, june: Path) -> None:
@@ -683,6 +709,13 @@ def test_the_report_is_final_when_all_is_dropped(root: Path, tmp_path: Path) -> 
 def test_answers_without_their_report_are_refused(root: Path, doubtful: Path) -> None:
     (root / "reviews/june.md").unlink()
     assert "reviews/june.csv is there without june.md" in refusal(root, doubtful)
+    (root / "reviews/june.csv").unlink()
+    questions(root, doubtful)  # decide anew
+    (root / "reviews/june.md").rename(root / "kept.md")
+    assert "put that back" in refusal(root, doubtful)
+    (root / "kept.md").rename(root / "reviews/june.md")
+    answer(root, doubtful, others="circle")
+    ingest(doubtful, [], root)
 
 
 def test_answers_for_another_size_are_refused(root: Path, doubtful: Path) -> None:
@@ -769,15 +802,22 @@ def test_the_trained_model_judges_where_it_can(root: Path, june: Path) -> None:
 def test_another_source_than_a_folder(root: Path, june: Path) -> None:
     edit(root, prepare={"source": "digits"})
     assert "prepare.source in params.yaml is 'digits': set it to folder" in refusal(root, june)
+    edit(root, prepare={"source": "folder"})
+    ingest(june, [], root)
 
 
 def test_a_folder_outside_the_project(root: Path, june: Path, tmp_path: Path) -> None:
+    (root / "data/raw").rename(tmp_path / "images")
     edit(root, prepare={"folder": str(tmp_path / "images")})
     assert "outside the project" in refusal(root, june)
+    (tmp_path / "images").rename(root / "inside")
+    edit(root, prepare={"folder": "inside"})
+    ingest(june, [], root)
 
 
 def test_a_batch_that_is_not_there(root: Path, tmp_path: Path) -> None:
     assert "july is not a folder: give one" in refusal(root, tmp_path / "july")
+    ingest(fill(tmp_path / "july", seed=3), [], root)
 
 
 def test_a_batch_without_images(root: Path, tmp_path: Path) -> None:
@@ -789,7 +829,9 @@ def test_a_batch_without_images(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["data/raw", "data/raw/circle", "data", "."])
 def test_a_batch_in_the_data_set_or_around_it(place: str, root: Path) -> None:
+    fill(root / "data/raw/new", seed=2)
     assert "are in one another: move the batch out" in refusal(root, root / place)
+    ingest((root / "data/raw/new").rename(root.parent / "new"), [], root)
 
 
 def test_a_first_batch_of_one_class(empty: Path, june: Path) -> None:
@@ -801,10 +843,18 @@ def test_a_first_batch_of_one_class(empty: Path, june: Path) -> None:
 def test_a_data_set_that_is_not_the_version_in_git(root: Path, june: Path) -> None:
     dvc(root, "add", "data/raw")
     (root / "data/raw/circle/00.png").unlink()
-    assert "data/raw is not what" in (message := refusal(root, june))
-    assert "run `.venv/bin/dvc checkout" in message
+    message = refusal(root, june)
+    assert "data/raw is not what" in message
+    checkout, pull, add = re.findall("`([^`]+)`", message)
+    assert checkout.startswith(".venv/bin/dvc checkout") and pull == "make data-pull"
+    dvc(root, *add.split()[1:])
+    (root / "data/raw/circle/03.png").unlink()
+    dvc(root, *checkout.split()[1:])
     shutil.rmtree(root / "data/raw")
     assert "are not on this machine: run `make data-pull`" in refusal(root, june)
+    dvc(root, "checkout", "data/raw.dvc")  # as a pull does with what it gets
+    ingest(june, [], root)
+    assert len(images(root)) == 59 + 30
 
 
 def test_a_second_run_in_the_same_folder_is_refused(root: Path, june: Path) -> None:
@@ -839,6 +889,17 @@ def test_a_disk_that_takes_no_report(root: Path, june: Path) -> None:
     (root / "reviews").unlink()
     ingest(june, [], root)
     assert len(images(root)) == 90
+
+
+def test_dvc_that_failed_is_asked_again(
+    root: Path, june: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr(curation.ingest, "DVC", ("false",))
+        with pytest.raises(UserError, match=r"`dvc add` failed .*: put it right and run `make in"):
+            ingest(june, [], root)
+    ingest(june, [], root)
+    assert len(images(root)) == 90 and (root / "data/raw.dvc").is_file()
 
 
 def test_a_file_where_the_copies_go(root: Path, june: Path) -> None:
@@ -953,7 +1014,7 @@ def test_a_file_in_the_way_is_not_overwritten(root: Path, june: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "is not JSON"),
+        ("", "is empty"),
         ("null", "it is None"),
         ('{"batch": "june"}', "is missing"),
         ('{"batch": "../june", "steps": [], "report": ""}', "the name of a batch"),

@@ -197,6 +197,15 @@ def test_a_mistake_in_the_section_is_named(
         search.tune(root, Machine(), trials=trials)
 
 
+def test_a_network_with_a_range_is_searched(root: Path) -> None:
+    edit(root, tune={"space": {}})
+    with pytest.raises(UserError, match=r"names nothing to search: give a parameter \{choice: "):
+        search.make_search(root, None, None)
+    for given in ({"choice": [0.1, 0.2]}, {"uniform": [0.1, 0.2]}, {"log_uniform": [0.1, 0.2]}):
+        edit(root, tune={"space": {"cnn": {"learning_rate": given}}})
+        assert search.make_search(root, None, None).candidates
+
+
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
     assert "tune" not in params.SECTIONS and "tune" not in params.load(PROJECT).model_dump()
 

@@ -1,0 +1,570 @@
+"""What a sentence tells a person to do is done by a test, which ends well.
+
+A sentence is found where the code makes an error. What it says to do is in backticks, or begins
+after a colon or semicolon. `FOLLOWED` has an entry for each: the function that makes it, and below
+it the tests that get the sentence, do what it says and see the command succeed. A function that
+says several things has several entries, in their order. Who writes a sentence writes such a test.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+
+from conftest import TEMPLATE, UNBAKED
+
+ROOMS = {
+    **{name: TEMPLATE / name for name in ("delivery", "workspace", "hooks", "infra/commands")},
+    **{name: UNBAKED / "src" / name for name in ("classifier", "curation", "tuning")},
+}
+ERROR = re.compile(r"(.*\.)?(\w*Error|sys\.exit)")
+# Words with which a clause begins that says why or what is known, and nothing to do.
+REASONS = set(
+    "DVC Kubernetes a an and at each it its known kubectl more no nothing one pip probabilities "
+    "report that the there they this what".split()
+)
+
+FOLLOWED = """
+delivery.commands.data_pull.run
+    test_data_store::test_what_was_never_pushed_is_had_after_a_push
+delivery.commands.data_push.run
+    test_order::test_images_that_dvc_does_not_know_yet
+delivery.commands.data_push.run
+    test_order::test_a_store_in_a_folder_that_cannot_be_made
+delivery.commands.image.build
+    test_build_training_image::test_what_a_refused_build_is_told_to_do_works
+delivery.commands.image.build
+    test_build_training_image::test_what_a_refused_build_is_told_to_do_works
+delivery.commands.image._digest
+    test_build_training_image::test_what_a_refused_build_is_told_to_do_works
+delivery.commands.pin.pin_chart
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.unmoved
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.image_digest
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.chart_digest
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.chart_index
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.chart_index
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pin.chart_index
+    test_pin::test_what_a_refusal_says_helps
+delivery.commands.pipeline.reproduce
+    test_order::test_a_pipeline_without_its_images
+delivery.commands.preview.Preview.settle
+    test_preview::test_a_release_that_was_taken_away_serves_on_until_it_is_put_back
+delivery.commands.promote.promote
+    test_promotion::test_nothing_in_staging
+delivery.commands.promote.promote
+    test_promotion::test_a_promotion_does_not_go_back
+delivery.commands.protect.protect
+    test_protect::test_a_check_changes_nothing_and_says_what_is_missing
+    test_protect::test_owners_that_github_does_not_know_protect_nothing
+delivery.commands.protect.unknown_owners
+    test_protect::test_owners_that_were_not_pushed_come_first
+delivery.commands.release.releasable_commit
+    test_order::test_a_conflict_in_the_working_tree
+delivery.commands.release.releasable_commit
+    test_order::test_a_forgotten_push
+    test_order::test_a_forgotten_pull
+    test_order::test_commits_on_both_sides
+    test_order::test_a_release_from_another_branch
+delivery.commands.release.checked_version
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.commands.reproduce.find_release
+    test_reproduce_release::test_a_version_that_was_released_is_made
+delivery.commands.reproduce.check_commit
+    test_reproduce_release::test_a_commit_that_was_fetched_is_found
+delivery.commands.run_pipeline.run_pipeline
+    test_pipeline_job::test_data_that_were_never_pushed_are_asked_for
+delivery.commands.run_pipeline.run_pipeline
+    test_pipeline_job::test_what_finished_stages_made_is_kept_when_a_later_one_fails
+delivery.commands.run_pipeline.data_store
+    test_pipeline_job::test_without_a_data_store_nothing_is_trained
+delivery.commands.status.status
+    test_status::test_a_disagreement_fails
+delivery.commands.status._pair
+    test_status::test_a_bad_address_is_refused
+delivery.commands.train_on_cluster.train_on_cluster
+    test_training_run::test_a_number_of_machines_that_nobody_has
+delivery.commands.train_on_cluster.revision
+    test_training_run::test_a_reference_that_can_move_or_names_nothing
+delivery.commands.train_on_cluster.revision
+    test_training_run::test_an_image_that_does_not_say_what_it_was_built_from
+delivery.commands.update.check_ready
+    test_update::test_an_old_git_is_a_sentence
+delivery.commands.update.new_branch
+    test_update::test_either_way_out_of_a_branch_that_is_there_works
+delivery.commands.update.render_old
+    test_update::test_an_answer_that_is_missing_is_named
+delivery.commands.update.merge_renderings
+    test_update::test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken
+delivery.dvc.parse_lock
+    test_release::test_a_lock_that_cannot_be_read_is_restored_or_made_anew
+delivery.dvc.default_store
+    test_order::test_no_store
+delivery.dvc.refuse_replaced
+    test_data_store::test_a_replaced_object_is_not_taken_and_the_cure_works
+delivery.git.Repository.check_root
+    test_git::test_a_project_in_a_folder_of_another_repository_is_told_at_once
+delivery.git.Repository.head
+    test_order::test_a_folder_that_git_knows_nothing_of
+delivery.git.Repository.fetch
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.git.Repository._fetch_beside
+    test_git::test_a_branch_that_was_pushed_again_is_previewed
+delivery.git.Repository._check_rewritten
+    test_git::test_a_main_that_lost_a_release_is_refused_and_put_back
+    test_git::test_a_rewritten_main_is_forgotten_where_all_agree
+delivery.git.Repository._check_remote
+    test_order::test_a_folder_that_git_knows_nothing_of
+delivery.git.Repository.check_clean
+    test_build_training_image::test_what_a_refused_build_is_told_to_do_works
+delivery.git.Repository.contents
+    test_git::test_a_file_of_history_that_is_lost_is_fetched_again
+delivery.git.Repository.check_identity
+    test_git::test_a_person_without_a_name_is_asked_for_it_before_anything_is_sent
+delivery.manifests.rendering.build
+    test_manifests::test_a_machine_without_kubectl_is_told_so
+delivery.manifests.rendering.build
+    test_manifests::test_a_kubectl_that_hangs_is_tried_again
+delivery.manifests.rendering.build
+    test_manifests::test_bad_manifests_are_refused_with_one_sentence
+delivery.manifests.rendering.check_release
+    test_manifests::test_bad_manifests_are_refused_with_one_sentence
+delivery.manifests.server_pod.read_server_pod
+    test_manifests::test_a_pod_that_is_put_right_is_served
+delivery.manifests.server_pod.check_mount
+    test_manifests::test_a_pod_that_is_put_right_is_served
+delivery.manifests.snapshot.snapshot
+    test_snapshot::test_a_commit_without_manifests
+delivery.manifests.snapshot.read_entries
+    test_snapshot::test_too_much_is_refused
+delivery.manifests.snapshot.place
+    test_snapshot::test_a_submodule_is_refused
+delivery.manifests.snapshot.place
+    test_snapshot::test_a_tree_that_leads_out_is_refused
+delivery.manifests.snapshot.check_link
+    test_snapshot::test_links_that_leave_are_refused
+delivery.model.golden.load
+    test_triton::test_golden_requests_that_the_pipeline_writes_again_are_read
+delivery.model.golden.load
+    test_triton::test_golden_requests_that_the_pipeline_writes_again_are_read
+delivery.model.lineage.check_code
+    test_git::test_code_that_git_status_passes_over_is_named
+delivery.model.lineage.check_code
+    test_git::test_code_that_git_status_passes_over_is_named
+delivery.model.lineage.check_code
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.lineage.check_committed
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.lineage.check_parameters
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.lineage.check_data
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.lineage.check_model
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.lineage.check_pipeline
+    test_release::test_a_lock_that_was_left_out_is_committed
+delivery.model.lineage.check_pipeline
+    test_release::test_outputs_of_another_commit_are_noticed_by_dvc
+delivery.model.lineage.check_inputs
+    test_release::test_images_that_only_this_machine_has_are_not_released
+delivery.model.pipeline_outputs.require_outputs
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.pipeline_outputs.read_outputs
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.model.pipeline_outputs.read_packaged
+    test_corrected::test_an_image_that_is_packaged_again_is_read
+delivery.model.rebuild.check_out
+    test_git::test_a_filter_that_fails_is_not_believed
+delivery.model.rebuild.filters
+    test_git::test_a_filter_that_is_not_set_up_is_named
+delivery.model.rebuild.pull_data
+    test_reproduce_release::test_data_that_were_pushed_again_are_had
+delivery.oci.gate.Passage._location
+    test_registries::test_a_web_site_that_says_yes_to_everything_is_no_registry
+delivery.oci.image.parse_manifest
+    test_registries::test_a_digest_of_another_image_is_replaced_by_that_of_the_release
+delivery.oci.layout.Layout.read
+    test_registries::test_pushing_again_heals_a_folder
+delivery.oci.layout.Layout.require
+    test_registries::test_damage_in_the_local_layout_does_not_reach_a_registry
+delivery.oci.layout.Layout._listed
+    test_fuzz_images::test_an_empty_index_is_cured_as_the_sentence_says
+delivery.oci.login._stored
+    test_logins::test_a_stored_login_that_is_damaged_is_one_sentence
+delivery.oci.login._asked
+    test_logins::test_a_helper_that_fails_is_one_sentence_and_logging_in_without_it_helps
+delivery.oci.origin.Origin.send
+    test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.oci.origin.Origin.refused
+    test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.oci.origin.Origin._realm
+    test_logins::test_a_realm_that_the_user_names_gets_the_password
+delivery.oci.registry.open_registry
+    test_registries::test_a_name_that_is_no_registry_is_refused
+delivery.oci.registry.parse_reference
+    test_registries::test_a_reference_without_a_digest_is_refused
+delivery.oci.registry.pull
+    test_registries::test_a_folder_that_is_there_stays_until_it_is_removed
+delivery.oci.registry._require_room
+    test_registries::test_an_image_is_pulled_once_there_is_room
+delivery.oci.remote.Remote.take
+    test_registries::test_a_blob_that_vanishes_after_it_was_sent_is_noticed
+delivery.oci.remote.Remote._run
+    test_registries::test_a_missing_skopeo_is_one_sentence
+delivery.oci.remote.Remote._run
+    test_registries::test_a_registry_that_never_ends_is_given_up
+delivery.oci.remote.Remote._failure
+    test_registry::test_a_layer_that_the_registry_lost_is_pushed_again
+delivery.oci.remote.Remote._failure
+    test_registry::test_a_password_of_docker_login_is_used
+delivery.proposals.config_map.parse_config_map
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+delivery.proposals.github.GitHub.ask
+    test_protect::test_an_answer_that_is_none_is_not_believed
+delivery.proposals.github.find_github
+    test_protect::test_without_its_command_line_nothing_is_done
+delivery.proposals.github.find_github
+    test_protect::test_without_a_remote_the_way_to_one_is_named
+delivery.proposals.github.find_github
+    test_protect::test_a_remote_that_is_not_on_github_is_told_from_one_that_is
+delivery.proposals.github.find_github
+    test_protect::test_without_an_account_the_way_to_log_in_is_named
+delivery.proposals.proposal.propose
+    test_promotion::test_a_promotion_that_someone_else_proposed_otherwise
+delivery.proposals.proposal.push_branch
+    test_release::test_of_two_releases_at_once_one_wins
+delivery.proposals.proposal.push_branch
+    test_git::test_a_push_that_ends_well_elsewhere_is_not_believed
+delivery.proposals.proposal._gh
+    test_release::test_a_pull_request_that_failed_is_opened_by_the_same_command
+delivery.proposals.release_file.read_release
+    test_manifests::test_an_environment_without_a_release_is_named
+delivery.proposals.release_file.read_release
+    test_manifests::test_a_release_file_that_cannot_be_read_is_one_sentence
+delivery.proposals.release_file.parse_release
+    test_order::test_marks_of_a_conflict_that_were_committed
+delivery.proposals.release_file.parse_release
+    test_release::test_what_a_refused_release_is_told_to_do_works
+delivery.proposals.releases.check_environment
+    test_status::test_a_bad_address_is_refused
+delivery.proposals.releases.check_image
+    test_git::test_the_image_of_a_version_never_changes
+delivery.proposals.run_file.read_run
+    test_training_run::test_a_run_file_that_was_put_right_or_removed_is_counted_from
+delivery.proposals.template.read_origin
+    test_update::test_an_origin_that_was_written_is_updated_from
+delivery.triton.client.Client.call
+    test_predict::test_no_server
+delivery.triton.client.Client.stranger
+    test_status::test_a_program_that_says_yes_to_everything_is_not_believed
+delivery.triton.installation.installation
+    test_triton::test_an_environment_that_was_set_up_is_found
+delivery.triton.installation.installation
+    test_triton::test_an_environment_that_was_set_up_is_found
+delivery.triton.installation.check_glibc
+    test_triton::test_old_c_library
+delivery.triton.installation.check_shared_library
+    test_triton::test_missing_shared_library_names_the_package
+delivery.triton.proxy.Proxy.listen
+    test_proxy::test_busy_port
+delivery.triton.server.latest_version
+    test_triton::test_missing_model
+delivery.triton.server.check_version
+    test_corrected::test_an_image_that_is_packaged_again_is_read
+delivery.triton.server.bound
+    test_triton::test_busy_port_is_named
+workspace.machine.Machine.from_environment
+    test_distributed::test_an_unknown_accelerator_is_refused
+workspace.machine._count
+    test_distributed::test_a_number_of_workers_that_is_none_is_refused
+workspace.model_code.named_code
+    test_code::test_a_pipeline_without_the_stage_is_refused
+workspace.model_code._files
+    test_code::test_code_that_is_not_there_is_named
+workspace.pictures.refuse_links
+    test_folders::test_a_folder_behind_a_link_is_refused_and_the_cure_works
+workspace.pictures.open_picture
+    test_corrected::test_a_picture_that_is_saved_otherwise_is_opened
+workspace.root.check_root
+    test_corrected::test_a_command_works_in_the_folder_that_it_names
+workspace.settings.check
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+workspace.settings._text
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+workspace.settings._text
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+workspace.settings._take
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+workspace.settings._check_values
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+hooks.pre_gen_project
+    test_answers::test_a_copy_that_lost_its_links_is_refused
+hooks.pre_gen_project
+    test_answers::test_a_template_whose_own_images_would_take_the_place_of_a_projects_is_refused
+infra.commands.cost.read_plan
+    test_infra_commands::test_what_is_planned_has_a_cost
+infra.commands.cost.read_plan
+    test_infra_commands::test_a_plan_that_cannot_be_read_is_made_again
+infra.commands.cost.instance_price
+    test_infra_cost::test_an_instance_type_without_a_price_is_refused
+infra.commands.cost.refuse_unknown_types
+    test_infra_cost::test_a_type_that_is_named_has_its_place
+infra.commands.outputs.read_settings
+    test_infra_commands::test_outputs_are_written_once_a_root_is_applied
+infra.commands.outputs.with_registry
+    test_infra_commands::test_no_file_is_written_unless_all_can_be
+infra.commands.roots.run
+    test_infra_commands::test_without_terraform_there_is_a_sentence
+infra.commands.roots.document
+    test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
+infra.commands.roots.apply
+    test_infra_commands::test_a_root_is_applied_after_bootstrap
+infra.commands.roots.refuse_while_states_are_needed
+    test_infra_commands::test_the_states_stay_while_a_root_needs_its_own
+infra.commands.roots.refuse_while_argocd_runs
+    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
+infra.commands.roots.refuse_while_argocd_runs
+    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
+classifier.cleaning.check_classes
+    test_cleaning::test_empty_class
+classifier.cleaning.common_shape
+    test_cleaning::test_mixed_sizes_are_refused_with_two_files_and_the_cure
+classifier.cleaning.check_readable
+    test_cleaning::test_too_many_unreadable_images_are_refused
+classifier.cleaning.check_range
+    test_pictures::test_pictures_of_fewer_bits_are_refused_and_the_cure_works
+classifier.cleaning.split
+    test_cleaning::test_class_with_fewer_images_than_splits
+    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
+classifier.data._check_prepared
+    test_cleaning::test_splits_are_there_once_the_pipeline_has_run
+classifier.distributed.check_devices
+    test_distributed::test_more_workers_than_cores_are_refused
+    test_distributed::test_a_cluster_may_have_what_this_machine_has_not
+classifier.distributed.storage_for
+    test_distributed::test_a_storage_that_is_none_is_refused
+classifier.export.refuse_unless_passed
+    test_export::test_a_graph_that_answers_differently_is_refused
+classifier.networks.build
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+classifier.ray_cluster.connect
+    test_tuning::test_an_address_where_no_cluster_is_is_refused
+classifier.sources.Source.__post_init__
+    test_cleaning::test_label_out_of_range
+classifier.sources.cifar10
+    test_cleaning::test_without_network_the_archive_can_be_placed_by_hand
+classifier.sources.image_folder
+    test_cleaning::test_missing_folder
+classifier.sources.image_folder
+    test_ingest::test_a_killed_run_is_finished_by_the_next
+classifier.sources.image_folder
+    test_cleaning::test_images_without_class_folders
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
+classifier.sources._check_together
+    test_folders::test_names_that_are_one_to_some_file_system_are_refused
+classifier.sources._check_together
+    test_folders::test_splits_are_no_classes_and_the_cure_works
+classifier.training.read_checkpoint
+    test_checkpoints::test_the_cure_makes_another_model
+classifier.training.refuse_checkpoint
+    test_checkpoints::test_the_cure_makes_another_model
+classifier.training.check
+    test_distributed::test_what_several_workers_cannot_train_is_refused
+classifier.training.check
+    test_distributed::test_what_several_workers_cannot_train_is_refused
+classifier.training.check_compiler
+    test_distributed::test_compiling_without_a_compiler_is_refused
+classifier.training.fit
+    test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
+curation.batch_comparison.batch_source
+    test_ingest::test_a_batch_that_is_not_there
+curation.batch_comparison.check_class_names
+    test_folders::test_a_new_class_that_is_an_old_one_to_some_file_system_is_refused
+curation.batch_comparison.check_class_names
+    test_ingest::test_a_class_named_as_a_decision_is_refused
+curation.batch_comparison.check_new_classes
+    test_ingest::test_renamed_classes_are_refused_with_what_they_may_be
+    test_ingest::test_the_hint_for_new_classes_can_be_typed
+curation.batch_comparison.agreed_shape
+    test_ingest::test_another_size_than_the_data_set_is_refused
+curation.batch_comparison.agreed_shape
+    test_ingest::test_colour_for_a_grey_data_set_is_refused
+curation.ingest.ask_or_plan
+    test_ingest::test_a_missing_decision_is_asked_for_again
+curation.ingest.data_folder
+    test_ingest::test_another_source_than_a_folder
+curation.ingest.data_folder
+    test_ingest::test_a_folder_outside_the_project
+curation.ingest.batch_name
+    test_ingest::test_a_batch_in_the_data_set_or_around_it
+curation.ingest.batch_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
+curation.ingest.check_version
+    test_ingest::test_a_data_set_that_is_not_the_version_in_git
+curation.ingest.check_version
+    test_ingest::test_a_data_set_that_is_not_the_version_in_git
+curation.ingest.check_current
+    test_ingest::test_answers_without_their_report_are_refused
+curation.ingest.check_current
+    test_ingest::test_decisions_on_a_batch_that_has_changed_are_refused
+    test_ingest::test_a_second_batch_of_the_same_name_is_refused
+curation.ingest.finish
+    test_ingest::test_a_disk_that_takes_no_report
+curation.ingest.finish
+    test_ingest::test_dvc_that_failed_is_asked_again
+curation.ingest.read_plan
+    test_ingest::test_a_plan_that_no_run_wrote_is_refused_and_the_cure_works
+curation.ingest.move
+    test_ingest::test_a_file_in_the_way_is_not_overwritten
+curation.review.read
+    test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review._rows
+    test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review._decision
+    test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review._check_one_label
+    test_ingest::test_contradictions_within_the_batch_need_one_answer
+tuning.search.make_search
+    test_tuning::test_a_network_with_a_range_is_searched
+tuning.search_space.parse
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+tuning.search_space.check
+    test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+tuning.trials.Record._line
+    test_corrected::test_a_trial_whose_line_is_removed_runs_again
+"""
+
+
+def followed() -> list[tuple[str, list[str]]]:
+    """Functions that make sentences, and the tests that do what these say."""
+    entries = re.findall(r"^(\S+)\n((?: .*\n)*)", FOLLOWED, re.MULTILINE)
+    return [(site, tests.split()) for site, tests in entries]
+
+
+def texts(node: ast.AST, named: dict[str, list[ast.expr]], depth: int = 3) -> list[str]:
+    """What an expression can say: `…` stands for what is only known when it runs."""
+    if isinstance(node, ast.Constant):
+        return [node.value] if isinstance(node.value, str) else []
+    if isinstance(node, ast.IfExp):
+        return texts(node.body, named, depth) + texts(node.orelse, named, depth)
+    if isinstance(node, ast.FormattedValue):
+        return texts(node.value, named, depth) or ["…"]
+    if isinstance(node, ast.JoinedStr | ast.BinOp):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node.left, node.right]
+        return ["".join(each) for each in product(*(texts(p, named, depth) or "…" for p in parts))]
+    name = node.func if isinstance(node, ast.Call) else node
+    if isinstance(name, ast.Name) and depth:
+        return [text for each in named.get(name.id, []) for text in texts(each, named, depth - 1)]
+    return []
+
+
+def names(tree: ast.AST) -> dict[str, list[ast.expr]]:
+    """What the names of a module stand for: what is assigned to them, what functions return."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                found.setdefault(ast.unparse(target), []).append(node.value)
+        if isinstance(node, ast.FunctionDef):
+            ends = (end.value for end in ast.walk(node) if isinstance(end, ast.Return))
+            found.setdefault(node.name, []).extend(end for end in ends if end)
+    return found
+
+
+def cures(text: str) -> list[str]:
+    """What a sentence says to do."""
+    clauses = re.split(r"(?<=[:;]) |\n", text)[1:]
+    told = [each for each in clauses if re.match(r"`|[A-Za-z]+", each)]
+    return [each for each in told if re.split(r"\W", each)[0] not in REASONS] or (
+        [text] if "run `" in text else []
+    )
+
+
+def told(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Functions of a module with what each of their errors says to do."""
+    named = names(tree)
+
+    def walk(node: ast.AST, inside: str) -> Iterator[tuple[str, list[str]]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call) and ERROR.fullmatch(ast.unparse(child.func)):
+                said = [text for each in child.args for text in texts(each, named)]
+                if found := [cure for text in said for cure in cures(text)]:
+                    yield inside, list(dict.fromkeys(found))
+            deeper = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            yield from walk(child, f"{inside}.{child.name}" if deeper else inside)
+
+    return walk(tree, inside)
+
+
+def sentences() -> list[tuple[str, list[str]]]:
+    """All functions whose errors say what to do, and what each says."""
+    found = []
+    for room, folder in ROOMS.items():
+        for path in sorted(folder.resolve().rglob("*.py")):
+            module = path.relative_to(folder.resolve()).with_suffix("")
+            name = ".".join((*room.split("/"), *module.parts))
+            found += told(ast.parse(path.read_text()), name)
+    return found
+
+
+def tests_by_module() -> dict[str, list[str]]:
+    """Test modules by name, and their tests."""
+    found = {}
+    for folder in (TEMPLATE / "tests", UNBAKED / "tests"):
+        for path in folder.rglob("test_*.py"):
+            body = ast.parse(path.read_text()).body
+            assert path.stem not in found, f"two modules are named {path.stem}"
+            found[path.stem] = [each.name for each in body if isinstance(each, ast.FunctionDef)]
+    return found
+
+
+def test_what_sentences_say_to_do_is_found() -> None:
+    text = '''
+HOW = "install it with `get it`"
+
+class A:
+    def f(self):
+        """Raise: do nothing."""
+        if x:
+            raise UserError(f"{x} is missing: add {y} to it")
+        raise self.wrong("it is odd: the reason")
+
+    def wrong(self, why):
+        return DeliveryError(f"no: {HOW if why else why}")
+
+sys.exit("it is late; come again")
+'''
+    assert list(told(ast.parse(text), "a")) == [
+        ("a.A.f", ["add … to it"]),
+        ("a.A.wrong", ["install it with `get it`"]),
+        ("a", ["come again"]),
+    ]
+
+
+def test_all_that_sentences_say_to_do_is_done_by_a_test() -> None:
+    said = sentences()
+    entries = Counter(site for site, _ in followed())
+    count = Counter(site for site, _ in said)
+    wrong = {site for site in count | entries if count[site] != entries[site]}
+    named = "\n".join(f"{site}: {' / '.join(found)}" for site, found in said if site in wrong)
+    assert not wrong, f"FOLLOWED needs an entry for each of these and no other: {wrong}\n{named}"
+
+
+def test_the_tests_that_follow_are_there() -> None:
+    there = tests_by_module()
+    for site, named in followed():
+        assert named, f"{site}: name the test that does what it says"
+        for each in named:
+            module, _, function = each.partition("::")
+            assert function in there.get(module, []), f"{site}: there is no {each}"
