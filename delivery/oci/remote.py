@@ -155,11 +155,16 @@ class Remote:
         """Run a command and return what it printed; on a terminal it shows what it copies."""
         shown = "copy" in command and sys.stderr.isatty()
         stdout = sys.stderr if shown else subprocess.PIPE
+        # Behind the gate no setting of the user's names the registry: none of them counts. What is
+        # taken is decided by its digest.
+        alone = ["--insecure-policy", f"--registries.d={key.parent}"]
+        places = {"HOME": key.parent, "XDG_CONFIG_HOME": key.parent, "REGISTRY_AUTH_FILE": key}
+        places["CONTAINERS_REGISTRIES_CONF"] = Path(os.devnull)
         try:
             process = subprocess.Popen(
-                ["skopeo", *command],
+                ["skopeo", *alone, *command],
                 cwd=folder,
-                env=os.environ | {"REGISTRY_AUTH_FILE": str(key)},
+                env=os.environ | {name: str(path) for name, path in places.items()},
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
