@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from delivery.errors import DeliveryError, sentence
-from delivery.git import Repository
+from delivery.git import GitError, Repository
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
@@ -47,9 +47,10 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why there is nothing to start, in a sentence."""
+    """Why there is nothing to start, in a sentence; `lost`: Git lacks what it is to have."""
 
     reason: str
+    lost: bool
 
 
 News = Rendered | Pulled | Failed
@@ -94,7 +95,7 @@ class Preparation:
             reason = killed(self.process.exitcode) or f"ended with {self.process.exitcode}"
             raise DeliveryError(f"to render and to pull was {reason}") from None
         if isinstance(news, Failed):
-            raise DeliveryError(news.reason)
+            raise (GitError if news.lost else DeliveryError)(news.reason)
         return news
 
     def end(self) -> None:
@@ -123,7 +124,7 @@ def work(wanted: Wanted, pipe: Connection) -> None:
         for news in prepare(wanted):
             pipe.send(news)
     except Exception as error:
-        pipe.send(Failed(sentence(error)))
+        pipe.send(Failed(sentence(error), isinstance(error, GitError)))
 
 
 def end_with_parent() -> None:

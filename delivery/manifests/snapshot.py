@@ -55,23 +55,12 @@ def read_entries(repository: Repository, commit: str) -> list[Entry]:
             f"{MANIFESTS} holds {size} bytes at commit {commit[:12]} and at most {LARGEST} are "
             "read: keep in it what describes the cluster only"
         )
-    blobs = [sha for (_, kind, sha, _), _ in described if kind == b"blob"]
-    contents = read_blobs(repository, blobs)
+    blobs = (sha.decode() for (_, kind, sha, _), _ in described if kind == b"blob")
+    contents = repository.contents(blobs)
     return [
-        Entry(name, int(mode, 8), contents.get(sha, b"")) for (mode, _, sha, _), name in described
+        Entry(name, int(mode, 8), contents.get(sha.decode(), b""))
+        for (mode, _, sha, _), name in described
     ]
-
-
-def read_blobs(repository: Repository, blobs: list[bytes]) -> dict[bytes, bytes]:
-    """Return the content of blobs by their names."""
-    answer = repository.run("cat-file", "--batch", stdin=b"".join(each + b"\n" for each in blobs))
-    contents, begin = {}, 0
-    for blob in blobs:
-        head = answer.index(b"\n", begin)
-        size = int(answer[begin:head].split()[2])
-        contents[blob] = answer[head + 1 : head + 1 + size]
-        begin = head + 1 + size + 1
-    return contents
 
 
 def place(entry: Entry, folder: Path) -> None:
