@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -167,7 +166,6 @@ class Remote:
                 env=os.environ | {name: str(path) for name, path in places.items()},
                 stdout=stdout,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
             )
         except FileNotFoundError:
             raise DeliveryError(INSTALL) from None
@@ -180,7 +178,7 @@ class Remote:
                 ) from None
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process.kill()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command, printed, errors)
         return printed or b""
