@@ -22,7 +22,7 @@ from queue import Full, Queue
 from typing import Any
 
 from delivery.errors import DeliveryError
-from delivery.git import BRANCH, Repository
+from delivery.git import BRANCH, GitError, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
 from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
@@ -119,13 +119,14 @@ class Branch:
     Attributes:
         commit: the newest that is here, read through `mirror`.
         error: why Git did not answer when it was asked last; empty if it did.
+        doubted: objects are lost, of what was fetched or of the user's repository.
     """
 
     def __init__(self, project: Repository, objects: Path) -> None:
         """Fetch the branch beside the user's repository, which stays as it is. Raises GitError."""
         self.project, self.objects = project, objects
         self.begin()
-        self.error = ""
+        self.error, self.doubted = "", False
 
     def begin(self) -> None:
         """Fetch the branch into an empty folder. Raises GitError."""
@@ -137,7 +138,8 @@ class Branch:
         while True:
             time.sleep(LOOK)
             try:
-                if self.error:
+                if self.error or self.doubted:
+                    self.doubted = False
                     self.begin()
                 elif self.mirror.remote_branch(BRANCH) != self.commit:
                     self.commit = self.mirror.fetch()
@@ -235,6 +237,7 @@ class Preview:
             try:
                 self.take_up()
             except Exception as error:
+                self.branch.doubted |= isinstance(error, GitError)
                 self.fail(sentence(error))
             try:
                 self.tend()

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from delivery.errors import DeliveryError
-from delivery.git import Repository
+from delivery.git import GitError, Repository
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
@@ -46,7 +46,15 @@ class Pulled:
     received: int
 
 
-News = Rendered | Pulled | str  # or why there is nothing to start, in a sentence
+@dataclass(frozen=True)
+class Failed:
+    """Why there is nothing to start, in a sentence; `lost`: Git lacks what it is to have."""
+
+    reason: str
+    lost: bool
+
+
+News = Rendered | Pulled | Failed
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,8 @@ class Preparation:
             self.process.join()
             reason = killed(self.process.exitcode) or f"ended with {self.process.exitcode}"
             raise DeliveryError(f"to render and to pull was {reason}") from None
-        if isinstance(news, str):
-            raise DeliveryError(news)
+        if isinstance(news, Failed):
+            raise (GitError if news.lost else DeliveryError)(news.reason)
         return news
 
     def end(self) -> None:
@@ -117,7 +125,7 @@ def work(wanted: Wanted, pipe: Connection) -> None:
         for news in prepare(wanted):
             pipe.send(news)
     except Exception as error:
-        pipe.send(sentence(error))
+        pipe.send(Failed(sentence(error), isinstance(error, GitError)))
 
 
 def end_with_parent() -> None:

@@ -77,7 +77,7 @@ class Passage(BaseHTTPRequestHandler):
         try:
             with origin.send(self.command, self.path, headers, body) as answer:
                 self._answer(answer)
-        except (UserError, urllib3.exceptions.HTTPError) as error:
+        except (UserError, ValueError, urllib3.exceptions.HTTPError) as error:
             self.server.failure = error if isinstance(error, UserError) else origin.broken(error)
             self.close_connection = True
 

@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -155,14 +154,18 @@ class Remote:
         """Run a command and return what it printed; on a terminal it shows what it copies."""
         shown = "copy" in command and sys.stderr.isatty()
         stdout = sys.stderr if shown else subprocess.PIPE
+        # Behind the gate no setting of the user's names the registry: none of them counts. What is
+        # taken is decided by its digest.
+        alone = ["--insecure-policy", f"--registries.d={key.parent}"]
+        places = {"HOME": key.parent, "XDG_CONFIG_HOME": key.parent, "REGISTRY_AUTH_FILE": key}
+        places["CONTAINERS_REGISTRIES_CONF"] = Path(os.devnull)
         try:
             process = subprocess.Popen(
-                ["skopeo", *command],
+                ["skopeo", *alone, *command],
                 cwd=folder,
-                env=os.environ | {"REGISTRY_AUTH_FILE": str(key)},
+                env=os.environ | {name: str(path) for name, path in places.items()},
                 stdout=stdout,
                 stderr=subprocess.PIPE,
-                start_new_session=True,
             )
         except FileNotFoundError:
             raise DeliveryError(INSTALL) from None
@@ -175,7 +178,7 @@ class Remote:
                 ) from None
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process.kill()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command, printed, errors)
         return printed or b""

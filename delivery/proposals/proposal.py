@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from delivery.errors import DeliveryError
-from delivery.git import BRANCH, REMOTE, GitError, Repository
+from delivery.git import BRANCH, FETCH, REMOTE, GitError, Repository
 from delivery.proposals.release_file import in_conflict
 from workspace.errors import said
 from workspace.files import write
@@ -58,7 +58,7 @@ def propose(repository: Repository, base: str, proposal: Proposal) -> None:
     """
     name, number = proposal.branch, 1
     while tip := repository.remote_branch(proposal.branch):
-        repository.run("fetch", "--quiet", REMOTE, f"refs/heads/{proposal.branch}")
+        repository.run(*FETCH, REMOTE, f"refs/heads/{proposal.branch}")
         if is_ours(repository, base, tip, proposal):
             break
         if not is_merged(repository, base, tip, proposal.path):
@@ -77,9 +77,16 @@ def push_branch(repository: Repository, base: str, proposal: Proposal) -> None:
     try:
         repository.push_new_branch(proposal.branch, commit)
     except GitError as error:
-        if repository.remote_branch(proposal.branch) is None:
+        if repository.remote_branch(proposal.branch):
+            raise DeliveryError(taken(proposal.branch)) from error
+        above = proposal.branch.partition("/")[0]
+        if repository.remote_branch(above) is None:
             raise
-        raise DeliveryError(taken(proposal.branch)) from error
+        raise DeliveryError(
+            f"{REMOTE} has a branch {above}, so it can have none named {proposal.branch}: rename "
+            f"it, `git fetch {REMOTE} {above} && git push {REMOTE} FETCH_HEAD:refs/heads/<name> "
+            f":{above}`"
+        ) from error
     if repository.remote_branch(proposal.branch) != commit:
         raise DeliveryError(
             f"`git push` ended well, but {REMOTE} does not have the branch {proposal.branch}: see "
@@ -106,6 +113,8 @@ def is_merged(repository: Repository, base: str, tip: str, path: str) -> bool:
     """Tell whether what a branch proposed was deployed since: merged, squashed or rebased."""
     if repository.contains(base, tip):
         return True
+    if not repository.says_yes("merge-base", base, tip):  # of another history
+        return False
     start = repository.ask("merge-base", base, tip)
     since, wanted = repository.history(base, path, start), repository.read(tip, path)
     return any(repository.read(commit, path) == wanted for commit in since)

@@ -150,12 +150,22 @@ def check_out(repository: Repository, merged: Merge, branch: str, message: str) 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Have Ctrl-C and an end by `kill` wait, for Git as well."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Have Ctrl-C and an end by `kill` wait, for Git as well.
+
+    Git takes over what is blocked; here a thread of some library may get the signal all the same.
+    """
+    held: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(kind, lambda number, _: held.append(number)) for kind in kinds]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for kind, handler in zip(kinds, handlers, strict=True):
+            signal.signal(kind, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def _mark_as_unmerged(repository: Repository, entries: tuple[str, ...]) -> None:

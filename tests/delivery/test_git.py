@@ -797,6 +797,30 @@ def test_a_push_that_ends_well_elsewhere_is_not_believed(
     assert "release/staging-v1" in project.branches()
 
 
+def test_a_branch_of_another_history_is_no_merged_proposal(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = project.git("rev-parse", "HEAD^{tree}")
+    orphan = project.git("commit-tree", tree, "-m", "Begin anew")
+    project.git("push", "--quiet", "origin", f"{orphan}:refs/heads/release/staging-v1")
+    said = refusal(capsys, "release")
+    assert "the branch release/staging-v1 exists and proposes something else" in said
+    project.git("push", "--quiet", "origin", "--delete", "release/staging-v1")
+    release(project.repository)
+
+
+def test_a_branch_in_the_way_of_a_proposal_is_named_and_renamed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = project.git("rev-parse", "HEAD")
+    project.git("push", "--quiet", "origin", f"{head}:refs/heads/release")
+    said = refusal(capsys, "release")
+    assert "origin has a branch release, so it can have none named release/staging-v1" in said
+    follow(said, project, name="releases")
+    release(project.repository)
+    assert project.branches()["releases"] == head
+
+
 # -- one version, one image ------------------------------------------------------------------------
 
 

@@ -330,6 +330,26 @@ def test_files_that_were_damaged_are_pulled_again(preview: Running) -> None:
     assert preview.versions() == {1}
 
 
+def test_objects_that_are_lost_are_fetched_again(preview: Running) -> None:
+    commit = preview.project.bump(2)
+    preview.until(commit=commit, version=2, health="Healthy")
+    for path in (preview.state / "objects").glob("*/*"):
+        if path.name != "alternates":
+            path.unlink()
+    git = preview.project.git
+    git("reset", "--quiet", "--hard", "HEAD~1")
+    git("update-ref", "-d", "refs/remotes/origin/main")
+    git("reflog", "expire", "--expire=now", "--all")
+    git("gc", "--quiet", "--prune=now")
+    while len(preview.servers()) > 1 or preview.attempts() > 1:
+        time.sleep(0.1)
+    shutil.rmtree(preview.state / "attempts")
+    os.kill(preview.servers()[0], signal.SIGKILL)
+    preview.until(health="Degraded", version=None)
+    preview.until(health="Healthy", version=2)
+    assert preview.versions() == {2}
+
+
 def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProject) -> None:
     broken_registry(None)(project)  # gives time to kill it
     commit = project.merge("Release from a registry that hangs")
@@ -425,7 +445,7 @@ def test_no_kind_of_failure_ends_the_loop(
         raise error
 
     monkeypatch.setattr(Preview, step, fail)
-    branch = SimpleNamespace(commit="a" * 40, error="", mirror=None)
+    branch = SimpleNamespace(commit="a" * 40, error="", doubted=False, mirror=None)
     proxy = SimpleNamespace(ports=Ports(8000, 8001), switch=lambda ports: None)
     preview = Preview("staging", cast(Any, branch), tmp_path, cast(Any, proxy), Voice())
     preview.watch = True

@@ -506,6 +506,48 @@ def test_a_missing_skopeo_is_one_sentence(
     push(layout, digest, f"oci:{tmp_path / 'shared'}")
 
 
+CONTAINERS = {
+    "no image is trusted": ("policy.json", '{"default": [{"type": "reject"}]}'),
+    "a damaged policy": ("policy.json", "{"),
+    "damaged registries": ("registries.conf", "x = ["),
+    "a blocked host": ("registries.conf", '[[registry]]\nlocation = "127.0.0.1"\nblocked = true\n'),
+    "signatures elsewhere": (
+        "registries.d/x.yaml",
+        "default-docker: {lookaside: 'http://127.0.0.1:1', sigstore: 'http://127.0.0.1:1'}\n",
+    ),
+    "signatures beside": (
+        "registries.d/x.yaml",
+        "default-docker: {use-sigstore-attachments: true}\n",
+    ),
+    "a damaged folder": ("registries.d/x.yaml", "["),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), CONTAINERS.values(), ids=CONTAINERS.keys())
+def test_settings_for_other_images_do_not_count(
+    tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, name: str, text: str
+) -> None:
+    fake_pipeline.write(tmp_path, f"home/.config/containers/{name}", text)
+    assert push(layout, digest, registry.name)
+    assert pull(f"{registry.name}@{digest}", tmp_path / "image")
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://[x/"])
+def test_an_address_that_is_none_is_named(
+    layout: Layout, digest: str, registry: FakeRegistry, address: str
+) -> None:
+    def elsewhere(handler: Handler) -> bool:
+        if "/manifests/" in handler.path:
+            handler.answer(307, Location=address)
+            return True
+        return False
+
+    registry.faults.append(elsewhere)
+    with pytest.raises(DeliveryError, match=r"skopeo failed with \S+ \(\w.*IP") as refusal:
+        push(layout, digest, registry.name)
+    assert "EOF" not in str(refusal.value)
+
+
 def test_a_registry_that_is_down_is_one_sentence(layout: Layout, digest: str) -> None:
     need("skopeo")
     with pytest.raises(UnavailableError) as error:

@@ -366,7 +366,7 @@ def test_serve_under_nohup_outlives_its_terminal(repository: Path, tmp_path: Pat
     mark_root(tmp_path)
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     running = subprocess.Popen(
-        ["nohup", sys.executable, "-m", "delivery", "serve", "--repository", repository, *ports],
+        ["nohup", sys.executable, "-m", "delivery", "serve", "--models", repository, *ports],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(TEMPLATE)},
         stdin=subprocess.DEVNULL,
@@ -406,7 +406,7 @@ def test_serve_reports_one_sentence(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    folder = serve.MODEL_REPOSITORY
+    folder = serve.MODEL
     expected = f"error: there is no exported model in {folder}: run `make pipeline` first"
     assert (result.returncode, result.stderr.strip()) == (1, expected)
 
