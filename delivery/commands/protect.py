@@ -15,6 +15,7 @@ from delivery.git import BRANCH, REMOTE, Repository
 from delivery.proposals.github import GitHub, GitHubError, find_github
 from workspace.errors import printable
 from workspace.files import write
+from workspace.settings import Settings
 
 NAME = f"{BRANCH} is deployed"  # of our ruleset
 BODY = Path(".local/ruleset.json")
@@ -48,6 +49,19 @@ RULES: dict[str, tuple[Parameters, str]] = {  # kind: parameters, and what it ch
 }
 
 
+class Owners(Settings, extra="ignore"):
+    """What GitHub says of the file of owners."""
+
+    errors: list[dict[str, Any]]
+
+
+class Rule(Settings, extra="ignore"):
+    """A rule that is in force."""
+
+    type: str
+    parameters: dict[str, Any] | None = None
+
+
 ARGUMENTS = {
     "--check": {"action": "store_true", "help": "say what is missing, change nothing"},
 }
@@ -78,21 +92,23 @@ def unknown_owners(github: GitHub) -> list[str]:
     Raises DeliveryError when the branch, which was seen before, does not have it.
     """
     try:
-        found = github.ask(f"codeowners/errors?ref={BRANCH}")["errors"]
+        found = github.ask(Owners, f"codeowners/errors?ref={BRANCH}").errors
     except GitHubError as error:
         if error.status != 404:
             raise
         raise DeliveryError(
             f"{BRANCH} of {github.name} has no {OWNERS}: `git push {REMOTE} {BRANCH}` first"
         ) from None
-    return [printable(f"{each['kind']} in line {each['line']} of {OWNERS}") for each in found]
+    return [
+        printable(f"{each.get('kind')} in line {each.get('line')} of {OWNERS}") for each in found
+    ]
 
 
 def rules_in_force(github: GitHub) -> dict[str, Parameters]:
     """Return the rules of the branch by kind, whoever set them; of several the strictest count."""
     found: dict[str, Parameters] = {}
-    for rule in github.ask(f"rules/branches/{BRANCH}?per_page=100"):
-        kind, given = rule["type"], rule.get("parameters") or {}
+    for rule in github.ask(list[Rule], f"rules/branches/{BRANCH}?per_page=100"):
+        kind, given = rule.type, rule.parameters or {}
         found[kind] = stricter(found.get(kind, {}), given) if kind in RULES else given
     return found
 
@@ -116,10 +132,10 @@ def stricter(one: Parameters, other: Parameters) -> dict[str, Any]:
 
 
 def _both(one: Any, other: Any) -> Any:
-    if isinstance(one, list):
+    if isinstance(one, list) and isinstance(other, list):
         names = [_name(each) for each in one]
         return one + [each for each in other if _name(each) not in names]
-    return max(one, other)
+    return max(one, other) if isinstance(one, int) and isinstance(other, int) else other
 
 
 def _name(entry: Any) -> Any:
@@ -136,14 +152,15 @@ def set_rules(github: GitHub, missing: list[str]) -> None:
     print(f"changes on {BRANCH} of {github.name}:")
     print(*(f"  {RULES[kind][1]}" for kind in missing), sep="\n")
     print(f"by: {shlex.join(github.command(*request))}\n{body}", end="", flush=True)
-    github.ask(*request)
+    github.ask(dict[str, Any], *request)
 
 
 def our_ruleset(github: GitHub) -> dict[str, Any]:
     """Return the ruleset of our name with its rules, or nothing."""
-    for each in github.ask("rulesets?includes_parents=false&per_page=100"):
-        if each["name"] == NAME:
-            return github.ask(f"rulesets/{each['id']}")
+    listed = github.ask(list[dict[str, Any]], "rulesets?includes_parents=false&per_page=100")
+    for each in listed:
+        if each.get("name") == NAME:
+            return github.ask(dict[str, Any], f"rulesets/{each.get('id')}")
     return {}
 
 

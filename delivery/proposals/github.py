@@ -1,16 +1,15 @@
 """The remote as a repository on GitHub, asked through GitHub's command line."""
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from delivery.proposals.proposal import gh, github_repository, knows
 from workspace.errors import said
+from workspace.settings import Kind, SettingsError, check, parse_json
 
 INSTALL = "install `gh`, as https://cli.github.com says"
 
@@ -35,15 +34,17 @@ class GitHub:
         """Return the command of a request; `path` is what follows the repository in the API."""
         return ["gh", "api", "--hostname", self.host, *options, f"repos/{self.name}/{path}"]
 
-    def ask(self, path: str, *options: str) -> Any:
-        """Return the JSON that GitHub answers. Raises GitHubError."""
+    def ask(self, kind: type[Kind], path: str, *options: str) -> Kind:
+        """Return the JSON of some kind that GitHub answers. Raises GitHubError."""
         result = gh(self.folder, *self.command(path, *options)[1:])
         if result.returncode:
             raise self._error(path, said(result.stderr))
         try:
-            return json.loads(result.stdout)
-        except ValueError:
-            raise GitHubError(f"{self.host} gave no JSON for {path}: try again") from None
+            return check(kind, parse_json(result.stdout, path), path)
+        except SettingsError as error:
+            raise GitHubError(
+                f"{self.host} gave no JSON for {path} that can be read ({error}): try again"
+            ) from None
 
     def _error(self, path: str, reason: str) -> GitHubError:
         found = re.search(r"\(HTTP (\d+)\)", reason)

@@ -396,6 +396,32 @@ def test_an_answer_that_is_none_is_not_believed(
     assert main(["protect"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        ("rules", "null"),
+        ("rules", "[1]"),
+        ("rules", '[{"type": "pull_request", "type": "deletion"}]'),
+        ("rules", "[" * 3000),
+        ("codeowners", "{}"),
+        ("codeowners", '{"errors": ["x"]}'),
+    ],
+)
+def test_an_answer_of_another_form_is_not_believed(
+    github: GitHub, capfd: pytest.CaptureFixture[str], request_: str, answer: str
+) -> None:
+    github.write(fails={f"GET repos/acme/digits/{request_}": answer})
+    assert f"github.com gave no JSON for {request_}" in said(capfd, "--check")
+
+
+def test_parameters_of_another_type_demand_nothing(
+    github: GitHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    odd = '[{"type": "pull_request", "parameters": {"required_approving_review_count": "1"}}]'
+    github.write(fails={"GET repos/acme/digits/rules": odd})
+    assert "main of acme/digits is not protected" in said(capfd, "--check")
+
+
 def test_a_yes_that_protects_nothing_is_not_believed(
     github: GitHub, project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,9 @@ VALUE = "0123456789abcdef"
 
 
 def manifest() -> dict:
-    return yaml.safe_load((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
+    document = yaml.safe_load((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
+    document["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/version"] = "1"
+    return document
 
 
 @pytest.fixture(scope="module")
