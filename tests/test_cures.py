@@ -55,7 +55,7 @@ delivery.commands.pin.chart_index
 delivery.commands.pipeline.reproduce
     test_order::test_a_pipeline_without_its_images
 delivery.commands.preview.Preview.settle
-    test_preview::test_a_release_that_was_taken_away_serves_on_until_it_is_put_back
+    test_preview::test_fault_is_told_and_not_served_and_a_revert_heals
 delivery.commands.promote.promote
     test_promotion::test_nothing_in_staging
 delivery.commands.promote.promote
@@ -518,7 +518,7 @@ def sentences() -> list[tuple[str, list[str]]]:
     return found
 
 
-def tests_by_module() -> dict[str, list[str]]:
+def names_of_tests() -> dict[str, list[str]]:
     """Test modules by name, and their tests."""
     found = {}
     for folder in (TEMPLATE / "tests", UNBAKED / "tests"):
@@ -562,7 +562,7 @@ def test_all_that_sentences_say_to_do_is_done_by_a_test() -> None:
 
 
 def test_the_tests_that_follow_are_there() -> None:
-    there = tests_by_module()
+    there = names_of_tests()
     for site, named in followed():
         assert named, f"{site}: name the test that does what it says"
         for each in named:
