@@ -354,7 +354,7 @@ classifier.export.refuse_unless_passed
 classifier.networks.build
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
 classifier.ray_cluster.connect
-    test_tuning::test_an_address_where_no_cluster_is_is_refused
+    test_tuning::test_the_head_of_a_cluster_is_connected_to
 classifier.sources.Source.__post_init__
     test_cleaning::test_label_out_of_range
 classifier.sources.cifar10
