@@ -72,6 +72,8 @@ delivery.commands.release.releasable_commit
     test_order::test_a_forgotten_pull
     test_order::test_commits_on_both_sides
     test_order::test_a_release_from_another_branch
+delivery.commands.release.push_data
+    test_order::test_a_store_that_does_not_answer_is_corrected
 delivery.commands.release.checked_version
     test_release::test_what_a_refused_release_is_told_to_do_works
 delivery.commands.reproduce.find_release
@@ -469,16 +471,22 @@ def texts(node: ast.AST, named: dict[str, list[ast.expr]], depth: int = 3) -> li
     return []
 
 
-def names(tree: ast.AST) -> dict[str, list[ast.expr]]:
-    """What the names of a module stand for: what is assigned to them, what functions return."""
+def returned(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """What the functions of a module return."""
     found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                found.setdefault(ast.unparse(target), []).append(node.value)
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             ends = (end.value for end in ast.walk(node) if isinstance(end, ast.Return))
-            found.setdefault(node.name, []).extend(end for end in ends if end)
+            found[node.name] = [end for end in ends if end]
+    return found
+
+
+def assigned(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """What names of a module stand for."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        for target in node.targets if isinstance(node, ast.Assign) else []:
+            found.setdefault(ast.unparse(target), []).append(node.value)
     return found
 
 
@@ -491,9 +499,11 @@ def cures(text: str) -> list[str]:
     )
 
 
-def told(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, list[str]]]:
+def told(
+    tree: ast.Module, inside: str, imported: dict[str, list[ast.expr]]
+) -> Iterator[tuple[str, list[str]]]:
     """Functions of a module with what each of their errors says to do."""
-    named = names(tree)
+    named = imported | returned(tree) | assigned(tree)
 
     def walk(node: ast.AST, inside: str) -> Iterator[tuple[str, list[str]]]:
         for child in ast.iter_child_nodes(node):
@@ -509,13 +519,13 @@ def told(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, list[str]]]:
 
 def sentences() -> list[tuple[str, list[str]]]:
     """All functions whose errors say what to do, and what each says."""
-    found = []
+    trees = {}
     for room, folder in ROOMS.items():
         for path in sorted(folder.resolve().rglob("*.py")):
             module = path.relative_to(folder.resolve()).with_suffix("")
-            name = ".".join((*room.split("/"), *module.parts))
-            found += told(ast.parse(path.read_text()), name)
-    return found
+            trees[".".join((*room.split("/"), *module.parts))] = ast.parse(path.read_text())
+    imported = returned(ast.Module([each for tree in trees.values() for each in tree.body]))
+    return [each for name, tree in trees.items() for each in told(tree, name, imported)]
 
 
 def names_of_tests() -> dict[str, list[str]]:
@@ -545,7 +555,7 @@ class A:
 
 sys.exit("it is late; come again")
 '''
-    assert list(told(ast.parse(text), "a")) == [
+    assert list(told(ast.parse(text), "a", {})) == [
         ("a.A.f", ["add … to it"]),
         ("a.A.wrong", ["install it with `get it`"]),
         ("a", ["come again"]),
