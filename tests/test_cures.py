@@ -55,7 +55,7 @@ delivery.commands.pin.chart_index
 delivery.commands.pipeline.reproduce
     test_order::test_a_pipeline_without_its_images
 delivery.commands.preview.Preview.settle
-    test_preview::test_a_release_that_was_taken_away_serves_on_until_it_is_put_back
+    test_preview::test_fault_is_told_and_not_served_and_a_revert_heals
 delivery.commands.promote.promote
     test_promotion::test_nothing_in_staging
 delivery.commands.promote.promote
@@ -72,6 +72,8 @@ delivery.commands.release.releasable_commit
     test_order::test_a_forgotten_pull
     test_order::test_commits_on_both_sides
     test_order::test_a_release_from_another_branch
+delivery.commands.release.push_data
+    test_order::test_a_store_that_does_not_answer_is_corrected
 delivery.commands.release.checked_version
     test_release::test_what_a_refused_release_is_told_to_do_works
 delivery.commands.reproduce.find_release
@@ -354,7 +356,7 @@ classifier.export.refuse_unless_passed
 classifier.networks.build
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
 classifier.ray_cluster.connect
-    test_tuning::test_an_address_where_no_cluster_is_is_refused
+    test_tuning::test_the_head_of_a_cluster_is_connected_to
 classifier.sources.Source.__post_init__
     test_cleaning::test_label_out_of_range
 classifier.sources.cifar10
@@ -469,16 +471,22 @@ def texts(node: ast.AST, named: dict[str, list[ast.expr]], depth: int = 3) -> li
     return []
 
 
-def names(tree: ast.AST) -> dict[str, list[ast.expr]]:
-    """What the names of a module stand for: what is assigned to them, what functions return."""
+def returned(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """What the functions of a module return."""
     found: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                found.setdefault(ast.unparse(target), []).append(node.value)
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             ends = (end.value for end in ast.walk(node) if isinstance(end, ast.Return))
-            found.setdefault(node.name, []).extend(end for end in ends if end)
+            found[node.name] = [end for end in ends if end]
+    return found
+
+
+def assigned(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """What names of a module stand for."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        for target in node.targets if isinstance(node, ast.Assign) else []:
+            found.setdefault(ast.unparse(target), []).append(node.value)
     return found
 
 
@@ -491,9 +499,11 @@ def cures(text: str) -> list[str]:
     )
 
 
-def told(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, list[str]]]:
+def told(
+    tree: ast.Module, inside: str, imported: dict[str, list[ast.expr]]
+) -> Iterator[tuple[str, list[str]]]:
     """Functions of a module with what each of their errors says to do."""
-    named = names(tree)
+    named = imported | returned(tree) | assigned(tree)
 
     def walk(node: ast.AST, inside: str) -> Iterator[tuple[str, list[str]]]:
         for child in ast.iter_child_nodes(node):
@@ -509,16 +519,16 @@ def told(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, list[str]]]:
 
 def sentences() -> list[tuple[str, list[str]]]:
     """All functions whose errors say what to do, and what each says."""
-    found = []
+    trees = {}
     for room, folder in ROOMS.items():
         for path in sorted(folder.resolve().rglob("*.py")):
             module = path.relative_to(folder.resolve()).with_suffix("")
-            name = ".".join((*room.split("/"), *module.parts))
-            found += told(ast.parse(path.read_text()), name)
-    return found
+            trees[".".join((*room.split("/"), *module.parts))] = ast.parse(path.read_text())
+    imported = returned(ast.Module([each for tree in trees.values() for each in tree.body]))
+    return [each for name, tree in trees.items() for each in told(tree, name, imported)]
 
 
-def tests_by_module() -> dict[str, list[str]]:
+def names_of_tests() -> dict[str, list[str]]:
     """Test modules by name, and their tests."""
     found = {}
     for folder in (TEMPLATE / "tests", UNBAKED / "tests"):
@@ -545,7 +555,7 @@ class A:
 
 sys.exit("it is late; come again")
 '''
-    assert list(told(ast.parse(text), "a")) == [
+    assert list(told(ast.parse(text), "a", {})) == [
         ("a.A.f", ["add … to it"]),
         ("a.A.wrong", ["install it with `get it`"]),
         ("a", ["come again"]),
@@ -562,7 +572,7 @@ def test_all_that_sentences_say_to_do_is_done_by_a_test() -> None:
 
 
 def test_the_tests_that_follow_are_there() -> None:
-    there = tests_by_module()
+    there = names_of_tests()
     for site, named in followed():
         assert named, f"{site}: name the test that does what it says"
         for each in named:

@@ -34,7 +34,7 @@ PROCESSES.set_forkserver_preload([__name__])
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the manifests ask for; None before the first release."""
+    """What the manifests ask for; None without a release."""
 
     pod: ServerPod | None
 
@@ -138,7 +138,7 @@ def end_with_parent() -> None:
 def prepare(wanted: Wanted) -> Iterator[News]:
     """Render, and pull unless there is nothing or nothing new."""
     path = release_path(wanted.environment)
-    if wanted.serving is None and wanted.repository.read(wanted.commit, path) is None:
+    if wanted.repository.read(wanted.commit, path) is None:
         yield Rendered(None)
         return
     files = snapshot(wanted.repository, wanted.commit, wanted.folder / "manifests")

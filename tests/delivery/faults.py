@@ -432,7 +432,7 @@ UNKNOWN: dict[str, tuple[Fault, str]] = {
     "unknown key in the rollout": (unknown_key_in_the_rollout, "serviceAcountName"),
     "other command": (other_command, "python3"),
     "image mounted elsewhere": (image_mounted_elsewhere, "mounted at"),
-    "deleted release file": (deleted_release_file, "model.yaml is missing"),
+    "deleted release file": (deleted_release_file, "model.yaml is missing: put it back"),
     "deleted base": (deleted_manifests, "base"),
     "no manifests at all": (
         lambda project: shutil.rmtree(project.folder / "argocd"),

@@ -518,7 +518,8 @@ def test_a_filter_that_is_not_set_up_is_named(project: Project) -> None:
     sentence = f"weights of commit {commit[:12]} goes through Git's filter 'big', which is not set"
     with pytest.raises(DeliveryError, match=sentence):
         content(project, commit)
-    project.git("config", "filter.big.smudge", "tr A-Z a-z")  # as its program's installation does
+    for name, command in {"clean": "tr a-z A-Z", "smudge": "tr A-Z a-z"}.items():
+        project.git("config", f"filter.big.{name}", command)  # as its program's installation does
     assert content(project, commit) == "many\n"
 
 

@@ -358,6 +358,23 @@ def test_a_store_in_a_folder_that_cannot_be_made(
     assert (pictures.folder.parent / "shared/files").is_dir()
 
 
+def test_a_store_that_does_not_answer_is_corrected(
+    pictures: Project, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    pictures.dvc("add", "data/raw")
+    pictures.dvc("remote", "modify", "store", "url", "s3://nowhere/dvc")
+    pictures.commit("Use a store that is not there")
+    said = refusal(capfd, "release")
+    assert "correct the default remote in .dvc/config or .dvc/config.local, and release" in said
+    pictures.dvc("remote", "modify", "store", "url", str(pictures.folder.parent / "shared"))
+    pictures.commit("Correct the store")
+    assert main(["release"]) == 0
+
+
 @pytest.mark.parametrize("command", [["release"], ["data-push"]], ids=lambda each: each[0])
 def test_no_store(pictures: Project, capfd: pytest.CaptureFixture[str], command: list[str]) -> None:
     pictures.dvc("add", "data/raw")

@@ -278,16 +278,6 @@ def test_whatever_a_preview_left_does_not_end_the_next(project: TinyProject) -> 
         end(running)
 
 
-def test_a_release_that_was_taken_away_serves_on_until_it_is_put_back(preview: Running) -> None:
-    file = preview.project.release_file()
-    file.unlink()
-    commit = preview.project.merge("Remove the release")
-    status = preview.until(commit=commit, health="Degraded")
-    assert status["message"].endswith("staging/model.yaml is missing: put it back")
-    assert preview.versions() == {1}
-    preview.until(commit=preview.project.revert(), sync="Synced", health="Healthy", version=1)
-
-
 def test_state_that_cannot_be_written_ends_nothing(preview: Running) -> None:
     ports = preview.ports
     status = preview.state / "status.json"

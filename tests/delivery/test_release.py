@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -552,6 +553,7 @@ def test_a_pull_request_that_failed_is_opened_by_the_same_command(
     fake_github(project, monkeypatch, 'case "$2" in create) echo no network >&2; exit 1 ;; esac')
     assert main(["release"]) == 1
     assert "(no network): run the same make command again" in capsys.readouterr().err
+    shutil.rmtree(project.folder.parent / "bin")
     fake_github(project, monkeypatch, 'case "$2" in create) echo https://pull/1 ;; esac')
     assert main(["release"]) == 0
     assert "pull request: https://pull/1" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,11 @@ from classifier.params import Params
 from conftest import UNBAKED
 from curation import review
 from curation.batch_comparison import Comparison
-from curation.ingest import path_of, read_plan
+from curation.ingest import finish, path_of, read_plan
 from curation.review import COLUMNS, Question, _guarded, _unguarded
 from hostile import changed_text, files, value_or_sentence
 from tuning.trials import Record
+from workspace.errors import UserError
 from workspace.settings import parse_yaml
 
 STEPS = [["data/.ingesting/files/0", "raw/cross/a.png"], ["raw/circle/%FF.png", "raw/cross/b.png"]]
@@ -107,7 +109,10 @@ def test_a_record_of_trials(content: bytes) -> None:
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 40], ids=["empty", "of zeros"])
 def test_a_plan_that_a_power_loss_emptied_is_cured_as_it_says(tmp_path: Path, left: bytes) -> None:
-    plan = tmp_path / "plan.json"
+    raw, plan = tmp_path / "data/raw", tmp_path / "data/.ingesting/plan.json"
+    plan.parent.mkdir(parents=True)
     plan.write_bytes(left)
-    with pytest.raises(Exception, match=f"remove {tmp_path}"):
-        read_plan(plan)
+    with pytest.raises(UserError, match=f"remove {plan.parent} and run `make ingest` again"):
+        finish(raw, tmp_path)
+    shutil.rmtree(plan.parent)
+    assert finish(raw, tmp_path) is None  # nothing is in the way of the batch any more

@@ -345,6 +345,23 @@ def test_an_address_where_no_cluster_is_is_refused(address: str, tmp_path: Path)
         pass
 
 
+def test_the_head_of_a_cluster_is_connected_to(tmp_path: Path) -> None:
+    script = "import sys; from classifier.ray_cluster import connect; connect(sys.argv[1], {})"
+    with cluster(Machine(), tmp_path / "session") as ray:
+        head = ray.get_runtime_context().gcs_address
+        answers = [
+            subprocess.run(
+                [sys.executable, "-c", script, address],
+                env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+                capture_output=True,
+                text=True,
+            )
+            for address in ("127.0.0.1:1", head)
+        ]
+    assert "give its head, host:6379, and the token" in answers[0].stderr
+    assert answers[1].returncode == 0, answers[1].stderr
+
+
 def test_a_worker_without_our_disk_trains_in_a_folder_of_its_own(tmp_path: Path) -> None:
     from tuning.halving import folder_of
 
