@@ -32,9 +32,9 @@ delivery.commands.data_push.run
     test_order::test_images_that_dvc_does_not_know_yet
 delivery.commands.data_push.run
     test_order::test_a_store_in_a_folder_that_cannot_be_made
-delivery.commands.image.build
+delivery.commands.image.run
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
-delivery.commands.image.build
+delivery.commands.image.run
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
 delivery.commands.image._digest
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
@@ -56,11 +56,11 @@ delivery.commands.pipeline.reproduce
     test_order::test_a_pipeline_without_its_images
 delivery.commands.preview.Preview.settle
     test_preview::test_fault_is_told_and_not_served_and_a_revert_heals
-delivery.commands.promote.promote
+delivery.commands.promote.run
     test_promotion::test_nothing_in_staging
-delivery.commands.promote.promote
+delivery.commands.promote.run
     test_promotion::test_a_promotion_does_not_go_back
-delivery.commands.protect.protect
+delivery.commands.protect.run
     test_protect::test_a_check_changes_nothing_and_says_what_is_missing
     test_protect::test_owners_that_github_does_not_know_protect_nothing
 delivery.commands.protect.unknown_owners
@@ -74,7 +74,7 @@ delivery.commands.release.releasable_commit
     test_order::test_a_release_from_another_branch
 delivery.commands.release.push_data
     test_order::test_a_store_that_does_not_answer_is_corrected
-delivery.commands.release.checked_version
+delivery.commands.release.run
     test_release::test_what_a_refused_release_is_told_to_do_works
 delivery.commands.reproduce.find_release
     test_reproduce_release::test_a_version_that_was_released_is_made
@@ -86,11 +86,13 @@ delivery.commands.run_pipeline.run_pipeline
     test_pipeline_job::test_what_finished_stages_made_is_kept_when_a_later_one_fails
 delivery.commands.run_pipeline.data_store
     test_pipeline_job::test_without_a_data_store_nothing_is_trained
-delivery.commands.status.status
+delivery.commands.status.apart
+    test_status::test_an_answer_without_an_end_is_given_up
+delivery.commands.status.run
     test_status::test_a_disagreement_fails
 delivery.commands.status._pair
     test_status::test_a_bad_address_is_refused
-delivery.commands.train_on_cluster.train_on_cluster
+delivery.commands.train_on_cluster.run
     test_training_run::test_a_number_of_machines_that_nobody_has
 delivery.commands.train_on_cluster.revision
     test_training_run::test_a_reference_that_can_move_or_names_nothing
@@ -124,6 +126,8 @@ delivery.git.Repository._check_rewritten
 delivery.git.Repository._check_remote
     test_order::test_a_folder_that_git_knows_nothing_of
 delivery.git.Repository.check_clean
+    test_git::test_what_the_gate_reads_is_what_is_committed
+delivery.git.Repository.check_clean
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
 delivery.git.Repository.contents
     test_git::test_a_file_of_history_that_is_lost_is_fetched_again
@@ -151,6 +155,8 @@ delivery.manifests.snapshot.place
     test_snapshot::test_a_tree_that_leads_out_is_refused
 delivery.manifests.snapshot.check_link
     test_snapshot::test_links_that_leave_are_refused
+delivery.model.golden.load
+    test_triton::test_more_golden_requests_than_are_read_are_told
 delivery.model.golden.load
     test_triton::test_golden_requests_that_the_pipeline_writes_again_are_read
 delivery.model.golden.load
@@ -226,6 +232,8 @@ delivery.oci.remote.Remote._failure
 delivery.oci.remote.Remote._failure
     test_registry::test_a_password_of_docker_login_is_used
 delivery.proposals.config_map.parse_config_map
+    test_foreign_text::test_a_release_file_hides_nothing_from_a_reviewer
+delivery.proposals.config_map.parse_config_map
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
 delivery.proposals.github.GitHub.ask
     test_protect::test_an_answer_that_is_none_is_not_believed
@@ -243,8 +251,12 @@ delivery.proposals.proposal.push_branch
     test_release::test_of_two_releases_at_once_one_wins
 delivery.proposals.proposal.push_branch
     test_git::test_a_push_that_ends_well_elsewhere_is_not_believed
-delivery.proposals.proposal._gh
+delivery.proposals.proposal.push_branch
+    test_git::test_a_branch_in_the_way_of_a_proposal_is_named_and_renamed
+delivery.proposals.proposal.open_pull_request
     test_release::test_a_pull_request_that_failed_is_opened_by_the_same_command
+delivery.proposals.proposal._address
+    test_release::test_only_a_pull_request_counts_as_one
 delivery.proposals.release_file.read_release
     test_manifests::test_an_environment_without_a_release_is_named
 delivery.proposals.release_file.read_release
@@ -257,7 +269,7 @@ delivery.proposals.releases.check_environment
     test_status::test_a_bad_address_is_refused
 delivery.proposals.releases.check_image
     test_git::test_the_image_of_a_version_never_changes
-delivery.proposals.run_file.read_run
+delivery.proposals.run_file.next_run
     test_training_run::test_a_run_file_that_was_put_right_or_removed_is_counted_from
 delivery.proposals.template.read_origin
     test_update::test_an_origin_that_was_written_is_updated_from

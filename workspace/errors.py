@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 SHOWN = 80  # characters of a value that a sentence repeats
-SAID = 200  # of a reason that somebody else gave
+SAID = 400  # of a reason that somebody else gave
 SENTENCE = 500  # of why something failed, on whatever somebody else wrote
 LINE = 2000  # of a line that is reported
 

@@ -111,7 +111,8 @@ def apart(ask: Callable[..., Result], address: str, *arguments: Any) -> Result:
 
     Raises DeliveryError, also when that takes too long or too much memory.
     """
-    with multiprocessing.get_context("fork").Pool(1, confine) as pool:  # ended with the block
+    # a forked process would wait for threads that it does not have
+    with multiprocessing.get_context("spawn").Pool(1, confine) as pool:  # ended with the block
         try:
             return pool.apply_async(ask, (address, *arguments)).get(DEADLINE)
         except multiprocessing.TimeoutError:

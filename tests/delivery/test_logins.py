@@ -24,6 +24,7 @@ from delivery.oci.registry import pull, push
 from fake_registry import FakeRegistry, Fault, Handler, isolate
 from registry_tools import need
 from workspace.errors import UserError
+from workspace.machine import this_machine
 
 BASIC = "Basic " + base64.b64encode(b"robot:pa:ss").decode()
 SECRETS = (BASIC, "pa:ss", "pa%3Ass", "t0ken", "1dentity")
@@ -316,6 +317,7 @@ def test_a_realm_that_the_user_names_gets_the_password(
     assert not house.heard
     cure = str(refusal.value).partition("set TOKEN_REALM=")[2].split()[0]
     monkeypatch.setenv("TOKEN_REALM", cure)
+    this_machine.cache_clear()  # the next command reads it
     push(layout, digest, registry.name)
     assert house.hears_a_secret() and digest in registry.content
 

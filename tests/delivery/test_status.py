@@ -233,6 +233,7 @@ def test_a_program_that_says_yes_to_everything_is_not_believed(
 @pytest.mark.parametrize(("piece", "pause"), [(b" ", 0.2), (b" " * 2**16, 0.0)])
 def test_an_answer_without_an_end_is_given_up(
     project: TinyProject,
+    triton: Triton,
     piece: bytes,
     pause: float,
     capsys: pytest.CaptureFixture[str],
@@ -257,6 +258,8 @@ def test_an_answer_without_an_end_is_given_up(
             server.shutdown()
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} did not come to an end within 2 s: " in line
+    monkeypatch.setattr(status, "DEADLINE", 60)
+    assert main(["status", "--address", f"staging={triton.address}"]) == 0  # another port
 
 
 def test_a_server_that_is_down_is_a_disagreement(

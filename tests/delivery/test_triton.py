@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,21 @@ def test_missing_model(tmp_path: Path) -> None:
         start(tmp_path, tmp_path / "log")
     write_repository(tmp_path)
     start(tmp_path, tmp_path / "log").kill()
+
+
+def test_more_golden_requests_than_are_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_repository(tmp_path) / "classifier/golden.npz"
+    many = golden.load(file)
+    with zipfile.ZipFile(file) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    monkeypatch.setattr(golden, "LARGEST", size - 1)
+    with pytest.raises(DeliveryError, match=r"set export\.golden_images lower and run"):
+        golden.load(file)
+    few = {name: value[:1] for name, value in vars(many).items()}
+    np.savez(file, **few)
+    assert len(golden.load(file).images) == 1
 
 
 @pytest.mark.parametrize("content", [None, b"PK"], ids=["missing", "damaged"])
