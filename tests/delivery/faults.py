@@ -436,7 +436,7 @@ UNKNOWN: dict[str, tuple[Fault, str]] = {
     "deleted base": (deleted_manifests, "base"),
     "no manifests at all": (
         lambda project: shutil.rmtree(project.folder / "argocd"),
-        "has no folder argocd",
+        "model.yaml is missing: put it back",
     ),
     "link out of the manifests": (link("base/out", "../../../secret"), "leads out of argocd"),
     "link to the machine's files": (link("base/out", "/etc/hostname"), "leads out of argocd"),

@@ -554,9 +554,10 @@ def test_a_pull_request_that_failed_is_opened_by_the_same_command(
     assert main(["release"]) == 1
     assert "(no network): run the same make command again" in capsys.readouterr().err
     shutil.rmtree(project.folder.parent / "bin")
-    fake_github(project, monkeypatch, 'case "$2" in create) echo https://pull/1 ;; esac')
+    url = "https://github.com/acme/digits/pull/1"
+    fake_github(project, monkeypatch, f'case "$2" in create) echo {url} ;; esac')
     assert main(["release"]) == 0
-    assert "pull request: https://pull/1" in capsys.readouterr().out
+    assert f"pull request: {url}" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -16,10 +16,17 @@ from small_project import change, fixed, prepared_project
 from classifier import data, evaluation, export, params, training
 from classifier.distributed import take_up
 from classifier.params import Params
+from classifier.ray_cluster import SETTINGS, THIS_MACHINE
 from classifier.training import CHECKPOINT, load_model, read_checkpoint
 from curation.label_doubts import trained_model
-from tuning import halving
 from workspace.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def settings_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads them when it is imported, once for all tests of this process."""
+    for name, value in (SETTINGS | THIS_MACHINE).items():
+        monkeypatch.setenv(name, value)
 
 
 class Code:
@@ -139,6 +146,8 @@ def test_a_trial_with_code_is_tried_again(
 ) -> None:
     runs = [tmp_path / "tune/run"]
     fit(runs[0], settings, root)
+    from tuning import halving
+
     target = plant(runs[0] / "last.ckpt")
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(halving.tune, "report", reports.append)
