@@ -1,16 +1,25 @@
 """The remote as a repository on GitHub, asked through GitHub's command line."""
 
+import os
 import re
 import shutil
+import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
-from delivery.proposals.proposal import gh, github_repository, knows
 from workspace.errors import said
 from workspace.settings import Kind, SettingsError, check, parse_json
 
+GITHUB = "github.com"
+# <scheme>://[user@]host[:port]/<owner>/<name>[.git], or [user@]host:<owner>/<name>[.git]
+ADDRESS = re.compile(
+    r"(?:(?P<scheme>https?|ssh|git)://)?(?:[^@/]*@)?(?P<host>[\w.-]+)"
+    r"(?(scheme)(?::\d+)?/|:)/*(?P<path>[\w.-]+/[\w.-]+?)(?:\.git)?/*"
+)
+TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what gh prints
 INSTALL = "install `gh`, as https://cli.github.com says"
 
 
@@ -59,6 +68,52 @@ class GitHub:
         return GitHubError(
             f"GitHub does not answer {path} of {self.name} ({reason}): {cure}", status
         )
+
+
+def github_repository(repository: Repository) -> str | None:
+    """Return the remote as `gh` names it, `<host>/<owner>/<name>`; None if it is not GitHub's.
+
+    It is where Git goes in the end, after its own and ssh's abbreviations.
+    """
+    address = repository.ask("remote", "get-url", REMOTE)
+    found = ADDRESS.fullmatch(address)
+    if not found:
+        return None
+    host = found["host"].lower()
+    if found["scheme"] not in ("http", "https"):
+        host = ssh_host(host)
+    if host.endswith(f".{GITHUB}"):  # such as ssh.github.com
+        host = GITHUB
+    return f"{host}/{found['path']}" if host == GITHUB or knows(host) else None
+
+
+def ssh_host(alias: str) -> str:
+    """Return the host that stands behind a name in ssh's settings."""
+    with suppress(OSError):
+        answer = subprocess.run(["ssh", "-G", "--", alias], capture_output=True, text=True)
+        if name := re.search(r"(?m)^hostname (\S+)$", answer.stdout):
+            return name[1].lower()
+    return alias
+
+
+def knows(host: str) -> bool:
+    """Tell whether GitHub's command line is installed and has an account on a host."""
+    return (
+        bool(shutil.which("gh")) and not gh(None, "auth", "status", "--hostname", host).returncode
+    )
+
+
+def gh(folder: Path | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run GitHub's command line in a folder."""
+    plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
+    return subprocess.run(
+        ["gh", *arguments],
+        cwd=folder,
+        env=plain,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def find_github(repository: Repository) -> GitHub:

@@ -1,30 +1,20 @@
 """A proposal: one commit that changes one file, on a branch of its own, in a pull request."""
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, FETCH, REMOTE, GitError, Repository
+from delivery.proposals.github import gh, github_repository, knows
 from delivery.proposals.release_file import in_conflict
 from workspace.errors import said
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
-GITHUB = "github.com"
-# <scheme>://[user@]host[:port]/<owner>/<name>[.git], or [user@]host:<owner>/<name>[.git]
-ADDRESS = re.compile(
-    r"(?:(?P<scheme>https?|ssh|git)://)?(?:[^@/]*@)?(?P<host>[\w.-]+)"
-    r"(?(scheme)(?::\d+)?/|:)/*(?P<path>[\w.-]+/[\w.-]+?)(?:\.git)?/*"
-)
 # What gh prints of open pull requests: their addresses; those of forks are others'.
 OPEN = "url,isCrossRepository", ".[] | select(.isCrossRepository | not) | .url"
-TERMINAL = ("CLICOLOR_FORCE", "GH_FORCE_TTY")  # variables that would colour what gh prints
 
 
 @dataclass(frozen=True)
@@ -143,52 +133,6 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
                 "run the same make command again"
             )
         print(f"pull request: {url}")
-
-
-def github_repository(repository: Repository) -> str | None:
-    """Return the remote as `gh` names it, `<host>/<owner>/<name>`; None if it is not GitHub's.
-
-    It is where Git goes in the end, after its own and ssh's abbreviations.
-    """
-    address = repository.ask("remote", "get-url", REMOTE)
-    found = ADDRESS.fullmatch(address)
-    if not found:
-        return None
-    host = found["host"].lower()
-    if found["scheme"] not in ("http", "https"):
-        host = ssh_host(host)
-    if host.endswith(f".{GITHUB}"):  # such as ssh.github.com
-        host = GITHUB
-    return f"{host}/{found['path']}" if host == GITHUB or knows(host) else None
-
-
-def ssh_host(alias: str) -> str:
-    """Return the host that stands behind a name in ssh's settings."""
-    with suppress(OSError):
-        answer = subprocess.run(["ssh", "-G", "--", alias], capture_output=True, text=True)
-        if name := re.search(r"(?m)^hostname (\S+)$", answer.stdout):
-            return name[1].lower()
-    return alias
-
-
-def knows(host: str) -> bool:
-    """Tell whether GitHub's command line is installed and has an account on a host."""
-    return (
-        bool(shutil.which("gh")) and not gh(None, "auth", "status", "--hostname", host).returncode
-    )
-
-
-def gh(folder: Path | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run GitHub's command line in a folder."""
-    plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
-    return subprocess.run(
-        ["gh", *arguments],
-        cwd=folder,
-        env=plain,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
 
 
 def _address(repository: Repository, host: str, command: list[str]) -> str:

@@ -17,7 +17,7 @@ from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
-from delivery.proposals.proposal import github_repository
+from delivery.proposals.github import github_repository
 from delivery.proposals.release_file import parse_release
 from fake_project import CODE, EXPORT, Project, follow, kill, make_project
 from registry_tools import need
