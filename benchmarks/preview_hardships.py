@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "delivery"))
 
-from hardships import kill, poison, serving
+from hardships import kill, poison
+from previews import serving
+from tiny_project import make_project
 
 POISONS, KILLS = 500, 1000
 
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as running:
+    with tempfile.TemporaryDirectory() as folder, serving(make_project(Path(folder))) as running:
         met, asker = poison(running, arguments.poisons, arguments.seed)
     print(f"{met.total()} poisoned commits of {len(met)} kinds: {dict(met.most_common())}")
     print(f"{len(asker.answered)} answers meanwhile, {len(asker.errors)} errors", flush=True)

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import fake_pipeline
+from delivery.model.packaging import package
+from delivery.oci.layout import Layout
 from workspace.machine import this_machine
 from workspace.root import git_variables
 
@@ -153,3 +156,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         assert made.run(*git, *arguments).returncode == 0
     made.make("setup")
     return made
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """An image layout that is empty."""
+    return Layout(tmp_path / "local")
+
+
+@pytest.fixture
+def digest(tmp_path: Path, layout: Layout) -> str:
+    """A model of version 8 that is packaged into the layout."""
+    fake_pipeline.write_outputs(tmp_path / "project")
+    return package(tmp_path / "project", 8, layout)

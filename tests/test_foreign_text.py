@@ -10,8 +10,9 @@ from delivery.commands.rehearse import changes
 from delivery.errors import DeliveryError
 from delivery.proposals.config_map import parse_config_map
 from delivery.proposals.gate import GateError
-from delivery.proposals.release_file import Release, ReleaseFileError, parse_release
+from delivery.proposals.release_file import ReleaseFileError, parse_release
 from delivery.proposals.run_file import RUN_NAME, Run
+from example_release import RELEASE
 from workspace import files
 from workspace.errors import UserError, reported, said, shown
 from workspace.markdown import block, cell, code
@@ -26,19 +27,6 @@ from workspace.settings import (
     read_yaml,
 )
 
-RELEASE = Release(
-    version=8,
-    image="registry.example.com/digits@sha256:" + "1" * 64,
-    accuracy=0.9877,
-    macro_f1=0.9875,
-    calibration_error=3.2e-05,
-    loss=0.0431,
-    support=360,
-    data="a" * 64,
-    test_data="b" * 64,
-    code="c" * 64,
-    commit="d" * 40,
-)
 HOSTILE = "\x1b[2J\r\nerror: run `rm -rf ~`\u202e\u2028\x00\x9b"
 
 # -- the door --------------------------------------------------------------------------------------

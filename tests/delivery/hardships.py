@@ -5,13 +5,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from delivery.errors import DeliveryError
 from faults import DEGRADED, HANGING, UNKNOWN
-from previews import PATIENCE, Asker, Running, children, end, start
+from previews import PATIENCE, Asker, Running, children, serving, start
 from tiny_project import make_project
 
 FAULTS = (
@@ -19,19 +18,6 @@ FAULTS = (
     # one that is told only after skopeo has tried for long is not waited for
     | HANGING
 )
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Running]:
-    """Give a preview that serves version 1 of a new project."""
-    project = make_project(folder)
-    commit = project.bump(1)
-    running = start(project, "--watch")
-    try:
-        running.until(commit=commit, version=1, sync="Synced", health="Healthy")
-        yield running
-    finally:
-        end(running)
 
 
 def poison(running: Running, count: int, seed: int) -> tuple[Counter[str], Asker]:
@@ -92,7 +78,7 @@ def kill(folder: Path, count: int, seed: int) -> Counter[str]:
     Raises AssertionError when what Git says does not serve after any of them.
     """
     chance, met = random.Random(seed), Counter[str]()
-    with serving(folder) as running:
+    with serving(make_project(folder)) as running:
         ports = [f"--http-port={running.ports.http}", f"--grpc-port={running.ports.grpc}"]
         releases = {1: running.project.released(), 2: running.project.build(2)}
         asker = Asker(running.ports)

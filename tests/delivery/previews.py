@@ -5,6 +5,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,18 @@ def start(project: TinyProject, *options: str) -> Running:
 def end(running: Running) -> None:
     running.process.kill()
     running.process.communicate()
+
+
+@contextmanager
+def serving(project: TinyProject) -> Iterator[Running]:
+    """Give a preview of a new project that serves its version 1."""
+    commit = project.bump(1)
+    running = start(project, "--watch")
+    try:
+        running.until(commit=commit, version=1, sync="Synced", health="Healthy")
+        yield running
+    finally:
+        end(running)
 
 
 @dataclass

@@ -30,17 +30,6 @@ from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "local")
-
-
-@pytest.fixture
-def digest(tmp_path: Path, layout: Layout) -> str:
-    fake_pipeline.write_outputs(tmp_path / "project")
-    return package(tmp_path / "project", 8, layout)
-
-
 def refuse(tmp_path: Path, layout: Layout, digest: str, words: str) -> None:
     with pytest.raises(DeliveryError, match=words):
         pull(f"{layout.name}@{digest}", tmp_path / "models")

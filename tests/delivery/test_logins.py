@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import fake_pipeline
-from delivery.model.packaging import package
 from delivery.oci import remote
 from delivery.oci.gate import gate_to
 from delivery.oci.layout import Layout
@@ -88,17 +87,6 @@ def registry(start: Callable[..., Watched]) -> Watched:
 @pytest.fixture
 def evil(start: Callable[..., Watched]) -> Watched:
     return start("127.0.0.2")
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "local")
-
-
-@pytest.fixture
-def digest(tmp_path: Path, layout: Layout) -> str:
-    fake_pipeline.write_outputs(tmp_path / "project")
-    return package(tmp_path / "project", 8, layout)
 
 
 def log_in(tmp_path: Path, host: str, stored: dict[str, str] | None = None) -> None:

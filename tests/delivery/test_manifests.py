@@ -11,22 +11,10 @@ from conftest import UNBAKED
 from delivery.errors import DeliveryError
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import read_server_pod
-from delivery.proposals.release_file import Release, read_release
+from delivery.proposals.release_file import read_release
+from example_release import RELEASE
 from workspace.errors import UserError
 
-RELEASE = Release(
-    version=8,
-    image="registry.example.com/digits@sha256:" + "1" * 64,
-    accuracy=0.9877,
-    macro_f1=0.9875,
-    calibration_error=3.2e-05,
-    loss=0.0431,
-    support=360,
-    data="a" * 64,
-    test_data="b" * 64,
-    code="c" * 64,
-    commit="d" * 40,
-)
 GOOD = RELEASE.to_yaml()
 
 ARGOCD = UNBAKED / "argocd"

@@ -23,7 +23,7 @@ from delivery.manifests.preparation import Pulled, Rendered
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
-from previews import IMAGE, PATIENCE, Asker, Running, end, start
+from previews import IMAGE, PATIENCE, Asker, Running, end, serving, start
 from tiny_project import TinyProject, make_project
 
 
@@ -35,13 +35,8 @@ def project(tmp_path: Path) -> TinyProject:
 @pytest.fixture
 def preview(project: TinyProject) -> Iterator[Running]:
     """A preview of a project that has released version 1."""
-    commit = project.bump(1)
-    running = start(project, "--watch")
-    try:
-        running.until(commit=commit, version=1, sync="Synced", health="Healthy")
+    with serving(project) as running:
         yield running
-    finally:
-        end(running)
 
 
 def test_a_project_without_a_release_waits_for_the_first(project: TinyProject) -> None:

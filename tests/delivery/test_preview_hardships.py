@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from hardships import kill, poison, serving
+from hardships import kill, poison
+from previews import serving
+from tiny_project import make_project
 
 
 def test_the_good_model_answers_throughout_poisoned_commits(tmp_path: Path) -> None:
-    with serving(tmp_path) as running:
+    with serving(make_project(tmp_path)) as running:
         met, asker = poison(running, count=10, seed=1)
     assert met.total() == 10
     assert set(asker.answered) == {1} and asker.errors == []

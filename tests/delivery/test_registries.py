@@ -60,17 +60,6 @@ def no_waiting_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     isolate(monkeypatch, tmp_path)
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "local")
-
-
-@pytest.fixture
-def digest(tmp_path: Path, layout: Layout) -> str:
-    fake_pipeline.write_outputs(tmp_path / "project")
-    return package(tmp_path / "project", 8, layout)
-
-
 def layer(layout: Layout, digest: str) -> Path:
     return layout.path(parse_manifest(layout.read_manifest(digest), digest).layer.digest)
 

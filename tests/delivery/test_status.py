@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -206,6 +206,17 @@ def test_answers_that_nobody_can_compare_are_not_believed(
     assert "model 1, whose answers cannot be compared (" in capsys.readouterr().out
 
 
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Have another program than Triton listen; give its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.parametrize("answer", [b"OK", b"<html>Welcome</html>", b"null", b"[]", b'{"a": 1}'])
 def test_a_program_that_says_yes_to_everything_is_not_believed(
     project: TinyProject, triton: Triton, answer: bytes, capsys: pytest.CaptureFixture[str]
@@ -217,13 +228,8 @@ def test_a_program_that_says_yes_to_everything_is_not_believed(
             self.end_headers()
             self.wfile.write(answer)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Yes) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        address = f"127.0.0.1:{server.server_port}"
-        try:
-            assert main(["status", "--address", f"staging={address}"]) == 1
-        finally:
-            server.shutdown()
+    with listening(Yes) as address:
+        assert main(["status", "--address", f"staging={address}"]) == 1
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} is not Triton" in line
     assert line.endswith("   DISAGREE")
@@ -249,13 +255,8 @@ def test_an_answer_without_an_end_is_given_up(
                     time.sleep(pause)
 
     monkeypatch.setattr(status, "DEADLINE", 2)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        address = f"127.0.0.1:{server.server_port}"
-        try:
-            assert main(["status", "--address", f"staging={address}"]) == 1
-        finally:
-            server.shutdown()
+    with listening(Endless) as address:
+        assert main(["status", "--address", f"staging={address}"]) == 1
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} did not come to an end within 2 s: " in line
     monkeypatch.setattr(status, "DEADLINE", 60)

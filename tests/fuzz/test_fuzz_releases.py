@@ -16,23 +16,11 @@ from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.run_file import RUN_NAME, Run
 from delivery.proposals.template import read_origin
 from delivery.proposals.texts import describe_change
+from example_release import RELEASE
 from hostile import SCALARS, changed_text, files, texts, value_or_sentence
 from workspace.model_code import named_code
 from workspace.settings import parse_yaml
 
-RELEASE = Release(
-    version=8,
-    image="registry.example.com/digits@sha256:" + "1" * 64,
-    accuracy=0.9877,
-    macro_f1=0.9875,
-    calibration_error=3.2e-05,
-    loss=0.0431,
-    support=360,
-    data="a" * 64,
-    test_data="b" * 64,
-    code="c" * 64,
-    commit="d" * 40,
-)
 RUN = Run(run=3, image=RELEASE.image, nodes=2, commit="d" * 40)
 ORIGIN = {"address": "../template", "commit": "e" * 40, "answers": {"project": "digits"}}
 OUTS = [{"path": "data/prepared", "md5": "0" * 32, "size": 4}]
