@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import fake_pipeline
+from classifier.ray_cluster import SETTINGS, THIS_MACHINE
 from delivery.model.packaging import package
 from delivery.oci.layout import Layout
 from workspace.machine import this_machine
@@ -131,6 +132,15 @@ def working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def fresh_environment() -> None:
     """Have the variables that a test sets be read: a program reads them once."""
     this_machine.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def ray_with_its_settings() -> None:
+    """Ray reads its settings when it is imported: once, whichever test of a process comes first."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (SETTINGS | THIS_MACHINE).items():
+            patch.setenv(name, value)
+        import ray  # noqa: F401
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_a_store_that_does_not_answer_is_named(author: Clone, tmp_path: Path) ->
     assert result.returncode != 0 and "Traceback" not in result.stderr
     (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be had (dvc pull failed: " in sentence and "127.0.0.1:1" in sentence
-    assert "correct the remote in .dvc/config" in sentence
+    assert "correct the default remote in .dvc/config" in sentence
 
 
 def test_data_and_models_travel_through_s3(author: Clone, tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def test_a_project_generated_in_a_hook_of_another_repository(
 def test_tests_in_a_hook_have_repositories_of_their_own(tests: Path) -> None:
     code = "import conftest, os; print(*(name for name in os.environ if name in conftest_names))"
     code = f"conftest_names = {{'GIT_DIR', 'GIT_INDEX_FILE'}}; {code}"
-    path = ":".join(map(str, (tests, TEMPLATE, UNBAKED / "src", UNBAKED / "tests")))
+    folders = (tests, TEMPLATE, UNBAKED / "src", UNBAKED / "tests", TEMPLATE / "tests/delivery")
+    path = ":".join(map(str, folders))
     variables = {"PYTHONPATH": path, "GIT_DIR": "/a/repository", "GIT_INDEX_FILE": "/an/index"}
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)

@@ -16,17 +16,11 @@ from small_project import change, fixed, prepared_project
 from classifier import data, evaluation, export, params, training
 from classifier.distributed import take_up
 from classifier.params import Params
-from classifier.ray_cluster import SETTINGS, THIS_MACHINE
 from classifier.training import CHECKPOINT, load_model, read_checkpoint
 from curation.label_doubts import trained_model
 from workspace.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def settings_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray reads them when it is imported, once for all tests of this process."""
-    for name, value in (SETTINGS | THIS_MACHINE).items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("ray_with_its_settings")
 
 
 class Code:

@@ -29,6 +29,8 @@ from tuning.trials import Record, Search, Trial, ranked, table
 from workspace.errors import UserError
 from workspace.machine import Machine
 
+pytestmark = pytest.mark.usefixtures("ray_with_its_settings")
+
 SHIPPED = params.load_section(PROJECT, "tune", params.TuneParams)
 TRIALS, EPOCHS = 6, 3
 
