@@ -207,7 +207,8 @@ def existing_source(folder: Path, max_pixels: int) -> Source:
     """Return the pictures of the data set; an empty or missing folder is one without pictures."""
     if not folder.is_dir() or not folders_in(folder):
         nothing = np.zeros(0, dtype=np.int64)
-        return Source([], [], nothing, nothing.astype(bool), lambda i: Image.new("L", (1, 1)))
+        empty = Image.new("L", (1, 1))
+        return Source([], [], nothing, nothing.astype(bool), lambda i: empty, lambda i: "")
     return image_folder(folder, max_pixels)
 
 
