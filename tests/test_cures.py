@@ -353,9 +353,6 @@ classifier.cleaning.check_readable
     test_cleaning::test_too_many_unreadable_images_are_refused
 classifier.cleaning.check_range
     test_pictures::test_pictures_of_fewer_bits_are_refused_and_the_cure_works
-classifier.cleaning.split
-    test_cleaning::test_class_with_fewer_images_than_splits
-    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
 classifier.data._check_prepared
     test_cleaning::test_splits_are_there_once_the_pipeline_has_run
 classifier.distributed.check_devices
@@ -389,6 +386,13 @@ classifier.sources._check_together
     test_folders::test_names_that_are_one_to_some_file_system_are_refused
 classifier.sources._check_together
     test_folders::test_splits_are_no_classes_and_the_cure_works
+classifier.splits.parse
+    test_splits::test_a_line_that_is_none_is_named_and_the_cure_works
+classifier.splits._check_all_there
+    test_cleaning::test_class_with_fewer_images_than_splits
+    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
+classifier.splits._check_all_there
+    test_splits::test_a_class_that_lost_its_test_pictures_is_refused_and_each_cure_works
 classifier.training.read_checkpoint
     test_checkpoints::test_the_cure_makes_another_model
 classifier.training.refuse_checkpoint
