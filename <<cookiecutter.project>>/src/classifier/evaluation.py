@@ -12,9 +12,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from classifier import data, plots
+from classifier import data
 from classifier.params import EvaluateParams, Params
 from classifier.training import CHECKPOINT, HISTORY, load_model, scores_of
+from reporting import plots
 from workspace import files
 
 METRICS = Path("metrics.json")
@@ -35,7 +36,7 @@ def evaluate(params: Params, root: Path) -> None:
     plots.confusion(confusion, classes, root)
     plots.per_class(metrics["per_class"], root)
     plots.reliability(probabilities.numpy(), labels.numpy(), params.evaluate.calibration_bins, root)
-    plots.predictions(split, probabilities.numpy(), classes, root)
+    plots.predictions(split.images, split.labels, probabilities.numpy(), classes, root)
 
 
 def figures(

@@ -25,6 +25,7 @@ from classifier.cleaning import (
 from classifier.data import PREPARED, SPLITS, open_split
 from classifier.params import Params, PrepareParams
 from classifier.sources import Source, load_source
+from reporting import data_picture
 from workspace import files
 
 WORKPLACE = Path("data/.preparing")  # beside the result, so that renaming is atomic
@@ -53,7 +54,8 @@ def prepare(values: Params, root: Path) -> None:
         report = data_report.report(source, staged, cleaned, params, values.seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        data_report.plot(folder, source.classes, folder / PLOT.name)
+        splits = {name: open_split(folder / name) for name in SPLITS}
+        data_picture.plot(splits, source.classes, folder / PLOT.name)
         _publish(folder, root)
     _announce(report)
 
