@@ -107,6 +107,9 @@ def ask_or_plan(
     """Ask what must be asked; with all the answers, plan what to add. Raises UserError."""
     content = content_sha256(comparison)
     report_file, answers_file = review_files(name, root)
+    if unreadable := comparison.staged[1].unreadable:
+        found = f"{len(unreadable)} of {len(comparison.parts[1].names)} files of {name}"
+        print(f"left out: {found} can't be read; {REVIEWS / report_file.name} names them")
     check_current(report_file, answers_file, content)
     judgement = judge(comparison, root, pipeline.seed, limits.judged_by)
     written = review.read(answers_file, comparison)
