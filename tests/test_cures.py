@@ -15,7 +15,10 @@ from itertools import product
 from conftest import TEMPLATE, UNBAKED
 
 ROOMS = {
-    **{name: TEMPLATE / name for name in ("delivery", "workspace", "hooks", "infra/commands")},
+    **{
+        name: TEMPLATE / name
+        for name in ("delivery", "reporting", "workspace", "hooks", "infra/commands")
+    },
     **{name: UNBAKED / "src" / name for name in ("classifier", "curation", "tuning")},
 }
 ERROR = re.compile(r"(.*\.)?(\w*Error|sys\.exit)")

@@ -27,6 +27,7 @@ from classifier.data import PICTURES, PREPARED, SPLITS, open_split
 from classifier.params import Params, PrepareParams
 from classifier.sources import Source, load_source
 from classifier.splits import Ledger, split
+from reporting import data_picture
 from workspace import files
 
 WORKPLACE = Path("data/.preparing")  # beside the result, so that renaming is atomic
@@ -61,7 +62,8 @@ def prepare(values: Params, root: Path) -> None:
         report = data_report.report(source, staged, cleaned, params, values.seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        data_report.plot(folder, source.classes, folder / PLOT.name)
+        opened = {name: open_split(folder / name) for name in SPLITS}
+        data_picture.plot(opened, source.classes, folder / PLOT.name)
         splits.write(_learnt(ledger, staged, cleaned, places), root)
         _publish(folder, root)
     _announce(report, places[known[cleaned.kept] == NEW])
