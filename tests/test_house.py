@@ -22,6 +22,7 @@ NEVER = {  # room: rooms that it must not import
 # Paths that delivery may name: the contract between the pipeline and the way to production.
 CONTRACT = {
     *("artifacts/model", "artifacts/export.json", "data/prepared/report.json"),
+    "data/prepared/test/pictures.csv",
     *("metrics.json", "lineage.json", "MODEL_CARD.md", "plots"),
 }
 
