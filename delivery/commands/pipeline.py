@@ -26,7 +26,11 @@ ARGUMENTS = {
 
 
 def run(repository: Repository, until: str | None, force: bool, pull: bool) -> None:
-    """Run the pipeline; of all of it, say what came out."""
+    """Run the pipeline; of all of it, say what came out.
+
+    Raises DeliveryError, and SettingsError before anything runs.
+    """
+    read_parameters(repository.folder)
     reproduce(repository.folder, until, force, pull)
     if not until:
         print(summary(repository))
