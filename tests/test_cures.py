@@ -15,7 +15,10 @@ from itertools import product
 from conftest import TEMPLATE, UNBAKED
 
 ROOMS = {
-    **{name: TEMPLATE / name for name in ("delivery", "workspace", "hooks", "infra/commands")},
+    **{
+        name: TEMPLATE / name
+        for name in ("delivery", "reporting", "workspace", "hooks", "infra/commands")
+    },
     **{name: UNBAKED / "src" / name for name in ("classifier", "curation", "tuning")},
 }
 ERROR = re.compile(r"(.*\.)?(\w*Error|sys\.exit)")
@@ -403,6 +406,8 @@ classifier.training.fit
     test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
 curation.batch_comparison.batch_source
     test_ingest::test_a_batch_that_is_not_there
+curation.batch_comparison.check_any_readable
+    test_ingest::test_a_batch_of_which_nothing_can_be_read_is_copied_again
 curation.batch_comparison.check_class_names
     test_folders::test_a_new_class_that_is_an_old_one_to_some_file_system_is_refused
 curation.batch_comparison.check_class_names

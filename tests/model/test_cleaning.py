@@ -343,6 +343,7 @@ def test_label_out_of_range() -> None:
             labels=np.array(labels),
             official_test=np.zeros(2, dtype=bool),
             open_image=lambda i: Image.new("L", (1, 1)),
+            sha256=lambda i: "",
         )
 
     with pytest.raises(UserError, match=r"b has the label 2, but labels go from 0 to 1: correct"):

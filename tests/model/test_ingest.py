@@ -221,11 +221,34 @@ def test_truncated_jpegs_are_left_out_and_named(root: Path, june: Path) -> None:
     assert "| can't be read | 1 | circle/cut.jpg: image file is truncated" in report(root, june)
 
 
-def test_too_many_truncated_jpegs_are_refused(root: Path, june: Path) -> None:
+def test_however_many_files_are_broken_the_others_are_added(
+    root: Path, june: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (june / "circle").iterdir():
         path.write_bytes(path.read_bytes()[:60])
-    message = refusal(root, june)
-    assert "10 of 30 pictures can't be read (33.3%, prepare.max_unreadable_share allows" in message
+    ingest(june, [], root)
+    assert len(images(root)) == 80
+    text = report(root, june)
+    assert "| can't be read | 10 | circle/00.png: " in text
+    assert "Classes that the batch does not have: circle." in text
+    said = "left out: 10 of 30 files of june can't be read; reviews/june.md names them"
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fixed", [{}, {"image_size": [12, 10], "channels": 3}])
+def test_a_batch_of_which_nothing_can_be_read_is_copied_again(
+    fixed: dict[str, Any], root: Path, june: Path
+) -> None:
+    edit(root, prepare=fixed)
+    shutil.copytree(june, june.with_name("whole"))
+    for path in june.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    assert "none of " in (message := refusal(root, june))
+    assert "30 files " in message and "can be read" in message
+    shutil.rmtree(june)
+    june.with_name("whole").rename(june)
+    ingest(june, [], root)
+    assert len(images(root)) == 90
 
 
 def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Path) -> None:

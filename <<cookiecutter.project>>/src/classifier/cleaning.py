@@ -1,7 +1,7 @@
 """From a source to clean splits: read each picture, drop the broken and the repeated, deal.
 
-Pixels pass through one file on disk, so memory grows only by about 300 bytes a picture: its name,
-label, digest and fingerprint.
+Pixels pass through one file on disk, so memory grows only by about 400 bytes a picture: its name,
+label, digests and fingerprint.
 """
 
 import os
@@ -38,14 +38,16 @@ BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
 class Staged:
     """The M readable pictures in their final shape (H, W, C), as raw bytes in `path`.
 
-    `origins` is int64 (M,): where each is in the source; `digests` S16 (M,); `fingerprints`
-    uint8 (M, 64); `unreadable` maps positions in the source to reasons; `converted` counts;
-    `brightest` is the highest value in a 16-bit picture, 0 if there is none.
+    `origins` is int64 (M,): where each is in the source; `contents` are the SHA-256 of what it was
+    made of, S64 (M,), `digests` those of the pixels, S16 (M,); `fingerprints` uint8 (M, 64);
+    `unreadable` maps positions in the source to reasons; `converted` counts; `brightest` is the
+    highest value in a 16-bit picture, 0 if there is none.
     """
 
     path: Path
     shape: tuple[int, int, int]
     origins: np.ndarray
+    contents: np.ndarray
     digests: np.ndarray
     fingerprints: np.ndarray
     unreadable: dict[int, str]
@@ -131,7 +133,8 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
     `white` is the value of 16-bit pictures that becomes 255.
     """
     total = len(source.names)
-    digests, fingerprints = np.empty(total, "S16"), np.empty((total, 64), np.uint8)
+    contents, digests = np.empty(total, "S64"), np.empty(total, "S16")
+    fingerprints = np.empty((total, 64), np.uint8)
     readable = np.zeros(total, dtype=bool)
     unreadable: dict[int, str] = {}
     converted: Counter[str] = Counter()
@@ -141,7 +144,7 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
             if isinstance(result, str):
                 unreadable[i] = result
                 continue
-            pixels, steps, highest = result
+            pixels, contents[i], steps, highest = result
             file.write(pixels.data)
             digests[i], fingerprints[i] = digest(pixels), fingerprint(pixels)
             readable[i] = True
@@ -151,6 +154,7 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
         path,
         shape,
         np.flatnonzero(readable),
+        contents[readable],
         digests[readable],
         fingerprints[readable],
         unreadable,
@@ -186,8 +190,8 @@ def check_range(brightest: int, white: int) -> None:
         )
 
 
-# pixels, conversions and the highest value of 16 bits; or why it can't be read
-Decoded = tuple[np.ndarray, list[str], int] | str
+# pixels, content, conversions and the highest value of 16 bits; or why it can't be read
+Decoded = tuple[np.ndarray, str, list[str], int] | str
 
 
 def _decode_all(source: Source, shape: tuple[int, int, int], white: int) -> Iterator[Decoded]:
@@ -196,7 +200,7 @@ def _decode_all(source: Source, shape: tuple[int, int, int], white: int) -> Iter
             with source.open_image(i) as image:
                 pixels = to_pixels(image, shape[:2], shape[2], white)
                 highest = int(np.asarray(image).max()) if has_16_bits(image) else 0
-                return pixels, conversions(image), highest
+                return pixels, source.sha256(i), conversions(image), highest
         except Exception as error:  # a broken file can raise anything in a decoder
             return str(error) or type(error).__name__
 

@@ -15,14 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classifier import data, lineage, model_card
+from classifier import data, lineage
 from classifier.batches import Batches
 from classifier.data import Split
+from classifier.evaluation import METRICS
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.training import CHECKPOINT, Classifier, load_model, scores_of
-from workspace import files
+from reporting import model_card
+from reporting.model_card import Account
+from workspace import files, settings
 from workspace.errors import UserError
+from workspace.model_code import code_sha256
 
 REPOSITORY = Path("artifacts/model")
 REPORT = Path("artifacts/export.json")
@@ -66,7 +70,18 @@ def export(params: Params, root: Path) -> None:
         write_golden(folder / "golden.npz", split, expected, params.export.golden_images)
         shutil.copytree(temporary, root / REPOSITORY)
     lineage.write(params, model.trained, root)
-    model_card.write(params, root)
+    model_card.write(account(params, root), root)
+
+
+def account(params: Params, root: Path) -> Account:
+    """What the model card is to tell."""
+    return Account(
+        "<<cookiecutter.project>>",
+        params.model_dump(),
+        settings.read_json(root / METRICS),
+        data.report(root),
+        code_sha256(root),
+    )
 
 
 def to_onnx(served: Served, shape: Shape) -> bytes:

@@ -1,5 +1,6 @@
 """Data preparation: one source of pictures in, three checked splits, a report and a picture out."""
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from classifier.cleaning import (
     split,
     stage,
 )
-from classifier.data import PREPARED, SPLITS, open_split
+from classifier.data import PICTURES, PREPARED, SPLITS, open_split
 from classifier.params import Params, PrepareParams
 from classifier.sources import Source, load_source
+from reporting import data_picture
 from workspace import files
 
 WORKPLACE = Path("data/.preparing")  # beside the result, so that renaming is atomic
@@ -53,7 +55,8 @@ def prepare(values: Params, root: Path) -> None:
         report = data_report.report(source, staged, cleaned, params, values.seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        data_report.plot(folder, source.classes, folder / PLOT.name)
+        splits = {name: open_split(folder / name) for name in SPLITS}
+        data_picture.plot(splits, source.classes, folder / PLOT.name)
         _publish(folder, root)
     _announce(report)
 
@@ -91,6 +94,7 @@ def _write_splits(
         # shuffled, so that the first pictures of a split are a fair sample of it
         chosen = rng.permutation(np.flatnonzero(places == place))
         _write_split(staged, cleaned.kept[chosen], labels[chosen], folder / name)
+        _write_pictures(source, staged, cleaned.kept[chosen], params, folder / name / PICTURES)
     _write_json(folder / "classes.json", source.classes)
 
 
@@ -109,6 +113,19 @@ def _write_split(staged: Staged, positions: np.ndarray, labels: np.ndarray, fold
         for position in positions:
             pixels.seek(int(position) * size)
             file.write(pixels.read(size))
+
+
+def _write_pictures(
+    source: Source, staged: Staged, positions: np.ndarray, params: PrepareParams, path: Path
+) -> None:
+    """Write which picture each image of a split is made of."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("sha256", "file"))
+        for position in positions:
+            origin = staged.origins[position]
+            name = source.names[origin] if source.paths else f"{params.source}/{origin}"
+            rows.writerow((staged.contents[position].decode(), name))
 
 
 def _write_samples(folder: Path, classes: list[str]) -> None:

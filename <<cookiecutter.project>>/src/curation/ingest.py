@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +27,11 @@ from classifier.cleaning import progress
 from classifier.params import IngestParams, Params
 from classifier.sources import UNFINISHED, folded, printable
 from classifier.training import RUNS
-from curation import batch_report, review
-from curation.batch_comparison import Comparison, compare
+from curation import review
+from curation.batch_comparison import Comparison, compare, statistics
 from curation.label_doubts import judge
 from curation.review import Outcome, Question
+from reporting import batch_report, review_picture
 from workspace import files, settings
 from workspace.errors import UserError, said
 from workspace.pictures import refuse_links
@@ -106,6 +107,9 @@ def ask_or_plan(
     """Ask what must be asked; with all the answers, plan what to add. Raises UserError."""
     content = content_sha256(comparison)
     report_file, answers_file = review_files(name, root)
+    if unreadable := comparison.staged[1].unreadable:
+        found = f"{len(unreadable)} of {len(comparison.parts[1].names)} files of {name}"
+        print(f"left out: {found} can't be read; {REVIEWS / report_file.name} names them")
     check_current(report_file, answers_file, content)
     judgement = judge(comparison, root, pipeline.seed, limits.judged_by)
     written = review.read(answers_file, comparison)
@@ -113,14 +117,14 @@ def ask_or_plan(
     waiting = {i: question for i, question in questions.items() if not question.decision}
     outcome = None if waiting else review.decide(comparison, questions)
     report = batch_report.report(
-        *(name, content, comparison, judgement, questions, outcome),
+        *(name, content, comparison, judgement, questions, outcome, statistics(comparison)),
         *(pipeline.prepare.max_class_ratio, limits.max_drift),
     )
     if outcome is None:
         files.write(report_file, report)  # first: answers without a report are not accepted
         if not ask_the_same(questions, written):
             review.write(answers_file, list(questions.values()))
-        review.draw(comparison, waiting, root)
+        draw(comparison, waiting, root)
         raise UserError(waiting_sentence(batch, name, len(waiting)))
     if (outcome.labels >= 0).any() or outcome.moved:
         plan(batch, name, comparison, outcome, report)
@@ -128,6 +132,18 @@ def ask_or_plan(
     if not batch_report.is_final(report_file):
         files.write(report_file, report)
     print(f"nothing to add: all of {name} is in {comparison.title} or left out")
+
+
+def draw(comparison: Comparison, waiting: Mapping[int, Question], root: Path) -> None:
+    """Draw the first pictures that wait for a decision."""
+    chosen = [*waiting][: review_picture.SHOWN]
+    step = max(1, max(comparison.shape[:2]) // 128)  # a thumbnail needs no more pixels
+    images = [
+        image[::step, ::step].copy()
+        for chunk in comparison.pixels(comparison.candidates[chosen])
+        for image in chunk
+    ]
+    review_picture.draw([*waiting.values()], images, root)
 
 
 def forget_partial_files(reviews: Path) -> None:
@@ -279,9 +295,10 @@ def waiting_sentence(batch: Path, name: str, images: int) -> str:
     """Say how many pictures wait for what."""
     count = f"{images} pictures wait" if images > 1 else "1 picture waits"
     return (
-        f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
-        "keep, drop or the right class into the column decision and run "
-        f"`make ingest BATCH={shlex.quote(str(batch))}` again; nothing is added yet"
+        f"{count} for a decision in {REVIEWS / name}.csv: look at "
+        f"plots/{review_picture.PLOT}.png, write keep, drop or the right class into the "
+        f"column decision and run `make ingest BATCH={shlex.quote(str(batch))}` again; nothing "
+        "is added yet"
     )
 
 

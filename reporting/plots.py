@@ -10,8 +10,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from classifier.data import Split
-
 matplotlib.use("Agg")
 
 FOLDER = Path("plots")
@@ -107,19 +105,23 @@ def reliability(
 
 
 def predictions(
-    split: Split, probabilities: NDArray[np.float32], classes: Sequence[str], root: Path
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    root: Path,
 ) -> None:
     """Test pictures with their answers, the mistakes and the least sure first."""
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    order = np.lexsort((confidence, predicted == split.labels))[:24]
+    order = np.lexsort((confidence, predicted == labels))[:24]
     with figure(root, "predictions", 9, 5.2) as drawing:
         drawing.suptitle("Mistakes, then the least certain answers")
         for axes in drawing.subplots(3, 8).flat:
             axes.set_axis_off()
         for axes, index in zip(drawing.axes, order, strict=False):
-            image = split.images[index]
+            image = images[index]
             axes.imshow(image.squeeze(), cmap="gray" if image.shape[-1] == 1 else None)
-            true, answer = split.labels[index], predicted[index]
+            true, answer = labels[index], predicted[index]
             title = f"{classes[answer]}  {100 * confidence[index]:.0f} %"
             if true != answer:
                 title += f"\ntrue: {classes[true]}"
