@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+CONFIDENCE = 0.95  # where nobody asks for another
 DRAWS = 4000  # of each bootstrap and each randomization: a chance of 5 % is known to 0.35 %
 AT_ONCE = 2**22  # counts in memory
 
@@ -76,7 +77,10 @@ class Cells:
 
 
 def compare(
-    labels: Sequence[Any], candidate: Sequence[Any], served: Sequence[Any], confidence: float = 0.95
+    labels: Sequence[Any],
+    candidate: Sequence[Any],
+    served: Sequence[Any],
+    confidence: float = CONFIDENCE,
 ) -> Paired:
     """Compare two models' answers (N,) to the same N ≥ 1 pictures, whose classes are `labels`.
 
@@ -167,7 +171,7 @@ def count(labels: NDArray[Any], candidate: NDArray[Any], served: NDArray[Any]) -
 
     rows = np.stack([index(labels), index(candidate), index(served)])
     cells, counts = np.unique(rows, axis=1, return_counts=True)
-    return Cells(counts, *cells, classes=len(known))
+    return Cells(counts, cells[0], cells[1], cells[2], len(known))
 
 
 def portions(cells: int) -> Iterator[int]:
