@@ -227,7 +227,7 @@ def test_another_model_is_described_by_files_values_and_stages(
     assert "| metrics.json loss | 0.11 | 0.12 | NO |" in lines
     before, after = (
         hashlib.sha256(content).hexdigest()
-        for content in (fake_pipeline.MODEL + b"0.97", b"other weights")
+        for content in (fake_pipeline.model(0.97), b"other weights")
     )
     assert f"| classifier/1/model.onnx | {before} | {after} | NO |" in lines
     outputs = [line for line in lines if line.startswith("- ")]
