@@ -34,8 +34,11 @@ def augment(images: "Tensor", how: Augmentation) -> "Tensor":
     zoom = 1 + uniform(how.scale)
     mirror = torch.where(torch.rand(count, device=device) < 0.5 * how.flip, -1.0, 1.0)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    # The grid's coordinates run from -1 to 1: a shift by the whole picture is 2.
-    rows = [cosine * mirror, -sine, 2 * uniform(how.shift), sine * mirror, cosine]
+    # The grid's coordinates run from -1 to 1 along either side: a shift by the whole picture is 2,
+    # and what turns a picture must know how much longer one side is, or it shears.
+    height, width = images.shape[2:]
+    across, down = -sine * (height / width), sine * (width / height)
+    rows = [cosine * mirror, across, 2 * uniform(how.shift), down * mirror, cosine]
     maps = torch.stack([*rows, 2 * uniform(how.shift)], dim=1).view(count, 2, 3)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
