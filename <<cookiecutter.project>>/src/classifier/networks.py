@@ -200,27 +200,34 @@ class MLP(Network):
 class CNN(Network):
     """Three stages of two 3×3 convolutions; the second and third halve the picture; global mean.
 
+    The first convolution brings larger pictures to about `SEEN` pixels a side, so that what the
+    stages see, and the time that they take, hardly depends on how large pictures are.
     Batch normalisation after each convolution: Ioffe & Szegedy, arXiv:1502.03167.
     """
 
+    SEEN = 40
+    STRIDES = 4  # of the first convolution, at most
+
     def __init__(self, shape: Shape, width: int = 32, dropout: float = 0.2) -> None:
         super().__init__()
+        side = math.sqrt(shape.height * shape.width)
+        strides = [min(max(1, round(side / self.SEEN)), self.STRIDES), 2, 2]
         widths = [shape.channels, width, 2 * width, 4 * width]
         stages = [
             nn.Sequential(
-                self.convolution(before, after, stride=1 if stage == 0 else 2),
-                self.convolution(after, after, stride=1),
+                self.convolution(before, after, stride), self.convolution(after, after, stride=1)
             )
-            for stage, (before, after) in enumerate(pairwise(widths))
+            for stride, (before, after) in zip(strides, pairwise(widths), strict=True)
         ]
         self.stages = nn.Sequential(*stages)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], shape.classes))
 
     @staticmethod
     def convolution(before: int, after: int, stride: int) -> nn.Sequential:
-        """A 3×3 convolution with its normalisation and activation."""
+        """A 3×3 convolution, or a wider one that steps over no pixel, normalised, activated."""
+        size = max(3, 2 * stride - 1)
         return nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+            nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(),
         )

@@ -13,14 +13,14 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from scipy.optimize import minimize_scalar
@@ -33,9 +33,10 @@ from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
 from classifier.networks import Network, Shape
 from classifier.params import Params, TrainParams
+from classifier.progress import Bar, Progress, advice
 from workspace import files, settings
 from workspace.errors import UserError
-from workspace.machine import Machine, cores
+from workspace.machine import Machine
 from workspace.model_code import code_sha256
 
 CHECKPOINT = Path("artifacts/model.ckpt")
@@ -184,13 +185,6 @@ class History(Callback):
         names = ("train_loss", "validation_loss", "validation_accuracy")
         figures = {name: float(trainer.callback_metrics[name]) for name in names}
         self.epochs.append({"epoch": trainer.current_epoch + 1, **figures})
-        if (
-            trainer.is_global_zero and not sys.stderr.isatty()
-        ):  # a log file gets a line per epoch instead of a bar
-            shown = ", ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
-            print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}", file=sys.stderr
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -283,12 +277,13 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
     gave no model.
     """
     workers = distributed.workers_of(machine)
-    threads = params.train.threads or max(1, cores() // workers.devices)
-    distributed.check_devices(workers, threads, machine)
     splits = load_splits(root)
+    shape = shape_of(splits[0], data.class_names(root))
+    threads = machine.threads or threads_of(params.train, shape, workers)
+    workers = replace(workers, threads=threads)
+    distributed.check_devices(workers, threads, machine)
     check(params.train, workers, *splits)
     check_compiler(params.train, machine)
-    shape = shape_of(splits[0], data.class_names(root))
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
     left = (CHECKPOINT.name, HISTORY.name)
@@ -363,6 +358,7 @@ def work(
     model.trained = {
         "devices": workers.devices,
         "nodes": workers.nodes,
+        "threads": workers.threads,
         "hardware": distributed.hardware(),
     }
     with torch.compiler.set_stance("force_eager"):  # one pass is not worth compiling for
@@ -389,9 +385,8 @@ def fit(
     """
     quieten()
     pl.seed_everything(params.seed, verbose=False)
-    if params.train.threads or workers.devices > 1:
-        share = max(1, cores() // workers.devices)
-        torch.set_num_threads(params.train.threads or share)
+    threads = workers.threads or threads_of(params.train, shape, workers)
+    torch.set_num_threads(threads)
     examples = len(train_split.labels)
     model = Classifier(asdict(shape), params.train.model_dump(), params.seed, examples)
     model.fit_to(train_split)
@@ -404,7 +399,10 @@ def fit(
         save_weights_only=True,  # a run is taken up at the last epoch
         enable_version_counter=False,
     )
-    trainer = make_trainer(params.train, run, [history, best, *callbacks], workers)
+    progress = Progress(
+        advice(params.train, shape, threads), len(validation.labels) / max(examples, 1)
+    )
+    trainer = make_trainer(params.train, run, [history, best, progress, *callbacks], workers)
     images = Images(
         train_split,
         validation,
@@ -449,7 +447,7 @@ def make_trainer(
         callbacks.append(Patience("validation_loss", patience=params.patience))
     bar = sys.stderr.isatty()
     if bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
+        callbacks.append(Bar(next(each for each in callbacks if isinstance(each, Progress))))
     return pl.Trainer(
         max_epochs=params.epochs,
         precision=precision(params),  # type: ignore[arg-type]
@@ -490,6 +488,12 @@ def shape_of(split: Split, classes: list[str]) -> Shape:
     """Shape of the data set that a split belongs to."""
     _, height, width, channels = split.images.shape
     return Shape(height, width, channels, len(classes))
+
+
+def threads_of(params: TrainParams, shape: Shape, workers: Workers) -> int:
+    """Threads of each worker on this machine."""
+    pixels = shape.height * shape.width
+    return params.threads or distributed.threads_for(pixels, workers.devices)
 
 
 def fingerprint(params: Params, workers: Workers, root: Path) -> str:

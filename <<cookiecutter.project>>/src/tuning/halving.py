@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from classifier import data, training
 from classifier.data import Split
-from classifier.distributed import TrainingError
+from classifier.distributed import TrainingError, Workers
 from classifier.networks import Shape
 from classifier.params import Params
 from tuning.trials import (
@@ -35,7 +35,6 @@ from tuning.trials import (
     score,
 )
 from workspace.errors import UserError
-from workspace.machine import cores
 
 
 class Report(Callback):
@@ -204,6 +203,7 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
     scheduler = Halving(search)
     scheduler.recall(ended)
     splits = training.load_splits(root)
+    shape = training.shape_of(splits[0], data.class_names(root))
     storage = search.folder / "ray"  # Tune insists on one
     shutil.rmtree(storage, ignore_errors=True)
     work = tune.with_parameters(
@@ -211,11 +211,11 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
         candidates=search.candidates,
         runs=search.runs,
         objective=search.section.objective,
-        shape=training.shape_of(splits[0], data.class_names(root)),
+        shape=shape,
         splits=splits,
     )
     tune.Tuner(
-        tune.with_resources(work, resources(search)),
+        tune.with_resources(work, resources(search, shape)),
         param_space={"number": tune.grid_search(unfinished)},
         tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -228,10 +228,10 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
     ).fit()
 
 
-def resources(search: Search) -> dict[str, float]:
+def resources(search: Search, shape: Shape) -> dict[str, float]:
     """What a trial takes: the threads it trains with, and a share of a GPU where there is one."""
     there = ray.cluster_resources()
-    threads = search.candidates[0].train.threads or cores()
+    threads = training.threads_of(search.candidates[0].train, shape, Workers())
     widest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     share = 1 / search.section.trials_per_gpu if there.get("GPU") else 0
     return {"cpu": min(threads, widest), "gpu": share}
