@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFilter
 
 CANVAS = 512  # pixels of the square that a product is drawn on
 QUARTER_TURNS = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # undo EXIF's
@@ -122,9 +122,18 @@ PRODUCTS: dict[str, Drawing] = {
 }
 
 
+def colour(draw: Drawing, rng: Rng) -> Colour:
+    """A colour: most products of a kind have one that is usual for it."""
+    usual = list(PRODUCTS.values()).index(draw) / len(PRODUCTS) + rng.normal(0, 0.05)
+    hue = usual if rng.random() < 0.75 else rng.random()
+    strong, bright = rng.uniform(30, 100), rng.uniform(30, 100)
+    red, green, blue = ImageColor.getrgb(f"hsv({360 * (hue % 1):.0f},{strong:.0f}%,{bright:.0f}%)")
+    return red, green, blue
+
+
 def product(draw: Drawing, rng: Rng) -> Image.Image:
     """A product on transparent ground, turned and stretched a little."""
-    body, detail = (tuple(int(part) for part in rng.integers(20, 236, 3)) for _ in range(2))
+    body, detail = colour(draw, rng), colour(draw, rng)
     layer = Image.new("RGBA", (CANVAS, CANVAS), (*body, 0))
     draw(ImageDraw.Draw(layer), rng, body, detail)
     turned = layer.rotate(rng.normal(0, 8), Image.Resampling.BICUBIC, expand=True)
@@ -133,12 +142,10 @@ def product(draw: Drawing, rng: Rng) -> Image.Image:
 
 
 def ground(size: tuple[int, int], rng: Rng) -> Image.Image:
-    """What a product stands on: two colours, one into the other, with the grain of a material."""
-    coarse = rng.integers(90, 200, (int(rng.integers(1, 4)), int(rng.integers(1, 4)), 3))
-    smooth = Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    grain = rng.normal(0, rng.uniform(0, 22), (size[1] // 3 + 1, size[0] // 3 + 1, 1)).repeat(3, 2)
-    rough = Image.fromarray(np.clip(128 + grain, 0, 255).astype(np.uint8)).resize(size)
-    return Image.blend(smooth, rough, 0.3)
+    """What a product stands on: mostly a light one of a studio, of three one of any colour."""
+    light = rng.integers(190, 250) if rng.random() < 2 / 3 else rng.integers(70, 220, 3)
+    coarse = np.clip(light + rng.normal(0, 14, (2, 2, 3)), 0, 255)
+    return Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
 
 
 def photograph(draw: Drawing, rng: Rng) -> Image.Image:

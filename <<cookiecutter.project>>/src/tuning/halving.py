@@ -18,11 +18,12 @@ from pytorch_lightning.callbacks import Callback
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from classifier import data, training
+from classifier import data, pretrained, training
 from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
 from classifier.networks import Shape
 from classifier.params import Params
+from classifier.pretrained import Weights
 from tuning.trials import (
     FIGURES,
     Figures,
@@ -70,12 +71,15 @@ def run_trial(
     objective: str,
     shape: Shape,
     splits: tuple[Split, Split],
+    weights: Weights | None,
 ) -> None:
     """Train one candidate in a worker, which may be on another machine."""
     number, report = config["number"], Report(objective)
     try:
         with folder_of(runs[number]) as run:
-            _, history, _ = training.fit(candidates[number], shape, *splits, run, [report])
+            candidate = candidates[number]
+            start = weights if candidate.train.pretrained else None
+            _, history, _ = training.fit(candidate, shape, *splits, run, [report], weights=start)
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
     except UserError as error:
@@ -212,6 +216,7 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
         runs=search.runs,
         objective=search.section.objective,
         shape=shape,
+        weights=pretrained.load(search.candidates[0].train, root),
         splits=splits,
     )
     tune.Tuner(
