@@ -367,6 +367,22 @@ classifier.export.refuse_unless_passed
     test_export::test_a_graph_that_answers_differently_is_refused
 classifier.networks.build
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+classifier.networks.pretrainable
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.download
+    test_pretrained::test_without_network_the_file_can_be_placed_by_hand
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
 classifier.ray_cluster.connect
     test_tuning::test_the_head_of_a_cluster_is_connected_to
 classifier.sources.Source.__post_init__
@@ -406,6 +422,8 @@ classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused
 classifier.training.check_compiler
     test_distributed::test_compiling_without_a_compiler_is_refused
+classifier.training.check_targets
+    test_pretrained::test_targets_that_a_loss_is_not_made_for_are_refused
 classifier.training.fit
     test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
 curation.batch_comparison.batch_source

@@ -67,6 +67,7 @@ class Trained(Document):
 
     devices: int = 1
     nodes: int = 1
+    threads: int | None = None  # of each worker; not noted by older templates
 
 
 class Lineage(Document):
