@@ -169,6 +169,9 @@ The pictures that it learnt from became pixels so; others should, too:
 - {to_channels};
 - stretched to {height} × {width} pixels (height × width) by bilinear interpolation where they have
   another size: the ratio of the sides is not kept, and nothing is cut off.
+
+The file `serving/client.py` of the model's repository does all that, and asks; it is there to be
+copied.
 """
 
 
