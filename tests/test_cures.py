@@ -373,6 +373,8 @@ classifier.sources.Source.__post_init__
     test_cleaning::test_label_out_of_range
 classifier.sources.cifar10
     test_cleaning::test_without_network_the_archive_can_be_placed_by_hand
+classifier.precision.refuse_unless_passed
+    test_precision::test_what_loses_too_much_is_refused_and_fp32_is_not
 classifier.sources.image_folder
     test_cleaning::test_missing_folder
 classifier.sources.image_folder

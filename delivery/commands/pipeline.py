@@ -10,7 +10,7 @@ from delivery.errors import DeliveryError
 from delivery.git import TRACKED, Repository
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import GateError, check_gate
+from delivery.proposals.gate import GateError, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
 from workspace.errors import shown
 
@@ -71,6 +71,7 @@ def summary(repository: Repository) -> str:
     return "\n".join(
         [
             f"\nmodel:    {figures(account)}",
+            *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]

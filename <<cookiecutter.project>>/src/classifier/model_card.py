@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from classifier import data
+from classifier import data, precision
 from classifier.evaluation import METRICS
 from classifier.params import Params
 from workspace import files, settings
@@ -18,11 +18,11 @@ from workspace.model_code import code_sha256
 FILE = Path("MODEL_CARD.md")
 
 
-def write(params: Params, root: Path) -> None:
-    """Write MODEL_CARD.md from the metrics and the data report."""
+def write(params: Params, exported: dict[str, Any], root: Path) -> None:
+    """Write MODEL_CARD.md from the metrics, the report of the export and the data report."""
     metrics = settings.read_json(root / METRICS)
     matter = yaml.safe_dump(front_matter(params, metrics), sort_keys=False, allow_unicode=True)
-    text = body(params, metrics, data.report(root), code_sha256(root))
+    text = body(params, metrics, exported, data.report(root), code_sha256(root))
     files.write(root / FILE, f"---\n{matter}---\n\n{text}")
 
 
@@ -57,11 +57,18 @@ def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def body(params: Params, metrics: dict[str, Any], report: dict[str, Any], code: str) -> str:
+def body(
+    params: Params,
+    metrics: dict[str, Any],
+    exported: dict[str, Any],
+    report: dict[str, Any],
+    code: str,
+) -> str:
     """The part for people."""
     parts = (
         introduction(params, report),
         quality(params, metrics),
+        *fewer_bits(exported),
         usage(report["image"], report["classes"]),
         LIMITS,
         origin(params, report, code),
@@ -107,6 +114,14 @@ expected calibration error {metrics["calibration_error"]:.4f}.
 
 ![Loss and accuracy over the epochs](plots/learning_curves.png)
 """
+
+
+def fewer_bits(exported: dict[str, Any]) -> list[str]:
+    """What the graph that is served loses against 32 bits, if it has fewer."""
+    if "against_fp32" not in exported:
+        return []
+    told = precision.told(exported["precision"], exported["images"], exported["against_fp32"])
+    return [f"The figures above are of 32 bits. What is served has fewer: {told}.\n"]
 
 
 def usage(image: dict[str, int], classes: list[str]) -> str:
