@@ -101,6 +101,12 @@ delivery.commands.train_on_cluster.revision
     test_training_run::test_a_reference_that_can_move_or_names_nothing
 delivery.commands.train_on_cluster.revision
     test_training_run::test_an_image_that_does_not_say_what_it_was_built_from
+delivery.commands.tune_serving.run
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
+delivery.commands.tune_serving.run
+    test_tune_serving::test_settings_are_tried_on_the_real_server
+delivery.commands.tune_serving.exported
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
 delivery.commands.update.check_ready
     test_update::test_an_old_git_is_a_sentence
 delivery.commands.update.new_branch
@@ -109,6 +115,8 @@ delivery.commands.update.render_old
     test_update::test_an_answer_that_is_missing_is_named
 delivery.commands.update.merge_renderings
     test_update::test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken
+delivery.triton.config_text.parse
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
 delivery.dvc.parse_lock
     test_release::test_a_lock_that_cannot_be_read_is_restored_or_made_anew
 delivery.dvc.default_store
@@ -389,6 +397,8 @@ classifier.sources.Source.__post_init__
     test_cleaning::test_label_out_of_range
 classifier.sources.cifar10
     test_cleaning::test_without_network_the_archive_can_be_placed_by_hand
+classifier.precision.refuse_unless_passed
+    test_precision::test_what_loses_too_much_is_refused_and_fp32_is_not
 classifier.sources.image_folder
     test_cleaning::test_missing_folder
 classifier.sources.image_folder

@@ -11,7 +11,7 @@ from delivery.git import TRACKED, Repository
 from delivery.model.new_pictures import tested_since
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import GateError, challenge, check_gate
+from delivery.proposals.gate import GateError, challenge, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
 from workspace.errors import shown
 
@@ -73,6 +73,7 @@ def summary(repository: Repository) -> str:
         [
             f"\nmodel:    {figures(account)}",
             *tested(repository),
+            *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]

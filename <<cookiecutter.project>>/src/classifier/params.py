@@ -123,6 +123,9 @@ class ExportParams(Settings):
 
     tolerance: Above0
     golden_images: int = number("a whole number from 1 to 256", 64, ge=1, le=256)
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    calibration_pictures: int = number("a whole number from 1", 512, ge=1, default=512)
+    max_accuracy_loss: float = number("a share from 0 to below 1", 0.02, ge=0, lt=1, default=0.02)
 
 
 class Params(Settings):
