@@ -19,12 +19,18 @@ ASKED = {
     "pipeline": {"PULL=1": "--pull"},
     "train": {"FORCE=1": "--force"},
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
+    "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
     "update": {"TO=v2": '--to "v2"'},
 }
-NEEDED = {"rollback": ["ENV=staging"], "reproduce": ["VERSION=7"], "rehearse": ["ENV=staging"]}
+NEEDED = {
+    "rollback": ["ENV=staging"],
+    "reproduce": ["VERSION=7"],
+    "rehearse": ["ENV=staging"],
+    "tune-serving": ["P99=20"],
+}
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]
     for asked in ASKED.values()

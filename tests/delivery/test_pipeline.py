@@ -11,6 +11,8 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
+from delivery.model.packaging import LOCAL, package
+from delivery.oci.layout import Layout
 from fake_project import PARAMS, Project, make_project
 
 STAGES = """
@@ -71,7 +73,7 @@ def test_it_ends_with_figures_pictures_the_gate_and_the_next_command(project: Pr
     assert said.stdout.splitlines() == [
         *("Running stage 'train':", "working: train"),
         *("Running stage 'export':", "working: export", ""),
-        "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 36 test "
+        "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 200 test "
         "pictures",
         "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
         "gate:     would let it pass (compared with nothing, none is released)",
@@ -111,10 +113,16 @@ def test_only_the_stage_that_is_asked_for_runs(project: Project) -> None:
 
 
 def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
-    project.deploy("staging", 4)  # with an accuracy of 0.99
+    project.deploy("staging", 4)  # whose image is nowhere
+    (*_, gate, after) = pipeline(project).stdout.splitlines()
+    assert gate.startswith("gate:     not compared with model 4 in staging: its image cannot be")
+    assert after == "next:     `make judge`"
+    project.train(0.99)
+    project.deploy("staging", 4, package(project.folder, 4, Layout(LOCAL)))
+    project.train(0.92)
     said = pipeline(project)
     assert said.returncode == 0
-    assert "the gate refuses this model:\n  - not worse than released: accuracy 0.97" in said.stdout
+    assert "the gate refuses this model:\n  - not worse than released: accuracy 0.92" in said.stdout
     assert "make release" not in said.stdout
 
 

@@ -1,5 +1,6 @@
 """Pictures classified through a running Triton."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import UNBAKED
 from delivery.__main__ import main
 from delivery.commands import predict
 from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.parameters import Pictures
+from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start
 from tiny import SHAPE, write_repository
+
+CLIENT = UNBAKED / "serving/client.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,7 @@ def test_the_recorded_class_comes_first(
     protocol: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """It does in `make predict` and in the client that others copy."""
     recorded = golden.load(repository / "classifier" / "golden.npz")
     files = [tmp_path / f"{index}.png" for index in range(4)]
     for file, pixels in zip(files, recorded.images, strict=False):
@@ -56,6 +62,12 @@ def test_the_recorded_class_comes_first(
             f"{file}: class {first} {answer[first]:.1%}, class {second} {answer[second]:.1%} "
             "(version 3)"
         )
+    address = f"{protocol}://{HOST}:{getattr(server.ports, protocol)}"
+    told = runpy.run_path(str(CLIENT))["classify"](address, files, top=2)
+    for classes, answer in zip(told, recorded.probabilities, strict=False):
+        order = np.argsort(answer)[:-3:-1]
+        assert [label for label, _ in classes] == [f"class {index}" for index in order]
+        assert [share for _, share in classes] == pytest.approx(answer[order], abs=1e-5)
 
 
 def test_other_sizes_and_modes_are_converted_and_told(
