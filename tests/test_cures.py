@@ -212,6 +212,12 @@ delivery.oci.login._asked
     test_logins::test_a_helper_that_fails_is_one_sentence_and_logging_in_without_it_helps
 delivery.oci.origin.Origin.send
     test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.commands.report.bring_back
+    test_report::test_a_release_from_before_there_were_pages_has_a_card
+delivery.commands.report.bring_back
+    test_report::test_a_page_comes_from_the_store_that_the_settings_name
+delivery.commands.report.find
+    test_report::test_a_version_that_was_not_released_is_named
 delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
@@ -296,6 +302,12 @@ delivery.triton.server.check_version
     test_corrected::test_an_image_that_is_packaged_again_is_read
 delivery.triton.server.bound
     test_triton::test_busy_port_is_named
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.model_page.read
+    test_model_page::test_answers_on_another_test_split_are_refused
 workspace.machine.Machine.from_environment
     test_distributed::test_an_unknown_accelerator_is_refused
 workspace.machine._count

@@ -71,6 +71,7 @@ def summary(repository: Repository) -> str:
     return "\n".join(
         [
             f"\nmodel:    {figures(account)}",
+            "page:     artifacts/report.html; `make report` adds latency and the served model",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]
