@@ -9,13 +9,11 @@ import base64
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from reporting import charts
 from reporting.answers import Answers, changes, read_answers, reliability, wilson
 from reporting.latency import Latency
 from reporting.occlusion import PLACES, Explanation, explain
+from reporting.pages import beside, embedded_json, page_template
 from workspace import files
 from workspace.errors import UserError
 from workspace.settings import read_json, read_text
@@ -316,27 +315,21 @@ def render(sources: Sources, name: str, content: dict[str, Any]) -> str:
         }
         for i in chosen
     }
-    text = json.dumps({"classes": own.classes, "pictures": pictures}, ensure_ascii=False)
     script = beside("model_page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return page_template("model_page.html").render(
         **content,
         name=name,
-        css=Markup(beside("page.css") + beside("model_page.css")),
-        script=Markup(script),
+        css=beside("page.css") + beside("model_page.css"),
+        script=script,
         script_hash=f"sha256-{digest}",
-        pictures_json=Markup(text.replace("<", "\\u003c")),  # no text ends the element
+        pictures_json=embedded_json({"classes": own.classes, "pictures": pictures}),
         embedded=len(chosen),
         limits={"pictures": PICTURES, "cell": OF_A_CELL},
         sections=titles(content),
         share=share,
         tile=lambda i: Markup(f'<figure data-picture="{int(i)}"></figure>'),
     )
-
-
-def beside(name: str) -> str:
-    """The content of a file that lies beside this module."""
-    return Path(__file__).with_name(name).read_text()
 
 
 def titles(content: dict[str, Any]) -> list[tuple[str, str]]:
@@ -349,15 +342,6 @@ def titles(content: dict[str, Any]) -> list[tuple[str, str]]:
         *(("mistakes", "Mistakes"), ("classes", "Classes"), ("reliability", "Reliability")),
         *(("explanations", "Explanations"), *last),
     ]
-
-
-def page_template(name: str) -> jinja2.Template:
-    """A page's template, in which every value is escaped."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template(name)
 
 
 def share(value: float, digits: int = 1) -> str:

@@ -80,8 +80,8 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str], root: Path) -> 
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 size_of_text = 8 if cell == 0.5 else 6
-                place = {"ha": "center", "va": "center", "fontsize": size_of_text}
-                axes.text(column, row, str(count), color=colour, **place)
+                text = axes.text(column, row, str(count), ha="center", va="center", color=colour)
+                text.set_fontsize(size_of_text)
 
 
 def per_class(rows: Mapping[str, Mapping[str, float]], root: Path) -> None:

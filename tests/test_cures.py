@@ -431,8 +431,8 @@ curation.batch_comparison.agreed_shape
     test_ingest::test_another_size_than_the_data_set_is_refused
 curation.batch_comparison.agreed_shape
     test_ingest::test_colour_for_a_grey_data_set_is_refused
-curation.ingest.ask_or_plan
-    test_ingest::test_a_missing_decision_is_asked_for_again
+curation.ingest.review_on_page
+    test_ingest::test_without_questions_there_is_no_page
 curation.ingest.data_folder
     test_ingest::test_another_source_than_a_folder
 curation.ingest.data_folder
@@ -460,6 +460,8 @@ curation.ingest.move
     test_ingest::test_a_file_in_the_way_is_not_overwritten
 curation.review.read
     test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review.record
+    test_ingest::test_a_decision_on_the_page_is_in_the_review_file
 curation.review._rows
     test_corrected::test_a_review_file_that_is_corrected_is_read
 curation.review._decision
