@@ -220,6 +220,12 @@ delivery.oci.login._asked
     test_logins::test_a_helper_that_fails_is_one_sentence_and_logging_in_without_it_helps
 delivery.oci.origin.Origin.send
     test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.commands.report.bring_back
+    test_report::test_a_release_from_before_there_were_pages_has_a_card
+delivery.commands.report.bring_back
+    test_report::test_a_page_comes_from_the_store_that_the_settings_name
+delivery.commands.report.find
+    test_report::test_a_version_that_was_not_released_is_named
 delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
@@ -304,6 +310,12 @@ delivery.triton.server.check_version
     test_corrected::test_an_image_that_is_packaged_again_is_read
 delivery.triton.server.bound
     test_triton::test_busy_port_is_named
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.model_page.read
+    test_model_page::test_answers_on_another_test_split_are_refused
 workspace.machine.Machine.from_environment
     test_distributed::test_an_unknown_accelerator_is_refused
 workspace.machine._count
@@ -453,8 +465,8 @@ curation.batch_comparison.agreed_shape
     test_ingest::test_another_size_than_the_data_set_is_refused
 curation.batch_comparison.agreed_shape
     test_ingest::test_colour_for_a_grey_data_set_is_refused
-curation.ingest.ask_or_plan
-    test_ingest::test_a_missing_decision_is_asked_for_again
+curation.ingest.review_on_page
+    test_ingest::test_without_questions_there_is_no_page
 curation.ingest.data_folder
     test_ingest::test_another_source_than_a_folder
 curation.ingest.data_folder
@@ -482,6 +494,8 @@ curation.ingest.move
     test_ingest::test_a_file_in_the_way_is_not_overwritten
 curation.review.read
     test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review.record
+    test_ingest::test_a_decision_on_the_page_is_in_the_review_file
 curation.review._rows
     test_corrected::test_a_review_file_that_is_corrected_is_read
 curation.review._decision

@@ -78,6 +78,7 @@ def summary(repository: Repository) -> str:
             f"\nmodel:    {figures(account)}",
             *tested(repository),
             *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
+            "page:     artifacts/report.html; `make report` adds latency and the served model",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]

@@ -75,6 +75,7 @@ def test_it_ends_with_figures_pictures_the_gate_and_the_next_command(project: Pr
         *("Running stage 'export':", "working: export", ""),
         "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 200 test "
         "pictures",
+        "page:     artifacts/report.html; `make report` adds latency and the served model",
         "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
         "gate:     would let it pass (compared with nothing, none is released)",
         'next:     `git add --all && git commit --message "Train" && git push`, then `make '
