@@ -15,11 +15,11 @@ from delivery.model.paired import CONFIDENCE, Paired, compare, smallest_loss
 from delivery.model.pipeline_outputs import IN_IMAGE, MODEL, PREDICTIONS
 from delivery.model.predictions import (
     SERVED,
+    Pictures,
     Predictions,
     ask,
     read_pictures,
     read_predictions,
-    write_answers,
 )
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
@@ -95,10 +95,11 @@ def meet(root: Path, version: int, image: str, confidence: float, network: bool)
         served = at_hand(root, image, network)
     except (UserError, OSError) as error:
         return Rival(silence=f"its image cannot be had: {sentence(error)}")
-    rival = compared(Side.of_pipeline(root), Side.of_image(served), root, confidence)
-    if (root / SERVED / ANSWERS).exists():
+    here, keep = Side.of_pipeline(root), root / SERVED
+    rival = compared(here, Side.of_image(served), confidence, root, keep)
+    if (keep / ANSWERS).exists():
         told = {"version": version, "image": parse_reference(image)[1]}
-        write(root / SERVED / "served.json", json.dumps(told) + "\n")
+        write(keep / "served.json", json.dumps(told) + "\n")
     return rival
 
 
@@ -143,9 +144,16 @@ def fetch(image: str, folder: Path, network: bool, deadline: float = math.inf) -
 
 
 def compared(
-    candidate: Side, served: Side, root: Path | None = None, confidence: float = CONFIDENCE
+    candidate: Side,
+    served: Side,
+    confidence: float = CONFIDENCE,
+    root: Path | None = None,
+    keep: Path | None = None,
 ) -> Rival:
-    """Compare two models; with `root`, whose test pictures are the candidate's, also on those."""
+    """Compare two models; with `root`, whose test pictures are the candidate's, also on those.
+
+    Then the served model's answers are left in the folder `keep`, if there is one.
+    """
     try:
         before, after = read_interface(served.model), read_interface(candidate.model)
     except UserError as error:
@@ -155,8 +163,13 @@ def compared(
     try:
         own = read_predictions(candidate.answers)
         if root:
-            silence, present = on_present_pictures(own, served.model, before, root, confidence)
-            contests.append(present)
+            test = present_pictures(root, own)
+            try:
+                answers = ask(served.model, before, test, keep and keep / ANSWERS)
+                rows = zip(own.label, own.predicted, answers, strict=True)
+                contests.append(contest("the present test set", rows, before, confidence))
+            except DeliveryError as error:
+                silence = str(error)
         if served.answers.exists():  # models of earlier versions have none
             contests.append(on_earlier_pictures(own, served.answers, before, confidence))
     except UserError as error:
@@ -166,23 +179,12 @@ def compared(
     return Rival(change, found, "" if found else silence or few, confidence)
 
 
-def on_present_pictures(
-    own: Predictions, model: Path, interface: Interface, root: Path, confidence: float
-) -> tuple[str, Contest | None]:
-    """Have the served model judge the present test set; return the contest, or why there is none.
-
-    Raises DeliveryError when the candidate's answers are not to these pictures.
-    """
+def present_pictures(root: Path, own: Predictions) -> Pictures:
+    """Open the test pictures. Raises DeliveryError unless they are those that were answered."""
     test = read_pictures(root)
     if (test.label, test.sha256) != (own.label, own.sha256):
         raise DeliveryError("the candidate's answers are to other test pictures than there are")
-    try:
-        probabilities = ask(model, interface, test)
-    except DeliveryError as error:
-        return str(error), None
-    answers = write_answers(root / SERVED / ANSWERS, test, interface.labels, probabilities)
-    answered = zip(own.label, own.predicted, answers.predicted, strict=True)
-    return "", contest("the present test set", answered, interface, confidence)
+    return test
 
 
 def on_earlier_pictures(
@@ -196,7 +198,9 @@ def on_earlier_pictures(
     answered = dict(zip(then.sha256, then.predicted, strict=True))
     rows = zip(own.sha256, own.label, own.predicted, strict=True)
     both = [(label, said, answered[name]) for name, label, said in rows if name in answered]
-    return contest(f"what is left of its own {len(then.label)}", both, interface, confidence)
+    return contest(
+        f"the released model's own test set of {len(then.label)}", both, interface, confidence
+    )
 
 
 def contest(
