@@ -623,7 +623,7 @@ def test_a_released_model_of_an_earlier_version_has_no_account_of_its_answers(
     project.train(0.98)
     release(project.repository)
     message = message_of(project, "release/staging-v2")
-    assert "the present test set (200)" in message and "own test set" not in message
+    assert "the present test set (200)" in message and "model's own test" not in message
 
 
 def accept(project: Project, change: str) -> None:
