@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reporting import plots
 
 ROWS = 20  # classes shown
 COLUMNS = 10  # example pictures of each
@@ -36,7 +39,7 @@ def plot(splits: Mapping[str, Split], classes: Sequence[str], path: Path) -> Non
     shown = _shown_classes(counts.sum(axis=0))
     height, width = first.images.shape[1:3]
     rows, cell = len(shown) * CELL, CELL * min(3.0, max(1 / 3, width / height))
-    names = [classes[k] if len(classes[k]) <= 22 else classes[k][:21] + "…" for k in shown]
+    names = [plots.short(classes[k], 22) for k in shown]
     start = 0.4 + 0.09 * max(len(name) for name in names)
     wide, high = start + 4.6 + COLUMNS * cell, rows + 1.4
     figure = Figure(figsize=(wide, high), dpi=120)
@@ -75,6 +78,7 @@ def _plot_balance(axes: Axes, counts: Mapping[str, np.ndarray], names: list[str]
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("pictures")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.tick_params(left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)

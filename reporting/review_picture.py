@@ -42,7 +42,7 @@ def draw(questions: Sequence[Question], images: Sequence[NDArray[np.uint8]], roo
     rows = -(-len(chosen) // columns)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
-        with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
+        with plots.figure(root, PLOT, max(4.8, 1.4 * columns), 1.9 * rows + 0.6) as drawing:
             more = f", the first {len(chosen)}" if len(chosen) < len(questions) else ""
             drawing.suptitle(f"Label → suggestion of {len(questions)} pictures{more}", fontsize=11)
             panels = drawing.subplots(rows, columns, squeeze=False).ravel()
@@ -54,14 +54,10 @@ def draw(questions: Sequence[Question], images: Sequence[NDArray[np.uint8]], roo
 
 def _thumbnail(axes: Axes, image: np.ndarray, question: Question) -> None:
     axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-    title = f"{_short(question.label)} → {_short(question.suggestion)}"
+    title = f"{plots.short(question.label)}\n→ {plots.short(question.suggestion, 13)}"
     if question.confidence:
         title += f"  {float(question.confidence):.0%}"
-    axes.set_title(title, fontsize=8, parse_math=False)
+    axes.set_title(title, fontsize=7, parse_math=False)
     below: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-    name = _short(question.image, 20)
+    name = plots.short(question.image, 24)
     axes.text(0.5, -0.04, name, fontsize=6, color=plots.GREY, parse_math=False, **below)
-
-
-def _short(text: str, signs: int = 9) -> str:
-    return text if len(text) <= signs else "…" + text[1 - signs :]

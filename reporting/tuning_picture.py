@@ -72,6 +72,7 @@ def in_turn(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) ->
         [trial.number for trial in trials], so_far, where="post", color=ORANGE, label="best so far"
     )
     axes.set(xlabel="trial", ylabel=objective.replace("_", " "), title="Trials")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
 from delivery.git import TRACKED, Repository
+from delivery.model.new_pictures import tested_since
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import GateError, challenge, check_gate
+from delivery.proposals.gate import GateError, challenge, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
 from workspace.errors import shown
 
@@ -71,10 +72,22 @@ def summary(repository: Repository) -> str:
     return "\n".join(
         [
             f"\nmodel:    {figures(account)}",
+            *tested(repository),
+            *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
+            "page:     artifacts/report.html; `make report` adds latency and the served model",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]
     )
+
+
+def tested(repository: Repository) -> list[str]:
+    """Say how many test pictures are new since the released model, if that is known."""
+    tip = known_tip(repository)
+    current = released(repository, tip, FIRST) if tip else None
+    if current and (found := tested_since(repository, current.commit)):
+        return [f"test set: {found.describe(f'model {current.version}')}"]
+    return []
 
 
 def figures(account: ModelAccount) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.model.contest import Rival, meet
-from delivery.model.pipeline_outputs import ModelAccount, leaves
+from delivery.model.pipeline_outputs import Export, ModelAccount, leaves
 from delivery.parameters import Limits, Parameters
 from delivery.proposals.release_file import Release
 from workspace.errors import SHOWN, said, shown
@@ -79,13 +79,37 @@ def failed_checks(account: ModelAccount) -> Iterator[str]:
             f"{said(str(check.get('name')))} ({said(str(check.get('detail')))})" for check in failed
         )
         yield f"data: checks failed: {what or 'the report has no verdict'}; repair the data"
-    if export.passed is not True:
+    if export.against_fp32 and export.against_fp32.passed is not True:
+        limit = shown(export.against_fp32.max_accuracy_loss)
+        yield (
+            f"export precision: {lowered(export)}, and export.max_accuracy_loss is {limit}; set "
+            "export.precision to fp32 in params.yaml and run `make pipeline`"
+        )
+    elif export.passed is not True:
         difference, tolerance = shown(export.max_abs_difference), shown(export.tolerance)
         yield (
             f"export parity: ONNX Runtime and torch differ by {difference}, tolerance {tolerance}, "
             f"and agree on {shown(export.argmax_equal)} of {shown(export.images)} pictures; look "
             "for an operator that exports badly"
         )
+
+
+def lowered(export: Export) -> str:
+    """Say what fewer bits changed on the test set; nothing of a graph in 32."""
+    found = export.against_fp32
+    if not found:
+        return ""
+    low, high = map(digits, found.interval)
+    return (
+        f"{said(export.precision)} gives another class to {shown(found.flips)} of "
+        f"{shown(export.images)} test pictures than fp32, accuracy {digits(found.accuracy)} "
+        f"instead of {digits(found.accuracy_fp32)} (difference {low} to {high})"
+    )
+
+
+def digits(value: object) -> str:
+    """Write a figure; what stands there instead is shown."""
+    return f"{value:.4f}" if isinstance(value, int | float) else shown(value)
 
 
 def below_floor(account: ModelAccount, limits: Limits) -> Iterator[str]:

@@ -159,10 +159,11 @@ def test_the_clone_is_kept_on_a_word(project: Project) -> None:
 
 def test_a_model_runs_on_as_many_devices_as_it_was_trained_on(project: Project) -> None:
     trained = trained_on(project.repository, project.repository.head())
-    assert (trained.devices, trained.nodes) == (1, 1)
-    project.change("lineage.json", trained={"devices": 2, "nodes": 3, "hardware": "GPU"})
+    assert (trained.devices, trained.nodes, trained.threads) == (1, 1, None)
+    noted = {"devices": 2, "nodes": 3, "threads": 8, "hardware": "GPU"}
+    project.change("lineage.json", trained=noted)
     trained = trained_on(project.repository, project.repository.head())
-    assert (trained.devices, trained.nodes) == (2, 3)
+    assert (trained.devices, trained.nodes, trained.threads) == (2, 3, 8)
 
 
 OWN_PYTHON = """

@@ -4,7 +4,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +126,26 @@ def read(path: Path, comparison: Comparison) -> dict[int, Question]:
     # what was added since is no candidate any more
     order = {p: i for i, p in enumerate(comparison.candidates.tolist())}
     return {order[p]: question for p, question in found.items() if p in order}
+
+
+def written(path: Path) -> list[Question]:
+    """Return the rows of the review file, whatever batch it is of. Raises UserError."""
+    return [Question(**row) for _, row in _rows(path)]
+
+
+def record(path: Path, image: str, decision: str, classes: Sequence[str]) -> None:
+    """Write one decision into the review file, whose other rows stay as they are now.
+
+    Raises UserError: the file has no such row, or the word is no decision.
+    """
+    questions = written(path)
+    word = _decision(decision, classes, f"{path.parent.name}/{path.name}")
+    if all(question.image != image for question in questions):
+        raise UserError(
+            f"{path.parent.name}/{path.name} has no line for {shown(image)}: load the page again"
+        )
+    answered = [replace(each, decision=word) if each.image == image else each for each in questions]
+    write(path, answered)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
