@@ -3,13 +3,14 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.model.interface import Interface, change_between, read_interface
+from delivery.model.new_pictures import DIGITS
 from delivery.model.packaging import LOCAL
 from delivery.model.paired import CONFIDENCE, Paired, compare, smallest_loss
 from delivery.model.pipeline_outputs import IN_IMAGE, MODEL, PREDICTIONS
@@ -83,12 +84,19 @@ class Side:
         return cls(folder, folder / IN_IMAGE / ANSWERS)
 
 
-def meet(root: Path, version: int, image: str, confidence: float, network: bool) -> Rival:
+def meet(
+    root: Path,
+    version: int,
+    image: str,
+    confidence: float,
+    network: bool,
+    seen: frozenset[str] = frozenset(),
+) -> Rival:
     """Let the pipeline's model meet the served one, whose image is pulled if need be.
 
     What the served model answers to the present test pictures is left in artifacts/served, for
-    reports. Without `network` its image must be on this machine. What stands in the way is told in
-    the result.
+    reports. Without `network` its image must be on this machine. `seen` are pictures that the
+    served model learnt from. What stands in the way is told in the result.
     """
     discard(root / SERVED)
     try:
@@ -96,7 +104,7 @@ def meet(root: Path, version: int, image: str, confidence: float, network: bool)
     except (UserError, OSError) as error:
         return Rival(silence=f"its image cannot be had: {sentence(error)}")
     here, keep = Side.of_pipeline(root), root / SERVED
-    rival = compared(here, Side.of_image(served), confidence, root, keep)
+    rival = compared(here, Side.of_image(served), confidence, root, keep, seen)
     if (keep / ANSWERS).exists():
         told = {"version": version, "image": parse_reference(image)[1]}
         write(keep / "served.json", json.dumps(told) + "\n")
@@ -149,10 +157,12 @@ def compared(
     confidence: float = CONFIDENCE,
     root: Path | None = None,
     keep: Path | None = None,
+    seen: frozenset[str] = frozenset(),
 ) -> Rival:
     """Compare two models; with `root`, whose test pictures are the candidate's, also on those.
 
-    Then the served model's answers are left in the folder `keep`, if there is one.
+    Then the served model's answers are left in the folder `keep`, if there is one; pictures that it
+    has seen in its training, by the start of their SHA-256, do not count.
     """
     try:
         before, after = read_interface(served.model), read_interface(candidate.model)
@@ -166,8 +176,8 @@ def compared(
             test = present_pictures(root, own)
             try:
                 answers = ask(served.model, before, test, keep and keep / ANSWERS)
-                rows = zip(own.label, own.predicted, answers, strict=True)
-                contests.append(contest("the present test set", rows, before, confidence))
+                name, rows = unseen(own, answers, seen)
+                contests.append(contest(name, rows, before, confidence))
             except DeliveryError as error:
                 silence = str(error)
         if served.answers.exists():  # models of earlier versions have none
@@ -185,6 +195,17 @@ def present_pictures(root: Path, own: Predictions) -> Pictures:
     if (test.label, test.sha256) != (own.label, own.sha256):
         raise DeliveryError("the candidate's answers are to other test pictures than there are")
     return test
+
+
+def unseen(
+    own: Predictions, answers: Sequence[str], seen: frozenset[str]
+) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return (class, candidate's answer, served model's answer) of the pictures that count."""
+    rows = zip(own.sha256, own.label, own.predicted, answers, strict=True)
+    kept = [each for sha256, *each in rows if sha256[:DIGITS] not in seen]
+    left_out = len(own.label) - len(kept)
+    without = f" without {left_out} that the released model learnt from" if left_out else ""
+    return f"the present test set{without}", [(a, b, c) for a, b, c in kept]
 
 
 def on_earlier_pictures(

@@ -86,6 +86,21 @@ def test_pictures_of_a_new_class_are_left_out(sides: tuple[Path, Side, Side]) ->
     ] * 2
 
 
+def test_pictures_that_the_served_model_learnt_from_do_not_count(
+    sides: tuple[Path, Side, Side],
+) -> None:
+    root, candidate, served = sides
+    for path in ("artifacts/predictions.csv", "data/prepared/test/pictures.csv"):
+        text = (root / path).read_text()
+        fake_pipeline.write(root, path, text.replace(f"{1:064x}", f"7{'0' * 63}"))
+    seen = frozenset({"7" + "0" * 15, "e" * 16})
+    present, _ = compared(candidate, served, root=root, seen=seen).contests
+    assert present.result.pictures == 199
+    assert present.pictures == (
+        "the present test set without 1 that the released model learnt from"
+    )
+
+
 def test_a_model_of_another_shape_is_compared_by_its_own_account(
     sides: tuple[Path, Side, Side],
 ) -> None:
