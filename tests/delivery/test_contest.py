@@ -6,7 +6,7 @@ import pytest
 
 import fake_pipeline
 from delivery.errors import DeliveryError
-from delivery.model.contest import Side, compared
+from delivery.model.contest import IMAGES, Side, at_hand, compared
 from delivery.model.interface import Interface, change_between, read_interface
 from delivery.model.pipeline_outputs import IN_IMAGE
 
@@ -124,6 +124,15 @@ def test_too_few_pictures_are_no_comparison(sides: tuple[Path, Side, Side]) -> N
     fake_pipeline.write_predictions(root, 0.99, range(3))
     rival = compared(candidate, served, root=root)
     assert not rival.contests and rival.silence == "both know too few of the test pictures"
+
+
+def test_an_image_elsewhere_is_not_fetched_without_the_network(tmp_path: Path) -> None:
+    """What was unpacked once is at hand for good."""
+    image = f"registry.example.com/digits@sha256:{'1' * 64}"
+    with pytest.raises(DeliveryError, match="not on this machine, and `make judge` fetches it"):
+        at_hand(tmp_path, image, network=False)
+    (tmp_path / IMAGES / ("1" * 64)).mkdir()
+    assert at_hand(tmp_path, image, network=False) == tmp_path / IMAGES / ("1" * 64)
 
 
 def model_that_is_none(root: Path, served: Side) -> None:

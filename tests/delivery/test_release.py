@@ -655,9 +655,11 @@ def test_a_change_of_the_interface_is_named_before_it_is_released(
     assert main(["promote"]) == 0
     message = message_of(project, "release/production-v2")
     assert message.splitlines()[0] == "**Clients of model 1 must change:** `labels: + two`"
-    assert (
-        "| accuracy, the released model's own test set of 200 (200) | 0.9700 | 0.9700 |" in message
-    )
+    own = "| accuracy, the released model's own test set of 200 (200) | 0.9700 | 0.9700 |"
+    assert own in message
+    assert main(["rollback", "staging"]) == 0
+    message = message_of(project, "rollback/staging-v2-to-v1")
+    assert message.splitlines()[0] == "**Clients of model 2 must change:** `labels: - two`"
 
 
 def test_a_pull_request_that_failed_is_opened_by_the_same_command(
