@@ -15,7 +15,10 @@ from itertools import product
 from conftest import TEMPLATE, UNBAKED
 
 ROOMS = {
-    **{name: TEMPLATE / name for name in ("delivery", "workspace", "hooks", "infra/commands")},
+    **{
+        name: TEMPLATE / name
+        for name in ("delivery", "reporting", "workspace", "hooks", "infra/commands")
+    },
     **{name: UNBAKED / "src" / name for name in ("classifier", "curation", "tuning")},
 }
 ERROR = re.compile(r"(.*\.)?(\w*Error|sys\.exit)")
@@ -217,6 +220,12 @@ delivery.oci.login._asked
     test_logins::test_a_helper_that_fails_is_one_sentence_and_logging_in_without_it_helps
 delivery.oci.origin.Origin.send
     test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.commands.report.bring_back
+    test_report::test_a_release_from_before_there_were_pages_has_a_card
+delivery.commands.report.bring_back
+    test_report::test_a_page_comes_from_the_store_that_the_settings_name
+delivery.commands.report.find
+    test_report::test_a_version_that_was_not_released_is_named
 delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
@@ -301,6 +310,12 @@ delivery.triton.server.check_version
     test_corrected::test_an_image_that_is_packaged_again_is_read
 delivery.triton.server.bound
     test_triton::test_busy_port_is_named
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.answers.read_answers
+    test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
+reporting.model_page.read
+    test_model_page::test_answers_on_another_test_split_are_refused
 workspace.machine.Machine.from_environment
     test_distributed::test_an_unknown_accelerator_is_refused
 workspace.machine._count
@@ -361,9 +376,6 @@ classifier.cleaning.check_readable
     test_cleaning::test_too_many_unreadable_images_are_refused
 classifier.cleaning.check_range
     test_pictures::test_pictures_of_fewer_bits_are_refused_and_the_cure_works
-classifier.cleaning.split
-    test_cleaning::test_class_with_fewer_images_than_splits
-    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
 classifier.data._check_prepared
     test_cleaning::test_splits_are_there_once_the_pipeline_has_run
 classifier.distributed.check_devices
@@ -375,6 +387,22 @@ classifier.export.refuse_unless_passed
     test_export::test_a_graph_that_answers_differently_is_refused
 classifier.networks.build
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+classifier.networks.pretrainable
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.download
+    test_pretrained::test_without_network_the_file_can_be_placed_by_hand
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
 classifier.ray_cluster.connect
     test_tuning::test_the_head_of_a_cluster_is_connected_to
 classifier.sources.Source.__post_init__
@@ -399,6 +427,13 @@ classifier.sources._check_together
     test_folders::test_names_that_are_one_to_some_file_system_are_refused
 classifier.sources._check_together
     test_folders::test_splits_are_no_classes_and_the_cure_works
+classifier.splits.parse
+    test_splits::test_a_line_that_is_none_is_named_and_the_cure_works
+classifier.splits._check_all_there
+    test_cleaning::test_class_with_fewer_images_than_splits
+    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
+classifier.splits._check_all_there
+    test_splits::test_a_class_that_lost_its_test_pictures_is_refused_and_each_cure_works
 classifier.training.read_checkpoint
     test_checkpoints::test_the_cure_makes_another_model
 classifier.training.refuse_checkpoint
@@ -409,10 +444,14 @@ classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused
 classifier.training.check_compiler
     test_distributed::test_compiling_without_a_compiler_is_refused
+classifier.training.check_targets
+    test_pretrained::test_targets_that_a_loss_is_not_made_for_are_refused
 classifier.training.fit
     test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
 curation.batch_comparison.batch_source
     test_ingest::test_a_batch_that_is_not_there
+curation.batch_comparison.check_any_readable
+    test_ingest::test_a_batch_of_which_nothing_can_be_read_is_copied_again
 curation.batch_comparison.check_class_names
     test_folders::test_a_new_class_that_is_an_old_one_to_some_file_system_is_refused
 curation.batch_comparison.check_class_names
@@ -424,8 +463,8 @@ curation.batch_comparison.agreed_shape
     test_ingest::test_another_size_than_the_data_set_is_refused
 curation.batch_comparison.agreed_shape
     test_ingest::test_colour_for_a_grey_data_set_is_refused
-curation.ingest.ask_or_plan
-    test_ingest::test_a_missing_decision_is_asked_for_again
+curation.ingest.review_on_page
+    test_ingest::test_without_questions_there_is_no_page
 curation.ingest.data_folder
     test_ingest::test_another_source_than_a_folder
 curation.ingest.data_folder
@@ -453,6 +492,8 @@ curation.ingest.move
     test_ingest::test_a_file_in_the_way_is_not_overwritten
 curation.review.read
     test_corrected::test_a_review_file_that_is_corrected_is_read
+curation.review.record
+    test_ingest::test_a_decision_on_the_page_is_in_the_review_file
 curation.review._rows
     test_corrected::test_a_review_file_that_is_corrected_is_read
 curation.review._decision

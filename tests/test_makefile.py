@@ -63,6 +63,15 @@ def test_only_the_command_line_says_what_is_asked(folder: Path, target: str) -> 
         assert option in asked.stdout and option not in plain.stdout
 
 
+@pytest.mark.parametrize("path", ["my photos (1)", "it's", 'a "b" `c`'])
+def test_a_path_comes_as_it_was_typed(folder: Path, path: str) -> None:
+    for target, variable in (("ingest", "BATCH"), ("predict", "IMAGE")):
+        said = make(folder, target, f"{variable}={path}", "RUN=printf '<%s>'").stdout
+        assert f"<{path}>" in said
+    assert "say which: make ingest BATCH=folder" in make(folder, "ingest", BATCH=path).stderr
+    assert path not in make(folder, "predict", "RUN=printf '<%s>'", IMAGE=path).stdout
+
+
 def test_what_the_readme_takes_from_the_environment_is_taken(folder: Path) -> None:
     shown = make(folder, "--dry-run", "serve", HTTP_PORT="18000").stdout
     assert "--http-port 18000" in shown

@@ -19,6 +19,7 @@ VENDORED = {  # folder of a generated project: folder of the template
     "argocd/base": "argocd",
     "infra/modules": "infra",
     "src/delivery": "delivery",
+    "src/reporting": "reporting",
     "src/workspace": "workspace",
 }
 

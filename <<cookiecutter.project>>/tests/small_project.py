@@ -1,5 +1,6 @@
 """A project folder with a small data set, as `prepare` leaves it, and parameters of its own."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -38,11 +39,17 @@ def images_of(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return images
 
 
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_split(folder: Path, count: int, rng: np.random.Generator) -> dict[str, Any]:
     labels = np.arange(count) % len(CLASSES)
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images_of(labels, rng))
     np.save(folder / "labels.npy", labels.astype(np.int64))
+    files = [f"{hash_of(f'{folder.name}/{i}')},{folder.name}/{i}.png\n" for i in range(count)]
+    (folder / "pictures.csv").write_text("sha256,file\n" + "".join(files))
     return {"images": count, "sha256": f"sha256 of {folder.name}"}
 
 

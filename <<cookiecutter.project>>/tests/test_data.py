@@ -1,5 +1,6 @@
 """Data preparation: what lands in the splits, what pixels become, which parameters are right."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from pictures import (
     settings_with,
 )
 from PIL import ExifTags, Image
+from sklearn.datasets import load_digits
 
 from classifier.data import SPLITS, class_names, load_split
 from workspace.errors import UserError
 from workspace.pictures import conversions, to_pixels
+
+
+def files_of(root: Path) -> list[Path]:
+    return [path for path in (root / "images").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -46,6 +52,32 @@ def test_digits_are_split_by_class_in_the_given_shares(digits: Path) -> None:
     assert total.sum() == 1797
     assert np.abs(counts["validation"] - 0.1 * total).max() <= 0.5
     assert np.abs(counts["test"] - 0.2 * total).max() <= 0.5
+
+
+def test_each_image_is_known_by_the_picture_that_it_was_made_of(root: Path) -> None:
+    prepare(root, image_size=[8, 8])
+    files = {path.relative_to(root / "images").as_posix(): path for path in files_of(root)}
+    named = {}
+    for name in SPLITS:
+        split = load_split(root, name)
+        pictures = split.pictures()
+        assert len(pictures) == len(split.images)
+        for picture, label in zip(pictures, split.labels, strict=True):
+            path = files[picture.file]
+            assert picture.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert path.parent.name == class_names(root)[label]
+            named[picture.file] = path
+    assert named == files
+
+
+def test_pictures_that_are_no_files_have_a_number(digits: Path) -> None:
+    split = load_split(digits, "test")
+    images = np.round(load_digits().images * 255 / 16).astype(np.uint8)
+    for picture, image in zip(split.pictures(), split.images, strict=True):
+        source, _, number = picture.file.partition("/")
+        assert source == "digits"
+        assert np.array_equal(images[int(number)], image[:, :, 0])
+        assert picture.sha256 == hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def test_digits_are_bytes_over_the_full_range(digits: Path) -> None:
@@ -291,7 +323,7 @@ def test_failed_run_leaves_the_last_good_data(root: Path) -> None:
     with pytest.raises(UserError):
         prepare(root)
     assert read_report(root) == before
-    assert sorted(path.name for path in (root / "data").iterdir()) == ["prepared"]
+    assert sorted(path.name for path in (root / "data").iterdir()) == ["prepared", "splits.csv"]
 
 
 def test_splits_that_are_not_prepared(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Evaluation and export: figures, a graph that answers as torch does, and its papers."""
 
+import csv
 import json
 import re
 import shutil
@@ -75,6 +76,21 @@ def test_evaluation_writes_metrics_and_plots(exported: Path) -> None:
     assert metrics["intervals"]["accuracy"][0] <= metrics["accuracy"]
     plots = {path.stem for path in (exported / "plots").glob("*.png")}
     assert plots == PLOTS
+
+
+def test_evaluation_writes_the_answer_on_every_test_picture(exported: Path) -> None:
+    with (exported / "artifacts/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    split = data.load_split(exported, "test")
+    assert [row["label"] for row in rows] == [CLASSES[label] for label in split.labels]
+    assert [row["file"] for row in rows] == [picture.file for picture in split.pictures()]
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert sum(right) / len(rows) == pytest.approx(read(exported / "metrics.json")["accuracy"])
+    for row in rows:
+        shares = {name: float(row[f"p_{name}"]) for name in CLASSES}
+        assert row["predicted"] == max(shares, key=lambda name: shares[name])
+        assert float(row["confidence"]) == max(shares.values())
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_model_repository_is_complete(exported: Path) -> None:

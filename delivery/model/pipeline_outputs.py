@@ -20,6 +20,8 @@ ABOUT = {  # name in the image → file of the pipeline
     "report.json": Path("data/prepared/report.json"),
     "MODEL_CARD.md": Path("MODEL_CARD.md"),
 }
+# Answers to all test pictures; what earlier versions of this repository made has none.
+PREDICTIONS = {"predictions.csv": Path("artifacts/predictions.csv")}
 PLOTS = [  # of the pipeline; `make ingest` and `make tune` draw others beside them
     Path(f"plots/{name}.png")
     for name in ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")
@@ -65,6 +67,7 @@ class Trained(Document):
 
     devices: int = 1
     nodes: int = 1
+    threads: int | None = None  # of each worker; not noted by older templates
 
 
 class Lineage(Document):

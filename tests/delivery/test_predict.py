@@ -116,6 +116,45 @@ def test_files_without_an_image(
     assert printed.startswith("error: ") and sentence in printed and str(file) in printed
 
 
+def test_one_bad_file_among_many_costs_the_others_nothing(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a.png", "bad.png", "my photo (1).png", "b.png"]
+    for name in names:
+        Image.new("L", SHAPE[1::-1]).save(tmp_path / name)
+    (tmp_path / "bad.png").write_text("hello")
+    listed = " ".join(str(tmp_path / name) for name in [*names, "absent.png"])
+    assert main(arguments(server, listed)) == 1  # as make hands it on
+    printed = capsys.readouterr()
+    good = [line.partition(": ")[0] for line in printed.out.splitlines()]
+    assert good == [str(tmp_path / name) for name in names if name != "bad.png"]
+    first, second = printed.err.removeprefix("error: ").splitlines()
+    assert first.startswith(f"{tmp_path}/bad.png is no picture that can be read: not a picture in ")
+    assert second.strip() == f"there is no file {tmp_path}/absent.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a.png", ["a.png"]),
+        ("my photo (1).png", ["my photo (1).png"]),
+        ("a.png my photo (1).png b.png", ["a.png", "my photo (1).png", "b.png"]),
+        ("'my photo (1).png' a.png", ["my photo (1).png", "a.png"]),
+        ("*.png", ["a.png", "b.png", "it's.png", "my photo (1).png"]),
+        ("it's.png b.png", ["it's.png", "b.png"]),
+        ("none.png  a.png", ["none.png", "a.png"]),
+        (" ".join(["a.png"] * 2000), ["a.png"] * 2000),
+    ],
+)
+def test_a_list_of_files_may_have_blanks_in_their_names(
+    text: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png", "it's.png", "my photo (1).png"):
+        (tmp_path / name).touch()
+    assert predict.files(text) == [Path(name) for name in found]
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_no_server(
     repository: Path, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import io
 import itertools
 import json
 import multiprocessing
@@ -12,14 +13,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import unicodedata
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -31,6 +34,7 @@ from classifier.cleaning import SPLITS, digest
 from curation import __main__, review
 from curation.ingest import LOCK, ingest
 from params_edit import edit
+from reporting import review_page
 from workspace import files
 from workspace.errors import UserError
 
@@ -120,8 +124,7 @@ def reviews(root: Path) -> dict[str, str]:
 def questions(root: Path, batch: Path, *new_classes: str) -> dict[str, dict[str, str]]:
     """What a person is asked, by image, after checking that nothing was added."""
     before = images(root)
-    with pytest.raises(UserError, match=f"reviews/{batch.name}.csv"):
-        ingest(batch, new_classes, root)
+    ingest(batch, new_classes, root)
     assert images(root) == before
     assert not (root / "data/.ingesting").exists()
     with (root / f"reviews/{batch.name}.csv").open(newline="") as file:
@@ -203,8 +206,7 @@ def test_other_light_is_reported_as_drift(root: Path, tmp_path: Path) -> None:
     for i in range(30):
         pixels = pixels_of(i % 3, 5000 + i)
         save(pixels // 2 + 120, tmp_path / "july" / CLASSES[i % 3] / f"{i}.png")
-    with suppress(UserError):  # the quick model may be unsure of such images
-        ingest(tmp_path / "july", [], root)
+    ingest(tmp_path / "july", [], root)  # the quick model may be unsure of such images, or not
     assert "**The batch differs in brightness, contrast" in report(root, tmp_path / "july")
 
 
@@ -221,11 +223,34 @@ def test_truncated_jpegs_are_left_out_and_named(root: Path, june: Path) -> None:
     assert "| can't be read | 1 | circle/cut.jpg: image file is truncated" in report(root, june)
 
 
-def test_too_many_truncated_jpegs_are_refused(root: Path, june: Path) -> None:
+def test_however_many_files_are_broken_the_others_are_added(
+    root: Path, june: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (june / "circle").iterdir():
         path.write_bytes(path.read_bytes()[:60])
-    message = refusal(root, june)
-    assert "10 of 30 pictures can't be read (33.3%, prepare.max_unreadable_share allows" in message
+    ingest(june, [], root)
+    assert len(images(root)) == 80
+    text = report(root, june)
+    assert "| can't be read | 10 | circle/00.png: " in text
+    assert "Classes that the batch does not have: circle." in text
+    said = "left out: 10 of 30 files of june can't be read; reviews/june.md names them"
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fixed", [{}, {"image_size": [12, 10], "channels": 3}])
+def test_a_batch_of_which_nothing_can_be_read_is_copied_again(
+    fixed: dict[str, Any], root: Path, june: Path
+) -> None:
+    edit(root, prepare=fixed)
+    shutil.copytree(june, june.with_name("whole"))
+    for path in june.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    assert "none of " in (message := refusal(root, june))
+    assert "30 files " in message and "can be read" in message
+    shutil.rmtree(june)
+    june.with_name("whole").rename(june)
+    ingest(june, [], root)
+    assert len(images(root)) == 90
 
 
 def test_zero_bytes_and_other_files_are_left_out_and_named(root: Path, june: Path) -> None:
@@ -431,8 +456,7 @@ def test_another_size_than_the_data_set_is_refused(root: Path, tmp_path: Path) -
     message = refusal(root, tmp_path / "july")
     assert "the batch's pictures are 9x9, those of the data set 12x10 (heightxwidth)" in message
     edit(root, prepare={"image_size": [12, 10]})
-    with suppress(UserError):  # three of one content are asked about
-        ingest(tmp_path / "july", [], root)
+    ingest(tmp_path / "july", [], root)  # three of one content are asked about
     assert (root / "reviews/july.md").exists()
 
 
@@ -450,8 +474,7 @@ def test_colour_for_a_grey_data_set_is_refused(empty: Path, tmp_path: Path) -> N
     assert "has pictures in colour, the data set is grey" in refusal(empty, tmp_path / "july")
     for channels in (1, 3):
         edit(empty, prepare={"channels": channels})
-        with suppress(UserError):  # a person is asked about the one picture, or not
-            ingest(tmp_path / "july", [], empty)
+        ingest(tmp_path / "july", [], empty)  # a person is asked about the one picture, or not
         assert (empty / "reviews/july.md").exists()
         shutil.rmtree(empty / "reviews")
 
@@ -561,11 +584,13 @@ def test_decisions_are_applied(root: Path, doubtful: Path) -> None:
     assert "| cross/a.png | cross | the label looks wrong | circle " in text
 
 
-def test_a_missing_decision_is_asked_for_again(root: Path, doubtful: Path) -> None:
+def test_a_missing_decision_is_asked_for_again(
+    root: Path, doubtful: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer(root, doubtful, a="circle", d="drop")
     before = (root / "reviews/june.csv").read_bytes()
-    with pytest.raises(UserError, match=r"1 picture waits for a decision in reviews/june\.csv"):
-        ingest(doubtful, [], root)
+    ingest(doubtful, [], root)
+    assert capsys.readouterr().out.startswith("1 picture waits for a decision: `make review BATCH")
     assert (root / "reviews/june.csv").read_bytes() == before
     assert len(images(root)) == 60
     answer(root, doubtful, others="keep")
@@ -915,14 +940,82 @@ def test_the_command_ends_with_a_sentence(
     shutil.copy(PROJECT / "dvc.yaml", root)
     monkeypatch.chdir(root)
     save(pixels_of(0, 8000), june / "cross/x.png")
-    assert __main__.main([str(june)]) == 1
-    last = capsys.readouterr().err.split("\r")[-1].strip()
-    assert last.startswith("error: 1 picture waits for a decision in reviews/june.csv: look at p")
+    assert __main__.main([str(june)]) == 0
+    said = capsys.readouterr().out
+    assert "the column decision of reviews/june.csv. Then run the same command again" in said
     answer(root, june, x="circle")
     assert __main__.main([str(june)]) == 0
     assert "commit data/raw.dvc and reviews/" in capsys.readouterr().out
     monkeypatch.chdir(PROJECT)
     assert params.load_section(PROJECT, "ingest", params.IngestParams).min_confidence == 0.5
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(root: Path, doubtful: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the page on which the doubts of that batch are decided."""
+    addresses: Queue[str] = Queue()
+    serve = review_page.serve
+    monkeypatch.setattr(review_page, "serve", lambda page, _: serve(page, addresses.put))
+    thread = threading.Thread(target=curation.ingest.review_on_page, args=(doubtful, root))
+    thread.start()
+    address = addresses.get(timeout=60)
+    yield address
+    requests.post(f"{address}done", json={}, timeout=10)
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def decision(root: Path, image: str) -> str:
+    with (root / "reviews/june.csv").open(newline="") as file:
+        return {row["image"]: row["decision"] for row in csv.DictReader(file)}[image]
+
+
+def test_a_decision_on_the_page_is_in_the_review_file(
+    served: str, root: Path, doubtful: Path
+) -> None:
+    content = {"image": "cross/a.png", "decision": "circle"}
+    assert requests.post(f"{served}decide", json=content, timeout=10).status_code == 200
+    assert decision(root, "cross/a.png") == "circle" and decision(root, "cross/d.png") == ""
+    picture = requests.get(f"{served}picture/0", timeout=10)
+    assert picture.headers["Content-Type"].startswith("image/png")
+    assert Image.open(io.BytesIO(picture.content)).mode == "RGB"
+    wrong = requests.post(f"{served}decide", json=content | {"decision": "circel"}, timeout=10)
+    assert (wrong.status_code, "did you mean circle?" in wrong.text) == (409, True)
+    gone = requests.post(f"{served}decide", json=content | {"image": "x"}, timeout=10)
+    assert "has no line for 'x': load the page again" in gone.text
+    assert "cross/a.png" in requests.get(served, timeout=10).text
+    answer(root, doubtful, a="circle", others="drop")
+    ingest(doubtful, [], root)
+    assert "circle/a.png" in images(root)
+
+
+def test_the_page_is_for_its_reader_alone(served: str, root: Path) -> None:
+    content = {"image": "cross/a.png", "decision": "drop"}
+    place = served.rsplit("/", 2)[0]
+    bent = {"Host": "example.com"}
+    for status in (
+        requests.get(served, headers=bent, timeout=10).status_code,
+        requests.get(f"{place}/wrong/", timeout=10).status_code,
+        requests.get(f"{served}picture/../../params.yaml", timeout=10).status_code,
+        requests.get(f"{served}picture/999", timeout=10).status_code,
+        requests.post(f"{place}/wrong/decide", json=content, timeout=10).status_code,
+        requests.post(f"{served}decide", headers=bent, json=content, timeout=10).status_code,
+        # as a form of another page would
+        requests.post(f"{served}decide", data=content, timeout=10).status_code,
+    ):
+        assert status == 404
+    assert decision(root, "cross/a.png") == ""
+    assert served.startswith("http://127.0.0.1:")
+
+
+def test_without_questions_there_is_no_page(root: Path, june: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing is asked about june: run `make ingest BATCH=.*"):
+        curation.ingest.review_on_page(june, root)
+    save(pixels_of(0, 8000), june / "cross/x.png")
+    assert questions(root, june)
 
 
 # -- kill ------------------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ from classifier.params import Params
 from classifier.ray_cluster import cluster
 from params_edit import edit
 from tuning import search, search_space
-from tuning.params_file import write_train
 from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
 from workspace.errors import UserError
 from workspace.machine import Machine
+from workspace.params_file import write_train
 
 pytestmark = pytest.mark.usefixtures("ray_with_its_settings")
 
@@ -234,7 +234,7 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
     values = {"learning_rate": 1e-5, "options.width": 48, "augmentation.rotate": 12.5}
     after = search_space.changed(before, values)
     old = (root / "params.yaml").read_text().splitlines()
-    write_train(root, before, after)
+    write_train(root, before.model_dump(), after.model_dump())
     new = (root / "params.yaml").read_text().splitlines()
     changed = [line for line in difflib.ndiff(old, new) if line.startswith("+ ")]
     assert changed == [
@@ -248,14 +248,15 @@ def test_only_what_changed_is_in_the_diff(root: Path) -> None:
 def test_another_network_takes_its_options_along(root: Path) -> None:
     before = params.load(root).train
     after = search_space.changed(before, {"network": "mlp", "options": {"depth": 3}})
-    write_train(root, before, after)
+    write_train(root, before.model_dump(), after.model_dump())
     assert params.load(root).train == after
 
 
 def test_what_was_edited_meanwhile_stays(root: Path) -> None:
     before = params.load(root).train
     edit(root, train={"epochs": 99})
-    write_train(root, before, search_space.changed(before, {"batch_size": 8}))
+    after = search_space.changed(before, {"batch_size": 8})
+    write_train(root, before.model_dump(), after.model_dump())
     assert (params.load(root).train.epochs, params.load(root).train.batch_size) == (99, 8)
 
 

@@ -1,5 +1,6 @@
 """The prepared data, as stages and commands read it: three splits, their classes, a report."""
 
+import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,22 @@ from workspace.errors import UserError
 
 PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
+PICTURES = "pictures.csv"  # in the folder of a split: which picture each image is made of
 CHUNK = 16  # images in memory at once
 
 Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an image was made of: `sha256` of its content in hexadecimal digits, and its `file`.
+
+    The file is relative to the source's folder, with what can't be shown as escapes; a picture that
+    is no file is `<source>/<number>`.
+    """
+
+    sha256: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,14 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+    folder: Path = Path()  # where it was opened
+
+    def pictures(self) -> list[Picture]:
+        """Read which picture each image was made of. Raises UserError where that is missing."""
+        path = self.folder / PICTURES
+        _check_prepared(path)
+        with path.open(newline="", encoding="utf-8") as file:
+            return [Picture(**row) for row in csv.DictReader(file)]
 
 
 def load_split(root: Path, name: str) -> Split:
@@ -38,7 +60,7 @@ def load_split(root: Path, name: str) -> Split:
 def open_split(folder: Path) -> Split:
     """Open the split in a folder; its images can't be written to, and may be larger than memory."""
     images = np.load(folder / "images.npy", mmap_mode="r")
-    return Split(images, np.load(folder / "labels.npy"))
+    return Split(images, np.load(folder / "labels.npy"), folder)
 
 
 def class_names(root: Path) -> list[str]:

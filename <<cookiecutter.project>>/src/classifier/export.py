@@ -15,14 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classifier import data, lineage, model_card, precision
+from classifier import data, lineage, precision
 from classifier.batches import Batches
 from classifier.data import Split
+from classifier.evaluation import METRICS
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.training import CHECKPOINT, Classifier, load_model, scores_of
-from workspace import files
+from reporting import model_card
+from reporting.model_card import Account
+from workspace import files, settings
 from workspace.errors import UserError
+from workspace.model_code import code_sha256
 
 REPOSITORY = Path("artifacts/model")
 REPORT = Path("artifacts/export.json")
@@ -70,7 +74,20 @@ def export(params: Params, root: Path) -> None:
         write_golden(folder / "golden.npz", split, expected, few, precision.TOLERANCE[bits])
         shutil.copytree(temporary, root / REPOSITORY)
     lineage.write(params, model.trained, root)
-    model_card.write(params, report, root)
+    model_card.write(account(params, report, root), root)
+
+
+def account(params: Params, exported: dict[str, Any], root: Path) -> Account:
+    """What the model card is to tell."""
+    lost = exported.get("against_fp32")
+    return Account(
+        "<<cookiecutter.project>>",
+        params.model_dump(),
+        settings.read_json(root / METRICS),
+        data.report(root),
+        code_sha256(root),
+        precision.told(exported["precision"], exported["images"], lost) if lost else "",
+    )
 
 
 def to_onnx(served: Served, shape: Shape) -> bytes:

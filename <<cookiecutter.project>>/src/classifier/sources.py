@@ -1,5 +1,6 @@
 """Where pictures come from. Every source is a list of named, labelled ones, opened one by one."""
 
+import hashlib
 import os
 import re
 import tarfile
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from workspace.errors import UserError
+from workspace.files import sha256
 from workspace.pictures import DOWNLOADS, MAX_PIXELS, open_picture, refuse_links
 
 UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
@@ -34,9 +36,10 @@ class Source:
 
     `names` says where each picture is from, `labels` is int64 (N,) with indices into `classes`,
     `official_test` is bool (N,) and marks the pictures of a published test split, `open_image(i)`
-    opens the i-th, `ignored` names files that belong to no class, `litter` what programs left there
-    that is no picture. `paths` of pictures that are files are relative to their folder, with bytes
-    that are no UTF-8 as `os.fsdecode` gives them.
+    opens the i-th, `sha256(i)` is that of its content, whatever becomes of it later: of its file's
+    bytes, or of the array's. `ignored` names files that belong to no class, `litter` what programs
+    left there that is no picture. `paths` of pictures that are files are relative to their folder,
+    with bytes that are no UTF-8 as `os.fsdecode` gives them.
     """
 
     classes: list[str]
@@ -44,6 +47,7 @@ class Source:
     labels: np.ndarray
     official_test: np.ndarray
     open_image: Callable[[int], Image.Image]
+    sha256: Callable[[int], str]
     ignored: list[str] = field(default_factory=list)
     litter: list[str] = field(default_factory=list)
     paths: Sequence[str] = ()
@@ -91,6 +95,7 @@ def digits() -> Source:
         labels=bunch.target.astype(np.int64),
         official_test=np.zeros(len(images), dtype=bool),
         open_image=partial(_open_array, images),
+        sha256=partial(_array_sha256, images),
     )
 
 
@@ -110,6 +115,7 @@ def cifar10(root: Path) -> Source:
             f"at {DOWNLOADS / CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) and run again"
         ) from error
     train, test = parts
+    images = np.concatenate([train.data, test.data])
     return Source(
         classes=list(train.classes),
         names=[
@@ -119,7 +125,8 @@ def cifar10(root: Path) -> Source:
         ],
         labels=np.array(train.targets + test.targets, dtype=np.int64),
         official_test=np.repeat([False, True], [len(train), len(test)]),
-        open_image=partial(_open_array, np.concatenate([train.data, test.data])),
+        open_image=partial(_open_array, images),
+        sha256=partial(_array_sha256, images),
     )
 
 
@@ -190,6 +197,7 @@ def image_folder(folder: Path, max_pixels: int = MAX_PIXELS, root: Path | None =
         labels=np.repeat(np.arange(len(classes)), [len(group) for group in files]),
         official_test=np.zeros(len(paths), dtype=bool),
         open_image=lambda i: open_picture(folder / paths[i], max_pixels),
+        sha256=lambda i: sha256(folder / paths[i]),
         ignored=[printable(path.name) for path in others if not is_litter(path.name)],
         litter=[
             printable(str(path.relative_to(folder)))
@@ -283,3 +291,7 @@ def _files_and_litter(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _open_array(images: np.ndarray, i: int) -> Image.Image:
     return Image.fromarray(images[i])
+
+
+def _array_sha256(images: np.ndarray, i: int) -> str:
+    return hashlib.sha256(np.ascontiguousarray(images[i]).data).hexdigest()

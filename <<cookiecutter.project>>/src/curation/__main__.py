@@ -1,10 +1,10 @@
-"""Command line of new pictures: `python -m curation <batch>`, run by `make ingest`."""
+"""Command line of new pictures: `python -m curation <batch>`, of `make ingest` and `review`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from curation.ingest import ingest
+from curation.ingest import ingest, review_on_page
 from workspace.errors import reported
 from workspace.root import check_root
 
@@ -16,11 +16,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
     parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
+    parser.add_argument("--review", action="store_true", help="decide what was asked, on a page")
     arguments = parser.parse_args(argv)
 
     def run() -> None:
         check_root()
-        ingest(arguments.batch, arguments.new_class, Path())
+        if arguments.review:
+            review_on_page(arguments.batch, Path())
+        else:
+            ingest(arguments.batch, arguments.new_class, Path())
 
     return reported(run)
 

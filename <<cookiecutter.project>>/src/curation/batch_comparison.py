@@ -18,7 +18,6 @@ from classifier.cleaning import (
     Staged,
     check_classes,
     check_range,
-    check_readable,
     common_shape,
     near_groups,
     progress,
@@ -122,7 +121,7 @@ def compare(
         stage(existing, shape, place / "existing", params.white),
         stage(new, shape, place / "batch", params.white),
     )
-    check_readable(new, staged[1], params.max_unreadable_share)
+    check_any_readable(batch, staged[1])
     check_range(max(part.brightest for part in staged), params.white)
     classes = sorted({*existing.classes, *used_classes(new)})
     parts = existing, new
@@ -207,7 +206,8 @@ def existing_source(folder: Path, max_pixels: int) -> Source:
     """Return the pictures of the data set; an empty or missing folder is one without pictures."""
     if not folder.is_dir() or not folders_in(folder):
         nothing = np.zeros(0, dtype=np.int64)
-        return Source([], [], nothing, nothing.astype(bool), lambda i: Image.new("L", (1, 1)))
+        empty = Image.new("L", (1, 1))
+        return Source([], [], nothing, nothing.astype(bool), lambda i: empty, lambda i: "")
     return image_folder(folder, max_pixels)
 
 
@@ -224,6 +224,19 @@ def batch_source(batch: Path, max_pixels: int) -> Source:
     if not source.names:
         raise UserError(f"there is no file in the class folders of {batch}: nothing to add")
     return source
+
+
+def check_any_readable(batch: Path, staged: Staged) -> None:
+    """Refuse a batch of which nothing can be read; of others, the report says what is left out.
+
+    Raises UserError with the first of the reasons.
+    """
+    if not len(staged.origins):
+        reason = next(iter(staged.unreadable.values()))
+        raise UserError(
+            f"none of the {len(staged.unreadable)} files in {batch} can be read ({reason}): copy "
+            "the batch again"
+        )
 
 
 def used_classes(source: Source) -> list[str]:

@@ -5,6 +5,7 @@ written beside the data set first, with a plan; a run that was killed is finishe
 """
 
 import hashlib
+import io
 import itertools
 import os
 import shlex
@@ -12,14 +13,15 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
+from PIL import Image
 from pydantic import AfterValidator, Field
 
 from classifier import params
@@ -27,19 +29,28 @@ from classifier.cleaning import progress
 from classifier.params import IngestParams, Params
 from classifier.sources import UNFINISHED, folded, printable
 from classifier.training import RUNS
-from curation import batch_report, review
-from curation.batch_comparison import Comparison, compare
+from curation import review
+from curation.batch_comparison import (
+    Comparison,
+    batch_source,
+    compare,
+    existing_source,
+    statistics,
+    used_classes,
+)
 from curation.label_doubts import judge
 from curation.review import Outcome, Question
+from reporting import batch_report, review_page, review_picture
 from workspace import files, settings
-from workspace.errors import UserError, said
-from workspace.pictures import refuse_links
+from workspace.errors import UserError, said, shown
+from workspace.pictures import refuse_links, to_pixels, upright_size
 from workspace.settings import Settings
 
 REVIEWS = Path("reviews")
 LOCK = RUNS / "ingest.lock"
 BUSY = "another `make ingest` is running in this folder: wait for it"
 DVC = (sys.executable, "-m", "dvc")
+LOOKED_AT = 1024  # pixels of the longer side on the page
 NAME_BYTES = 255  # of a file, on the usual file systems
 
 
@@ -72,8 +83,8 @@ class Plan(Settings):
 def ingest(batch: Path, new_classes: Sequence[str], root: Path) -> None:
     """Compare the batch with the data set and ask, or add it if every question is answered.
 
-    Raises UserError: questions are open, which are in reviews/<batch>.csv and nothing is added; or
-    the batch, the review file or the data set can't be used.
+    What is asked is in reviews/<batch>.csv, and nothing is added. Raises UserError when the batch,
+    the review file or the data set can't be used.
     """
     pipeline, limits = params.load(root), params.load_section(root, "ingest", IngestParams)
     folder = data_folder(pipeline, root)
@@ -103,9 +114,15 @@ def ask_or_plan(
     limits: IngestParams,
     root: Path,
 ) -> None:
-    """Ask what must be asked; with all the answers, plan what to add. Raises UserError."""
+    """Ask what must be asked, which is no failure; with all the answers, plan what to add.
+
+    Raises UserError.
+    """
     content = content_sha256(comparison)
     report_file, answers_file = review_files(name, root)
+    if unreadable := comparison.staged[1].unreadable:
+        found = f"{len(unreadable)} of {len(comparison.parts[1].names)} files of {name}"
+        print(f"left out: {found} can't be read; {REVIEWS / report_file.name} names them")
     check_current(report_file, answers_file, content)
     judgement = judge(comparison, root, pipeline.seed, limits.judged_by)
     written = review.read(answers_file, comparison)
@@ -113,21 +130,34 @@ def ask_or_plan(
     waiting = {i: question for i, question in questions.items() if not question.decision}
     outcome = None if waiting else review.decide(comparison, questions)
     report = batch_report.report(
-        *(name, content, comparison, judgement, questions, outcome),
+        *(name, content, comparison, judgement, questions, outcome, statistics(comparison)),
         *(pipeline.prepare.max_class_ratio, limits.max_drift),
     )
     if outcome is None:
         files.write(report_file, report)  # first: answers without a report are not accepted
         if not ask_the_same(questions, written):
             review.write(answers_file, list(questions.values()))
-        review.draw(comparison, waiting, root)
-        raise UserError(waiting_sentence(batch, name, len(waiting)))
+        draw(comparison, waiting, root)
+        print(waiting_sentence(batch, name, len(waiting)))
+        return
     if (outcome.labels >= 0).any() or outcome.moved:
         plan(batch, name, comparison, outcome, report)
         return
     if not batch_report.is_final(report_file):
         files.write(report_file, report)
     print(f"nothing to add: all of {name} is in {comparison.title} or left out")
+
+
+def draw(comparison: Comparison, waiting: Mapping[int, Question], root: Path) -> None:
+    """Draw the first pictures that wait for a decision."""
+    chosen = [*waiting][: review_picture.SHOWN]
+    step = max(1, max(comparison.shape[:2]) // 128)  # a thumbnail needs no more pixels
+    images = [
+        image[::step, ::step].copy()
+        for chunk in comparison.pixels(comparison.candidates[chosen])
+        for image in chunk
+    ]
+    review_picture.draw([*waiting.values()], images, root)
 
 
 def forget_partial_files(reviews: Path) -> None:
@@ -279,10 +309,66 @@ def waiting_sentence(batch: Path, name: str, images: int) -> str:
     """Say how many pictures wait for what."""
     count = f"{images} pictures wait" if images > 1 else "1 picture waits"
     return (
-        f"{count} for a decision in {REVIEWS / name}.csv: look at plots/{review.PLOT}.png, write "
-        "keep, drop or the right class into the column decision and run "
-        f"`make ingest BATCH={shlex.quote(str(batch))}` again; nothing is added yet"
+        f"{count} for a decision: `make review BATCH={shlex.quote(str(batch))}` asks in a browser; "
+        f"or look at plots/{review_picture.PLOT}.png and write keep, drop or the right class into "
+        f"the column decision of {REVIEWS / name}.csv. Then run the same command again; nothing is "
+        "added yet"
     )
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def review_on_page(batch: Path, root: Path) -> None:
+    """Serve the page on which a person decides what a batch's review file asks.
+
+    Raises UserError: nothing was asked yet, or the batch or the file can't be used.
+    """
+    prepare = params.load(root).prepare
+    folder = data_folder(params.load(root), root)
+    name = batch_name(batch, folder)
+    answers = review_files(name, root)[1]
+    again = f"`make ingest BATCH={shlex.quote(str(batch))}`"
+    if not answers.exists():
+        raise UserError(f"nothing is asked about {name}: run {again} first")
+    source = batch_source(batch, prepare.max_pixels)
+    known = existing_source(folder, prepare.max_pixels).classes
+    classes = sorted({*known, *used_classes(source)})
+    places = {unicodedata.normalize("NFC", each): i for i, each in enumerate(source.names)}
+
+    def picture(image: str) -> bytes:
+        place = places.get(unicodedata.normalize("NFC", image))
+        if place is None:
+            raise ValueError(f"{shown(image)} is not in the batch")
+        with source.open_image(place) as opened:
+            return as_file(opened, prepare.white)
+
+    def decide(image: str, decision: str) -> None:
+        with files.only_one(root / LOCK, BUSY):
+            review.record(answers, image, decision, classes)
+
+    def rows() -> list[dict[str, str]]:
+        return [asdict(question) for question in review.written(answers)]
+
+    page = review_page.Review(name, classes, rows, picture, decide)
+    review_page.serve(page, lambda address: print(f"decide on {address}", flush=True))
+    waiting = sum(not question.decision for question in review.written(answers))
+    left = f"{waiting} still wait: the same command goes on" if waiting else "all is decided"
+    print(left if waiting else f"{left}: run {again}")
+
+
+def as_file(picture: Image.Image, white: int) -> bytes:
+    """A picture as training sees its pixels, large enough to look at: PNG, or JPEG of larger ones.
+
+    Raises what `to_pixels` raises.
+    """
+    height, width = upright_size(picture)
+    factor = min(1.0, LOOKED_AT / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    stream = io.BytesIO()
+    pixels = Image.fromarray(to_pixels(picture, size, 3, white))
+    pixels.save(stream, "PNG" if max(size) <= 64 else "JPEG")
+    return stream.getvalue()
 
 
 # -- add -------------------------------------------------------------------------------------------

@@ -3,24 +3,18 @@
 import csv
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from classifier import plots
 from curation.batch_comparison import DROP, KEEP, Comparison, closest
 from curation.label_doubts import Judgement
 from workspace import files
 from workspace.errors import UserError, shown
 
 SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
-SHOWN = 48  # pictures on the contact sheet
-PLOT = "review"
 SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
 
 
@@ -134,6 +128,26 @@ def read(path: Path, comparison: Comparison) -> dict[int, Question]:
     return {order[p]: question for p, question in found.items() if p in order}
 
 
+def written(path: Path) -> list[Question]:
+    """Return the rows of the review file, whatever batch it is of. Raises UserError."""
+    return [Question(**row) for _, row in _rows(path)]
+
+
+def record(path: Path, image: str, decision: str, classes: Sequence[str]) -> None:
+    """Write one decision into the review file, whose other rows stay as they are now.
+
+    Raises UserError: the file has no such row, or the word is no decision.
+    """
+    questions = written(path)
+    word = _decision(decision, classes, f"{path.parent.name}/{path.name}")
+    if all(question.image != image for question in questions):
+        raise UserError(
+            f"{path.parent.name}/{path.name} has no line for {shown(image)}: load the page again"
+        )
+    answered = [replace(each, decision=word) if each.image == image else each for each in questions]
+    write(path, answered)
+
+
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield what stands in the columns of each row, and where that is. Raises UserError."""
     try:
@@ -198,44 +212,3 @@ def _check_one_label(comparison: Comparison, labels: np.ndarray, same: list[int]
             f"{names} have the same pixels, but the decisions put them into different classes: "
             "decide for one class, or drop all but one"
         )
-
-
-# -- the picture -----------------------------------------------------------------------------------
-
-
-def draw(comparison: Comparison, questions: Mapping[int, Question], root: Path) -> None:
-    """Draw the first pictures that wait for a decision as plots/review.png."""
-    chosen = list(questions)[:SHOWN]
-    columns = min(8, len(chosen))
-    rows = -(-len(chosen) // columns)
-    step = max(1, max(comparison.shape[:2]) // 128)  # a thumbnail needs no more pixels
-    images = [
-        image[::step, ::step].copy()
-        for chunk in comparison.pixels(comparison.candidates[chosen])
-        for image in chunk
-    ]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks
-        with plots.figure(root, PLOT, max(4.8, 1.3 * columns), 1.6 * rows + 0.6) as drawing:
-            more = f", the first {len(chosen)}" if len(chosen) < len(questions) else ""
-            drawing.suptitle(f"Label → suggestion of {len(questions)} pictures{more}", fontsize=11)
-            panels = drawing.subplots(rows, columns, squeeze=False).ravel()
-            for axes in panels:
-                axes.set_axis_off()
-            for axes, image, i in zip(panels, images, chosen, strict=False):
-                _thumbnail(axes, image, questions[i])
-
-
-def _thumbnail(axes: Axes, image: np.ndarray, question: Question) -> None:
-    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-    title = f"{_short(question.label)} → {_short(question.suggestion)}"
-    if question.confidence:
-        title += f"  {float(question.confidence):.0%}"
-    axes.set_title(title, fontsize=8, parse_math=False)
-    below: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-    name = _short(question.image, 20)
-    axes.text(0.5, -0.04, name, fontsize=6, color=plots.GREY, parse_math=False, **below)
-
-
-def _short(text: str, signs: int = 9) -> str:
-    return text if len(text) <= signs else "…" + text[1 - signs :]

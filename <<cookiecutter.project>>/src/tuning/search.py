@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from classifier import data, params, plots, training
+from classifier import data, params, training
 from classifier.distributed import Workers
 from classifier.params import TuneParams
 from classifier.ray_cluster import cluster
-from tuning import pictures, search_space
-from tuning.params_file import write_train
-from tuning.trials import Figures, Record, Search, Trial, ranked, table
+from reporting import plots, tuning_picture
+from tuning import search_space
+from tuning.search_space import Range
+from tuning.trials import Figures, Record, Search, Trial, ranked, table, value_at
 from workspace import files
 from workspace.errors import UserError
 from workspace.machine import Machine
 from workspace.model_code import code_sha256
+from workspace.params_file import write_train
 
 FOLDER = Path("tuning")  # a table for each network, for the pull request
 RUNS = training.RUNS / "tune"
@@ -128,14 +130,32 @@ def conclude(search: Search, ended: Sequence[Trial], count: int, root: Path) -> 
     file = FOLDER / f"{search.network}.md"
     rows = table(ended, search.ranges, objective)
     files.write(root / file, f"# Search for parameters of {search.network}\n\n{verdict}\n\n{rows}")
-    pictures.draw(ended, search.ranges, objective, root)
-    write_train(root, search.current, best.train)
+    draw(ended, best, search.ranges, objective, root)
+    write_train(root, search.current.model_dump(), best.train.model_dump())
     if search.network != search.current.network:
         print(
             f"{params.FILE} now trains {search.network} instead of {search.current.network}, with "
             "which this search has not compared it."
         )
     print(f"{verdict}\nSee {file}, {plots.FOLDER}/tuning.png and `git diff`.")
+
+
+def draw(
+    ended: Sequence[Trial], best: Trial, ranges: dict[str, Range], objective: str, root: Path
+) -> None:
+    """Draw the trials that can be compared."""
+    shown = {
+        trial.number: tuning_picture.Trial(
+            trial.number,
+            trial.ended == "stopped",
+            trial.epochs,
+            trial.figures,
+            {place: value_at(trial.train, place) for place in ranges},
+        )
+        for trial in ended
+        if trial.has_figures
+    }
+    tuning_picture.draw([*shown.values()], shown[best.number], ranges, objective, root)
 
 
 def compared(best: Trial, untuned: Trial, trials: int, count: int) -> str:

@@ -3,48 +3,56 @@
 Front matter as the Hugging Face Hub reads it (its documentation, "Model Cards").
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from classifier import data, precision
-from classifier.evaluation import METRICS
-from classifier.params import Params
-from workspace import files, settings
+from workspace import files
 from workspace.markdown import cell, table
-from workspace.model_code import code_sha256
 
 FILE = Path("MODEL_CARD.md")
 
 
-def write(params: Params, exported: dict[str, Any], root: Path) -> None:
-    """Write MODEL_CARD.md from the metrics, the report of the export and the data report."""
-    metrics = settings.read_json(root / METRICS)
-    matter = yaml.safe_dump(front_matter(params, metrics), sort_keys=False, allow_unicode=True)
-    text = body(params, metrics, exported, data.report(root), code_sha256(root))
-    files.write(root / FILE, f"---\n{matter}---\n\n{text}")
+@dataclass(frozen=True)
+class Account:
+    """What a card tells: the content of params.yaml, metrics.json and the data report, the code."""
+
+    name: str  # of the project
+    params: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    data: Mapping[str, Any]
+    code: str  # its SHA-256
+    precision: str = ""  # what fewer bits than 32 lose, in words
 
 
-def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
+def write(account: Account, root: Path) -> None:
+    """Write MODEL_CARD.md."""
+    matter = yaml.safe_dump(front_matter(account), sort_keys=False, allow_unicode=True)
+    files.write(root / FILE, f"---\n{matter}---\n\n{body(account)}")
+
+
+def front_matter(account: Account) -> dict[str, Any]:
     """The machine-readable part."""
     results = [
-        {"type": kind, "name": name, "value": round(metrics[key], 6)}
+        {"type": kind, "name": name, "value": round(account.metrics[key], 6)}
         for kind, name, key in (
             ("accuracy", "Accuracy", "accuracy"),
             ("f1", "Macro F1", "macro_f1"),
         )
     ]
-    source = params.prepare.source
+    source = account.params["prepare"]["source"]
     return {
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", params.train.network],
+        "tags": ["image-classification", account.params["train"]["network"]],
         "datasets": [source],
         "metrics": ["accuracy", "f1"],
         "model-index": [
             {
-                "name": "<<cookiecutter.project>>",
+                "name": account.name,
                 "results": [
                     {
                         "task": {"type": "image-classification"},
@@ -57,38 +65,35 @@ def front_matter(params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def body(
-    params: Params,
-    metrics: dict[str, Any],
-    exported: dict[str, Any],
-    report: dict[str, Any],
-    code: str,
-) -> str:
+def body(account: Account) -> str:
     """The part for people."""
     parts = (
-        introduction(params, report),
-        quality(params, metrics),
-        *fewer_bits(exported),
-        usage(report["image"], report["classes"]),
+        introduction(account),
+        quality(account.metrics, account.params["evaluate"]["confidence"]),
+        *fewer_bits(account.precision),
+        usage(account.data["image"], account.data["classes"]),
         LIMITS,
-        origin(params, report, code),
+        origin(account),
     )
     return "\n".join(parts)
 
 
-def introduction(params: Params, report: dict[str, Any]) -> str:
+def introduction(account: Account) -> str:
     """What it is, in two sentences and a picture."""
-    splits = ", ".join(f"{split['images']} {name}" for name, split in report["splits"].items())
-    return f"""# <<cookiecutter.project>>
+    splits = ", ".join(
+        f"{split['images']} {name}" for name, split in account.data["splits"].items()
+    )
+    network, source = account.params["train"]["network"], account.params["prepare"]["source"]
+    return f"""# {account.name}
 
-Classifies pictures into {len(report["classes"])} classes.
-Network `{params.train.network}`, trained on `{params.prepare.source}` ({splits} pictures).
+Classifies pictures into {len(account.data["classes"])} classes.
+Network `{network}`, trained on `{source}` ({splits} pictures).
 
 ![How many pictures each class has, and examples](plots/data.png)
 """
 
 
-def quality(params: Params, metrics: dict[str, Any]) -> str:
+def quality(metrics: Mapping[str, Any], confidence: float) -> str:
     """Its figures on the test set, as text, table and plots."""
     low, high = metrics["intervals"]["accuracy"]
     head = ["class", "precision", "recall", "F1", "pictures"]
@@ -99,7 +104,7 @@ def quality(params: Params, metrics: dict[str, Any]) -> str:
     return f"""## How good it is
 
 On {metrics["support"]} test pictures: accuracy {metrics["accuracy"]:.4f}
-({params.evaluate.confidence:.0%} bootstrap interval {low:.4f} to {high:.4f}),
+({confidence:.0%} bootstrap interval {low:.4f} to {high:.4f}),
 macro F1 {metrics["macro_f1"]:.4f}, cross-entropy {metrics["loss"]:.4f} nats,
 expected calibration error {metrics["calibration_error"]:.4f}.
 
@@ -116,15 +121,14 @@ expected calibration error {metrics["calibration_error"]:.4f}.
 """
 
 
-def fewer_bits(exported: dict[str, Any]) -> list[str]:
+def fewer_bits(told: str) -> list[str]:
     """What the graph that is served loses against 32 bits, if it has fewer."""
-    if "against_fp32" not in exported:
+    if not told:
         return []
-    told = precision.told(exported["precision"], exported["images"], exported["against_fp32"])
     return [f"The figures above are of 32 bits. What is served has fewer: {told}.\n"]
 
 
-def usage(image: dict[str, int], classes: list[str]) -> str:
+def usage(image: Mapping[str, int], classes: list[str]) -> str:
     """How it is called: input, output, examples."""
     height, width, channels = image["height"], image["width"], image["channels"]
     shape = f"{height}, {width}, {channels}"
@@ -199,15 +203,17 @@ interval says how far chance may have moved them.
 """
 
 
-def origin(params: Params, report: dict[str, Any], code: str) -> str:
+def origin(account: Account) -> str:
     """What it was made from."""
-    used = params.train.model_dump(exclude_none=True)
-    settings = "".join(f"- {name}: {cell(value)}\n" for name, value in used.items())
+    used = account.params["train"]
+    settings = "".join(
+        f"- {name}: {cell(value)}\n" for name, value in used.items() if value is not None
+    )
     return f"""## How it was made
 
-{settings}- seed: {params.seed}
-- data: sha256 {report["sha256"]}
-- code: sha256 {code}
+{settings}- seed: {account.params["seed"]}
+- data: sha256 {account.data["sha256"]}
+- code: sha256 {account.code}
 
 `lineage.json` holds what is needed to make it again.
 """

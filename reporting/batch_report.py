@@ -4,31 +4,135 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from scipy.stats import ks_2samp
 
-from classifier.cleaning import EXAMPLES
-from curation.batch_comparison import DROP, KEEP, Comparison, statistics
-from curation.label_doubts import Judgement
-from curation.review import Outcome, Question
 from workspace.markdown import cell, code, lines, table
 
+EXAMPLES = 20  # names that a list shows
 WAITING = "Waiting for a decision"
 CHANCE = 0.01  # probability that two samples of the same pictures are said to differ
+
+
+class _Source(Protocol):
+    """A data set or a batch."""
+
+    @property
+    def classes(self) -> list[str]: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def ignored(self) -> list[str]: ...
+
+    @property
+    def litter(self) -> list[str]: ...
+
+
+class _Staged(Protocol):
+    """What became of its files."""
+
+    @property
+    def unreadable(self) -> dict[int, str]: ...
+
+    @property
+    def converted(self) -> Counter[str]: ...
+
+
+class _Comparison(Protocol):
+    """A batch beside the data set: see `curation.batch_comparison`."""
+
+    @property
+    def classes(self) -> list[str]: ...
+
+    @property
+    def parts(self) -> tuple[_Source, _Source]: ...
+
+    @property
+    def staged(self) -> tuple[_Staged, _Staged]: ...
+
+    @property
+    def old(self) -> int: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def repeats(self) -> np.ndarray: ...
+
+    @property
+    def contradicts(self) -> np.ndarray: ...
+
+    @property
+    def groups(self) -> np.ndarray: ...
+
+    @property
+    def candidates(self) -> np.ndarray: ...
+
+
+class _Judgement(Protocol):
+    """What a model thinks of the candidates."""
+
+    @property
+    def judge(self) -> str: ...
+
+    @property
+    def answers(self) -> np.ndarray: ...
+
+
+class _Question(Protocol):
+    """What is asked of a picture, and decided."""
+
+    @property
+    def image(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def suggestion(self) -> str: ...
+
+    @property
+    def confidence(self) -> str: ...
+
+    @property
+    def decision(self) -> str: ...
+
+
+class _Outcome(Protocol):
+    """What becomes of the candidates."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def moved(self) -> dict[int, int]: ...
 
 
 def report(
     title: str,
     content: str,
-    comparison: Comparison,
-    judgement: Judgement,
-    questions: Mapping[int, Question],
-    outcome: Outcome | None,
+    comparison: _Comparison,
+    judgement: _Judgement,
+    questions: Mapping[int, _Question],
+    outcome: _Outcome | None,
+    statistics: tuple[np.ndarray, np.ndarray],
     max_class_ratio: float,
     max_drift: float,
 ) -> str:
-    """Write the report: of what is asked, or with an outcome of what was added."""
+    """Write the report: of what is asked, or with an outcome of what was added.
+
+    `statistics` are mean and standard deviation of each channel of each picture, (M, C) each.
+    """
     parts = [
         f"# Batch {cell(title)}",
         _status(title, comparison, questions, outcome),
@@ -43,7 +147,7 @@ def report(
         "## Decisions",
         *_decisions(questions),
         "## Statistics",
-        *_statistics(comparison, max_drift),
+        *_statistics(comparison, statistics, max_drift),
     ]
     return "\n".join(f"{part.rstrip()}\n" for part in parts)
 
@@ -64,7 +168,10 @@ def is_final(report: Path) -> bool:
 
 
 def _status(
-    title: str, comparison: Comparison, questions: Mapping[int, Question], outcome: Outcome | None
+    title: str,
+    comparison: _Comparison,
+    questions: Mapping[int, _Question],
+    outcome: _Outcome | None,
 ) -> str:
     if outcome:
         added = int((outcome.labels >= 0).sum())
@@ -74,12 +181,12 @@ def _status(
     return f"{WAITING} in {code(f'{title}.csv')}: {waiting}. Nothing is added yet."
 
 
-def _agreement(comparison: Comparison, judgement: Judgement) -> float:
+def _agreement(comparison: _Comparison, judgement: _Judgement) -> float:
     same = judgement.answers == comparison.labels[comparison.candidates]
     return float(same.mean()) if len(same) else 1.0
 
 
-def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) -> list[str]:
+def _balance(comparison: _Comparison, outcome: _Outcome | None, max_ratio: float) -> list[str]:
     classes, count = comparison.classes, len(comparison.classes)
     before = np.bincount(comparison.labels[: comparison.old], minlength=count)
     labels = comparison.labels[comparison.candidates]
@@ -115,7 +222,7 @@ def _balance(comparison: Comparison, outcome: Outcome | None, max_ratio: float) 
     return said
 
 
-def _left_out(comparison: Comparison) -> list[str]:
+def _left_out(comparison: _Comparison) -> list[str]:
     batch, staged = comparison.parts[1], comparison.staged[1]
     new = np.arange(comparison.old, len(comparison.labels))
     reasons: dict[str, list[str]] = {
@@ -140,7 +247,7 @@ def _left_out(comparison: Comparison) -> list[str]:
     return said
 
 
-def _near(comparison: Comparison) -> list[str]:
+def _near(comparison: _Comparison) -> list[str]:
     groups = comparison.groups
     sizes = Counter(groups[groups >= 0].tolist())
     candidates = comparison.candidates[comparison.contradicts[comparison.candidates] < 0]
@@ -162,7 +269,7 @@ def _near(comparison: Comparison) -> list[str]:
     ]
 
 
-def _decisions(questions: Mapping[int, Question]) -> list[str]:
+def _decisions(questions: Mapping[int, _Question]) -> list[str]:
     if not questions:
         return ["None was needed."]
     counts = Counter(_kind(question) for question in questions.values())
@@ -179,22 +286,24 @@ def _decisions(questions: Mapping[int, Question]) -> list[str]:
     return said
 
 
-def _row(question: Question) -> list[str]:
+def _row(question: _Question) -> list[str]:
     suggestion = f"{question.suggestion} {question.confidence}"
     values = (question.image, question.label, question.reason, suggestion, question.decision or "…")
     return [cell(value) for value in values]
 
 
-def _kind(question: Question) -> str:
-    words = {"": "waiting", KEEP: "kept", DROP: "dropped"}
+def _kind(question: _Question) -> str:
+    words = {"": "waiting", "keep": "kept", "drop": "dropped"}
     return words.get(question.decision, "given another label")
 
 
 # -- statistics ------------------------------------------------------------------------------------
 
 
-def _statistics(comparison: Comparison, max_drift: float) -> list[str]:
-    measures = _measures(*statistics(comparison))
+def _statistics(
+    comparison: _Comparison, statistics: tuple[np.ndarray, np.ndarray], max_drift: float
+) -> list[str]:
+    measures = _measures(*statistics)
     old, new = np.arange(comparison.old), comparison.candidates
     if not len(old) or not len(new):
         there = old if len(old) else new

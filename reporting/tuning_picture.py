@@ -1,33 +1,55 @@
 """The picture of a search, plots/tuning.png: its trials, how they learned, what they were given."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from classifier.plots import BLUE, GREY, ORANGE, figure
-from tuning.search_space import Range
-from tuning.trials import Trial, ranked, value_at
+from reporting.plots import BLUE, GREY, ORANGE, figure
 
 
-def draw(trials: Sequence[Trial], ranges: Mapping[str, Range], objective: str, root: Path) -> None:
+@dataclass(frozen=True)
+class Trial:
+    """What is drawn of a trial: its figures at each epoch and at the one kept, its parameters."""
+
+    number: int  # 0 is the untuned one
+    stopped: bool
+    epochs: Sequence[Mapping[str, float]]
+    figures: Mapping[str, float]
+    values: Mapping[str, Any]  # of what is searched, by its place
+
+
+class Range(Protocol):
+    """What a parameter may be: one of a list, or between two numbers by their logarithm or not."""
+
+    @property
+    def choice(self) -> tuple[Any, ...]:
+        """The list, or empty."""
+
+    @property
+    def log_uniform(self) -> tuple[Any, ...]:
+        """Both ends, or empty."""
+
+
+def draw(
+    trials: Sequence[Trial], best: Trial, ranges: Mapping[str, Range], objective: str, root: Path
+) -> None:
     """Every trial in its turn, its learning curve, and its parameters against what came of it."""
-    good = [trial for trial in trials if trial.has_figures]
-    best = ranked(good, objective)[0]
     columns = min(len(ranges), 5)
     rows = -(-len(ranges) // columns)
     with figure(root, "tuning", 12, 3.8 + 2.5 * rows) as drawing:
         parts: Any = drawing.subfigures(2, 1, height_ratios=(3.8, 2.5 * rows))
         above, below = parts
         turns, curves = above.subplots(1, 2, sharey=True)
-        in_turn(turns, good, best, objective)
-        learning(curves, good, best, objective)
+        in_turn(turns, trials, best, objective)
+        learning(curves, trials, best, objective)
         panels = below.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (place, limits) in zip(panels.flat, ranges.items(), strict=False):
-            against(axes, good, best, place, limits, objective)
+            against(axes, trials, best, place, limits, objective)
         for axes in panels.flat[len(ranges) :]:
             axes.set_axis_off()
         for axes in panels[:, 0]:
@@ -50,6 +72,7 @@ def in_turn(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) ->
         [trial.number for trial in trials], so_far, where="post", color=ORANGE, label="best so far"
     )
     axes.set(xlabel="trial", ylabel=objective.replace("_", " "), title="Trials")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -> None:
@@ -60,7 +83,7 @@ def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -
             epochs = [figures["epoch"] for figures in trial.epochs]
             weight = 2 if trial in (best, trials[0]) else 0.8
             axes.plot(epochs, values, color=look["color"], linewidth=weight, zorder=look["zorder"])
-            if trial.ended == "stopped":
+            if trial.stopped:
                 axes.plot(epochs[-1], values[-1], "x", color=look["color"], markersize=5)
     axes.set(xlabel="epoch", title="Learning curves (×: stopped)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -71,9 +94,9 @@ def against(
 ) -> None:
     """What came of every trial over one of its parameters."""
     chosen = list(limits.choice)
-    chosen += [v for v in (value_at(trial.train, place) for trial in trials) if v not in chosen]
+    chosen += [v for v in (trial.values[place] for trial in trials) if v not in chosen]
     for look, some in looks(trials, best):
-        values: list[Any] = [value_at(trial.train, place) for trial in some]
+        values: list[Any] = [trial.values[place] for trial in some]
         if limits.choice:
             values = [chosen.index(value) for value in values]
         axes.scatter(values, [trial.figures[objective] for trial in some], **look)
@@ -94,8 +117,8 @@ def looks(trials: Sequence[Trial], best: Trial) -> list[tuple[dict[str, Any], li
     untuned = [trial for trial in trials if trial.number == 0]
     rest = [trial for trial in trials if trial not in (*untuned, best)]
     kinds = [
-        ("stopped", GREY, "o", 18, [trial for trial in rest if trial.ended == "stopped"]),
-        ("finished", BLUE, "o", 26, [trial for trial in rest if trial.ended == "finished"]),
+        ("stopped", GREY, "o", 18, [trial for trial in rest if trial.stopped]),
+        ("finished", BLUE, "o", 26, [trial for trial in rest if not trial.stopped]),
         ("untuned", "black", "D", 40, untuned),
         ("best", ORANGE, "*", 150, [best]),
     ]

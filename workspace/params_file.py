@@ -1,17 +1,18 @@
 """What a search found, written into `params.yaml` with its comments left as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
 
-from classifier.params import FILE, TrainParams
 from workspace import files
 
+FILE = Path("params.yaml")
 
-def write_train(root: Path, before: TrainParams, after: TrainParams) -> None:
+
+def write_train(root: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Write into params.yaml what differs between two sections `train`; all else stays as it is."""
     file = YAML()
     file.preserve_quotes = True
@@ -20,13 +21,13 @@ def write_train(root: Path, before: TrainParams, after: TrainParams) -> None:
     file.representer.add_representer(type(None), plain_null)
     text = (root / FILE).read_text()
     content = file.load(text)
-    overwrite(content["train"], before.model_dump(), after.model_dump(), text.splitlines())
+    overwrite(content["train"], before, after, text.splitlines())
     with files.replacing(root / FILE) as stream:
         file.dump(content, stream)
 
 
 def overwrite(
-    section: Any, before: dict[str, Any], after: dict[str, Any], lines: Sequence[str]
+    section: Any, before: Mapping[str, Any], after: Mapping[str, Any], lines: Sequence[str]
 ) -> None:
     """Change in a section of those lines what differs between two of its contents."""
     for name in before.keys() - after.keys():
