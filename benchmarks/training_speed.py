@@ -60,8 +60,12 @@ class Workload:
 ON_GPU = torch.cuda.is_available()
 LARGER = 16 if ON_GPU else 1  # a GPU would be done before the clock is read
 WORKLOADS = [
-    Workload("cnn, 32×32×3", LARGER * 2048, 32, 3, {"network": "cnn", "options": {"width": 32}}),
-    Workload("resnet18, 32×32×3", LARGER * 256, 32, 3, {"network": "resnet18", "batch_size": 32}),
+    Workload("cnn, 32×32×3", LARGER * 2048, 32, 3, {"network": "cnn", "threads": 1}),
+    Workload(
+        "resnet18, 32×32×3",
+        *(LARGER * 256, 32, 3),
+        {"network": "resnet18", "batch_size": 32, "threads": 1},
+    ),
 ]
 TINY = Workload("cnn, 8×8×1 as the digits", 1257, 8, 1, {"network": "cnn"})
 SHIPPED = "as shipped"

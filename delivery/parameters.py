@@ -12,21 +12,36 @@ NAME = r"[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*"
 
 
 class Limits(Settings, strict=True):
-    """Section `gate`: floors for figures, and how much worse than the released model a candidate
-    may be."""
+    """Section `gate`: floors for figures, and which loss against the released model is refused.
+
+    Refused is a loss of more than `tolerance` that equally good models would show, by chance, in
+    less than a share of 1 − `confidence` of all cases.
+    """
 
     min_accuracy: float = Field(ge=0, le=1, description="a number from 0 to 1", examples=[0.9])
     min_macro_f1: float = Field(ge=0, le=1, description="a number from 0 to 1", examples=[0.9])
     tolerance: float = Field(ge=0, le=1, description="a number from 0 to 1", examples=[0.005])
+    confidence: float = Field(
+        default=0.95,  # files of earlier versions have none
+        ge=0.5,
+        le=0.999,
+        description="a number from 0.5 to 0.999",
+        examples=[0.95],
+    )
 
 
 class Target(Settings):
-    """Section `release`: the registry that images are pushed to."""
+    """Section `release`: the registry that images are pushed to; what may change for clients."""
 
     registry: str = Field(
         pattern=f"^{NAME}$",
         description="oci:<folder> or <host>/<name>, of ASCII letters, digits and ._:/+~=,-",
         examples=["oci:.local/registry"],
+    )
+    accept_interface_change: str | None = Field(
+        default=None,
+        description="null, or the change as the gate's refusal names it",
+        examples=["labels: + otter"],
     )
 
 

@@ -25,6 +25,7 @@ class Account:
     metrics: Mapping[str, Any]
     data: Mapping[str, Any]
     code: str  # its SHA-256
+    precision: str = ""  # what fewer bits than 32 lose, in words
 
 
 def write(account: Account, root: Path) -> None:
@@ -69,6 +70,7 @@ def body(account: Account) -> str:
     parts = (
         introduction(account),
         quality(account.metrics, account.params["evaluate"]["confidence"]),
+        *fewer_bits(account.precision),
         usage(account.data["image"], account.data["classes"]),
         LIMITS,
         origin(account),
@@ -117,6 +119,13 @@ expected calibration error {metrics["calibration_error"]:.4f}.
 
 ![Loss and accuracy over the epochs](plots/learning_curves.png)
 """
+
+
+def fewer_bits(told: str) -> list[str]:
+    """What the graph that is served loses against 32 bits, if it has fewer."""
+    if not told:
+        return []
+    return [f"The figures above are of 32 bits. What is served has fewer: {told}.\n"]
 
 
 def usage(image: Mapping[str, int], classes: list[str]) -> str:
@@ -179,6 +188,9 @@ The pictures that it learnt from became pixels so; others should, too:
 - {to_channels};
 - stretched to {height} × {width} pixels (height × width) by bilinear interpolation where they have
   another size: the ratio of the sides is not kept, and nothing is cut off.
+
+The file `serving/client.py` of the model's repository does all that, and asks; it is there to be
+copied.
 """
 
 

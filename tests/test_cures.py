@@ -101,6 +101,12 @@ delivery.commands.train_on_cluster.revision
     test_training_run::test_a_reference_that_can_move_or_names_nothing
 delivery.commands.train_on_cluster.revision
     test_training_run::test_an_image_that_does_not_say_what_it_was_built_from
+delivery.commands.tune_serving.run
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
+delivery.commands.tune_serving.run
+    test_tune_serving::test_settings_are_tried_on_the_real_server
+delivery.commands.tune_serving.exported
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
 delivery.commands.update.check_ready
     test_update::test_an_old_git_is_a_sentence
 delivery.commands.update.new_branch
@@ -109,6 +115,8 @@ delivery.commands.update.render_old
     test_update::test_an_answer_that_is_missing_is_named
 delivery.commands.update.merge_renderings
     test_update::test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken
+delivery.triton.config_text.parse
+    test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
 delivery.dvc.parse_lock
     test_release::test_a_lock_that_cannot_be_read_is_restored_or_made_anew
 delivery.dvc.default_store
@@ -368,9 +376,6 @@ classifier.cleaning.check_readable
     test_cleaning::test_too_many_unreadable_images_are_refused
 classifier.cleaning.check_range
     test_pictures::test_pictures_of_fewer_bits_are_refused_and_the_cure_works
-classifier.cleaning.split
-    test_cleaning::test_class_with_fewer_images_than_splits
-    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
 classifier.data._check_prepared
     test_cleaning::test_splits_are_there_once_the_pipeline_has_run
 classifier.distributed.check_devices
@@ -382,12 +387,30 @@ classifier.export.refuse_unless_passed
     test_export::test_a_graph_that_answers_differently_is_refused
 classifier.networks.build
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
+classifier.networks.pretrainable
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.load
+    test_pretrained::test_weights_that_cannot_be_used_are_named_and_the_cure_works
+classifier.pretrained.download
+    test_pretrained::test_without_network_the_file_can_be_placed_by_hand
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
+classifier.pretrained.read
+    test_pretrained::test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run
 classifier.ray_cluster.connect
     test_tuning::test_the_head_of_a_cluster_is_connected_to
 classifier.sources.Source.__post_init__
     test_cleaning::test_label_out_of_range
 classifier.sources.cifar10
     test_cleaning::test_without_network_the_archive_can_be_placed_by_hand
+classifier.precision.refuse_unless_passed
+    test_precision::test_what_loses_too_much_is_refused_and_fp32_is_not
 classifier.sources.image_folder
     test_cleaning::test_missing_folder
 classifier.sources.image_folder
@@ -404,6 +427,13 @@ classifier.sources._check_together
     test_folders::test_names_that_are_one_to_some_file_system_are_refused
 classifier.sources._check_together
     test_folders::test_splits_are_no_classes_and_the_cure_works
+classifier.splits.parse
+    test_splits::test_a_line_that_is_none_is_named_and_the_cure_works
+classifier.splits._check_all_there
+    test_cleaning::test_class_with_fewer_images_than_splits
+    test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
+classifier.splits._check_all_there
+    test_splits::test_a_class_that_lost_its_test_pictures_is_refused_and_each_cure_works
 classifier.training.read_checkpoint
     test_checkpoints::test_the_cure_makes_another_model
 classifier.training.refuse_checkpoint
@@ -414,6 +444,8 @@ classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused
 classifier.training.check_compiler
     test_distributed::test_compiling_without_a_compiler_is_refused
+classifier.training.check_targets
+    test_pretrained::test_targets_that_a_loss_is_not_made_for_are_refused
 classifier.training.fit
     test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
 curation.batch_comparison.batch_source

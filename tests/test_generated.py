@@ -233,34 +233,11 @@ def test_the_calls_of_the_readme_work(trained: Project) -> None:
         assert (output["name"], output["shape"]) == ("probabilities", [1, 3])
         probability, index, label = output["data"][0].split(":")
         assert (index, label) == ("3", "3") and float(probability) > 0.5
-        script = readme_block(trained, "python", "tritonclient", ports)
-        called = trained.run(".venv/bin/python", "-c", script)
+        called = trained.run("bash", "-e", "-c", readme_block(trained, "sh", "client.py", ports))
         assert called.returncode == 0, called.stderr
         http, grpc = called.stdout.splitlines()
-        assert re.fullmatch(r"class 3 with \d+\.\d%", http) and http == grpc
-
-
-def test_a_picture_is_prepared_for_a_call_as_training_does(trained: Project) -> None:
-    script = readme_block(trained, "python", "tritonclient", dict.fromkeys(PORTS, "0"))
-    compared = trained.run(".venv/bin/python", "-c", script.partition("\nimage = ")[0] + COMPARED)
-    assert compared.returncode == 0, compared.stderr
-    assert compared.stdout.split() == 8 * ["True"]
-
-
-COMPARED = """
-from workspace.pictures import to_pixels
-noise = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
-turned = Image.Exif()
-turned[274] = 6
-Image.fromarray(noise).save("clear.png")
-Image.fromarray(noise[..., 3]).save("grey.png")
-Image.fromarray(noise[..., :3]).save("turned.jpg", exif=turned)
-Image.fromarray(noise, mode="CMYK").save("cmyk.jpg")
-for file in ("clear.png", "grey.png", "turned.jpg", "cmyk.jpg"):
-    for channels in (1, 3):
-        expected = to_pixels(Image.open(file), (12, 9), channels)
-        print((pixels(file, 12, 9, channels)[0] == expected).all())
-"""
+        sample = "data/prepared/samples/3-0.png"
+        assert re.match(rf"{sample}: 3 \d+\.\d%, \d \d+\.\d%, ", http) and http == grpc
 
 
 def post(port: str, shape: list[int], datatype: str) -> tuple[int, str]:

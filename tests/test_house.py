@@ -22,8 +22,10 @@ NEVER = {  # room: rooms that it must not import
 # Paths that delivery may name: the contract between the pipeline and the way to production.
 CONTRACT = {
     *("artifacts/model", "artifacts/export.json", "artifacts/report.html"),
-    *("data/prepared/report.json",),
+    *("data/prepared/report.json", "data/prepared/test/pictures.csv"),
+    *("artifacts/predictions.csv", "data/prepared/test", "data/prepared/classes.json"),
     *("metrics.json", "lineage.json", "MODEL_CARD.md", "plots"),
+    "artifacts/served",  # what delivery leaves for reports
 }
 
 

@@ -19,12 +19,18 @@ ASKED = {
     "pipeline": {"PULL=1": "--pull"},
     "train": {"FORCE=1": "--force"},
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
+    "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
     "update": {"TO=v2": '--to "v2"'},
 }
-NEEDED = {"rollback": ["ENV=staging"], "reproduce": ["VERSION=7"], "rehearse": ["ENV=staging"]}
+NEEDED = {
+    "rollback": ["ENV=staging"],
+    "reproduce": ["VERSION=7"],
+    "rehearse": ["ENV=staging"],
+    "tune-serving": ["P99=20"],
+}
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]
     for asked in ASKED.values()
@@ -55,6 +61,15 @@ def test_only_the_command_line_says_what_is_asked(folder: Path, target: str) -> 
     for pair, option in ASKED[target].items():
         asked = make(folder, "--dry-run", target, *needed, pair)
         assert option in asked.stdout and option not in plain.stdout
+
+
+@pytest.mark.parametrize("path", ["my photos (1)", "it's", 'a "b" `c`'])
+def test_a_path_comes_as_it_was_typed(folder: Path, path: str) -> None:
+    for target, variable in (("ingest", "BATCH"), ("predict", "IMAGE")):
+        said = make(folder, target, f"{variable}={path}", "RUN=printf '<%s>'").stdout
+        assert f"<{path}>" in said
+    assert "say which: make ingest BATCH=folder" in make(folder, "ingest", BATCH=path).stderr
+    assert path not in make(folder, "predict", "RUN=printf '<%s>'", IMAGE=path).stdout
 
 
 def test_what_the_readme_takes_from_the_environment_is_taken(folder: Path) -> None:

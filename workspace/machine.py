@@ -17,6 +17,7 @@ class Machine:
         triton_venv: TRITON_VENV, the environment that holds the packaged Triton.
         devices: DEVICES, the processes that train together on each machine, a device each.
         nodes: NODES, the machines that train together.
+        threads: THREADS, those of the processor that each of them trains with; 0: as it fits.
         ray_address: RAY_ADDRESS, the Ray cluster to use; empty: Ray is started on this machine.
         storage: STORAGE, a folder or bucket that all machines reach, for checkpoints; or empty.
         waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
@@ -27,6 +28,7 @@ class Machine:
     triton_venv: Path = Path(".venv-triton")
     devices: int = 1
     nodes: int = 1
+    threads: int = 0
     ray_address: str = ""
     storage: str = ""
     waits_for_gpus: bool = False
@@ -43,6 +45,7 @@ class Machine:
             triton_venv=Path(variables.get("TRITON_VENV") or cls.triton_venv),
             devices=_count(variables, "DEVICES"),
             nodes=_count(variables, "NODES"),
+            threads=_count(variables, "THREADS") if variables.get("THREADS") else cls.threads,
             ray_address=variables.get("RAY_ADDRESS", ""),
             storage=variables.get("STORAGE", ""),
             waits_for_gpus=accelerator == "gpu",

@@ -323,7 +323,7 @@ def test_failed_run_leaves_the_last_good_data(root: Path) -> None:
     with pytest.raises(UserError):
         prepare(root)
     assert read_report(root) == before
-    assert sorted(path.name for path in (root / "data").iterdir()) == ["prepared"]
+    assert sorted(path.name for path in (root / "data").iterdir()) == ["prepared", "splits.csv"]
 
 
 def test_splits_that_are_not_prepared(tmp_path: Path) -> None:

@@ -185,6 +185,52 @@ def test_augmentation_moves_every_image_in_its_own_way() -> None:
     assert len({tuple(image.flatten().tolist()) for image in moved}) == 8
 
 
+def strip() -> torch.Tensor:
+    """A picture of 12 × 30 pixels that is grey all over but for a field of other values, 5 × 3."""
+    image = torch.full((1, 1, 12, 30), 0.5)
+    image[0, 0, 2:7, 14:17] = torch.arange(15.0).reshape(5, 3)
+    return image
+
+
+def drawn(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every number that is drawn be that share of its range."""
+    monkeypatch.setattr(torch, "rand", lambda count, device: torch.full((count,), share))
+
+
+def test_a_turn_keeps_the_shape_of_what_is_in_a_picture_that_is_not_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn(1.0, monkeypatch)
+    turned = augment(strip(), Augmentation(rotate=90))
+    expected = torch.full((1, 1, 12, 30), 0.5)
+    expected[..., 9:21] = torch.rot90(strip()[..., 9:21], 1, (2, 3))  # about the centre
+    torch.testing.assert_close(turned, expected, atol=1e-4, rtol=0)
+
+
+def test_a_shift_is_a_share_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn(1.0, monkeypatch)
+    moved = augment(strip(), Augmentation(shift=1 / 6))  # 2 pixels down here, 5 to the side
+    expected = torch.full((1, 1, 12, 30), 0.5)
+    expected[..., :10, :25] = strip()[..., 2:, 5:]
+    torch.testing.assert_close(moved, expected, atol=1e-4, rtol=0)
+
+
+def test_a_zoom_is_the_same_along_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn(1.0, monkeypatch)
+    away = augment(strip(), Augmentation(scale=1.0))  # each pixel is a mean of four
+    wider = torch.nn.functional.pad(strip(), (1, 1), value=0.5)
+    small = torch.nn.functional.avg_pool2d(wider, 2)
+    expected = torch.full((1, 1, 12, 30), 0.5)
+    expected[..., 3:9, 7:23] = small
+    torch.testing.assert_close(away, expected, atol=1e-4, rtol=0)
+
+
+def test_a_flip_mirrors_left_and_right_whatever_the_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn(0.4, monkeypatch)
+    flipped = augment(strip(), Augmentation(flip=True))
+    torch.testing.assert_close(flipped, strip().flip(-1), atol=1e-4, rtol=0)
+
+
 def test_a_flip_mirrors_left_and_right() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 4, 4)

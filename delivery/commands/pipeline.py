@@ -8,9 +8,10 @@ from typing import Any
 from delivery.dvc import make_raw, typed_dvc, unknown_data
 from delivery.errors import DeliveryError
 from delivery.git import TRACKED, Repository
+from delivery.model.new_pictures import tested_since
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import GateError, check_gate
+from delivery.proposals.gate import GateError, challenge, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
 from workspace.errors import shown
 
@@ -71,11 +72,22 @@ def summary(repository: Repository) -> str:
     return "\n".join(
         [
             f"\nmodel:    {figures(account)}",
+            *tested(repository),
+            *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
             "page:     artifacts/report.html; `make report` adds latency and the served model",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
             *verdict(repository, account),
         ]
     )
+
+
+def tested(repository: Repository) -> list[str]:
+    """Say how many test pictures are new since the released model, if that is known."""
+    tip = known_tip(repository)
+    current = released(repository, tip, FIRST) if tip else None
+    if current and (found := tested_since(repository, current.commit)):
+        return [f"test set: {found.describe(f'model {current.version}')}"]
+    return []
 
 
 def figures(account: ModelAccount) -> str:
@@ -104,13 +116,17 @@ def share(value: Any) -> str:
 def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     """Say whether the gate would let the model pass as far as is known here, and what to do."""
     tip = known_tip(repository)
-    champion = released(repository, tip, FIRST) if tip else None
-    against = f"model {champion.version} in {FIRST}" if champion else "nothing, none is released"
+    current = released(repository, tip, FIRST) if tip else None
+    against = f"model {current.version} in {FIRST}" if current else "nothing, none is released"
+    folder, parameters = repository.folder, read_parameters(repository.folder)
+    champion = challenge(folder, current, parameters, network=False) if current else None
+    silence = champion.rival.silence if champion else ""
     try:
-        check_gate(account, read_parameters(repository.folder).gate, champion, False)
+        check_gate(account, parameters, champion, accept_test_data=bool(silence))
     except GateError as error:
         return [str(error)]
-    folder = repository.folder
+    if silence:
+        return [f"gate:     not compared with {against}: {silence}", "next:     `make judge`"]
     raw = unknown_data(folder)
     add = f"`{typed_dvc(folder)} add {raw}`, " if raw else ""
     commit = add + (COMMIT if repository.changed_files() else "")

@@ -2,6 +2,8 @@
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.model.contest import meet_again
+from delivery.proposals.gate import Champion
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import parse_release
 from delivery.proposals.releases import (
@@ -39,4 +41,7 @@ def run(repository: Repository) -> None:
             f"{back if had else 'the older one was never there to go back to'}"
         )
     text = content.decode()
-    propose(repository, base, release_proposal(TARGET, text, candidate, current, "make promote"))
+    rival = meet_again(candidate.image, current.image) if current else None
+    champion = Champion(current, rival) if current and rival else None
+    proposal = release_proposal(TARGET, text, candidate, champion, past, "make promote")
+    propose(repository, base, proposal)

@@ -9,7 +9,7 @@ from delivery.model.pipeline_outputs import read_outputs
 from delivery.oci.layout import Layout
 from delivery.oci.registry import push
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import check_gate
+from delivery.proposals.gate import challenge, check_gate
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import RELEASE_FILE, in_conflict
 from delivery.proposals.releases import FIRST, all_releases, check_image, next_version, released
@@ -19,7 +19,7 @@ ARGUMENTS = {
     "--version": {"type": int, "help": "the version you expect it to be"},
     "--accept-test-data": {
         "action": "store_true",
-        "help": "release although the test data are not those of the released model",
+        "help": "release although nothing could be compared with the released model",
     },
 }
 
@@ -35,12 +35,13 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     commit = releasable_commit(repository)
     repository.check_identity()
     check_lineage(repository, commit, account)
-    champion = released(repository, commit, FIRST)
+    current = released(repository, commit, FIRST)
     past = all_releases(repository, commit)
     new_version = next_version(past)
     if version not in (None, new_version):
         raise DeliveryError(f"version {version} is not the next: give {new_version}, or no version")
-    check_gate(account, parameters.gate, champion, accept_test_data)
+    champion = challenge(root, current, parameters, network=True) if current else None
+    check_gate(account, parameters, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)
     digest, registry = package(root, new_version, layout), parameters.release.registry
@@ -49,7 +50,8 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     print(f"model {new_version}: {registry}@{digest} ({sent})")
     candidate = describe(account, new_version, f"{registry}@{digest}", commit)
     text = candidate.to_yaml()
-    propose(repository, commit, release_proposal(FIRST, text, candidate, champion, "make release"))
+    proposal = release_proposal(FIRST, text, candidate, champion, past, "make release")
+    propose(repository, commit, proposal)
 
 
 def releasable_commit(repository: Repository) -> str:

@@ -2,6 +2,7 @@
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.model.contest import meet_again
 from delivery.oci.registry import open_registry, parse_reference
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release
@@ -37,7 +38,8 @@ def run(repository: Repository, environment: str, version: int | None = None) ->
     if doubt := doubtful_image(restored.release):
         print(doubt)
     text = restored.content.decode()
-    proposal = rollback_proposal(environment, text, restored.release, current, doubt)
+    rival = None if doubt else meet_again(restored.release.image, current.image)
+    proposal = rollback_proposal(environment, text, restored.release, current, rival, doubt)
     propose(repository, base, proposal)
 
 

@@ -94,7 +94,7 @@ class Preparation:
         except EOFError:
             self.process.join()
             reason = killed(self.process.exitcode) or f"ended with {self.process.exitcode}"
-            raise DeliveryError(f"to render and to pull was {reason}") from None
+            raise DeliveryError(f"the process that renders and pulls {reason}") from None
         if isinstance(news, Failed):
             raise (GitError if news.lost else DeliveryError)(news.reason)
         return news

@@ -13,6 +13,7 @@ from delivery.triton.client import PROTOCOLS, Client, connect
 from delivery.triton.server import Ports
 
 TOLERANCE = 1e-4  # largest difference of a probability that rounding explains
+LOOSEST = 0.05  # of graphs in fewer bits, which say in golden.npz what theirs is
 LARGEST = 2**30  # bytes of all recorded requests, which are read into memory
 
 
@@ -21,12 +22,15 @@ class Golden:
     """Recorded requests."""
 
     images: np.ndarray  # uint8 (n, H, W, C)
-    probabilities: np.ndarray  # float32 (n, K), torch's answers
+    probabilities: np.ndarray  # float32 (n, K), torch's answers; those of the graph in fewer bits
     labels: np.ndarray  # int64 (n,), the true classes
+    tolerance: float = TOLERANCE
 
     def some(self, count: int) -> "Golden":
         """Return a copy of the first `count` requests, or of all if there are fewer."""
-        return Golden(*(each[:count].copy() for each in vars(self).values()))
+        arrays = (self.images, self.probabilities, self.labels)
+        images, probabilities, labels = (each[:count].copy() for each in arrays)
+        return Golden(images, probabilities, labels, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Comparison:
     accuracy: float  # share of pictures whose most probable class is the true one
     versions: frozenset[int]  # of the model, that answered
     latencies: tuple[float, ...]  # seconds of each request
+    tolerance: float = TOLERANCE
 
     def __str__(self) -> str:
         """Say how far the answers are the recorded ones."""
@@ -50,7 +55,7 @@ class Comparison:
     @property
     def passed(self) -> bool:
         """Every class is the same and every probability within the tolerance."""
-        return self.equal == self.images and self.difference <= TOLERANCE
+        return self.equal == self.images and self.difference <= self.tolerance
 
 
 def load(file: Path) -> Golden:
@@ -64,7 +69,9 @@ def load(file: Path) -> Golden:
                 "set export.golden_images lower and run `make pipeline` again"
             )
         with np.load(file) as arrays:
-            return Golden(arrays["images"], arrays["probabilities"], arrays["labels"])
+            told = float(arrays["tolerance"]) if "tolerance" in arrays else TOLERANCE
+            requests, answers = arrays["images"], arrays["probabilities"]
+            return Golden(requests, answers, arrays["labels"], min(told, LOOSEST))
     except FileNotFoundError:
         raise DeliveryError(
             f"there are no golden requests in {file}: run `make pipeline`"
@@ -99,6 +106,7 @@ def compare(client: Client, golden: Golden, batch: int) -> Comparison:
         accuracy=float((classes == golden.labels).mean()),
         versions=frozenset(answer.version for answer in answers),
         latencies=tuple(latencies),
+        tolerance=golden.tolerance,
     )
 
 

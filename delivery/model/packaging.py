@@ -2,7 +2,14 @@
 
 from pathlib import Path, PurePosixPath
 
-from delivery.model.pipeline_outputs import ABOUT, IN_IMAGE, MODEL, PLOTS, require_outputs
+from delivery.model.pipeline_outputs import (
+    ABOUT,
+    IN_IMAGE,
+    MODEL,
+    PLOTS,
+    PREDICTIONS,
+    require_outputs,
+)
 from delivery.oci.image import CONFIG, LAYER, config_content, digest_of, image_content, tag_of
 from delivery.oci.layer import write_layer
 from delivery.oci.layout import Layout
@@ -28,9 +35,9 @@ def image_files(root: Path, version: int) -> dict[str, Path]:
     require_outputs(root)
     model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
     files = {_released(name, version): path for name, path in model.items() if path.is_file()}
-    about = {name: root / path for name, path in ABOUT.items()}
-    about |= {str(path): root / path for path in PLOTS if (root / path).is_file()}
-    return files | {f"{IN_IMAGE}/{name}": path for name, path in about.items()}
+    about = ABOUT | PREDICTIONS | {str(path): path for path in PLOTS}
+    found = {name: root / path for name, path in about.items() if (root / path).is_file()}
+    return files | {f"{IN_IMAGE}/{name}": path for name, path in found.items()}
 
 
 def _released(name: Path, version: int) -> str:

@@ -39,6 +39,7 @@ def rebuild(project: Repository, commit: str, clone: Path) -> None:
         "PYTHONPATH": str(clone / "src"),  # comes before what the environment has installed
         "DEVICES": str(trained.devices),
         "NODES": str(trained.nodes),
+        "THREADS": str(trained.threads or ""),
     }
     make_raw(clone)
     if status := run([str(python), "-m", "dvc", *REPRO], clone, outer_variables() | own):
@@ -181,7 +182,10 @@ def content(project: Repository, name: str) -> bytes | None:
 
 
 def trained_on(project: Repository, commit: str) -> Trained:
-    """Return on how many devices a commit's model was trained. Raises SettingsError."""
+    """Return on how many devices, with how many threads, a model was trained.
+
+    Raises SettingsError.
+    """
     name = "lineage.json"
     told = project.read(commit, name)
     return check(Lineage, parse_json(told, name), name).trained if told else Trained()

@@ -44,7 +44,8 @@ OWN = {
 STRICT = ("--model-control-mode=none", "--disable-auto-complete-config")
 # Where Triton's log gives the reason of its end, the most telling first.
 REASONS = (
-    r"failed to load '[^']+' version \d+: \w[\w ]*: (?P<why>.+?)(?:\\n.*)?\"?$",
+    r"failed to load '[^']+' version \d+: \w[\w ]*: "
+    r"(?:TritonModelException: )?(?P<why>.+?)(?:\\n.*)?\"?$",
     r"Poll failed for model directory '[^']+': (?P<why>.+?)\"?$",
     r"(?P<why>unrecognized option .+)$",
     r"error: creating server: (?P<why>.+)$",
@@ -151,7 +152,7 @@ class Server:
     def check(self) -> None:
         """Raise DeliveryError, with the reason, when the process has ended."""
         if self.process.poll() is not None:
-            raise DeliveryError(f"Triton ended: {self.reason()} (log: {self.log})")
+            raise DeliveryError(f"Triton {self.reason()} (log: {self.log})")
 
     def answers(self, path: str, timeout: float = 1.0) -> bool:
         """Tell whether a GET of `path` succeeds, as the kubelet's HTTP probe sees it."""
@@ -179,16 +180,17 @@ class Server:
             time.sleep(POLL)
 
     def reason(self) -> str:
-        """Return why it ended: the signal that killed it, or the sentence of Triton's log."""
+        """Say how it ended: of which signal it died, or the reason that Triton's log gives."""
         status = self.process.poll()
-        if by_signal := killed(status):
-            return by_signal
+        return killed(status) or f"ended: {self.logged() or f'its exit status is {status}'}"
+
+    def logged(self) -> str:
+        """Return the reason that Triton's log gives, or else its last line."""
         log = self.log.read_text(errors="replace")
         for pattern in REASONS:
             if found := re.search(pattern, log, re.MULTILINE):
                 return found["why"].strip().strip('"')
-        lines = log.strip().splitlines()
-        return lines[-1] if lines else f"it printed nothing and its exit status is {status}"
+        return (log.strip().splitlines() or [""])[-1]
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
@@ -208,8 +210,11 @@ class Server:
 
 
 def killed(status: int | None) -> str:
-    """Say which signal ended a process with this exit status; empty if none did."""
-    return f"killed by signal {-status}" if status is not None and status < 0 else ""
+    """Say of which signal a process with this exit status died; empty if of none."""
+    if status is None or status >= 0:
+        return ""
+    names = {each.value: each.name for each in signal.Signals}
+    return f"died by signal {names.get(-status, -status)}"
 
 
 def name_of(owner: int, port: int) -> str:

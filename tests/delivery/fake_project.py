@@ -86,11 +86,11 @@ class Project:
         fake_pipeline.write(self.folder, path, document | values)
         self.commit(f"Change {path}")
 
-    def deploy(self, environment: str, version: int) -> None:
-        """Put a release on main as if it had been proposed and merged."""
+    def deploy(self, environment: str, version: int, digest: str = "") -> None:
+        """Put a release on main as if it had been proposed and merged, perhaps with its image."""
         release = Release(
             version=version,
-            image=f"oci:.local/registry@sha256:{version:064x}",
+            image=f"oci:.local/registry@{digest or f'sha256:{version:064x}'}",
             accuracy=0.95 + version / 100,
             macro_f1=0.96,
             calibration_error=0.02,

@@ -4,12 +4,15 @@ from typing import Any
 import pytest
 
 import fake_pipeline
+from delivery.model.contest import Contest, Rival
+from delivery.model.paired import Difference, Paired
 from delivery.model.pipeline_outputs import ModelAccount
-from delivery.parameters import Limits
-from delivery.proposals.gate import GateError, check_gate
-from delivery.proposals.release_file import Release
+from delivery.parameters import Limits, Parameters, Target
+from delivery.proposals.gate import Champion, GateError, check_gate
+from example_release import RELEASE
 
 LIMITS = Limits(min_accuracy=0.95, min_macro_f1=0.94, tolerance=0.01)
+TARGET = Target(registry="oci:r")
 
 
 def account(accuracy: float = 0.97, macro_f1: float = 0.96, **changes: Any) -> ModelAccount:
@@ -30,35 +33,46 @@ def account(accuracy: float = 0.97, macro_f1: float = 0.96, **changes: Any) -> M
     )
 
 
-def champion(accuracy: float = 0.97, macro_f1: float = 0.96, test_data: str = "b" * 64) -> Release:
-    return Release(
-        version=7,
-        image="oci:r@sha256:" + "0" * 64,
-        accuracy=accuracy,
-        macro_f1=macro_f1,
-        calibration_error=0.02,
-        loss=0.1,
-        support=36,
-        data="a" * 64,
-        test_data=test_data,
-        code="c" * 64,
-        commit="d" * 40,
-    )
+def pair(change: float, chance: float) -> Difference:
+    return Difference(0.97, 0.97 - change, change - 0.02, change + 0.02, chance)
 
 
-def refusal(candidate: ModelAccount, released: Release | None = None, accept: bool = False) -> str:
+def champion(
+    accuracy: tuple[float, float] = (0, 0.5), macro_f1: tuple[float, float] = (0, 0.5), **known: Any
+) -> Champion:
+    """What is released, with the change of both figures and the chance of such a loss."""
+    result = Paired(360, 3, 3, pair(*accuracy), pair(*macro_f1))
+    release = RELEASE.model_copy(update={"version": 7})
+    return Champion(release, Rival(**{"change": "", "contests": (Contest("all", result),)} | known))
+
+
+def gate(
+    candidate: ModelAccount,
+    released: Champion | None = None,
+    accept: bool = False,
+    change: str | None = None,
+) -> None:
+    target = TARGET.model_copy(update={"accept_interface_change": change})
+    check_gate(candidate, Parameters(gate=LIMITS, release=target), released, accept)
+
+
+def refusal(candidate: ModelAccount, *known: Any) -> str:
     with pytest.raises(GateError, match=r"^the gate refuses this model:\n  - ") as error:
-        check_gate(candidate, LIMITS, released, accept)
+        gate(candidate, *known)
     return str(error.value)
 
 
 def test_a_good_first_model_passes() -> None:
-    check_gate(account(), LIMITS, None, False)
+    gate(account())
 
 
-@pytest.mark.parametrize("accuracy", [0.97, 0.99, 0.96], ids=["equal", "better", "at tolerance"])
-def test_a_model_not_worse_than_the_released_passes(accuracy: float) -> None:
-    check_gate(account(accuracy), LIMITS, champion(), False)
+@pytest.mark.parametrize(
+    ("change", "chance"),
+    [(0, 0.5), (0.02, 0.99), (-0.01, 0.001), (-0.03, 0.06)],
+    ids=["equal", "better", "at tolerance", "by chance"],
+)
+def test_a_model_not_worse_than_the_released_passes(change: float, chance: float) -> None:
+    gate(account(), champion((change, chance), (change, chance)))
 
 
 def test_failed_floor() -> None:
@@ -73,29 +87,43 @@ def test_failed_floor() -> None:
 
 @pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
 def test_worse_than_released(figure: str) -> None:
-    best = champion(0.985) if figure == "accuracy" else champion(macro_f1=0.985)
-    value = {"accuracy": 0.97, "macro_f1": 0.96}[figure]
-    assert refusal(account(), best) == (
+    assert refusal(account(), champion(**{figure: (-0.015, 0.02)})) == (
         "the gate refuses this model:\n"
-        f"  - not worse than released: {figure} {value} is below 0.985 of the released model 7 by "
-        "more than the tolerance 0.01; train a better model"
+        f"  - not worse than released: {figure} 0.97 is below 0.985 of the released model 7 on the "
+        "same 360 pictures, by more than the tolerance 0.01, and equal models would lose so much "
+        "in 0.02 of all cases, less than 0.05; train a better model"
     )
 
 
-def test_other_test_data_need_a_word() -> None:
-    other = champion(accuracy=0.999, test_data="e" * 64)
-    assert "this model was tested on bbbbbbbbbbbb, the released model 7 on eeeeeeeeeeee" in (
-        refusal(account(), other)
+SILENT = {"contests": (), "silence": "its image cannot be had: no route"}
+
+
+def test_what_cannot_be_compared_needs_a_word() -> None:
+    assert (
+        "not compared: this model's and the released model 7's answers on the same pictures cannot "
+        "be compared (its image cannot be had: no route)"
+    ) in refusal(account(), champion(**SILENT))
+    assert "answers and interfaces on" in refusal(account(), champion(**SILENT, change=None))
+    gate(account(), champion(**SILENT, change=None), True)
+
+
+def test_the_word_does_not_lift_the_floor() -> None:
+    assert "min_accuracy" in refusal(account(0.5), champion(**SILENT), True)
+
+
+def test_the_word_does_not_excuse_a_worse_model() -> None:
+    assert "not worse than released" in refusal(account(), champion((-0.1, 0)), True)
+
+
+def test_only_the_change_that_is_named_is_accepted() -> None:
+    changed = champion(change='labels: + "otter"')
+    said = refusal(account(), changed, True)
+    assert r'write `accept_interface_change: "labels: + \"otter\""` below `release:`' in said
+    assert "instead of 'labels: + cat', which is another change" in (
+        refusal(account(), changed, False, "labels: + cat")
     )
-    check_gate(account(), LIMITS, other, accept_test_data=True)
-
-
-def test_the_word_for_other_test_data_does_not_lift_the_floor() -> None:
-    assert "min_accuracy" in refusal(account(0.5), champion(test_data="e" * 64), accept=True)
-
-
-def test_the_word_for_other_test_data_does_not_excuse_a_worse_model_on_the_same() -> None:
-    assert "not worse than released" in refusal(account(), champion(accuracy=0.99), accept=True)
+    gate(account(), changed, False, 'labels: + "otter"')
+    gate(account(), champion(), False, 'labels: + "otter"')  # once released it changes no more
 
 
 def test_failed_export_parity() -> None:
@@ -149,10 +177,13 @@ def test_a_gated_figure_of_another_type(value: Any) -> None:
 def test_what_a_floor_or_a_champion_demands_helps(figure: str) -> None:
     """A better model, or a lower floor."""
     better = account(0.99, 0.98)
-    for limits, released in ((LIMITS, None), (LIMITS, champion(0.985, 0.98))):
-        worse = account(**{figure: 0.93})
-        with pytest.raises(GateError, match="train a better model"):
-            check_gate(worse, limits, released, False)
-        check_gate(better, limits, released, False)
+    lost, kept = champion(**{figure: (-0.02, 0.01)}), champion(**{figure: (-0.005, 0.01)})
+    for worse, before, after in (
+        (account(**{figure: 0.93}), None, None),
+        (account(), lost, kept),
+    ):
+        assert "train a better model" in refusal(worse, before)
+        gate(better, after)
     lower = LIMITS.model_copy(update={f"min_{figure}": 0.9})
-    check_gate(account(**{figure: 0.93}), lower, None, False)
+    parameters = Parameters(gate=lower, release=TARGET)
+    check_gate(account(**{figure: 0.93}), parameters, None)

@@ -11,6 +11,8 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
+from delivery.model.packaging import LOCAL, package
+from delivery.oci.layout import Layout
 from fake_project import Project, make_project
 
 STAGES = """
@@ -70,7 +72,7 @@ def test_it_ends_with_figures_pictures_the_gate_and_the_next_command(project: Pr
     assert said.stdout.splitlines() == [
         *("Running stage 'train':", "working: train"),
         *("Running stage 'export':", "working: export", ""),
-        "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 36 test "
+        "model:    accuracy 97.0% (92.0% to 100.0%), macro F1 96.0% (91.0% to 100.0%) on 200 test "
         "pictures",
         "page:     artifacts/report.html; `make report` adds latency and the served model",
         "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
@@ -111,11 +113,37 @@ def test_only_the_stage_that_is_asked_for_runs(project: Project) -> None:
 
 
 def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
-    project.deploy("staging", 4)  # with an accuracy of 0.99
+    project.deploy("staging", 4)  # whose image is nowhere
+    (*_, gate, after) = pipeline(project).stdout.splitlines()
+    assert gate.startswith("gate:     not compared with model 4 in staging: its image cannot be")
+    assert after == "next:     `make judge`"
+    project.train(0.99)
+    project.deploy("staging", 4, package(project.folder, 4, Layout(LOCAL)))
+    project.train(0.92)
     said = pipeline(project)
     assert said.returncode == 0
-    assert "the gate refuses this model:\n  - not worse than released: accuracy 0.97" in said.stdout
+    assert "the gate refuses this model:\n  - not worse than released: accuracy 0.92" in said.stdout
     assert "make release" not in said.stdout
+
+
+def test_it_says_how_many_test_pictures_are_new_since_the_released_model(project: Project) -> None:
+    names = [f"{n:x}" * 64 for n in range(5)]
+    known = {names[0]: "test", names[1]: "test", names[2]: "train", names[3]: "validation"}
+    lines = [f"{name[:16]},{split}\n" for name, split in known.items()]
+    path = project.folder / "data/splits.csv"
+    fake_pipeline.write(project.folder, "data/splits.csv", "sha256,split\n" + "".join(lines))
+    project.git("add", "--force", str(path))
+    project.commit("Deal the pictures")
+    project.deploy("staging", 4)
+    for there, told in (
+        ((0, 1, 4), "1 of 3 pictures are new since model 4, which was trained on none of all"),
+        ((0, 2, 3, 4), "1 of 4 pictures are new since model 4, which was trained on 2 others, so"),
+    ):
+        rows = "".join(f"{names[n]},cat/{n}.png\n" for n in there)
+        prepared = "data/prepared/test/pictures.csv"
+        fake_pipeline.write(project.folder, prepared, f"sha256,file\n{rows}")
+        path.write_text("sha256,split\n")  # what is dealt now says nothing of what was then
+        assert f"\ntest set: {told}" in pipeline(project).stdout
 
 
 def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Project) -> None:

@@ -1,5 +1,6 @@
 """Pictures classified through a running Triton."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import UNBAKED
 from delivery.__main__ import main
 from delivery.commands import predict
 from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.parameters import Pictures
+from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start
 from tiny import SHAPE, write_repository
+
+CLIENT = UNBAKED / "serving/client.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,7 @@ def test_the_recorded_class_comes_first(
     protocol: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """It does in `make predict` and in the client that others copy."""
     recorded = golden.load(repository / "classifier" / "golden.npz")
     files = [tmp_path / f"{index}.png" for index in range(4)]
     for file, pixels in zip(files, recorded.images, strict=False):
@@ -56,6 +62,12 @@ def test_the_recorded_class_comes_first(
             f"{file}: class {first} {answer[first]:.1%}, class {second} {answer[second]:.1%} "
             "(version 3)"
         )
+    address = f"{protocol}://{HOST}:{getattr(server.ports, protocol)}"
+    told = runpy.run_path(str(CLIENT))["classify"](address, files, top=2)
+    for classes, answer in zip(told, recorded.probabilities, strict=False):
+        order = np.argsort(answer)[:-3:-1]
+        assert [label for label, _ in classes] == [f"class {index}" for index in order]
+        assert [share for _, share in classes] == pytest.approx(answer[order], abs=1e-5)
 
 
 def test_other_sizes_and_modes_are_converted_and_told(
@@ -102,6 +114,45 @@ def test_files_without_an_image(
     assert main(arguments(server, file)) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and sentence in printed and str(file) in printed
+
+
+def test_one_bad_file_among_many_costs_the_others_nothing(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a.png", "bad.png", "my photo (1).png", "b.png"]
+    for name in names:
+        Image.new("L", SHAPE[1::-1]).save(tmp_path / name)
+    (tmp_path / "bad.png").write_text("hello")
+    listed = " ".join(str(tmp_path / name) for name in [*names, "absent.png"])
+    assert main(arguments(server, listed)) == 1  # as make hands it on
+    printed = capsys.readouterr()
+    good = [line.partition(": ")[0] for line in printed.out.splitlines()]
+    assert good == [str(tmp_path / name) for name in names if name != "bad.png"]
+    first, second = printed.err.removeprefix("error: ").splitlines()
+    assert first.startswith(f"{tmp_path}/bad.png is no picture that can be read: not a picture in ")
+    assert second.strip() == f"there is no file {tmp_path}/absent.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a.png", ["a.png"]),
+        ("my photo (1).png", ["my photo (1).png"]),
+        ("a.png my photo (1).png b.png", ["a.png", "my photo (1).png", "b.png"]),
+        ("'my photo (1).png' a.png", ["my photo (1).png", "a.png"]),
+        ("*.png", ["a.png", "b.png", "it's.png", "my photo (1).png"]),
+        ("it's.png b.png", ["it's.png", "b.png"]),
+        ("none.png  a.png", ["none.png", "a.png"]),
+        (" ".join(["a.png"] * 2000), ["a.png"] * 2000),
+    ],
+)
+def test_a_list_of_files_may_have_blanks_in_their_names(
+    text: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png", "it's.png", "my photo (1).png"):
+        (tmp_path / name).touch()
+    assert predict.files(text) == [Path(name) for name in found]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -33,8 +33,8 @@ KINDS: dict[str, Callable[[], BaseException]] = {
     "No space left": lambda: OSError(28, "No space left on device"),
     "KeyError": lambda: KeyError("kind"),
     "YAMLError": lambda: yaml.YAMLError("two\nlines\x1b[31m"),
-    "killed by signal 9": lambda: os.kill(os.getpid(), signal.SIGKILL) or SystemError(),
-    "killed by signal 11": lambda: os.kill(os.getpid(), signal.SIGSEGV) or SystemError(),
+    "died by signal SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL) or SystemError(),
+    "died by signal SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV) or SystemError(),
     "ended with 3": lambda: os._exit(3),
     "ended with 1": lambda: SystemExit(1),
 }

@@ -155,7 +155,7 @@ def test_neither_a_revert_nor_a_dead_server_waits_for_what_hangs(
     preview.until(commit=commit, sync="Synced", health="Progressing", version=1)
     os.kill(preview.servers()[0], signal.SIGKILL)
     status = preview.until(health="Degraded", version=None)
-    assert "Triton ended: killed by signal 9" in status["message"]
+    assert "Triton died by signal SIGKILL" in status["message"]
     preview.until(version=1)
     assert preview.versions() == {1}
     commit = preview.project.revert()
@@ -343,7 +343,7 @@ def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProje
         running.until(commit=commit, sync="Synced", health="Progressing")
         os.kill(running.worker(), signal.SIGKILL)
         status = running.until(sync="Synced", health="Degraded")
-        assert status["message"] == "to render and to pull was killed by signal 9"
+        assert status["message"] == "the process that renders and pulls died by signal SIGKILL"
         running.until(sync="Synced", health="Progressing")
     finally:
         end(running)

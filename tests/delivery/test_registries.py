@@ -85,7 +85,7 @@ def test_a_pulled_image_holds_what_the_pipeline_wrote(
 ) -> None:
     pull(f"{layout.name}@{digest}", tmp_path / "models")
     pulled = files(tmp_path / "models")
-    assert pulled["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+    assert pulled["classifier/8/model.onnx"] == fake_pipeline.model(0.97)
     assert json.loads(pulled["classifier/about/metrics.json"]) == fake_pipeline.metrics()
 
 
@@ -96,7 +96,7 @@ def test_every_registry_gives_the_same_image(
         assert push(layout, digest, target)
         folder = tmp_path / digest_of(target.encode())
         pull(f"{target}@{digest}", folder)
-        assert files(folder)["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+        assert files(folder)["classifier/8/model.onnx"] == fake_pipeline.model(0.97)
 
 
 @pytest.mark.parametrize("kind", ["folder", "http"])
@@ -433,7 +433,7 @@ def test_a_download_that_breaks_off_is_repeated(
     push(layout, digest, registry.name)
     registry.faults.append(once(half))
     pull(f"{registry.name}@{digest}", tmp_path / "models")
-    assert files(tmp_path / "models")["classifier/8/model.onnx"] == fake_pipeline.MODEL + b"0.97"
+    assert files(tmp_path / "models")["classifier/8/model.onnx"] == fake_pipeline.model(0.97)
     registry.faults[:] = [half]
     with pytest.raises(UnavailableError):
         pull(f"{registry.name}@{digest}", tmp_path / "again")

@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -54,7 +56,7 @@ def test_a_release_is_a_branch_with_one_commit_that_changes_one_file(project: Pr
 def test_the_release_file_says_what_was_measured_and_where_it_came_from(project: Project) -> None:
     release(project.repository)
     found = parse_release(project.show(BRANCH, PATH), PATH)
-    assert (found.version, found.accuracy, found.macro_f1, found.support) == (1, 0.97, 0.96, 36)
+    assert (found.version, found.accuracy, found.macro_f1, found.support) == (1, 0.97, 0.96, 200)
     assert (found.data, found.test_data) == ("a" * 64, "b" * 64)
     assert found.commit == project.branches()["main"]
 
@@ -63,7 +65,7 @@ def test_the_image_in_the_release_file_is_the_model(project: Project, tmp_path: 
     release(project.repository)
     pull(parse_release(project.show(BRANCH, PATH), PATH).image, tmp_path / "models")
     model = (tmp_path / "models/classifier/1/model.onnx").read_bytes()
-    assert model == fake_pipeline.MODEL + b"0.97"
+    assert model == fake_pipeline.model(0.97)
 
 
 def test_versions_count_up_with_every_release(project: Project) -> None:
@@ -261,7 +263,10 @@ def failed_floor(project: Project) -> str:
 def worse_than_champion(project: Project) -> str:
     release_and_merge(project, 1)
     project.train(0.92)
-    return "accuracy 0.92 is below 0.97 of the released model 1 by more than the tolerance 0.01"
+    return (
+        "accuracy 0.92 is below 0.97 of the released model 1 on the same 200 pictures, by more "
+        "than the tolerance 0.01"
+    )
 
 
 def nan_metrics(project: Project) -> str:
@@ -274,12 +279,32 @@ def accuracy_in_percent(project: Project) -> str:
     return "the new release file: accuracy is 97.0: give a number from 0 to 1"
 
 
-def other_test_data(project: Project) -> str:
-    release_and_merge(project, 1)
+def examine_on(project: Project, numbers: range) -> None:
+    """Have a part of the pictures, perhaps with others, as the test set."""
     fake_pipeline.write(project.folder, "data/prepared/report.json", fake_pipeline.report("e" * 64))
+    fake_pipeline.write_test_pictures(project.folder, numbers)
+    fake_pipeline.write_predictions(project.folder, 0.97, numbers)
     data = {"source": "digits", "sha256": "a" * 64, "test_sha256": "e" * 64}
     project.change("lineage.json", data=data)
-    return "test data: this model was tested on eeeeeeeeeeee, the released model 1 on bbbbbbbbbbbb"
+
+
+def released_model_that_is_gone(project: Project) -> str:
+    release_and_merge(project, 1)
+    shutil.rmtree(project.folder / ".local/registry")
+    return (
+        "not compared: this model's and the released model 1's answers and interfaces on the same "
+        "pictures cannot be compared (its image cannot be had: oci:.local/registry does not hold"
+    )
+
+
+def change_of_labels(project: Project) -> str:
+    release_and_merge(project, 1)
+    fake_pipeline.write(project.folder, "artifacts/model/classifier/labels.txt", "zero\none\ntwo\n")
+    return (
+        "interface: what clients of the released model 1 rely on changes, labels: + two; when all "
+        'of them are ready for it, write `accept_interface_change: "labels: + two"` below '
+        "`release:` in params.yaml, and say why in its commit"
+    )
 
 
 def missing_pipeline_outputs(project: Project) -> str:
@@ -423,7 +448,8 @@ def shallow_clone(project: Project) -> str:
         worse_than_champion,
         nan_metrics,
         accuracy_in_percent,
-        other_test_data,
+        released_model_that_is_gone,
+        change_of_labels,
         missing_pipeline_outputs,
         truncated_pipeline_output,
         pipeline_output_of_another_form,
@@ -537,13 +563,99 @@ def test_what_a_refused_release_is_told_to_do_works(
     assert main(["release", *(options if options[1] else ())]) == 0
 
 
-def test_other_test_data_are_released_on_a_word_and_the_description_says_so(
+def message_of(project: Project, branch: str) -> str:
+    return project.git("log", "-1", "--format=%b", branch, folder=project.origin)
+
+
+def test_a_model_that_cannot_be_compared_is_released_on_a_word(project: Project) -> None:
+    released_model_that_is_gone(project)
+    assert main(["release", "--accept-test-data"]) == 0
+    message = message_of(project, "release/staging-v2")
+    assert message.startswith("**Whether clients of model 1 must change is not known:** its image")
+    assert "**Not compared on the same pictures:** its image cannot be had" in message
+
+
+def test_the_released_model_is_judged_on_the_present_test_pictures(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release_and_merge(project, 1)
+    examine_on(project, range(3, 180))
+    assert main(["judge"]) == 0
+    said = capsys.readouterr().out
+    assert "| accuracy, the present test set (177) | 0.9831 | 0.9831 | +0.0000 |" in said
+    assert "gate:     would let it pass" in said
+    served = project.folder / "artifacts/served"
+    assert json.loads((served / "served.json").read_text()) == {
+        "version": 1,
+        "image": parse_release(project.show("main", PATH), PATH).digest,
+    }
+    header, first, *rest = (served / "predictions.csv").read_text().splitlines()
+    assert header == "sha256,file,label,predicted,confidence,p_zero,p_one"
+    assert first == f"{3:064x},3.png,one,zero,0.970000,0.970000,0.030000" and len(rest) == 176
+    release(project.repository)
+    message = message_of(project, "release/staging-v2")
+    assert "**The test data differ, so the figures above cannot be compared.**" in message
+    assert "| accuracy, the present test set (177) | 0.9831 | 0.9831 |" in message
+    assert "| accuracy, what is left of its own 200 (177) |" in message
+    assert "The smallest loss that chance does not explain is 4 of 177 pictures." in message
+    assert "\n    x-axis model [1, 2]\n" in message
+
+
+def test_a_worse_model_on_other_test_data_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.train(0.995)
+    release_and_merge(project, 1)
+    project.train(0.95)
+    fake_pipeline.write_test_pictures(project.folder, range(100))
+    fake_pipeline.write_predictions(project.folder, 0.95, range(100))
+    assert main(["release", "--accept-test-data"]) == 1, "no word helps where there is an answer"
+    assert "accuracy 0.9 is below 0.99 of the released model 1 on the same 100" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_released_model_of_an_earlier_version_has_no_account_of_its_answers(
     project: Project,
 ) -> None:
-    other_test_data(project)
-    assert main(["release", "--accept-test-data"]) == 0
-    message = project.git("log", "-1", "--format=%B", "release/staging-v2", folder=project.origin)
-    assert "**The test data differ, so the figures above cannot be compared.**" in message
+    (project.folder / "artifacts/predictions.csv").unlink()
+    release_and_merge(project, 1)
+    project.train(0.98)
+    release(project.repository)
+    message = message_of(project, "release/staging-v2")
+    assert "the present test set (200)" in message and "of its own" not in message
+
+
+def accept(project: Project, change: str) -> None:
+    params = (project.folder / "params.yaml").read_text()
+    before = params.partition("release:")[0]
+    target = f"release:\n  registry: oci:.local/registry\n  {change}\n"
+    fake_pipeline.write(project.folder, "params.yaml", before + target)
+    project.commit("Accept a change of the interface")
+
+
+def test_a_change_of_the_interface_is_named_before_it_is_released(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accept(project, 'accept_interface_change: "shape: 1x1x1 -> 2x2x1"')
+    change_of_labels(project)
+    assert main(["promote"]) == 0
+    project.merge("release/production-v1")
+    assert main(["release", "--accept-test-data"]) == 1
+    said = capsys.readouterr().err
+    assert "instead of 'shape: 1x1x1 -> 2x2x1', which is another change" in said
+    (line,) = re.findall("`(accept_interface_change: .*?)`", said)
+    accept(project, line)
+    release(project.repository)
+    message = message_of(project, "release/staging-v2")
+    assert message.splitlines()[0] == "**Clients of model 1 must change:** `labels: + two`"
+    project.merge("release/staging-v2")
+    release(project.repository)
+    assert message_of(project, "release/staging-v3").startswith("| figure |"), "nothing changes"
+    assert main(["promote"]) == 0
+    message = message_of(project, "release/production-v2")
+    assert message.splitlines()[0] == "**Clients of model 1 must change:** `labels: + two`"
+    assert "| accuracy, what is left of its own 200 (200) | 0.9700 | 0.9700 |" in message
 
 
 def test_a_pull_request_that_failed_is_opened_by_the_same_command(

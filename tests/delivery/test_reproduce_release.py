@@ -159,10 +159,11 @@ def test_the_clone_is_kept_on_a_word(project: Project) -> None:
 
 def test_a_model_runs_on_as_many_devices_as_it_was_trained_on(project: Project) -> None:
     trained = trained_on(project.repository, project.repository.head())
-    assert (trained.devices, trained.nodes) == (1, 1)
-    project.change("lineage.json", trained={"devices": 2, "nodes": 3, "hardware": "GPU"})
+    assert (trained.devices, trained.nodes, trained.threads) == (1, 1, None)
+    noted = {"devices": 2, "nodes": 3, "threads": 8, "hardware": "GPU"}
+    project.change("lineage.json", trained=noted)
     trained = trained_on(project.repository, project.repository.head())
-    assert (trained.devices, trained.nodes) == (2, 3)
+    assert (trained.devices, trained.nodes, trained.threads) == (2, 3, 8)
 
 
 OWN_PYTHON = """
@@ -227,7 +228,7 @@ def test_another_model_is_described_by_files_values_and_stages(
     assert "| metrics.json loss | 0.11 | 0.12 | NO |" in lines
     before, after = (
         hashlib.sha256(content).hexdigest()
-        for content in (fake_pipeline.MODEL + b"0.97", b"other weights")
+        for content in (fake_pipeline.model(0.97), b"other weights")
     )
     assert f"| classifier/1/model.onnx | {before} | {after} | NO |" in lines
     outputs = [line for line in lines if line.startswith("- ")]

@@ -1,5 +1,6 @@
 """The real Triton on this machine: right answers, clear refusals, clean ends."""
 
+import importlib
 import os
 import re
 import shutil
@@ -11,9 +12,14 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
 
 from conftest import TEMPLATE, mark_root
 from delivery.commands import serve
@@ -23,7 +29,7 @@ from delivery.triton import installation
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
-from tiny import CLASSES, SHAPE, processes, write_repository
+from tiny import CLASSES, SHAPE, graph, processes, write_repository
 from workspace.machine import this_machine
 
 
@@ -121,6 +127,23 @@ def test_another_answer_is_not_passed(server: Server, repository: Path) -> None:
     assert not result.passed and result.equal == 70
 
 
+def test_graphs_in_fewer_bits_say_how_far_machines_round_apart(tmp_path: Path) -> None:
+    file = write_repository(tmp_path) / "classifier/golden.npz"
+    recorded = golden.load(file)
+    assert recorded.tolerance == golden.TOLERANCE
+    for told, taken in ((0.01, 0.01), (0.9, golden.LOOSEST)):
+        arrays = {name: value for name, value in vars(recorded).items() if name != "tolerance"}
+        np.savez(file, **arrays, tolerance=told)
+        some = golden.load(file).some(3)
+        assert (len(some.images), some.tolerance) == (3, taken)
+        shared = {"images": 3, "equal": 3, "accuracy": 1.0, "versions": frozenset({1})}
+        for difference in (taken, np.nextafter(taken, 1)):
+            compared = golden.Comparison(
+                **shared, difference=difference, latencies=(), tolerance=taken
+            )
+            assert compared.passed == (difference == taken)
+
+
 # -- what cannot be served: one sentence each ------------------------------------------------------
 
 
@@ -141,8 +164,8 @@ def test_more_golden_requests_than_are_read_are_told(
     monkeypatch.setattr(golden, "LARGEST", size - 1)
     with pytest.raises(DeliveryError, match=r"set export\.golden_images lower and run"):
         golden.load(file)
-    few = {name: value[:1] for name, value in vars(many).items()}
-    np.savez(file, **few)
+    few = many.some(1)
+    np.savez(file, images=few.images, probabilities=few.probabilities, labels=few.labels)
     assert len(golden.load(file).images) == 1
 
 
@@ -180,6 +203,88 @@ def test_broken_configuration(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
     (tmp_path / "classifier/config.pbtxt").write_text('name: "classifier"\nbackend: 7\n')
     assert "config.pbtxt" in failure(tmp_path)
+
+
+SHAPED = r"model 'classifier', tensor '{}': the model expects {} dimensions \(shape {}\) but the "
+IMAGE, PROBABILITIES = "[-1, 8, 6, 1]", "[-1, 5]"
+OTHERS = {  # what is changed in config.pbtxt: how the real backend refuses it
+    ("dims: [ 8, 6, 1 ]", "dims: [ 8, 7, 1 ]"): SHAPED.format("image", 4, re.escape(IMAGE)),
+    ("dims: [ 8, 6, 1 ]", "dims: [ 8, 6 ]"): SHAPED.format("image", 4, re.escape(IMAGE)),
+    ("dims: [ 5 ]", "dims: [ 4 ]"): SHAPED.format("probabilities", 2, re.escape(PROBABILITIES)),
+    ("dims: [ 5 ]", "dims: [ -1 ]"): SHAPED.format("probabilities", 2, re.escape(PROBABILITIES)),
+    ("TYPE_UINT8", "TYPE_FP32"): "expects datatype TYPE_FP32 for input 'image', model provides "
+    "TYPE_UINT8",
+    ("TYPE_FP32", "TYPE_FP16"): "expects datatype TYPE_FP16 for output 'probabilities', model "
+    "provides TYPE_FP32",
+    ('name: "image"', 'name: "picture"'): "unexpected inference input 'picture', allowed inputs "
+    "are: image",
+    ('name: "probabilities"', 'name: "scores"'): "unexpected inference output 'scores', allowed "
+    "outputs are: probabilities",
+    ("input [ {", "input [ { name: 'mask' data_type: TYPE_UINT8 dims: [ 1 ] }, {"): "configuration "
+    "expects 2 inputs, model provides 1",
+    ("KIND_AUTO", "KIND_GPU"): "has kind KIND_GPU but no GPUs are available",
+}
+
+
+def changed(repository: Path, folder: Path, change: tuple[str, str]) -> Path:
+    """A copy of a model repository with something else in its configuration."""
+    shutil.copytree(repository, folder)
+    file = folder / "classifier/config.pbtxt"
+    assert change[0] in file.read_text()
+    file.write_text(file.read_text().replace(*change))
+    return folder
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The local backend outside of Triton."""
+    inside = SimpleNamespace(TritonModelException=ValueError)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", inside)
+    yield importlib.import_module("delivery.triton.onnxruntime_backend")
+    del sys.modules["delivery.triton.onnxruntime_backend"]
+
+
+def initialize(backend: Any, repository: Path) -> None:
+    """Load a model as Triton does."""
+    text = (repository / "classifier/config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    as_json = json_format.MessageToJson(config, preserving_proto_field_name=True)
+    backend.TritonPythonModel().initialize(
+        {
+            "model_config": as_json,
+            "model_name": "classifier",
+            "model_repository": str(repository / "classifier"),
+            "model_version": "1",
+            "model_instance_kind": "GPU" if "KIND_GPU" in text else "CPU",
+        }
+    )
+
+
+def test_another_configuration_is_refused_as_by_the_real_backend(
+    backend: Any, repository: Path, tmp_path: Path
+) -> None:
+    initialize(backend, repository)
+    for number, (change, sentence) in enumerate(OTHERS.items()):
+        with pytest.raises(ValueError, match=sentence):
+            initialize(backend, changed(repository, tmp_path / str(number), change))
+
+
+def test_a_graph_without_batches_is_refused(backend: Any, tmp_path: Path) -> None:
+    write_repository(tmp_path)
+    fixed = graph(0)
+    for tensor in (*fixed.graph.input, *fixed.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(fixed, tmp_path / "classifier/1/model.onnx")
+    with pytest.raises(ValueError, match="first dimension must be -1; but shape expected by the"):
+        initialize(backend, tmp_path)
+
+
+@pytest.mark.parametrize("change", [*OTHERS][1:5:2] + [*OTHERS][-1:], ids=" ".join)
+def test_a_server_with_another_configuration_ends_with_that_sentence(
+    repository: Path, tmp_path: Path, change: tuple[str, str]
+) -> None:
+    found = failure(changed(repository, tmp_path / "models", change))
+    assert re.search(rf"Triton ended: .*{OTHERS[change]}", found), found
 
 
 def test_version_that_never_becomes_ready(server: Server) -> None:
@@ -290,7 +395,7 @@ def test_settings_of_the_network_change_nothing_on_loopback(
 def test_the_signal_that_killed_a_server_is_named(repository: Path, tmp_path: Path) -> None:
     server = start(repository, tmp_path / "log")
     os.kill(server.process.pid, signal.SIGKILL)
-    with server, pytest.raises(DeliveryError, match=r"Triton ended: killed by signal 9 \(log: "):
+    with server, pytest.raises(DeliveryError, match=r"Triton died by signal SIGKILL \(log: "):
         server.wait(ready_path(1), 60)
 
 

@@ -30,13 +30,16 @@ from delivery.oci.image import (
 from delivery.oci.layout import Layout
 from delivery.oci.registry import pull
 from delivery.oci.remote import Configuration
-from delivery.parameters import Limits
+from delivery.parameters import Limits, Parameters, Target
 from delivery.proposals.gate import check_gate
 from delivery.proposals.texts import describe
 from hostile import changed_text, files, value_or_sentence
 from workspace.settings import check, parse_json, parse_texts
 
-LIMITS = Limits(min_accuracy=0.9, min_macro_f1=0.9, tolerance=0.005)
+PARAMETERS = Parameters(
+    gate=Limits(min_accuracy=0.9, min_macro_f1=0.9, tolerance=0.005),
+    release=Target(registry="oci:registry"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def judge(folder: Path) -> None:
     account = read_account(folder, {name: Path(name) for name in ABOUT})
     figures(account)
     try:
-        check_gate(account, LIMITS, None, False)
+        check_gate(account, PARAMETERS, None)
     finally:
         describe(account, 3, "oci:registry@sha256:" + "1" * 64, "d" * 40)
 

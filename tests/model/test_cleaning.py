@@ -28,7 +28,7 @@ from pictures import (
 from PIL import Image
 
 from classifier import cleaning, preparation
-from classifier.cleaning import near_groups, near_pairs, split
+from classifier.cleaning import near_groups, near_pairs
 from classifier.data import class_names, load_split
 from classifier.sources import Source, load_source
 from workspace.errors import UserError
@@ -228,17 +228,6 @@ def test_a_chain_of_near_duplicates_is_one_group(monkeypatch: pytest.MonkeyPatch
 
 
 # -- splits and checks -----------------------------------------------------------------------------
-
-
-def test_every_class_is_in_every_split_even_if_rare_and_grouped() -> None:
-    labels = np.repeat([0, 1], [500, 9])
-    groups = np.concatenate([np.arange(500), [500, 500, 500, 501, 501, 501, 502, 502, 502]])
-    official = np.zeros(509, dtype=bool)
-    rng = np.random.default_rng(0)
-    places = split(labels, groups, official, (0.1, 0.2), ["common", "rare"], rng)
-    assert set(places[labels == 1]) == {0, 1, 2}
-    assert all(len(set(places[groups == group])) == 1 for group in range(503))
-    assert np.bincount(places[labels == 0]).tolist() == [350, 50, 100]
 
 
 def test_leak_between_the_finished_splits_is_found(

@@ -1,6 +1,9 @@
 """Pictures as every program reads them: what is opened, how it is turned, what its pixels are."""
 
+import ast
+import runpy
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +12,14 @@ import numpy as np
 import pytest
 from pictures import fill, prepare, prepared_images, read_report, refusal, save, settings_with
 from PIL import ExifTags, Image
+from small_project import PROJECT
 
 from classifier import data, export
 from curation.batch_comparison import compare
 from delivery.commands import predict
+from delivery.errors import DeliveryError
 from delivery.parameters import Pictures, read_pictures
-from workspace.pictures import FORMATS, WHITE, open_picture, to_pixels, upright_size
+from workspace.pictures import FORMATS, MAX_PIXELS, WHITE, open_picture, to_pixels, upright_size
 
 HEIGHT, WIDTH = 12, 20
 ORIENTATIONS = range(1, 9)
@@ -165,6 +170,71 @@ def read_by_predict(path: Path, root: Path) -> bytes:
     shape = read_report(root)["image"]
     wanted = shape["height"], shape["width"], shape["channels"]
     return predict.read(path, wanted, Pictures()).tobytes()
+
+
+CLIENT = runpy.run_path(str(PROJECT / "serving/client.py"))  # as a copy elsewhere: by itself
+
+
+def odd(folder: Path) -> None:
+    """A cut-out on transparent ground, 16 and 12 bits, several frames, broken EXIF data."""
+    folder.mkdir()
+    for breaks in (header, entry, turned_nowhere, odd_neighbour):
+        for ending in ("png", "jpg", "webp"):
+            breaks(folder / f"{breaks.__name__}.{ending}")
+    cut_out = noise(7, "RGB").convert("P")
+    cut_out.save(folder / "cut_out.png", transparency=cut_out.getpixel((3, 3)))
+    noise(8, "RGB").save(folder / "frames.gif", save_all=True, append_images=[noise(9, "RGB")])
+    noise(9, "RGB").save(folder / "late.png")
+    put_behind(folder / "late.png", b"eXIf", exif(5).tobytes()[6:])
+    # not compressed, so that Pillow would map it
+    noise(4, "RGB").save(folder / "mapped.tif", tiffinfo={ExifTags.Base.Orientation.value: 6})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_client_that_others_copy_prepares_pictures_as_training_does(
+    channels: int, tmp_path: Path
+) -> None:
+    odd(tmp_path / "odd")
+    for number, (ending, mode, way) in enumerate(CASES):
+        for orientation in ORIENTATIONS:
+            write(tmp_path / f"{number}-{orientation}.{ending}", mode, way, orientation, number)
+    files = [path for path in tmp_path.rglob("*.*") if path.is_file()]
+    assert len(files) == 8 * len(CASES) + 16
+    for path in files:
+        for size in ((9, 14), (WIDTH, HEIGHT)):
+            ours = predict.read(path, (*size, channels), Pictures())
+            theirs = CLIENT["pixels"](path, *size, channels)
+            assert theirs.dtype == np.uint8 and np.array_equal(theirs, ours), path
+
+
+def test_the_client_that_others_copy_reads_and_refuses_what_training_does(tmp_path: Path) -> None:
+    assert CLIENT["FORMATS"] == FORMATS and CLIENT["MAX_PIXELS"] == MAX_PIXELS
+    deep, real = tmp_path / "deep.png", tmp_path / "real.tif"
+    Image.fromarray(np.array([[0, 1000, 4095]], np.uint16)).save(deep)
+    ours = predict.read(deep, (1, 3, 1), Pictures(white=4095))
+    assert np.array_equal(CLIENT["pixels"](deep, 1, 3, 1, white=4095), ours)
+    Image.fromarray(np.ones((2, 2), np.float32)).save(real)
+    for path, white in ((deep, 4000), (real, WHITE)):
+        with pytest.raises(ValueError, match="other values than whole numbers from 0 to"):
+            CLIENT["pixels"](path, 2, 2, 1, white)
+        with pytest.raises(DeliveryError):
+            predict.read(path, (2, 2, 1), Pictures(white=white))
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(OSError, match="cannot identify"):
+        CLIENT["pixels"](tmp_path / "text.png", 2, 2, 1)
+    Image.new("1", (13_000, 13_000)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="more than 50000000 pixels"):
+        CLIENT["pixels"](tmp_path / "large.png", 2, 2, 1)
+
+
+def test_the_client_that_others_copy_stands_alone() -> None:
+    text = (PROJECT / "serving/client.py").read_text()
+    assert len(text.splitlines()) <= 80
+    nodes = list(ast.walk(ast.parse(text)))
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    others = {name.split(".")[0] for name in named} - set(sys.stdlib_module_names)
+    assert others == {"numpy", "PIL"}  # and Triton's, whose name follows the address
 
 
 def test_sixteen_bits_become_eight_as_by_division() -> None:

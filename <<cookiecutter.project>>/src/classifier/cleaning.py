@@ -31,6 +31,7 @@ from workspace.pictures import (
 
 EXAMPLES = 20  # how many names a list in the report shows
 BATCH = 32  # pictures decoded ahead by the threads
+NEW = -1  # split of a picture that is in none yet, in place of an index into SPLITS
 BLOCK = 1024  # rows and columns compared at once: 4 MiB of distances
 
 
@@ -65,10 +66,14 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Positions in the staged pictures that stay, int64 (M',), and their near-duplicate groups."""
+    """Positions in the staged pictures that stay, int64 (M',), and their near-duplicate groups.
+
+    `repeats` is int64 (M,): for a picture that was left out as it repeats another, that one, or -1.
+    """
 
     kept: np.ndarray
     groups: np.ndarray
+    repeats: np.ndarray
     dropped: dict[str, Dropped]
 
 
@@ -224,29 +229,35 @@ def _reasons(source: Source, staged: Staged) -> list[str]:
 # -- repeated pictures -----------------------------------------------------------------------------
 
 
-def clean(source: Source, staged: Staged, near_rms: float) -> Cleaned:
+def clean(source: Source, staged: Staged, near_rms: float, known: np.ndarray) -> Cleaned:
     """Drop pictures that are repeated or contradict each other, and group near duplicates.
 
     An official test split stays whole, so that its figures compare with published ones; what
-    repeats it is dropped from the training side.
+    repeats it is dropped from the training side. `known` says which split a picture is in, an index
+    into SPLITS or NEW, int64 (M,); what would link two splits is dropped, and moves no other.
     """
     dropped = {
         "unreadable": Dropped(len(staged.unreadable), _reasons(source, staged)[:EXAMPLES]),
         "outside a class folder": Dropped(len(source.ignored), source.ignored[:EXAMPLES]),
         "litter of other programs": Dropped(len(source.litter), source.litter[:EXAMPLES]),
     }
-    kept = np.arange(len(staged.origins))
+    kept, repeats = np.arange(len(staged.origins)), np.full(len(staged.origins), -1)
     for reason, find in (
         ("conflicting labels", _contradictions),
         ("exact duplicate", _repetitions),
     ):
         original = find(source, staged, kept)
         dropped[reason] = _describe(source, staged, kept, original)
+        if find is _repetitions:
+            repeats[kept] = original
         kept = kept[original < 0]
     groups = near_groups(staged.fingerprints[kept], near_rms)
     original = _near_test(source, staged, kept, groups)
     dropped["near duplicate of a test picture"] = _describe(source, staged, kept, original)
-    return Cleaned(kept[original < 0], groups[original < 0], dropped)
+    kept, groups = kept[original < 0], groups[original < 0]
+    original = _between_splits(staged, kept, groups, known[kept], near_rms)
+    dropped["near duplicate in two splits"] = _describe(source, staged, kept, original)
+    return Cleaned(kept[original < 0], groups[original < 0], repeats, dropped)
 
 
 # Each of these returns int64 (M,): for a picture to drop, the picture it repeats; -1 to keep it.
@@ -273,6 +284,30 @@ def _near_test(source: Source, staged: Staged, kept: np.ndarray, groups: np.ndar
     _, official = _facts(source, staged, kept)
     first = _first_of_each(groups, official)
     return np.where(official[first] & ~official, kept[first], -1)
+
+
+def _between_splits(
+    staged: Staged, kept: np.ndarray, groups: np.ndarray, places: np.ndarray, rms: float
+) -> np.ndarray:
+    """Find what must stay out, lest near duplicates be in two splits.
+
+    That is every new picture of a group that spans splits; and of two that are in splits already,
+    as where branches were merged, the one that is not trained on: it would be tested too kindly.
+    """
+    original = np.full(len(kept), -1)
+    highest = np.full(len(kept), NEW)
+    np.maximum.at(highest, groups, places)
+    spans = lowest(places, groups)[groups] != highest[groups]
+    known = np.flatnonzero(spans & (places != NEW))
+    one_of_each = np.full(len(kept), -1)
+    one_of_each[groups[known]] = kept[known]
+    new = np.flatnonzero(spans & (places == NEW))
+    original[new] = one_of_each[groups[new]]
+    for i, j in near_pairs(staged.fingerprints[kept[known]], rms, keys=places[known]):
+        i, j = known[i], known[j]
+        i_leaves = places[i] > places[j]
+        original[np.where(i_leaves, i, j)] = kept[np.where(i_leaves, j, i)]
+    return original
 
 
 def _facts(source: Source, staged: Staged, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -357,62 +392,12 @@ def near_groups(fingerprints: np.ndarray, rms: float) -> np.ndarray:
     return groups
 
 
-# -- splits ----------------------------------------------------------------------------------------
-
-
-def split(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    official_test: np.ndarray,
-    shares: tuple[float, float],
-    classes: list[str],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Deal M pictures to splits: int64 (M,), indices into `SPLITS`.
-
-    Every class is dealt by itself in the given shares (validation, test), whole groups at a time,
-    and is in every split. An official test split is taken as it is.
-
-    Raises UserError: a class has fewer groups than there are splits to fill.
-    """
-    places = np.where(official_test, SPLITS.index("test"), SPLITS.index("train"))
-    free = np.flatnonzero(~official_test)
-    to_fill = (1,) if official_test.any() else (1, 2)
-    _, first, inverse, sizes = np.unique(
-        groups[free], return_index=True, return_inverse=True, return_counts=True
-    )
-    group_labels = labels[free][first]  # of its first picture, should a group span classes
-    counts = np.bincount(group_labels, minlength=len(classes))
-    few = [f"{classes[k]} ({counts[k]})" for k in np.flatnonzero(counts <= len(to_fill))]
-    if few:
-        raise UserError(
-            f"fewer distinct pictures than the {len(to_fill) + 1} splits to fill are left of class "
-            f"{shorten(few)}: add pictures, remove the class or lower prepare.near_duplicate_rms"
-        )
-    group_places = np.zeros(len(sizes), dtype=np.int64)
-    for label in range(len(classes)):
-        members = np.flatnonzero(group_labels == label)
-        images = sizes[members].sum()
-        room = {place: round(shares[place - 1] * images) for place in to_fill}
-        group_places[members] = _deal(sizes[members], room, rng)
-    places[free] = group_places[inverse]
-    return places
-
-
-def _deal(sizes: np.ndarray, room: dict[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Fill each place with groups while they fit; the rest, and the largest, stay at place 0."""
-    places = np.zeros(len(sizes), dtype=np.int64)
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(sizes[order], kind="stable")]
-    for place, group in zip(room, order, strict=False):  # the smallest ones: no place stays empty
-        places[group] = place
-        room[place] -= sizes[group]
-    for group in rng.permutation(order[len(room) : -1]):
-        place = next((place for place in room if sizes[group] <= room[place]), 0)
-        places[group] = place
-        if place:
-            room[place] -= sizes[group]
-    return places
+def lowest(places: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return, by the number of a group, the lowest place of its M members that is known, or NEW."""
+    found = np.full(groups.max(initial=-1) + 1, len(SPLITS))
+    known = places != NEW
+    np.minimum.at(found, groups[known], places[known])
+    return np.where(found == len(SPLITS), NEW, found)
 
 
 def progress(items: range | list, action: str, unit: str = "picture") -> tqdm:

@@ -24,6 +24,8 @@ from workspace.errors import UserError
 from workspace.machine import Machine, cores
 
 RESTARTS = 3  # more deaths than this have a cause that another start doesn't cure
+SMALL = 32 * 32  # pixels of a picture; of fewer, threads wait for each other more than they gain
+MOST_THREADS = 8  # so that all machines with as many cores give the same weights
 CHECKPOINTS = ("last.ckpt", "best.ckpt")  # what the next start of a run needs of it
 
 
@@ -33,11 +35,15 @@ class TrainingError(UserError):
 
 @dataclass(frozen=True)
 class Workers:
-    """How many train together: `devices` on each of `nodes` machines; whether Ray starts them."""
+    """How many train together: `devices` on each of `nodes` machines; whether Ray starts them.
+
+    Each has that many `threads`; 0 are those that its machine and the pictures ask for.
+    """
 
     devices: int = 1
     nodes: int = 1
     by_ray: bool = False
+    threads: int = 0
 
     @property
     def count(self) -> int:
@@ -49,6 +55,11 @@ def workers_of(machine: Machine) -> Workers:
     """The workers that the environment asks for; Ray starts several, and those of a cluster."""
     several = machine.devices * machine.nodes > 1
     return Workers(machine.devices, machine.nodes, several or bool(machine.ray_address))
+
+
+def threads_for(pixels: int, devices: int = 1) -> int:
+    """Threads for each of a machine's workers that pay for pictures of that many pixels."""
+    return 1 if pixels < SMALL else max(1, min(cores() // devices, MOST_THREADS))
 
 
 def check_devices(workers: Workers, threads: int, machine: Machine) -> None:

@@ -16,6 +16,7 @@ LIBRARIES = (
     "matplotlib",
     "numpy",
     "onnx",
+    "onnxruntime",
     "onnxscript",
     "pillow",
     "pytorch-lightning",

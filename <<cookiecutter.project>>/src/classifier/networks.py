@@ -39,6 +39,8 @@ class Shape:
 class Network(nn.Module):
     """Base: softmax scores, trained with cross-entropy."""
 
+    cross_entropy = True  # which targets between classes and weights of classes are made for
+
     def fit_to(self, images: Tensor, generator: torch.Generator) -> None:
         """Set what depends on the training pictures (N, C, H, W), before training starts."""
 
@@ -80,6 +82,8 @@ class LinearRegression(LinearNetwork):
     Source: Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, §4.2.
     """
 
+    cross_entropy = False
+
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape.pixels, shape.classes, math.inf)
 
@@ -106,6 +110,8 @@ class LinearSVM(LinearNetwork):
     Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines, JMLR 2
     (2001).
     """
+
+    cross_entropy = False
 
     def __init__(self, shape: Shape, c: float = 1.0) -> None:
         super().__init__(shape.pixels, shape.classes, c)
@@ -200,27 +206,34 @@ class MLP(Network):
 class CNN(Network):
     """Three stages of two 3×3 convolutions; the second and third halve the picture; global mean.
 
+    The first convolution brings larger pictures to about `SEEN` pixels a side, so that what the
+    stages see, and the time that they take, hardly depends on how large pictures are.
     Batch normalisation after each convolution: Ioffe & Szegedy, arXiv:1502.03167.
     """
 
+    SEEN = 40
+    STRIDES = 4  # of the first convolution, at most
+
     def __init__(self, shape: Shape, width: int = 32, dropout: float = 0.2) -> None:
         super().__init__()
+        side = math.sqrt(shape.height * shape.width)
+        strides = [min(max(1, round(side / self.SEEN)), self.STRIDES), 2, 2]
         widths = [shape.channels, width, 2 * width, 4 * width]
         stages = [
             nn.Sequential(
-                self.convolution(before, after, stride=1 if stage == 0 else 2),
-                self.convolution(after, after, stride=1),
+                self.convolution(before, after, stride), self.convolution(after, after, stride=1)
             )
-            for stage, (before, after) in enumerate(pairwise(widths))
+            for stride, (before, after) in zip(strides, pairwise(widths), strict=True)
         ]
         self.stages = nn.Sequential(*stages)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], shape.classes))
 
     @staticmethod
     def convolution(before: int, after: int, stride: int) -> nn.Sequential:
-        """A 3×3 convolution with its normalisation and activation."""
+        """A 3×3 convolution, or a wider one that steps over no pixel, normalised, activated."""
+        size = max(3, 2 * stride - 1)
         return nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+            nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(),
         )
@@ -230,21 +243,99 @@ class CNN(Network):
         return self.head(self.stages(images).mean((2, 3)))
 
 
-class ResNet18(Network):
-    """torchvision's ResNet-18 with the stem of small pictures: a 3×3 convolution and no pooling.
+class Photographic(Network):
+    """A network of torchvision's for photographs, which may start from weights learnt elsewhere.
+
+    It sees three channels, grey pictures three times the same, and small pictures enlarged, as
+    those were from which the weights were learnt. All layers but the last are the body.
+    """
+
+    MODEL = ""  # its name there
+    MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, from 0 to 1
+    LEAST = 32  # pixels of the shorter side, or it would shrink to nothing
+    LEARNT = 128  # with such weights, which know things of a certain size
+
+    def __init__(self, shape: Shape, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.body = self.make(shape, pretrained)
+        parts = self.body.named_modules()
+        self.head_name = [name for name, part in parts if isinstance(part, nn.Linear)][-1]
+        shorter = min(shape.height, shape.width)
+        factor = max(1.0, (self.LEARNT if pretrained else self.LEAST) / shorter)
+        self.size = (round(factor * shape.height), round(factor * shape.width))
+
+    def make(self, shape: Shape, pretrained: bool) -> nn.Module:
+        """The network as torchvision has it, for those classes."""
+        return torchvision.models.get_model(self.MODEL, num_classes=shape.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if tuple(images.shape[2:]) != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
+        return self.body(images)
+
+    @property
+    def head(self) -> nn.Module:
+        """The last layer, which tells these classes apart."""
+        return self.body.get_submodule(self.head_name)
+
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for the first weight of the body that `state` lacks or has otherwise.
+
+        What it says completes "these are no weights of it, …".
+        """
+        for name, weight in self.body.state_dict().items():
+            if name.startswith(f"{self.head_name}."):
+                continue  # of other classes
+            if name not in state:
+                raise ValueError(f"which would have one named {name}")
+            if state[name].shape != weight.shape:
+                sizes = f"{tuple(state[name].shape)} instead of {tuple(weight.shape)}"
+                raise ValueError(f"whose {name} has the shape {sizes}")
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of the body, as `check` lets pass; the head stays as it is."""
+        own = self.body.state_dict()
+        learnt = {name: state[name] for name in own if not name.startswith(f"{self.head_name}.")}
+        self.body.load_state_dict(own | learnt)
+
+
+class ResNet18(Photographic):
+    """ResNet-18; for small pictures with a stem of one 3×3 convolution and no pooling.
 
     Source: He et al., arXiv:1512.03385, §4.2 (the CIFAR-10 networks).
     """
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.body = torchvision.models.resnet18(num_classes=shape.classes)
-        self.body.conv1 = nn.Conv2d(shape.channels, 64, 3, padding=1, bias=False)
-        self.body.maxpool = nn.Identity()
+    MODEL = "resnet18"
+    SMALL = 64  # pixels of a side, up to which nothing is to be left out at the start
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores (N, K)."""
-        return self.body(images)
+    def make(self, shape: Shape, pretrained: bool) -> nn.Module:
+        """The network with the stem that fits."""
+        body: Any = super().make(shape, pretrained)
+        if not pretrained and math.sqrt(shape.height * shape.width) <= self.SMALL:
+            body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            body.maxpool = nn.Identity()
+        return body
+
+
+class EfficientNetB0(Photographic):
+    """EfficientNet-B0. Source: Tan & Le, arXiv:1905.11946."""
+
+    MODEL = "efficientnet_b0"
+
+
+class ConvNeXtTiny(Photographic):
+    """ConvNeXt-Tiny. Source: Liu et al., A ConvNet for the 2020s, arXiv:2201.03545."""
+
+    MODEL = "convnext_tiny"
+
+
+class MobileNetV3(Photographic):
+    """MobileNetV3-Large, the fastest of them. Source: Howard et al., arXiv:1905.02244."""
+
+    MODEL = "mobilenet_v3_large"
 
 
 NETWORKS: dict[str, type[Network]] = {
@@ -255,28 +346,51 @@ NETWORKS: dict[str, type[Network]] = {
     "mlp": MLP,
     "cnn": CNN,
     "resnet18": ResNet18,
+    "efficientnet_b0": EfficientNetB0,
+    "convnext_tiny": ConvNeXtTiny,
+    "mobilenet_v3": MobileNetV3,
 }
+ANY_PHOTO = Shape(224, 224, 3, 2)
 
 
 def build(
-    name: str, shape: Shape, options: Mapping[str, Any] | None = None, place: str = "train"
+    name: str,
+    shape: Shape,
+    options: Mapping[str, Any] | None = None,
+    place: str = "train",
+    pretrained: bool = False,
 ) -> Network:
     """Build the network of that name for pictures of that shape.
 
     Raises SettingsError for a name that is not in NETWORKS or an option that it does not take,
-    which is of that place of params.yaml.
+    which is of that place of params.yaml, or one that cannot start from weights and is to.
     """
     if name not in NETWORKS:
         raise SettingsError(
             f"{params.FILE}: train.network is {name!r}: give one of {', '.join(NETWORKS)}"
         )
     checked = params.check(options_of(name), options or {}, place, "options")
+    if pretrained:
+        return pretrainable(name)(shape, pretrained=True, **dict(checked))
     return NETWORKS[name](shape, **dict(checked))
+
+
+def pretrainable(name: str) -> type[Photographic]:
+    """The network of that name, which can start from weights. Raises SettingsError."""
+    kind = NETWORKS.get(name, Network)
+    if not issubclass(kind, Photographic):
+        able = [each for each, other in NETWORKS.items() if issubclass(other, Photographic)]
+        raise SettingsError(
+            f"{params.FILE}: train.pretrained is true, but there are no weights of {name}: give "
+            f"one of {', '.join(able)} in train.network, or set it to false"
+        )
+    return kind
 
 
 def options_of(name: str) -> type[Settings]:
     """The options of the network of that name: what its class takes beside the shape."""
-    _, *taken = inspect.signature(NETWORKS[name]).parameters.values()
+    _, *others = inspect.signature(NETWORKS[name]).parameters.values()
+    taken = [each for each in others if each.kind is not each.KEYWORD_ONLY]
     fields: dict[str, Any] = {each.name: (each.annotation, each.default) for each in taken}
     return create_model(f"Options of {name}", __base__=Settings, **fields)
 

@@ -87,6 +87,21 @@ class TrainParams(Settings):
     weight_decay: From0
     patience: Count | None = Field(description="null or a whole number from 1", examples=[10])
     augmentation: Augmentation = Augmentation()
+    class_weights: bool = False
+    label_smoothing: Share = 0.0
+    ema: Share = 0.0
+    pretrained: bool = False
+    weights: str | None = Field(
+        None, description="null, a file or an address", examples=["weights/resnet18.pth"]
+    )
+    weights_sha256: str | None = Field(
+        None,
+        description="null or 64 digits from 0 to f",
+        examples=["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
+        pattern="^[0-9a-f]{64}$",
+    )
+    head_epochs: int = number("a whole number from 0", 1, ge=0, default=1)
+    body_rate: Above0 = 0.1
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     threads: Count | None = Field(None, description="null or a whole number from 1", examples=[1])
     channels_last: bool = True
@@ -108,6 +123,9 @@ class ExportParams(Settings):
 
     tolerance: Above0
     golden_images: int = number("a whole number from 1 to 256", 64, ge=1, le=256)
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    calibration_pictures: int = number("a whole number from 1", 512, ge=1, default=512)
+    max_accuracy_loss: float = number("a share from 0 to below 1", 0.02, ge=0, lt=1, default=0.02)
 
 
 class Params(Settings):

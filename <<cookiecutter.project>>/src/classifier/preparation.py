@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classifier import data_report
+from classifier import data_report, splits
 from classifier.cleaning import (
+    NEW,
     Cleaned,
     Staged,
     check_classes,
@@ -20,12 +21,12 @@ from classifier.cleaning import (
     check_readable,
     clean,
     common_shape,
-    split,
     stage,
 )
 from classifier.data import PICTURES, PREPARED, SPLITS, open_split
 from classifier.params import Params, PrepareParams
 from classifier.sources import Source, load_source
+from classifier.splits import Ledger, split
 from reporting import data_picture
 from workspace import files
 
@@ -37,11 +38,14 @@ SAMPLES = 12
 def prepare(values: Params, root: Path) -> None:
     """Write the splits, `classes.json`, `report.json`, samples and `plots/data.png` below `root`.
 
-    The same source, parameters and seed give the same bytes. Nothing is written before all is well.
+    Pictures that the ledger knows keep their split, and it learns those of the others. The same
+    source, parameters, seed and ledger give the same bytes, and so does the ledger that comes of
+    it. Nothing is written before all is well.
 
-    Raises UserError when the source, its pictures or its classes can't be used.
+    Raises UserError when the source, its pictures or its classes, or the ledger can't be used.
     """
     params = values.prepare
+    ledger = splits.read(root)
     source = load_source(params.source, params.folder, root, params.max_pixels)
     check_classes(source)
     shape = common_shape(source, params.image_size, params.channels)
@@ -49,16 +53,20 @@ def prepare(values: Params, root: Path) -> None:
         staged = stage(source, shape, folder / "staged", params.white)
         check_readable(source, staged, params.max_unreadable_share)
         check_range(staged.brightest, params.white)
-        cleaned = clean(source, staged, params.near_duplicate_rms)
-        _write_splits(source, staged, cleaned, params, np.random.default_rng(values.seed), folder)
+        official = source.official_test[staged.origins]
+        known = splits.look_up(ledger, staged.contents, staged.digests, official)
+        cleaned = clean(source, staged, params.near_duplicate_rms, known)
+        places = _deal(source, staged, cleaned, known, values)
+        _write_splits(source, staged, cleaned.kept, places, params, folder)
         staged.path.unlink()
         report = data_report.report(source, staged, cleaned, params, values.seed, folder)
         _write_json(folder / "report.json", report)
         _write_samples(folder, source.classes)
-        splits = {name: open_split(folder / name) for name in SPLITS}
-        data_picture.plot(splits, source.classes, folder / PLOT.name)
+        opened = {name: open_split(folder / name) for name in SPLITS}
+        data_picture.plot(opened, source.classes, folder / PLOT.name)
+        splits.write(_learnt(ledger, staged, cleaned, places), root)
         _publish(folder, root)
-    _announce(report)
+    _announce(report, places[known[cleaned.kept] == NEW])
 
 
 @contextmanager
@@ -72,29 +80,50 @@ def _workplace(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _deal(
+    source: Source, staged: Staged, cleaned: Cleaned, known: np.ndarray, values: Params
+) -> np.ndarray:
+    """Return the split of each picture that stays, int64 (M',)."""
+    kept, params = cleaned.kept, values.prepare
+    return split(
+        source.labels[staged.origins[kept]],
+        cleaned.groups,
+        known[kept],
+        staged.contents[kept],
+        (params.validation_share, params.test_share),
+        source.classes,
+        bool(source.official_test.any()),
+        values.seed,
+    )
+
+
+def _learnt(ledger: Ledger, staged: Staged, cleaned: Cleaned, places: np.ndarray) -> Ledger:
+    """Return the ledger with the pictures that stay, and those that repeat one of them."""
+    there = np.full(len(staged.contents), NEW)
+    there[cleaned.kept] = places
+    repeating = np.flatnonzero(cleaned.repeats >= 0)
+    there[repeating] = there[cleaned.repeats[repeating]]
+    learnt = there != NEW
+    return splits.enter(ledger, staged.contents[learnt], there[learnt])
+
+
 def _write_splits(
     source: Source,
     staged: Staged,
-    cleaned: Cleaned,
+    kept: np.ndarray,
+    places: np.ndarray,
     params: PrepareParams,
-    rng: np.random.Generator,
     folder: Path,
 ) -> None:
-    origins = staged.origins[cleaned.kept]
-    labels = source.labels[origins]
-    places = split(
-        labels,
-        cleaned.groups,
-        source.official_test[origins],
-        (params.validation_share, params.test_share),
-        source.classes,
-        rng,
-    )
+    """Write each split in the order of its contents' digests.
+
+    So its first pictures are a fair sample of it, and its order says nothing of other splits.
+    """
     for place, name in enumerate(SPLITS):
-        # shuffled, so that the first pictures of a split are a fair sample of it
-        chosen = rng.permutation(np.flatnonzero(places == place))
-        _write_split(staged, cleaned.kept[chosen], labels[chosen], folder / name)
-        _write_pictures(source, staged, cleaned.kept[chosen], params, folder / name / PICTURES)
+        chosen = kept[places == place]
+        chosen = chosen[np.argsort(staged.contents[chosen], kind="stable")]
+        _write_split(staged, chosen, source.labels[staged.origins[chosen]], folder / name)
+        _write_pictures(source, staged, chosen, params, folder / name / PICTURES)
     _write_json(folder / "classes.json", source.classes)
 
 
@@ -154,9 +183,13 @@ def _publish(folder: Path, root: Path) -> None:
     files.publish(folder, target)
 
 
-def _announce(report: dict[str, Any]) -> None:
+def _announce(report: dict[str, Any], new: np.ndarray) -> None:
     sizes = ", ".join(f"{name} {part['images']}" for name, part in report["splits"].items())
     print(f"prepared {report['source']}: {sizes} pictures of {len(report['classes'])} classes")
+    if 0 < len(new) < sum(part["images"] for part in report["splits"].values()):
+        counts = np.bincount(new, minlength=len(SPLITS))
+        dealt = ", ".join(f"{name} {n}" for name, n in zip(SPLITS, counts, strict=True))
+        print(f"of these {len(new)} are new: {dealt}; all others are where they were")
     for check in report["checks"]:
         if not check["passed"]:
             print(f"data check failed: {check['name']}: {check['detail']}")

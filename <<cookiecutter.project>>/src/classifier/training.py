@@ -13,30 +13,38 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+)
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from classifier import data, distributed, networks
-from classifier.augmentation import augment
+from classifier import data, distributed, networks, pretrained
+from classifier.augmentation import augment, mix, recolour
 from classifier.batches import Batches, Images, epoch_seed
 from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
-from classifier.networks import Network, Shape
+from classifier.networks import Network, Photographic, Shape
 from classifier.params import Params, TrainParams
+from classifier.pretrained import Weights
+from classifier.progress import Bar, Progress, advice
 from workspace import files, settings
 from workspace.errors import UserError
-from workspace.machine import Machine, cores
+from workspace.machine import Machine
 from workspace.model_code import code_sha256
+from workspace.settings import SettingsError
 
 CHECKPOINT = Path("artifacts/model.ckpt")
 HISTORY = Path("artifacts/history.csv")
@@ -54,6 +62,7 @@ class Classifier(pl.LightningModule):
     mean: Tensor
     std: Tensor
     temperature: Tensor
+    class_weights: Tensor
 
     def __init__(
         self, shape: dict[str, int], train: dict[str, Any], seed: int, examples: int
@@ -62,10 +71,17 @@ class Classifier(pl.LightningModule):
         self.save_hyperparameters()
         self.params = settings.check(TrainParams, train, str(CHECKPOINT), "train")
         self.shape = Shape(**shape)
-        self.network = networks.build(self.params.network, self.shape, self.params.options)
+        self.network = networks.build(
+            self.params.network,
+            self.shape,
+            self.params.options,
+            pretrained=self.params.pretrained,
+        )
         self.register_buffer("mean", torch.zeros(self.shape.channels, 1, 1))
         self.register_buffer("std", torch.ones(self.shape.channels, 1, 1))
         self.register_buffer("temperature", torch.ones(()))
+        even = torch.ones(self.shape.classes)
+        self.register_buffer("class_weights", even, persistent=False)  # only training wants them
         self.trained: dict[str, Any] = {}  # on what; see `lineage`
 
     def fit_to(self, split: Split) -> None:
@@ -77,6 +93,17 @@ class Classifier(pl.LightningModule):
         self.mean.copy_(pixels.mean((0, 1, 2))[:, None, None])
         self.std.copy_(pixels.std((0, 1, 2))[:, None, None].clamp_min(1.0))
         self.network.fit_to(self.normalise(sample), generator)
+        if self.params.class_weights:  # as scikit-learn's "balanced": their mean over the set is 1
+            counts = torch.bincount(torch.from_numpy(split.labels), minlength=self.shape.classes)
+            self.class_weights.copy_(len(split.labels) / (len(counts) * counts.clamp_min(1)))
+
+    def start_from(self, weights: Weights) -> None:
+        """Take weights learnt elsewhere, and normalise pictures as those were."""
+        assert isinstance(self.network, Photographic)
+        self.network.start_from(weights.state)
+        for buffer, figures in ((self.mean, self.network.MEAN), (self.std, self.network.STD)):
+            scaled = 255 * torch.tensor(figures)[:, None, None]
+            buffer.copy_(scaled if self.shape.channels == 3 else scaled.mean())
 
     def normalise(self, images: Tensor) -> Tensor:
         """Float pictures (N, C, H, W) of uint8 pixels (N, H, W, C)."""
@@ -94,19 +121,50 @@ class Classifier(pl.LightningModule):
         """Make dropout and augmentation depend on nothing but seed, epoch and worker."""
         epoch = epoch_seed(self.hparams["seed"], self.current_epoch)
         torch.manual_seed(epoch + WORKER_STRIDE * self.global_rank)
+        if self.params.pretrained:  # the body's statistics stay, too, as long as it does
+            self.network.train(not self.is_head_only)
         self.train_loss, self.seen = torch.zeros((), device=self.device), 0
         self.validation_sums = torch.zeros(3, device=self.device)  # loss, right answers, images
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch, with the penalty of the network."""
         images, labels = batch
-        scores = self.network(augment(self.normalise(images), self.params.augmentation))
-        loss = self.network.loss(scores.float(), labels)  # 16 bits are too few for sums
+        how = self.params.augmentation
+        images = augment(self.normalise(recolour(images, how)), how)
+        images, targets = mix(images, labels, self.shape.classes, how)
+        loss = self.loss(self.network(images).float(), targets)  # 16 bits are too few for sums
         self.train_loss += loss.detach() * len(labels)
         self.seen += len(labels)
         return self.share(len(labels), index) * loss + self.network.penalty(
             self.hparams["examples"]
         )
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of scores (N, K) and labels (N,) or, of mixed pictures, their shares (N, K)."""
+        if targets.dim() == 1 and not (self.params.class_weights or self.params.label_smoothing):
+            return self.network.loss(scores, targets)
+        if targets.dim() == 1:  # as shares, whose mean does not depend on a batch's classes
+            targets = F.one_hot(targets, self.shape.classes).to(scores.dtype)
+        smoothing = self.params.label_smoothing
+        return F.cross_entropy(scores, targets, self.class_weights, label_smoothing=smoothing)
+
+    @property
+    def is_head_only(self) -> bool:
+        """Whether only the last layer learns in this epoch, the others being learnt already."""
+        return self.params.pretrained and self.current_epoch < self.params.head_epochs
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave the body as it is where it is to stay, on all workers alike."""
+        if self.is_head_only:
+            for weight in self.body_and_head()[0]:
+                weight.grad = None
+
+    def body_and_head(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights of a network that starts from others': all but the last layer's, and those."""
+        assert isinstance(self.network, Photographic)
+        head = list(self.network.head.parameters())
+        known = {id(weight) for weight in head}
+        return [weight for weight in self.parameters() if id(weight) not in known], head
 
     def share(self, images: int, index: int) -> float:
         """Weight of this worker's mean loss: the mean of all workers is then the whole batch's."""
@@ -150,8 +208,9 @@ class Classifier(pl.LightningModule):
         if self.params.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
+        highest = [group["lr"] for group in optimizer.param_groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.params.learning_rate, total_steps=steps, pct_start=warm_up(steps)
+            optimizer, highest, total_steps=steps, pct_start=warm_up(steps)
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -166,11 +225,13 @@ class Classifier(pl.LightningModule):
                 history_size=20,
                 line_search_fn="strong_wolfe",
             )
+        groups: Any = self.parameters()
+        if self.params.pretrained:
+            body, head = self.body_and_head()
+            groups = [{"params": body, "lr": rate * self.params.body_rate}, {"params": head}]
         if self.params.optimizer == "sgd":
-            return torch.optim.SGD(
-                self.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay
-            )
-        return torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
+            return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
 
 
 class History(Callback):
@@ -184,13 +245,6 @@ class History(Callback):
         names = ("train_loss", "validation_loss", "validation_accuracy")
         figures = {name: float(trainer.callback_metrics[name]) for name in names}
         self.epochs.append({"epoch": trainer.current_epoch + 1, **figures})
-        if (
-            trainer.is_global_zero and not sys.stderr.isatty()
-        ):  # a log file gets a line per epoch instead of a bar
-            shown = ", ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
-            print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}", file=sys.stderr
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -283,20 +337,24 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
     gave no model.
     """
     workers = distributed.workers_of(machine)
-    threads = params.train.threads or max(1, cores() // workers.devices)
-    distributed.check_devices(workers, threads, machine)
     splits = load_splits(root)
+    shape = shape_of(splits[0], data.class_names(root))
+    threads = machine.threads or threads_of(params.train, shape, workers)
+    workers = replace(workers, threads=threads)
+    distributed.check_devices(workers, threads, machine)
     check(params.train, workers, *splits)
     check_compiler(params.train, machine)
-    shape = shape_of(splits[0], data.class_names(root))
+    check_targets(params.train)
+    weights = pretrained.load(params.train, root)
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
     left = (CHECKPOINT.name, HISTORY.name)
     try:
         if not workers.by_ray:
-            work(run, *arguments, *splits)
+            work(run, *arguments, *splits, weights)
         elif machine.ray_address:
-            distributed.train_with_ray(work, arguments, splits, run, left, threads, machine)
+            parts = (*splits, weights)
+            distributed.train_with_ray(work, arguments, parts, run, left, threads, machine)
         else:
             here = (*arguments, root.resolve())
             distributed.train_with_ray(work_from_files, here, (), run, left, threads, machine)
@@ -343,9 +401,25 @@ def check_compiler(params: TrainParams, machine: Machine) -> None:
         )
 
 
+def check_targets(params: TrainParams) -> None:
+    """Raise SettingsError for targets that the loss of a network is not made for."""
+    wanted = {
+        "class_weights": params.class_weights,
+        "label_smoothing": params.label_smoothing,
+        "augmentation.mixup": params.augmentation.mixup,
+        "augmentation.cutmix": params.augmentation.cutmix,
+    }
+    kind = networks.NETWORKS[params.network]
+    if not kind.cross_entropy and (names := [name for name, value in wanted.items() if value]):
+        raise SettingsError(
+            f"params.yaml: train.{names[0]} is {wanted[names[0]]}, but {params.network} has no "
+            f"cross-entropy, which it needs: set it to 0 or false, or give another train.network"
+        )
+
+
 def work_from_files(run: Path, params: Params, shape: Shape, workers: Workers, root: Path) -> None:
     """What a worker does that shares the files of this machine."""
-    work(run, params, shape, workers, *load_splits(root))
+    work(run, params, shape, workers, *load_splits(root), pretrained.load(params.train, root))
 
 
 def work(
@@ -355,16 +429,22 @@ def work(
     workers: Workers,
     train_split: Split,
     validation: Split,
+    weights: Weights | None,
 ) -> None:
     """What each worker does: train; the first one leaves checkpoint and history in `run`."""
-    model, history, trainer = fit(params, shape, train_split, validation, run, workers=workers)
+    model, history, trainer = fit(
+        params, shape, train_split, validation, run, workers=workers, weights=weights
+    )
     if not trainer.is_global_zero:
         return
     model.trained = {
         "devices": workers.devices,
         "nodes": workers.nodes,
+        "threads": workers.threads,
         "hardware": distributed.hardware(),
     }
+    if weights:
+        model.trained["weights"] = {"source": weights.source, "sha256": weights.sha256}
     with torch.compiler.set_stance("force_eager"):  # one pass is not worth compiling for
         model.temperature.fill_(fit_temperature(*scores_of(model, validation)))
     model.save(run / CHECKPOINT.name)
@@ -379,32 +459,39 @@ def fit(
     run: Path,
     callbacks: Sequence[Callback] = (),
     workers: Workers = Workers(),  # noqa: B008 (it is frozen)
+    weights: Weights | None = None,
 ) -> tuple[Classifier, History, pl.Trainer]:
     """Train with checkpoints and logs in `run`; return the model of the best epoch.
 
-    `callbacks` are the caller's own, who may want to watch. With several workers each calls it, and
+    `callbacks` are the caller's own, who may want to watch; `weights` are what the network starts
+    from. With several workers each calls it, and
     only the first gets the best epoch's model: the others hold the last one's.
 
     Raises TrainingError when the loss stops being a number.
     """
     quieten()
     pl.seed_everything(params.seed, verbose=False)
-    if params.train.threads or workers.devices > 1:
-        share = max(1, cores() // workers.devices)
-        torch.set_num_threads(params.train.threads or share)
+    threads = workers.threads or threads_of(params.train, shape, workers)
+    torch.set_num_threads(threads)
     examples = len(train_split.labels)
     model = Classifier(asdict(shape), params.train.model_dump(), params.seed, examples)
     model.fit_to(train_split)
+    if weights:
+        model.start_from(weights)
     prepare_network(model.network, params.train)
     history = History()
     best = ModelCheckpoint(
         run,
         "best",
         monitor="validation_loss",
-        save_weights_only=True,  # a run is taken up at the last epoch
+        # A run is taken up at the last epoch; only a whole checkpoint has the mean weights.
+        save_weights_only=not params.train.ema,
         enable_version_counter=False,
     )
-    trainer = make_trainer(params.train, run, [history, best, *callbacks], workers)
+    progress = Progress(
+        advice(params.train, shape, threads), len(validation.labels) / max(examples, 1)
+    )
+    trainer = make_trainer(params.train, run, [history, best, progress, *callbacks], workers)
     images = Images(
         train_split,
         validation,
@@ -447,9 +534,11 @@ def make_trainer(
     ]
     if params.patience:
         callbacks.append(Patience("validation_loss", patience=params.patience))
+    if params.ema:
+        callbacks.append(EMAWeightAveraging(decay=params.ema))
     bar = sys.stderr.isatty()
     if bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
+        callbacks.append(Bar(next(each for each in callbacks if isinstance(each, Progress))))
     return pl.Trainer(
         max_epochs=params.epochs,
         precision=precision(params),  # type: ignore[arg-type]
@@ -490,6 +579,12 @@ def shape_of(split: Split, classes: list[str]) -> Shape:
     """Shape of the data set that a split belongs to."""
     _, height, width, channels = split.images.shape
     return Shape(height, width, channels, len(classes))
+
+
+def threads_of(params: TrainParams, shape: Shape, workers: Workers) -> int:
+    """Threads of each worker on this machine."""
+    pixels = shape.height * shape.width
+    return params.threads or distributed.threads_for(pixels, workers.devices)
 
 
 def fingerprint(params: Params, workers: Workers, root: Path) -> str:

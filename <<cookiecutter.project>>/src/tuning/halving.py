@@ -18,11 +18,12 @@ from pytorch_lightning.callbacks import Callback
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from classifier import data, training
+from classifier import data, pretrained, training
 from classifier.data import Split
-from classifier.distributed import TrainingError
+from classifier.distributed import TrainingError, Workers
 from classifier.networks import Shape
 from classifier.params import Params
+from classifier.pretrained import Weights
 from tuning.trials import (
     FIGURES,
     Figures,
@@ -35,7 +36,6 @@ from tuning.trials import (
     score,
 )
 from workspace.errors import UserError
-from workspace.machine import cores
 
 
 class Report(Callback):
@@ -71,12 +71,15 @@ def run_trial(
     objective: str,
     shape: Shape,
     splits: tuple[Split, Split],
+    weights: Weights | None,
 ) -> None:
     """Train one candidate in a worker, which may be on another machine."""
     number, report = config["number"], Report(objective)
     try:
         with folder_of(runs[number]) as run:
-            _, history, _ = training.fit(candidates[number], shape, *splits, run, [report])
+            candidate = candidates[number]
+            start = weights if candidate.train.pretrained else None
+            _, history, _ = training.fit(candidate, shape, *splits, run, [report], weights=start)
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
     except UserError as error:
@@ -204,6 +207,7 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
     scheduler = Halving(search)
     scheduler.recall(ended)
     splits = training.load_splits(root)
+    shape = training.shape_of(splits[0], data.class_names(root))
     storage = search.folder / "ray"  # Tune insists on one
     shutil.rmtree(storage, ignore_errors=True)
     work = tune.with_parameters(
@@ -211,11 +215,12 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
         candidates=search.candidates,
         runs=search.runs,
         objective=search.section.objective,
-        shape=training.shape_of(splits[0], data.class_names(root)),
+        shape=shape,
+        weights=pretrained.load(search.candidates[0].train, root),
         splits=splits,
     )
     tune.Tuner(
-        tune.with_resources(work, resources(search)),
+        tune.with_resources(work, resources(search, shape)),
         param_space={"number": tune.grid_search(unfinished)},
         tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -228,10 +233,10 @@ def run_trials(search: Search, ended: Sequence[Trial], record: Record, root: Pat
     ).fit()
 
 
-def resources(search: Search) -> dict[str, float]:
+def resources(search: Search, shape: Shape) -> dict[str, float]:
     """What a trial takes: the threads it trains with, and a share of a GPU where there is one."""
     there = ray.cluster_resources()
-    threads = search.candidates[0].train.threads or cores()
+    threads = training.threads_of(search.candidates[0].train, shape, Workers())
     widest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
     share = 1 / search.section.trials_per_gpu if there.get("GPU") else 0
     return {"cpu": min(threads, widest), "gpu": share}

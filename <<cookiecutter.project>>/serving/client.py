@@ -1,0 +1,80 @@
+"""Ask the served model about pictures. This file stands alone: copy it into any other program.
+
+pip install numpy pillow 'tritonclient[grpc,http]'
+python client.py http://127.0.0.1:8000 cat.png dog.jpg    # or grpc://127.0.0.1:8001
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 50_000_000  # prepare.max_pixels of the model's project
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270")
+TURN = dict(enumerate((*TURNS, "TRANSVERSE", "ROTATE_90"), 2))  # by EXIF's number
+
+
+def pixels(file: str, height: int, width: int, channels: int, white: int = 65535) -> np.ndarray:
+    """Prepare a picture, value for value, as those from which the model learnt.
+
+    Returns uint8 (height, width, channels). `white` is prepare.white of the model's project.
+    Raises ValueError for pixels without a defined range, OSError for a file that is no picture.
+    """
+    # Not by its name: Pillow would map some files, and overlook that a TIFF is to be turned.
+    picture: Image.Image = Image.open(BytesIO(Path(file).read_bytes()), formats=FORMATS)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(f"{file} has more than {MAX_PIXELS} pixels")
+    picture.load()
+    if turn := TURN.get(orientation(picture)):
+        picture = picture.transpose(Image.Transpose[turn])
+    if picture.mode[0] in "IF":  # 16 bits become 8, rounded
+        values = np.asarray(picture).astype(np.int64)
+        if picture.mode == "F" or values.min() < 0 or values.max() > white:
+            raise ValueError(f"{file} has other values than whole numbers from 0 to {white}")
+        picture = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
+    elif picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture).reshape(height, width, channels)
+
+
+def orientation(picture: Image.Image) -> int:
+    """Return EXIF's number of the turn that is left to make; broken data ask for none."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turned it as it decoded it
+    try:
+        Image.Exif().load(picture.info.get("exif", b""))
+        return picture.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+
+
+def classify(address: str, files: list[str], top: int = 3) -> Iterator[list[tuple[str, float]]]:
+    """Give the most probable classes of each picture, with their probabilities."""
+    protocol, _, place = address.rpartition("://")
+    triton: Any = importlib.import_module(f"tritonclient.{protocol}")
+    with triton.InferenceServerClient(place) as server:
+        as_dict = {"as_json": True} if protocol == "grpc" else {}
+        model = server.get_model_metadata("classifier", **as_dict)
+        height, width, channels = (int(size) for size in model["inputs"][0]["shape"][1:])
+        for file in files:
+            tensor = triton.InferInput("image", [1, height, width, channels], "UINT8")
+            tensor.set_data_from_numpy(pixels(file, height, width, channels)[np.newaxis])
+            wanted = triton.InferRequestedOutput("probabilities", class_count=top)
+            answer = server.infer("classifier", [tensor], outputs=[wanted])
+            lines = [line.decode().split(":", 2) for line in answer.as_numpy("probabilities")[0]]
+            yield [(label, float(probability)) for probability, _, label in lines]
+
+
+if __name__ == "__main__":
+    for name, classes in zip(sys.argv[2:], classify(sys.argv[1], sys.argv[2:]), strict=True):
+        print(f"{name}: " + ", ".join(f"{label} {share:.1%}" for label, share in classes))

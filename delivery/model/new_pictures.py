@@ -1,0 +1,50 @@
+"""The test set since a release: which pictures are new, and which that model was trained on.
+
+The ledger of splits at the release's commit tells. No stage of the pipeline does, because what it
+writes would then depend on what is served, and could not be made again.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from delivery.git import Repository
+from workspace.settings import read_text
+
+LEDGER = "data/splits.csv"
+PICTURES = Path("data/prepared/test/pictures.csv")
+DIGITS = 16  # of a picture's SHA-256, in the ledger
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Numbers of test pictures: all, those new since a commit, those that were trained on then."""
+
+    pictures: int
+    new: int
+    trained_on: int
+
+    def describe(self, model: str) -> str:
+        """Say it of a released model, such as "model 7"."""
+        said = f"{self.new} of {self.pictures} pictures are new since {model}"
+        if not self.trained_on:
+            return f"{said}, which was trained on none of all"
+        return (
+            f"{said}, which was trained on {self.trained_on} others, so it looks better than it is"
+        )
+
+
+def tested_since(repository: Repository, commit: str) -> Tested | None:
+    """Compare the prepared test set with the ledger of a commit; None where one is missing.
+
+    Raises SettingsError when the list of pictures can't be read.
+    """
+    ledger = repository.read(commit, LEDGER)
+    if ledger is None or not (repository.folder / PICTURES).is_file():
+        return None
+    lines = (line.partition(",") for line in ledger.decode(errors="replace").splitlines())
+    places = {key: place for key, _, place in lines}
+    rows = csv.DictReader(read_text(repository.folder / PICTURES).splitlines())
+    then = [places.get(str(row.get("sha256"))[:DIGITS]) for row in rows]
+    trained_on = sum(place in ("train", "validation") for place in then)
+    return Tested(len(then), then.count(None), trained_on)

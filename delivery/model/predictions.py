@@ -1,0 +1,124 @@
+"""What models answer to test pictures: the pipeline's account of it, and a served model asked."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from delivery.errors import DeliveryError
+from delivery.model.interface import Interface
+from workspace.errors import sentence, shown
+from workspace.files import replacing
+from workspace.settings import SettingsError, check, read_json, read_text
+
+SERVED = Path("artifacts/served")  # the served model's answers to the present test set
+TEST = Path("data/prepared/test")
+CLASSES = Path("data/prepared/classes.json")
+COLUMNS = ["sha256", "file", "label", "predicted", "confidence"]
+LARGEST = 2**30  # bytes of answers: a thousand classes and as many pictures are 10 MB
+TOGETHER = 256  # pictures in one run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to N test pictures, each a list of N texts; a picture is known by its SHA-256."""
+
+    sha256: list[str]
+    label: list[str]
+    predicted: list[str]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The present test set: images uint8 (N, H, W, C), read as they are used, and N texts each."""
+
+    images: NDArray[np.uint8]
+    label: list[str]
+    sha256: list[str]
+    file: list[str]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read a predictions.csv. Raises DeliveryError."""
+    rows = read_rows(path, COLUMNS[:4])
+    return Predictions(*([row[name] for row in rows] for name in ("sha256", "label", "predicted")))
+
+
+def read_pictures(root: Path) -> Pictures:
+    """Open the test set that `prepare` left in a project. Raises DeliveryError."""
+    try:
+        classes = np.array(check(list[str], read_json(root / CLASSES), str(CLASSES)))
+        images = np.load(root / TEST / "images.npy", mmap_mode="r")
+        labels = classes[np.load(root / TEST / "labels.npy")].tolist()
+    except (OSError, ValueError, IndexError, SettingsError) as error:
+        raise DeliveryError(f"the test pictures cannot be read ({sentence(error)})") from None
+    rows = read_rows(root / TEST / "pictures.csv", ["sha256", "file"])
+    if not len(images) == len(labels) == len(rows):
+        raise DeliveryError(
+            f"{TEST} has {len(images)} pictures, {len(labels)} labels and {len(rows)} names"
+        )
+    return Pictures(images, labels, [row["sha256"] for row in rows], [row["file"] for row in rows])
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a table with at least some columns. Raises DeliveryError."""
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""), strict=True)
+        rows = list(reader)
+    except (csv.Error, SettingsError) as error:
+        raise DeliveryError(f"{path} cannot be read ({sentence(error)})") from None
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    broken = any(None in row or None in row.values() for row in rows)
+    if missing or broken:
+        what = f"no column {missing[0]}" if missing else "a line that is too short or too long"
+        raise DeliveryError(f"{path} has {what}")
+    return rows
+
+
+def ask(model: Path, interface: Interface, test: Pictures) -> NDArray[np.float32]:
+    """Return a served model's probabilities (N, K) of the test pictures; progress is shown.
+
+    `model` is the model repository of an image. Raises DeliveryError, as for pictures of another
+    shape than the model takes.
+    """
+    shape = "x".join(map(str, test.images.shape[1:]))
+    if shape != interface.shape:
+        raise DeliveryError(f"it takes {shown(interface.shape)}, the test pictures are {shape}")
+    try:
+        (graph,) = model.glob("classifier/*/model.onnx")
+        session: Any = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        starts = range(0, len(test.images), TOGETHER)
+        answers = np.concatenate(
+            [
+                session.run([interface.output], {interface.input: test.images[at : at + TOGETHER]})
+                for at in tqdm(starts, desc="judge the served model", delay=1, disable=None)
+            ],
+            axis=1,
+        )[0]
+    except Exception as error:  # onnxruntime raises what it likes
+        raise DeliveryError(f"ONNX Runtime does not run it ({sentence(error)})") from None
+    if answers.shape != (len(test.images), len(interface.labels)):
+        raise DeliveryError(f"it answers {answers.shape} and has {len(interface.labels)} labels")
+    return answers
+
+
+def write_answers(
+    path: Path, test: Pictures, labels: Sequence[str], probabilities: NDArray[np.float32]
+) -> Predictions:
+    """Write a served model's answers in the form of the pipeline's; return them."""
+    predicted = [labels[place] for place in probabilities.argmax(axis=1)]
+    with replacing(path, newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
+        rows = zip(test.sha256, test.file, test.label, predicted, probabilities, strict=True)
+        for sha256, name, label, answer, shares in rows:
+            told = [f"{share:.6f}" for share in (shares.max(), *shares)]
+            table.writerow([sha256, name, label, answer, *told])
+    return Predictions(test.sha256, test.label, predicted)

@@ -1,0 +1,58 @@
+"""The accuracy of all releases as a picture that a pull request draws of its text, by Mermaid."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from delivery.proposals.release_file import Release
+from delivery.proposals.releases import Past
+from workspace.markdown import block
+
+MOST = 30  # releases that are readable side by side
+NORMAL = 1.96  # standard deviations on either side hold 95 %
+
+
+def history(past: list[Past], candidate: Release) -> str:
+    """Draw the accuracy of every version ever released, the candidate's last, with intervals."""
+    versions = {each.release.version: each.release for each in past}
+    shown = [each for _, each in sorted((versions | {candidate.version: candidate}).items())]
+    shown = shown[-MOST:]
+    bounds = [interval(each.accuracy, each.support) for each in shown]
+    low = math.floor(20 * min(low for low, _ in bounds)) / 20
+    series = [[each.accuracy for each in shown], *zip(*bounds, strict=True)]
+    lines = [
+        '%%{init: {"xyChart": {"width": 800, "height": 300}, "themeVariables": {"xyChart": '
+        '{"plotColorPalette": "#bcd3f2, #1f5fbf, #8a8a8a, #8a8a8a"}}}}%%',
+        "xychart-beta",
+        f"    x-axis model [{', '.join(str(each.version) for each in shown)}]",
+        f"    y-axis accuracy {low:.2f} --> 1.00",
+        f"    bar [{numbers(series[0])}]",
+        *(f"    line [{numbers(each)}]" for each in series),
+    ]
+    return block("\n".join(lines), "mermaid") + "\n" + caption(shown)
+
+
+def caption(shown: list[Release]) -> str:
+    """Say what is drawn, and where accuracies next to each other are of other pictures."""
+    newest = shown[-1]
+    low, high = interval(newest.accuracy, newest.support)
+    pairs = pairwise(shown)
+    changed = [str(now.version) for was, now in pairs if was.test_data != now.test_data]
+    other = f" The test data changed with model {', '.join(changed)}." if changed else ""
+    return (
+        "Accuracy of each release on its own test set; grey: its 95 % interval (Wilson), of model "
+        f"{newest.version} {low:.4f} to {high:.4f}.{other}\n"
+    )
+
+
+def interval(accuracy: float, support: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share of `support` pictures (Wilson, 1927)."""
+    spread = NORMAL**2 / support
+    middle = (accuracy + spread / 2) / (1 + spread)
+    reach = math.sqrt(accuracy * (1 - accuracy) * spread + spread**2 / 4) / (1 + spread)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)
+
+
+def numbers(values: Sequence[float]) -> str:
+    """Write shares as Mermaid reads them."""
+    return ", ".join(f"{value:.4f}" for value in values)
