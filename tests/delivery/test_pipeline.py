@@ -11,8 +11,6 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
-from delivery.model.packaging import LOCAL, package
-from delivery.oci.layout import Layout
 from fake_project import PARAMS, Project, make_project
 
 STAGES = """
