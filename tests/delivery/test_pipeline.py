@@ -11,8 +11,6 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
-from delivery.model.packaging import LOCAL, package
-from delivery.oci.layout import Layout
 from fake_project import PARAMS, Project, make_project
 
 STAGES = """
@@ -119,7 +117,7 @@ def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
     assert gate.startswith("gate:     not compared with model 4 in staging: its image cannot be")
     assert after == "next:     `make judge`"
     project.train(0.99)
-    project.deploy("staging", 4, package(project.folder, 4, Layout(LOCAL)))
+    project.deploy("staging", 4, project.image(4))
     project.train(0.92)
     said = pipeline(project)
     assert said.returncode == 0
