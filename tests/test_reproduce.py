@@ -14,7 +14,7 @@ from conftest import Project, cookiecutter
 
 BUCKET = "images-of-digits"
 RELEASE = "argocd/environments/staging/model.yaml"
-STAGES = ["prepare", "train", "evaluate", "export"]
+STAGES = ["prepare", "train", "evaluate", "export", "report"]
 ROWS = ["image", "data", "test_data", "code"]
 ROWS += ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
 SMALL = {
