@@ -425,6 +425,8 @@ classifier.sources.image_folder
     test_ingest::test_a_killed_run_is_finished_by_the_next
 classifier.sources.image_folder
     test_cleaning::test_images_without_class_folders
+classifier.sources.image_folder
+    test_splits::test_an_official_test_set_that_is_not_there_is_refused
 classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name
