@@ -13,7 +13,9 @@ from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, challenge, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
+from reporting import tracking
 from workspace.errors import shown
+from workspace.machine import this_machine
 
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
@@ -26,10 +28,16 @@ ARGUMENTS = {
 
 
 def run(repository: Repository, until: str | None, force: bool, pull: bool) -> None:
-    """Run the pipeline; of all of it, say what came out."""
+    """Run the pipeline; of all of it, say what came out.
+
+    Raises DeliveryError, and SettingsError before anything runs.
+    """
+    read_parameters(repository.folder)
     reproduce(repository.folder, until, force, pull)
     if not until:
         print(summary(repository))
+        if address := this_machine().tracking:
+            print(f"tracking: {tracking.send(repository.folder, address)}")
 
 
 def reproduce(root: Path, until: str | None, force: bool, pull: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
-from fake_project import Project, make_project
+from fake_project import PARAMS, Project, make_project
 
 STAGES = """
 stages:
@@ -33,6 +33,7 @@ if "epochs: 0" in pathlib.Path("params.yaml").read_text():
 print("working:", stage)
 pathlib.Path("artifacts", "weights" if stage == "train" else "exported").write_text(stage)
 """
+NO_EPOCHS = PARAMS.replace("epochs: 3", "epochs: 0")
 CHATTER = (
     "WARNING",
     "is empty",
@@ -144,6 +145,15 @@ def test_it_says_how_many_test_pictures_are_new_since_the_released_model(project
         assert f"\ntest set: {told}" in pipeline(project).stdout
 
 
+def test_a_mistake_of_the_gates_section_is_told_before_anything_runs(project: Project) -> None:
+    fake_pipeline.write(project.folder, "params.yaml", PARAMS.replace("0.9,", "9,"))
+    said = pipeline(project)
+    assert said.returncode == 1 and said.stdout == ""
+    assert "params.yaml: gate.min_accuracy is 9: give a number from 0 to 1" in said.stderr
+    fake_pipeline.write(project.folder, "params.yaml", PARAMS)
+    assert pipeline(project).returncode == 0
+
+
 def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Project) -> None:
     shutil.rmtree(project.folder / ".git")
     project.git("init", "--quiet")
@@ -155,7 +165,7 @@ def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Proje
 @pytest.mark.parametrize(
     ("path", "content", "sentence"),
     [
-        ("params.yaml", "train: {epochs: 0}", "failed to reproduce 'train': it says why above"),
+        ("params.yaml", NO_EPOCHS, "failed to reproduce 'train': it says why above"),
         ("dvc.yaml", "stages: [", "dvc.yaml"),
         ("dvc.yaml", STAGES.replace("data/raw", "data/nowhere"), "data/nowhere'"),
     ],
