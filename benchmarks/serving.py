@@ -339,28 +339,35 @@ def main() -> None:
         *(f"p99 at {n}, ms" for n in CONCURRENCY),
         f"processor time a request at {CONCURRENCY[-1]}, µs",
     ]
-    figures, parts = {}, []
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in names:
             model = Path(folder) / name / "model.onnx"
             model.parent.mkdir()
             model.write_bytes(graph(name))
             figures[name] = measure(name, model, arguments.rounds, arguments.seconds)
-            rows = [row(title, each) for title, each in figures[name].items()]
-            parts.append(f"{name}:\n\n{table(head, rows)}")
-    every = [
-        one
-        for name in figures.values()
-        for each in name.values()
-        for r in each.values()
-        for one in r
+            write("serving", "Serving beside others", body(figures, head, arguments.date), figures)
+
+
+def body(figures: dict[str, Any], head: list[str], date: str) -> str:
+    """The tables of what is measured, and what is to be known of them."""
+    parts = [
+        f"{name}:\n\n{table(head, [row(title, each) for title, each in found.items()])}"
+        for name, found in figures.items()
     ]
-    busy = [each["busy"] for each in every]
+    made = [
+        one
+        for found in figures.values()
+        for each in found.values()
+        for turns in each.values()
+        for one in turns
+    ]
+    busy, refused = [each["busy"] for each in made], sum(each.get("refused", 0) for each in made)
     parts.append(
-        f"{arguments.date}; {versions()}. Load average of the machine meanwhile {min(busy):.1f} to "
-        f"{max(busy):.1f}, with the programs that asked.\n"
+        f"{date}; {versions()}. Load average of the machine meanwhile {min(busy):.1f} to "
+        f"{max(busy):.1f}, with the programs that asked; {refused} requests were refused.\n"
     )
-    write("serving", "Serving beside others", "\n".join(parts), figures)
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
