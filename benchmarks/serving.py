@@ -30,7 +30,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from results import PROJECT, table, write
+from results import PROJECT, RESULTS, table, write
 
 sys.path.insert(0, str(PROJECT.parent))
 sys.path.insert(0, str(PROJECT / "src"))
@@ -329,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=MODELS, help="measure this model alone")
+    parser.add_argument("--only", choices=MODELS, help="measure this model again")
     parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
     arguments = parser.parse_args()
     make_peers()
@@ -339,7 +339,7 @@ def main() -> None:
         *(f"p99 at {n}, ms" for n in CONCURRENCY),
         f"processor time a request at {CONCURRENCY[-1]}, µs",
     ]
-    figures: dict[str, Any] = {}
+    figures = earlier() if arguments.only else {}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in names:
             model = Path(folder) / name / "model.onnx"
@@ -347,6 +347,16 @@ def main() -> None:
             model.write_bytes(graph(name))
             figures[name] = measure(name, model, arguments.rounds, arguments.seconds)
             write("serving", "Serving beside others", body(figures, head, arguments.date), figures)
+
+
+def earlier() -> dict[str, Any]:
+    """The figures of the run before, so that one model can be measured again."""
+    file = RESULTS / "serving.json"
+    found = json.loads(file.read_text())["figures"] if file.exists() else {}
+    return {
+        name: {title: {int(n): turns for n, turns in each.items()} for title, each in made.items()}
+        for name, made in found.items()
+    }
 
 
 def body(figures: dict[str, Any], head: list[str], date: str) -> str:

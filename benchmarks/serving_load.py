@@ -29,7 +29,7 @@ def over_http(address: str, request: bytes, connections: int, seconds: float) ->
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(made, selectors.EVENT_READ, [b"", time.perf_counter()])
         made.sendall(request)
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or len(latencies) < connections:  # one for each, at least
         for key, _ in selector.select(1):
             made, state = key.fileobj, key.data
             state[0] += made.recv(65536)
