@@ -28,7 +28,8 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 
 # -- benchmarks ------------------------------------------------------------------------------------
 
-BENCHMARKS ?= digits training_speed two_workers parameter_search fair_gate version_bumps package_image checkov_peers
+BENCHMARKS ?= digits training_speed two_workers parameter_search fair_gate precision serving \
+	version_bumps package_image checkov_peers
 BENCH_VENV := .cache/bench-venv
 bench: export TRITON_VENV := $(abspath .cache/bench-venv-triton)
 
