@@ -162,7 +162,7 @@ class Classifier(pl.LightningModule):
     def body_and_head(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights of a network that starts from others': all but the last layer's, and those."""
         assert isinstance(self.network, Photographic)
-        head = list(self.network.head.parameters())
+        head: list[Tensor] = list(self.network.head.parameters())
         known = {id(weight) for weight in head}
         return [weight for weight in self.parameters() if id(weight) not in known], head
 
