@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from delivery.git import Repository
 from workspace.pictures import MAX_PIXELS, WHITE
-from workspace.settings import Settings, check, read_yaml
+from workspace.settings import Settings, check, parse_yaml, read_yaml
 
 # Of a registry. Signs that look like others, or that a shell or Markdown reads, are in no name.
 NAME = r"[A-Za-z0-9\[][A-Za-z0-9._:/+~=,\[\]-]*"
@@ -75,3 +76,9 @@ def data_folder(root: Path) -> str:
 def read_parameters(root: Path) -> Parameters:
     """Read params.yaml. Raises SettingsError."""
     return check(Parameters, read_yaml(root / "params.yaml"), "params.yaml")
+
+
+def committed_parameters(repository: Repository, commit: str) -> Parameters:
+    """Read params.yaml as a commit has it. Raises SettingsError."""
+    name = f"params.yaml of commit {commit[:12]}"
+    return check(Parameters, parse_yaml(repository.read(commit, "params.yaml") or b"", name), name)

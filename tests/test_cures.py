@@ -220,6 +220,10 @@ delivery.oci.login._asked
     test_logins::test_a_helper_that_fails_is_one_sentence_and_logging_in_without_it_helps
 delivery.oci.origin.Origin.send
     test_registries::test_an_address_that_only_redirects_is_corrected
+delivery.commands.compare.check
+    test_compare::test_what_is_no_run_is_named_and_another_taken
+delivery.commands.compare.check
+    test_compare::test_what_is_no_run_is_named_and_another_taken
 delivery.commands.report.bring_back
     test_report::test_a_release_from_before_there_were_pages_has_a_card
 delivery.commands.report.bring_back
@@ -316,6 +320,10 @@ reporting.answers.read_answers
     test_model_page::test_a_table_that_evaluate_has_not_written_is_refused
 reporting.model_page.read
     test_model_page::test_answers_on_another_test_split_are_refused
+reporting.tracking.send
+    test_tracking::test_without_its_client_the_way_to_it_is_named
+reporting.tracking.send
+    test_tracking::test_a_server_that_is_away_costs_no_model
 workspace.machine.Machine.from_environment
     test_distributed::test_an_unknown_accelerator_is_refused
 workspace.machine._count
@@ -417,6 +425,8 @@ classifier.sources.image_folder
     test_ingest::test_a_killed_run_is_finished_by_the_next
 classifier.sources.image_folder
     test_cleaning::test_images_without_class_folders
+classifier.sources.image_folder
+    test_splits::test_an_official_test_set_that_is_not_there_is_refused
 classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name

@@ -17,6 +17,8 @@ ASKED = {
     "reproduce": {"KEEP=1": "--keep", "ENV=qa": "--environment qa"},
     "rehearse": {"IMAGE=oci:x": "--image oci:x"},
     "pipeline": {"PULL=1": "--pull"},
+    "compare": {"RUNS=v1": "compare v1"},
+    "report": {"VERSION=8": "--version 8"},
     "train": {"FORCE=1": "--force"},
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
     "tune-serving": {"CLIENTS=3": "--clients 3"},

@@ -22,6 +22,7 @@ class Machine:
         storage: STORAGE, a folder or bucket that all machines reach, for checkpoints; or empty.
         waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
+        tracking: MLFLOW_TRACKING_URI, the server that is told of every model; or empty.
         token_realm: TOKEN_REALM, `https://<host>` that may get the registry's password; or empty.
     """
 
@@ -33,6 +34,7 @@ class Machine:
     storage: str = ""
     waits_for_gpus: bool = False
     compiler: str = ""
+    tracking: str = ""
     token_realm: str = ""
 
     @classmethod
@@ -50,6 +52,7 @@ class Machine:
             storage=variables.get("STORAGE", ""),
             waits_for_gpus=accelerator == "gpu",
             compiler=variables.get("CXX", ""),
+            tracking=variables.get("MLFLOW_TRACKING_URI", ""),
             token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
 

@@ -8,6 +8,7 @@ import yaml
 from small_project import PARAMS, PROJECT, fixed
 
 from classifier import networks, params
+from classifier.__main__ import main
 from classifier.networks import Shape
 from classifier.params import IngestParams, TuneParams
 from workspace.settings import SettingsError
@@ -63,6 +64,33 @@ def test_a_mistake_is_named(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SettingsError, match=message):
         params.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "network", "cnm", "train.network is 'cnm': give one of "),
+        ("train", "options", {"widht": 4}, "there is no 'train.options.widht': did you mean"),
+        ("tune", "trials", 0, "tune.trials is 0: give a whole number from 1"),
+    ],
+)
+def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
+    section: str,
+    key: str,
+    value: Any,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    content[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare"]) == 1
+    assert f"error: params.yaml: {message}" in capfd.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_the_same_seed_gives_the_same_weights(root: Path, settings: Params) -> N
 def test_a_finished_run_leaves_logs_but_nothing_to_take_up(root: Path, settings: Params) -> None:
     training.train(settings, root)
     assert not list(root.glob("runs/*/*.ckpt"))
-    assert list(root.glob("runs/*/logs/events*"))
+    (logs,) = root.glob("runs/*/events*")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-\w+-\d+\.\d", logs.parent.name)
     assert [row["epoch"] for row in history(root)] == ["1", "2", "3"]
 
 

@@ -17,7 +17,7 @@ def run(repository: Repository) -> None:
     current = released(repository, repository.fetch(), FIRST)
     if current is None:
         raise DeliveryError(f"{FIRST} has no release yet, so there is nothing to compare with")
-    champion = challenge(root, current, parameters, network=True)
+    champion = challenge(repository, current, parameters, network=True)
     told = describe_contests("this model", current, champion.rival)
     print(f"{describe_interface(current, champion.rival)}{told}\n")
     if (root / SERVED).exists():

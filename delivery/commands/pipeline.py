@@ -13,7 +13,9 @@ from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, challenge, check_gate, lowered
 from delivery.proposals.releases import FIRST, released
+from reporting import tracking
 from workspace.errors import shown
+from workspace.machine import this_machine
 
 COMMIT = '`git add --all && git commit --message "Train" && git push`, then '
 
@@ -26,10 +28,16 @@ ARGUMENTS = {
 
 
 def run(repository: Repository, until: str | None, force: bool, pull: bool) -> None:
-    """Run the pipeline; of all of it, say what came out."""
+    """Run the pipeline; of all of it, say what came out.
+
+    Raises DeliveryError, and SettingsError before anything runs.
+    """
+    read_parameters(repository.folder)
     reproduce(repository.folder, until, force, pull)
     if not until:
         print(summary(repository))
+        if address := this_machine().tracking:
+            print(f"tracking: {tracking.send(repository.folder, address)}")
 
 
 def reproduce(root: Path, until: str | None, force: bool, pull: bool) -> None:
@@ -119,7 +127,7 @@ def verdict(repository: Repository, account: ModelAccount) -> list[str]:
     current = released(repository, tip, FIRST) if tip else None
     against = f"model {current.version} in {FIRST}" if current else "nothing, none is released"
     folder, parameters = repository.folder, read_parameters(repository.folder)
-    champion = challenge(folder, current, parameters, network=False) if current else None
+    champion = challenge(repository, current, parameters, network=False) if current else None
     silence = champion.rival.silence if champion else ""
     try:
         check_gate(account, parameters, champion, accept_test_data=bool(silence))

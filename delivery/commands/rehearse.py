@@ -20,16 +20,19 @@ from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.model import golden
-from delivery.model.pipeline_outputs import read_packaged
+from delivery.model.contest import Rival, Side, compared
+from delivery.model.pipeline_outputs import read_packaged, read_report
+from delivery.model.replay import FAILS, OUTCOMES, Replay, replay
 from delivery.oci.registry import pull
+from delivery.parameters import committed_parameters
 from delivery.proposals.release_file import FIGURES, Release, read_release
-from delivery.proposals.releases import check_environment, release_path, released
+from delivery.proposals.releases import all_releases, check_environment, release_path, released
 from delivery.proposals.texts import describe, describe_change
 from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
-from workspace.errors import sentence
+from workspace.errors import UserError, sentence
 from workspace.files import write
 from workspace.markdown import block, cell, table
 
@@ -60,6 +63,8 @@ class Rehearsal:
         champion: what the deployed branch releases now, if that is something else.
         checks: in the order in which they were made.
         speeds: for each load what the candidate and, if there is one, the champion did.
+        rival: what is known of the champion beside the candidate.
+        replay: what became of requests of the champion's clients.
         difference: of the rendered manifests, as unified diff.
         notes: what could not be compared and why.
     """
@@ -69,6 +74,8 @@ class Rehearsal:
     champion: Release | None = None
     checks: list[Check] = field(default_factory=list)
     speeds: list[tuple[Load, list[Speed]]] = field(default_factory=list)
+    rival: Rival | None = None
+    replay: Replay | None = None
     difference: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -85,6 +92,7 @@ class Subject:
     release: Release
     documents: Documents
     folder: Path
+    requests: golden.Golden
     server: Server
     loading: float
 
@@ -115,7 +123,9 @@ def run(repository: Repository, environment: str, image: str | None, path: Path 
     if rehearsal.failed:
         first = rehearsal.failed[0]
         raise DeliveryError(f"{first.name}: {first.detail} (report: {path})")
-    print(f"rehearsed {rehearsal.title}: every check passed (report: {path})")
+    change = rehearsal.rival.change if rehearsal.rival else ""
+    breaks = f"; clients must change: {change}" if change else ""
+    print(f"rehearsed {rehearsal.title}: every check passed{breaks} (report: {path})")
 
 
 def rehearse(
@@ -135,11 +145,15 @@ def rehearse(
         old = champion(rehearsal, repository, base, environment, work / "champion")
         if old:
             servers.callback(old.server.kill)
+        accepted = committed_parameters(repository, repository.head()).release
+        if rehearsal.champion and (work / "champion/model").is_dir():
+            past = [each.release for each in all_releases(repository, base)]
+            meet_clients(rehearsal, repository.folder, new, work / "champion/model")
+            rehearsal.checks += check_clients(rehearsal, accepted.accept_interface_change, past)
         subjects = [new, old] if old else [new]
-        images = recorded(new).images
+        called = [(each.server.ports, each.requests.images) for each in subjects]
         for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
-            ports = [subject.server.ports for subject in subjects]
-            rehearsal.speeds.append((load, measure(ports, images, load)))
+            rehearsal.speeds.append((load, measure(called, load)))
         now = written(old.documents) if old else {}
         rehearsal.difference = difference(now, written(new.documents))
 
@@ -182,7 +196,7 @@ def champion(
 
 def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     """Start Triton on a pulled model as the manifests say; wait for their own probe."""
-    documents = render(manifests)
+    documents, requests = render(manifests), golden.load(model / "classifier/golden.npz")
     pod = read_server_pod(documents)
     server = begin(pod, model, LOGS / f"rehearse-{name}.log")
     try:
@@ -190,7 +204,8 @@ def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     except BaseException:
         server.kill()
         raise
-    return Subject(release, documents, model, server, time.monotonic() - server.started)
+    loading = time.monotonic() - server.started
+    return Subject(release, documents, model, requests, server, loading)
 
 
 def described(model: Path, version: int, image: str, commit: str) -> Release:
@@ -198,9 +213,25 @@ def described(model: Path, version: int, image: str, commit: str) -> Release:
     return describe(read_packaged(model), version, image, commit)
 
 
-def recorded(subject: Subject) -> golden.Golden:
-    """Read the golden requests of an image."""
-    return golden.load(subject.folder / "classifier" / "golden.npz")
+def meet_clients(rehearsal: Rehearsal, root: Path, new: Subject, served: Path) -> None:
+    """Compare with the released model, and send the candidate what that one's clients send."""
+    sides = Side.of_image(new.folder), Side.of_image(served)
+    here = root if has_test_pictures(root, new.release) else None
+    rehearsal.rival = compared(*sides, root=here)
+    try:
+        rehearsal.replay = replay(new.server.ports, served, new.folder)
+    except UserError as error:
+        rehearsal.notes.append(
+            f"The released model's requests cannot be sent here: {cell(sentence(error))}."
+        )
+
+
+def has_test_pictures(root: Path, release: Release) -> bool:
+    """Tell whether the test pictures of a release are here."""
+    try:
+        return read_report(root).splits.test.sha256 == release.test_data
+    except UserError:
+        return False
 
 
 # -- checks ----------------------------------------------------------------------------------------
@@ -227,7 +258,7 @@ def check_figures(subject: Subject) -> Iterator[Check]:
 
 def check_answers(subject: Subject) -> Iterator[Check]:
     """Send the golden requests, over both protocols, in several sizes, and all at once."""
-    requests, ports = recorded(subject), subject.server.ports
+    requests, ports = subject.requests, subject.server.ports
     for protocol in PROTOCOLS:
         with connect(protocol, ports) as client:
             for batch in BATCHES:
@@ -235,6 +266,26 @@ def check_answers(subject: Subject) -> Iterator[Check]:
                 yield check_answer(f"{protocol}, batches of {batch}", [result], subject)
     results = golden.compare_together(ports, requests, batch=1, clients=TOGETHER)
     yield check_answer(f"{TOGETHER} clients at once", results, subject)
+
+
+def check_clients(
+    rehearsal: Rehearsal, accepted: str | None, past: list[Release]
+) -> Iterator[Check]:
+    """Tell whether clients of the champion can go on calling.
+
+    A change for them passes where params.yaml accepts it, or where the release was there before.
+    """
+    champion, candidate, rival = rehearsal.champion, rehearsal.candidate, rehearsal.rival
+    if not (champion and candidate and rival):
+        return
+    made, change = rehearsal.replay, rival.change
+    is_known = any(each.is_same_as(candidate) for each in past)
+    passed = is_known or change == accepted if change else not (made and made.count(FAILS))
+    told = [str(made)] if made else []
+    if change:
+        why = "released before" if is_known else "accepted in params.yaml"
+        told = [f"{change} ({why if passed else 'not accepted in params.yaml'})", *told]
+    yield Check(f"clients of model {champion.version}", passed, "; ".join(told))
 
 
 def check_restrictions(subject: Subject) -> Iterator[Check]:
@@ -264,7 +315,10 @@ def report(rehearsal: Rehearsal) -> str:
     verdict = "FAILED: do not merge" if rehearsal.failed else "passed"
     parts = [f"# Rehearsal of {rehearsal.title}: {verdict}", checks(rehearsal.checks)]
     if rehearsal.candidate:
-        parts += ["## Release", describe_change(rehearsal.candidate, rehearsal.champion)]
+        change = describe_change(rehearsal.candidate, rehearsal.champion, rehearsal.rival)
+        parts += ["## Release", change]
+    if rehearsal.champion and rehearsal.replay:
+        parts += [f"## Clients of model {rehearsal.champion.version}", clients(rehearsal.replay)]
     parts += rehearsal.notes
     if rehearsal.speeds:
         parts += ["## Speed on one machine in one run", speeds(rehearsal)]
@@ -277,6 +331,17 @@ def checks(made: list[Check]) -> str:
     """Write a table of checks."""
     rows = [(each.name, MARKS[each.passed], cell(each.detail)) for each in made]
     return table(["check", "", ""], rows)
+
+
+def clients(made: Replay) -> str:
+    """Write who would break: a line for each class of whose requests not all are as before."""
+    head = ["golden requests of class", "sent", *OUTCOMES]
+    rows = [
+        [cell(name), made.requests[name], *(counted[each] for each in OUTCOMES)]
+        for name, counted in sorted(made.outcomes.items())
+        if counted[""] < made.requests[name]
+    ]
+    return f"{cell(made)}.\n\n{table(head, rows, right=range(1, len(head))) if rows else ''}"
 
 
 def speeds(rehearsal: Rehearsal) -> str:

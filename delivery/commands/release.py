@@ -40,7 +40,7 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     new_version = next_version(past)
     if version not in (None, new_version):
         raise DeliveryError(f"version {version} is not the next: give {new_version}, or no version")
-    champion = challenge(root, current, parameters, network=True) if current else None
+    champion = challenge(repository, current, parameters, network=True) if current else None
     check_gate(account, parameters, champion, accept_test_data)
     push_data(repository, commit)
     layout = Layout(LOCAL)

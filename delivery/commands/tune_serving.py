@@ -115,7 +115,8 @@ class Trial:
         """Measure settings in turns, each on a server of its own. Raises DeliveryError."""
         with ExitStack() as stack:
             servers = [stack.enter_context(self.serving(each)) for each in tried]
-            return measure([server.ports for server in servers], self.pictures, load, turns)
+            called = [(server.ports, self.pictures) for server in servers]
+            return measure(called, load, turns)
 
     @contextmanager
     def serving(self, wanted: Settings) -> Iterator[Server]:

@@ -3,23 +3,24 @@
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.model.interface import Interface, change_between, read_interface
+from delivery.model.new_pictures import DIGITS
 from delivery.model.packaging import LOCAL
 from delivery.model.paired import CONFIDENCE, Paired, compare, smallest_loss
 from delivery.model.pipeline_outputs import IN_IMAGE, MODEL, PREDICTIONS
 from delivery.model.predictions import (
     SERVED,
+    Pictures,
     Predictions,
     ask,
     read_pictures,
     read_predictions,
-    write_answers,
 )
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
@@ -83,22 +84,30 @@ class Side:
         return cls(folder, folder / IN_IMAGE / ANSWERS)
 
 
-def meet(root: Path, version: int, image: str, confidence: float, network: bool) -> Rival:
+def meet(
+    root: Path,
+    version: int,
+    image: str,
+    confidence: float,
+    network: bool,
+    seen: frozenset[str] = frozenset(),
+) -> Rival:
     """Let the pipeline's model meet the served one, whose image is pulled if need be.
 
     What the served model answers to the present test pictures is left in artifacts/served, for
-    reports. Without `network` its image must be on this machine. What stands in the way is told in
-    the result.
+    reports. Without `network` its image must be on this machine. `seen` are pictures that the
+    served model learnt from. What stands in the way is told in the result.
     """
     discard(root / SERVED)
     try:
         served = at_hand(root, image, network)
     except (UserError, OSError) as error:
         return Rival(silence=f"its image cannot be had: {sentence(error)}")
-    rival = compared(Side.of_pipeline(root), Side.of_image(served), root, confidence)
-    if (root / SERVED / ANSWERS).exists():
+    here, keep = Side.of_pipeline(root), root / SERVED
+    rival = compared(here, Side.of_image(served), confidence, root, keep, seen)
+    if (keep / ANSWERS).exists():
         told = {"version": version, "image": parse_reference(image)[1]}
-        write(root / SERVED / "served.json", json.dumps(told) + "\n")
+        write(keep / "served.json", json.dumps(told) + "\n")
     return rival
 
 
@@ -143,9 +152,18 @@ def fetch(image: str, folder: Path, network: bool, deadline: float = math.inf) -
 
 
 def compared(
-    candidate: Side, served: Side, root: Path | None = None, confidence: float = CONFIDENCE
+    candidate: Side,
+    served: Side,
+    confidence: float = CONFIDENCE,
+    root: Path | None = None,
+    keep: Path | None = None,
+    seen: frozenset[str] = frozenset(),
 ) -> Rival:
-    """Compare two models; with `root`, whose test pictures are the candidate's, also on those."""
+    """Compare two models; with `root`, whose test pictures are the candidate's, also on those.
+
+    Then the served model's answers are left in the folder `keep`, if there is one; pictures that it
+    has seen in its training, by the start of their SHA-256, do not count.
+    """
     try:
         before, after = read_interface(served.model), read_interface(candidate.model)
     except UserError as error:
@@ -155,8 +173,13 @@ def compared(
     try:
         own = read_predictions(candidate.answers)
         if root:
-            silence, present = on_present_pictures(own, served.model, before, root, confidence)
-            contests.append(present)
+            test = present_pictures(root, own)
+            try:
+                answers = ask(served.model, before, test, keep and keep / ANSWERS)
+                name, rows = unseen(own, answers, seen)
+                contests.append(contest(name, rows, before, confidence))
+            except DeliveryError as error:
+                silence = str(error)
         if served.answers.exists():  # models of earlier versions have none
             contests.append(on_earlier_pictures(own, served.answers, before, confidence))
     except UserError as error:
@@ -166,23 +189,23 @@ def compared(
     return Rival(change, found, "" if found else silence or few, confidence)
 
 
-def on_present_pictures(
-    own: Predictions, model: Path, interface: Interface, root: Path, confidence: float
-) -> tuple[str, Contest | None]:
-    """Have the served model judge the present test set; return the contest, or why there is none.
-
-    Raises DeliveryError when the candidate's answers are not to these pictures.
-    """
+def present_pictures(root: Path, own: Predictions) -> Pictures:
+    """Open the test pictures. Raises DeliveryError unless they are those that were answered."""
     test = read_pictures(root)
     if (test.label, test.sha256) != (own.label, own.sha256):
         raise DeliveryError("the candidate's answers are to other test pictures than there are")
-    try:
-        probabilities = ask(model, interface, test)
-    except DeliveryError as error:
-        return str(error), None
-    answers = write_answers(root / SERVED / ANSWERS, test, interface.labels, probabilities)
-    answered = zip(own.label, own.predicted, answers.predicted, strict=True)
-    return "", contest("the present test set", answered, interface, confidence)
+    return test
+
+
+def unseen(
+    own: Predictions, answers: Sequence[str], seen: frozenset[str]
+) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return (class, candidate's answer, served model's answer) of the pictures that count."""
+    rows = zip(own.sha256, own.label, own.predicted, answers, strict=True)
+    kept = [each for sha256, *each in rows if sha256[:DIGITS] not in seen]
+    left_out = len(own.label) - len(kept)
+    without = f" without {left_out} that the released model learnt from" if left_out else ""
+    return f"the present test set{without}", [(a, b, c) for a, b, c in kept]
 
 
 def on_earlier_pictures(
@@ -196,7 +219,9 @@ def on_earlier_pictures(
     answered = dict(zip(then.sha256, then.predicted, strict=True))
     rows = zip(own.sha256, own.label, own.predicted, strict=True)
     both = [(label, said, answered[name]) for name, label, said in rows if name in answered]
-    return contest(f"what is left of its own {len(then.label)}", both, interface, confidence)
+    return contest(
+        f"the released model's own test set of {len(then.label)}", both, interface, confidence
+    )
 
 
 def contest(

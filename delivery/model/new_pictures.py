@@ -8,11 +8,12 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from delivery.git import Repository
+from delivery.git import GitError, Repository
 from workspace.settings import read_text
 
 LEDGER = "data/splits.csv"
 PICTURES = Path("data/prepared/test/pictures.csv")
+LEARNT = ("train", "validation")
 DIGITS = 16  # of a picture's SHA-256, in the ledger
 
 
@@ -39,12 +40,29 @@ def tested_since(repository: Repository, commit: str) -> Tested | None:
 
     Raises SettingsError when the list of pictures can't be read.
     """
-    ledger = repository.read(commit, LEDGER)
-    if ledger is None or not (repository.folder / PICTURES).is_file():
+    places = ledger(repository, commit)
+    if not places or not (repository.folder / PICTURES).is_file():
         return None
-    lines = (line.partition(",") for line in ledger.decode(errors="replace").splitlines())
-    places = {key: place for key, _, place in lines}
     rows = csv.DictReader(read_text(repository.folder / PICTURES).splitlines())
     then = [places.get(str(row.get("sha256"))[:DIGITS]) for row in rows]
-    trained_on = sum(place in ("train", "validation") for place in then)
+    trained_on = sum(place in LEARNT for place in then)
     return Tested(len(then), then.count(None), trained_on)
+
+
+def learnt(repository: Repository, commit: str) -> frozenset[str]:
+    """Return the pictures, by the first DIGITS of their SHA-256, that a commit's model learnt from.
+
+    None are known where the commit or its ledger is not here.
+    """
+    try:
+        places = ledger(repository, commit)
+    except GitError:
+        return frozenset()
+    return frozenset(key for key, place in places.items() if place in LEARNT)
+
+
+def ledger(repository: Repository, commit: str) -> dict[str, str]:
+    """Return the splits of a commit's pictures, which are known by the start of their SHA-256."""
+    content = repository.read(commit, LEDGER) or b""
+    lines = (line.partition(",") for line in content.decode(errors="replace").splitlines())
+    return {key: place for key, _, place in lines}

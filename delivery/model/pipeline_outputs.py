@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from workspace.settings import Settings, SettingsError, check, parse_json
+from workspace.settings import Settings, SettingsError, check, parse_json, read_json
 
 Kind = TypeVar("Kind")
 
@@ -153,6 +153,12 @@ def read_packaged(folder: Path) -> ModelAccount:
         raise DeliveryError(
             f"the image's own account of the model cannot be read ({error}): package it again"
         ) from None
+
+
+def read_report(root: Path) -> Report:
+    """Read what the pipeline says of the data that lie in `root`. Raises SettingsError."""
+    path = ABOUT["report.json"]
+    return check(Report, read_json(root / path), str(path))
 
 
 def read_account(folder: Path, files: Mapping[str, Path]) -> ModelAccount:

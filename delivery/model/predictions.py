@@ -82,38 +82,51 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def ask(model: Path, interface: Interface, test: Pictures) -> NDArray[np.float32]:
-    """Return a served model's probabilities (N, K) of the test pictures; progress is shown.
+def ask(model: Path, interface: Interface, test: Pictures, keep: Path | None = None) -> list[str]:
+    """Return which classes a served model answers to the N test pictures.
 
-    `model` is the model repository of an image. Raises DeliveryError, as for pictures of another
-    shape than the model takes.
+    `model` is the model repository of its image; the file `keep` gets the answers in the form of
+    the pipeline's. Raises DeliveryError for pictures of another shape than the model takes, and
+    when it does not run.
     """
-    shape = "x".join(map(str, test.images.shape[1:]))
+    probabilities = run(model, interface, test.images)
+    predicted = [interface.labels[place] for place in probabilities.argmax(axis=1)]
+    if keep:
+        write_answers(keep, test, interface.labels, predicted, probabilities)
+    return predicted
+
+
+def run(model: Path, interface: Interface, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return a model's probabilities (N, K) of pictures; progress is shown. As `ask`."""
+    shape = "x".join(map(str, images.shape[1:]))
     if shape != interface.shape:
         raise DeliveryError(f"it takes {shown(interface.shape)}, the test pictures are {shape}")
     try:
         (graph,) = model.glob("classifier/*/model.onnx")
         session: Any = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        starts = range(0, len(test.images), TOGETHER)
+        starts = range(0, len(images), TOGETHER)
         answers = np.concatenate(
             [
-                session.run([interface.output], {interface.input: test.images[at : at + TOGETHER]})
+                session.run([interface.output], {interface.input: images[at : at + TOGETHER]})
                 for at in tqdm(starts, desc="judge the served model", delay=1, disable=None)
             ],
             axis=1,
         )[0]
     except Exception as error:  # onnxruntime raises what it likes
         raise DeliveryError(f"ONNX Runtime does not run it ({sentence(error)})") from None
-    if answers.shape != (len(test.images), len(interface.labels)):
+    if answers.shape != (len(images), len(interface.labels)):
         raise DeliveryError(f"it answers {answers.shape} and has {len(interface.labels)} labels")
     return answers
 
 
 def write_answers(
-    path: Path, test: Pictures, labels: Sequence[str], probabilities: NDArray[np.float32]
-) -> Predictions:
-    """Write a served model's answers in the form of the pipeline's; return them."""
-    predicted = [labels[place] for place in probabilities.argmax(axis=1)]
+    path: Path,
+    test: Pictures,
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: NDArray[np.float32],
+) -> None:
+    """Write answers to the test pictures in the form of the pipeline's."""
     with replacing(path, newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
@@ -121,4 +134,3 @@ def write_answers(
         for sha256, name, label, answer, shares in rows:
             told = [f"{share:.6f}" for share in (shares.max(), *shares)]
             table.writerow([sha256, name, label, answer, *told])
-    return Predictions(test.sha256, test.label, predicted)

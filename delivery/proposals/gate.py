@@ -4,10 +4,11 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from delivery.errors import DeliveryError
+from delivery.git import Repository
 from delivery.model.contest import Rival, meet
+from delivery.model.new_pictures import learnt
 from delivery.model.pipeline_outputs import Export, ModelAccount, leaves
 from delivery.parameters import Limits, Parameters
 from delivery.proposals.release_file import Release
@@ -28,10 +29,13 @@ class Champion:
     rival: Rival
 
 
-def challenge(root: Path, release: Release, parameters: Parameters, network: bool) -> Champion:
+def challenge(
+    repository: Repository, release: Release, parameters: Parameters, network: bool
+) -> Champion:
     """Let the pipeline's model meet what is released; without `network` if that is here."""
-    confidence = parameters.gate.confidence
-    return Champion(release, meet(root, release.version, release.image, confidence, network))
+    confidence, seen = parameters.gate.confidence, learnt(repository, release.commit)
+    root, version, image = repository.folder, release.version, release.image
+    return Champion(release, meet(root, version, image, confidence, network, seen))
 
 
 def check_gate(

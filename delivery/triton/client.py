@@ -81,24 +81,30 @@ class Client:
             raise self.stranger(error) from None
         return [each for each in versions if self.call("is_model_ready", MODEL, str(each))]
 
-    def infer(self, pictures: np.ndarray, top: int = 0) -> Answer:
+    def infer(
+        self,
+        pictures: np.ndarray,
+        top: int = 0,
+        names: tuple[str, str] = ("image", "probabilities"),
+    ) -> Answer:
         """Classify pictures.
 
         Args:
             pictures: uint8 (n, H, W, C).
             top: ask for that many classes with their labels instead of all probabilities.
+            names: of input and output.
 
         Raises DeliveryError when nothing listens at the address or the server refuses.
         """
         datatype = "UINT8" if pictures.dtype == np.uint8 else "FP32"
-        tensor = self.library.InferInput("image", list(pictures.shape), datatype)
+        tensor = self.library.InferInput(names[0], list(pictures.shape), datatype)
         tensor.set_data_from_numpy(pictures)
-        wanted = self.library.InferRequestedOutput("probabilities", class_count=top)
+        wanted = self.library.InferRequestedOutput(names[1], class_count=top)
         result = self.call("infer", MODEL, [tensor], outputs=[wanted])
         try:
             said = result.get_response()
             version = said.model_version if self.protocol == "grpc" else said["model_version"]
-            return Answer(result.as_numpy("probabilities"), int(version))
+            return Answer(result.as_numpy(names[1]), int(version))
         except Exception as error:
             raise self.stranger(error) from None
 

@@ -49,21 +49,20 @@ LOADS = [
 
 
 def measure(
-    servers: Iterable[Ports], pictures: np.ndarray, load: Load, rounds: int = ROUNDS
+    servers: Iterable[tuple[Ports, np.ndarray]], load: Load, rounds: int = ROUNDS
 ) -> list[Speed]:
     """Put a load on each server in turn, several times; return what each did.
 
     Args:
-        servers: where they listen.
-        pictures: uint8 (n, H, W, C) to send over and over.
+        servers: where they listen, and pictures, uint8 (n, H, W, C), that each gets over and over.
         load: who calls and how.
         rounds: turns of each.
     """
-    turns = [(ports, Speed()) for ports in servers]
+    turns = [(*each, Speed()) for each in servers]
     for _ in range(rounds):
-        for ports, speed in turns:
+        for ports, pictures, speed in turns:
             take_turn(ports, pictures, load, speed)
-    return [speed for _, speed in turns]
+    return [speed for *_, speed in turns]
 
 
 def take_turn(ports: Ports, pictures: np.ndarray, load: Load, speed: Speed) -> None:

@@ -43,13 +43,19 @@ class TritonPythonModel:
 
     def run(self, requests):
         arrays = [[tensor(request, name) for name in self.inputs] for request in requests]
-        joined = [np.concatenate(column) for column in zip(*arrays, strict=True)]
+        alone = len(requests) == 1
+        joined = (
+            arrays[0] if alone else [np.concatenate(rows) for rows in zip(*arrays, strict=True)]
+        )
         results = self.session.run(self.outputs, dict(zip(self.inputs, joined, strict=True)))
-        if len(requests) == 1:
+        if alone:
             return [self.answer(requests[0], results)]
-        ends = np.cumsum([row[0].shape[0] for row in arrays])[:-1]
-        parts = zip(*(np.split(result, ends) for result in results), strict=True)
-        return [self.answer(*pair) for pair in zip(requests, parts, strict=True)]
+        answers, start = [], 0
+        for request, (first, *_) in zip(requests, arrays, strict=True):
+            end = start + len(first)  # slices: np.split took a third of the time outside of the run
+            answers.append(self.answer(request, [result[start:end] for result in results]))
+            start = end
+        return answers
 
     def answer(self, request, results):
         wanted = request.requested_output_names()

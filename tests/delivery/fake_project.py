@@ -14,6 +14,8 @@ import pytest
 import fake_pipeline
 from conftest import TEMPLATE, mark_root
 from delivery.git import Repository
+from delivery.model.packaging import LOCAL, package
+from delivery.oci.layout import Layout
 from delivery.proposals.release_file import Release
 
 PARAMS = """
@@ -104,6 +106,10 @@ class Project:
         path = f"argocd/environments/{environment}/model.yaml"
         fake_pipeline.write(self.folder, path, release.to_yaml())
         self.commit(f"Deploy model {version} to {environment}")
+
+    def image(self, version: int) -> str:
+        """Package what lies in artifacts as a version, for a release that is deployed."""
+        return package(self.folder, version, Layout(self.folder / LOCAL))
 
     def merge(self, branch: str) -> None:
         """Merge a pull request as GitHub does, and pull."""

@@ -199,7 +199,7 @@ def test_a_folder_that_git_knows_nothing_of(
 def outrun(project: Project) -> Project:
     """Return a project whose proposed version 1 conflicts with what was merged meanwhile."""
     release(project.repository)
-    project.deploy("staging", 4)
+    project.deploy("staging", 4, project.image(4))
     project.git("fetch", "--quiet", "origin")
     project.git("switch", "--quiet", BRANCH)
     merge = ["git", "merge", "main"]
@@ -259,7 +259,7 @@ def test_a_pull_request_names_the_command_that_proposes_it_again(
     project: Project, command: list[str], branch: str, again: str
 ) -> None:
     for version in (1, 2):
-        project.deploy("staging", version)
+        project.deploy("staging", version, project.image(version))
     assert main(command) == 0
     text = (project.folder / f".local/pull-requests/{branch.replace('/', '-')}.md").read_text()
     assert text.endswith(

@@ -45,6 +45,7 @@ def test_the_image_is_a_triton_model_repository_that_explains_itself(project: Pa
         "classifier/about/lineage.json",
         "classifier/about/export.json",
         "classifier/about/report.json",
+        "classifier/about/predictions.csv",
         "classifier/about/MODEL_CARD.md",
         "classifier/about/plots/confusion.png",
     }

@@ -11,9 +11,7 @@ import pytest
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED
-from delivery.model.packaging import LOCAL, package
-from delivery.oci.layout import Layout
-from fake_project import Project, make_project
+from fake_project import PARAMS, Project, make_project
 
 STAGES = """
 stages:
@@ -35,6 +33,7 @@ if "epochs: 0" in pathlib.Path("params.yaml").read_text():
 print("working:", stage)
 pathlib.Path("artifacts", "weights" if stage == "train" else "exported").write_text(stage)
 """
+NO_EPOCHS = PARAMS.replace("epochs: 3", "epochs: 0")
 CHATTER = (
     "WARNING",
     "is empty",
@@ -118,7 +117,7 @@ def test_the_gate_says_what_it_would_refuse(project: Project) -> None:
     assert gate.startswith("gate:     not compared with model 4 in staging: its image cannot be")
     assert after == "next:     `make judge`"
     project.train(0.99)
-    project.deploy("staging", 4, package(project.folder, 4, Layout(LOCAL)))
+    project.deploy("staging", 4, project.image(4))
     project.train(0.92)
     said = pipeline(project)
     assert said.returncode == 0
@@ -146,6 +145,15 @@ def test_it_says_how_many_test_pictures_are_new_since_the_released_model(project
         assert f"\ntest set: {told}" in pipeline(project).stdout
 
 
+def test_a_mistake_of_the_gates_section_is_told_before_anything_runs(project: Project) -> None:
+    fake_pipeline.write(project.folder, "params.yaml", PARAMS.replace("0.9,", "9,"))
+    said = pipeline(project)
+    assert said.returncode == 1 and said.stdout == ""
+    assert "params.yaml: gate.min_accuracy is 9: give a number from 0 to 1" in said.stderr
+    fake_pipeline.write(project.folder, "params.yaml", PARAMS)
+    assert pipeline(project).returncode == 0
+
+
 def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Project) -> None:
     shutil.rmtree(project.folder / ".git")
     project.git("init", "--quiet")
@@ -157,7 +165,7 @@ def test_before_the_first_commit_there_is_nothing_to_compare_with(project: Proje
 @pytest.mark.parametrize(
     ("path", "content", "sentence"),
     [
-        ("params.yaml", "train: {epochs: 0}", "failed to reproduce 'train': it says why above"),
+        ("params.yaml", NO_EPOCHS, "failed to reproduce 'train': it says why above"),
         ("dvc.yaml", "stages: [", "dvc.yaml"),
         ("dvc.yaml", STAGES.replace("data/raw", "data/nowhere"), "data/nowhere'"),
     ],

@@ -16,6 +16,7 @@ from delivery.__main__ import main
 from delivery.commands import rehearse
 from delivery.proposals.release_file import Release
 from delivery.triton import load
+from tiny import write_repository
 from tiny_project import TinyProject, make_project
 
 REPORT = Path(".local/rehearsals/staging.md")
@@ -63,7 +64,11 @@ def test_good_release_passes_and_is_compared(
             assert f"| {protocol}, 1 client(s), 1 picture(s) each | {version} |" in report
     assert f"+          reference: {release.image}" in report
     assert "-            path: /v2/models/classifier/versions/1/ready" in report
-    assert "every check passed" in capsys.readouterr().out
+    assert "every check passed (report" in capsys.readouterr().out
+    assert "| clients of model 1 | passed | of 70 golden requests 0 fail, " in report
+    assert (
+        "| accuracy, the released model's own test set of 200 (200) | 0.9700 | 0.9700 |" in report
+    )
 
 
 def test_first_release_has_nothing_to_compare_with(project: TinyProject) -> None:
@@ -116,6 +121,38 @@ def test_a_server_that_obeys_everyone_fails_until_its_arguments_restrict_that(
         project.git("commit", "--quiet", "-am", "Follow the sentence")
         assert main(["rehearse", "staging"]) == 0
         assert REPORT.read_text().count("nobody without the value shared-memory, ") == 2
+
+
+def reordered(labels: Path) -> None:
+    labels.write_text("".join(reversed(labels.read_text().splitlines(keepends=True))))
+
+
+def test_clients_that_would_break_are_shown_also_where_that_is_accepted(
+    project: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.bump(1)
+    release = project.build(2, seed=1)  # the same weights, so that only the labels differ
+    reordered(MODEL / "labels.txt")
+    release = repackaged(project, release)
+    propose(project, release)
+    assert main(["rehearse", "staging"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    change = "labels: 0 class 0 -> class 4, 1 class 1 -> class 3, 3 class 3 -> class 1, 4 class 4"
+    assert f"clients of model 1: {change} -> class 0 (not accepted in params.yaml); of 70" in said
+    (misread,) = re.findall(r"and (\d+) answers are read as another class", said)
+    shutil.rmtree(MODEL.parent)
+    write_repository(MODEL.parent, shape=(4, 6, 1))
+    propose(project, repackaged(project, release))
+    params = Path("params.yaml").read_text()
+    accepted = 'accept_interface_change: "shape: 8x6x1 -> 4x6x1"'
+    Path("params.yaml").write_text(re.sub("accept_interface_change: .*", accepted, params))
+    project.git("commit", "--quiet", "-am", "Say that clients are ready")
+    assert main(["rehearse", "staging"]) == 0
+    assert "passed; clients must change: shape: 8x6x1 -> 4x6x1 (" in capsys.readouterr().out
+    report = REPORT.read_text()
+    assert "**Clients of model 1 must change:** `shape: 8x6x1 -> 4x6x1`" in report
+    assert "of 70 golden requests 70 fail (the server refused (400): " in report
+    assert int(misread) > 0 and "| class 4 | " in report.partition("## Clients of model 1")[2]
 
 
 # -- releases that must not be merged --------------------------------------------------------------

@@ -596,7 +596,7 @@ def test_the_released_model_is_judged_on_the_present_test_pictures(
     message = message_of(project, "release/staging-v2")
     assert "**The test data differ, so the figures above cannot be compared.**" in message
     assert "| accuracy, the present test set (177) | 0.9831 | 0.9831 |" in message
-    assert "| accuracy, what is left of its own 200 (177) |" in message
+    assert "| accuracy, the released model's own test set of 200 (177) |" in message
     assert "The smallest loss that chance does not explain is 4 of 177 pictures." in message
     assert "\n    x-axis model [1, 2]\n" in message
 
@@ -623,7 +623,7 @@ def test_a_released_model_of_an_earlier_version_has_no_account_of_its_answers(
     project.train(0.98)
     release(project.repository)
     message = message_of(project, "release/staging-v2")
-    assert "the present test set (200)" in message and "of its own" not in message
+    assert "the present test set (200)" in message and "model's own test" not in message
 
 
 def accept(project: Project, change: str) -> None:
@@ -655,7 +655,11 @@ def test_a_change_of_the_interface_is_named_before_it_is_released(
     assert main(["promote"]) == 0
     message = message_of(project, "release/production-v2")
     assert message.splitlines()[0] == "**Clients of model 1 must change:** `labels: + two`"
-    assert "| accuracy, what is left of its own 200 (200) | 0.9700 | 0.9700 |" in message
+    own = "| accuracy, the released model's own test set of 200 (200) | 0.9700 | 0.9700 |"
+    assert own in message
+    assert main(["rollback", "staging"]) == 0
+    message = message_of(project, "rollback/staging-v2-to-v1")
+    assert message.splitlines()[0] == "**Clients of model 2 must change:** `labels: - two`"
 
 
 def test_a_pull_request_that_failed_is_opened_by_the_same_command(

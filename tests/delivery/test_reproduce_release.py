@@ -95,6 +95,7 @@ def other_machine(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the pipeline give other weights, as on another machine, which the lineage names."""
     folder = project.folder.parent / "other"
     fake_pipeline.write_model(folder, b"other weights")
+    fake_pipeline.write_predictions(folder, 0.96)
     fake_pipeline.write(folder, "metrics.json", fake_pipeline.metrics() | {"loss": 0.12})
     lineage = fake_pipeline.lineage(code_sha256())
     lineage["trained"]["hardware"] = "another CPU"
@@ -231,6 +232,7 @@ def test_another_model_is_described_by_files_values_and_stages(
         for content in (fake_pipeline.model(0.97), b"other weights")
     )
     assert f"| classifier/1/model.onnx | {before} | {after} | NO |" in lines
+    assert any(line.startswith("| classifier/about/predictions.csv | ") for line in lines)
     outputs = [line for line in lines if line.startswith("- ")]
     assert outputs == ["- copy: artifacts", "- copy: metrics.json", "- export: lineage.json"]
     assert not any("golden.npz" in line for line in lines), "equal files are not listed"

@@ -21,10 +21,10 @@ output [
 """
 
 
-def graph(seed: int) -> onnx.ModelProto:
+def graph(seed: int, shape: tuple[int, ...] = SHAPE) -> onnx.ModelProto:
     """Raw pixels to probabilities: cast, flatten, linear, softmax."""
     random = np.random.default_rng(seed)
-    weights = random.normal(size=(int(np.prod(SHAPE)), CLASSES)).astype(np.float32) / 500
+    weights = random.normal(size=(int(np.prod(shape)), CLASSES)).astype(np.float32) / 500
     nodes = [
         helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["numbers"], ["rows"]),
@@ -34,7 +34,7 @@ def graph(seed: int) -> onnx.ModelProto:
     made = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", *SHAPE])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", *shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", CLASSES])],
         [numpy_helper.from_array(weights, "weights")],
     )
@@ -52,16 +52,20 @@ def processes(text: str) -> list[int]:
     return found
 
 
-def write_repository(folder: Path, version: int = 1, seed: int = 0) -> Path:
+def write_repository(
+    folder: Path, version: int = 1, seed: int = 0, shape: tuple[int, ...] = SHAPE
+) -> Path:
     """Write a model repository as the export does, golden requests included; return `folder`."""
     model = folder / "classifier"
     (model / str(version)).mkdir(parents=True)
-    onnx.save(graph(seed), model / str(version) / "model.onnx")
+    onnx.save(graph(seed, shape), model / str(version) / "model.onnx")
     tuned = (UNBAKED / "serving/classifier/config.pbtxt").read_text()
-    (model / "config.pbtxt").write_text(tuned + INTERFACE)
+    (model / "config.pbtxt").write_text(
+        tuned + INTERFACE.replace("8, 6, 1", ", ".join(map(str, shape)))
+    )
     (model / "labels.txt").write_text("".join(f"class {index}\n" for index in range(CLASSES)))
-    images = np.random.default_rng(1).integers(0, 256, (70, *SHAPE), dtype=np.uint8)
-    session = onnxruntime.InferenceSession(graph(seed).SerializeToString())
+    images = np.random.default_rng(1).integers(0, 256, (70, *shape), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(graph(seed, shape).SerializeToString())
     (probabilities,) = session.run(None, {"image": images})
     labels = probabilities.argmax(axis=1)
     np.savez(model / "golden.npz", images=images, probabilities=probabilities, labels=labels)

@@ -1,5 +1,6 @@
 """A project with a remote whose manifests are the real ones and whose models are tiny."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -60,6 +61,12 @@ class TinyProject:
     def build(self, version: int, seed: int | None = None) -> Release:
         """Package a tiny model as a version, without releasing it; other seeds, other weights."""
         fake_pipeline.write_outputs(self.folder)
+        answers = self.folder / "artifacts/predictions.csv"
+        named = answers.read_text().replace(",zero", ",class 0").replace(",one", ",class 1")
+        answers.write_text(named)
+        fake_pipeline.write(
+            self.folder, "data/prepared/classes.json", json.dumps(["class 0", "class 1"])
+        )
         model = self.folder / "artifacts" / "model"
         shutil.rmtree(model)
         write_repository(model, seed=version if seed is None else seed)

@@ -17,8 +17,10 @@ from delivery.commands.image import _digest
 from delivery.commands.pipeline import figures
 from delivery.errors import DeliveryError
 from delivery.model import differences, golden
+from delivery.model.interface import read_interface
 from delivery.model.packaging import package
 from delivery.model.pipeline_outputs import ABOUT, read_account
+from delivery.model.predictions import read_predictions
 from delivery.oci.image import (
     CONFIG,
     LAYER,
@@ -139,6 +141,27 @@ def test_an_account(account: Path, name: str, data: st.DataObject) -> None:
         value_or_sentence(differences.compare_accounts, others, {name: path})
     finally:
         path.write_bytes(good)
+
+
+PREDICTIONS = b"sha256,file,label,predicted,confidence,p_a,p_b\nab,1.png,a,b,0.9,0.1,0.9\n" * 2
+
+
+@given(changed_text(PREDICTIONS))
+def test_an_account_of_answers(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.csv"
+        path.write_bytes(content)
+        value_or_sentence(read_predictions, path)
+
+
+@given(changed_text(fake_pipeline.CONFIG.encode()), changed_text(b"zero\none\n"))
+def test_an_interface(config: bytes, labels: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "classifier"
+        model.mkdir()
+        (model / "config.pbtxt").write_bytes(config)
+        (model / "labels.txt").write_bytes(labels)
+        value_or_sentence(read_interface, Path(folder))
 
 
 @settings(max_examples=100)

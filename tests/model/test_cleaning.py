@@ -113,6 +113,14 @@ def test_too_many_unreadable_images_are_refused(root: Path) -> None:
     prepare(root, max_unreadable_share=0.2)
 
 
+def test_a_single_broken_file_among_few_stops_nothing(root: Path) -> None:
+    zero_bytes(root / "images/dog/00.png")
+    prepare(root, max_unreadable_share=0.01)
+    assert read_report(root)["dropped"]["unreadable"]["examples"] == ["dog/00.png (zero bytes)"]
+    with pytest.raises(UserError, match=r"1 of 20 pictures can't be read \(5.0%"):
+        prepare(root, max_unreadable_share=0)
+
+
 def test_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)

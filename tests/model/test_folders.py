@@ -246,6 +246,8 @@ def test_splits_are_no_classes_and_the_cure_works(names: tuple[str, ...], root: 
     prepare(root)
     assert class_names(root) == ["cat", "dog"]
     assert read_report(root)["counts"]["found"] == 20 * len(names)
+    prepare(root, official_test=names[-1])
+    assert read_report(root)["splits"]["test"]["images"] == 20
 
 
 def test_a_class_named_as_a_split_among_others_is_one(root: Path) -> None:

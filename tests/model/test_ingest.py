@@ -784,6 +784,18 @@ def test_the_new_label_moves_the_known_image(
     assert images(root) == after
 
 
+def test_a_picture_of_the_official_test_set_stays_in_it(root: Path, contradicting: Path) -> None:
+    edit(root, prepare={"official_test": "test"})
+    for label, name in enumerate(CLASSES):
+        save(pixels_of(label, 9000 + label), root / f"data/raw/{name}/test/a.png")
+    known = root / "data/raw/circle/00.png"
+    known.rename(known.parent / "test/00.png")
+    ingest(contradicting, [], root)
+    answer(root, contradicting, x="keep")
+    ingest(contradicting, [], root)
+    assert "cross/test/00.png" in images(root) and "circle/test/00.png" not in images(root)
+
+
 def test_contradictions_within_the_batch_need_one_answer(root: Path, june: Path) -> None:
     shutil.copy(june / "circle/00.png", june / "cross/x.png")
     assert {*questions(root, june)} == {"circle/00.png", "cross/x.png"}

@@ -22,6 +22,8 @@ from classifier.params import Params
 from delivery.model import golden
 from delivery.model.pipeline_outputs import read_outputs
 from delivery.proposals.gate import failed_checks, lowered
+from delivery.triton.client import connect
+from delivery.triton.server import ready_path, start
 from workspace.errors import UserError
 
 GRAPH = Path("artifacts/model/classifier/1/model.onnx")
@@ -61,7 +63,7 @@ def exported(settings: Params, folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("bits", LOWERED)
-def test_fewer_bits_answer_as_the_report_says(
+def test_fewer_bits_answer_as_the_report_says_and_as_triton_serves_them(
     bits: str, trained: Path, settings: Params, tmp_path: Path
 ) -> None:
     folder = tmp_path / "project"
@@ -97,6 +99,15 @@ def test_fewer_bits_answer_as_the_report_says(
     assert recorded.tolerance == precision.TOLERANCE[bits]
     told = f"{bits} gives another class to {found['flips']} of 33 test pictures than fp32"
     assert told in (folder / "MODEL_CARD.md").read_text()
+
+    server = start(folder / "artifacts/model", tmp_path / "triton.log")
+    try:
+        server.wait(ready_path(1), 60)
+        with connect("http", server.ports) as client:
+            for batch in (1, 7, 32):
+                assert golden.compare(client, recorded, batch).passed
+    finally:
+        server.kill()
 
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import cats_and_dogs, fill, nearly, noise, prepare, read_report, refusal, save
+from pictures import (
+    cats_and_dogs,
+    fill,
+    nearly,
+    noise,
+    prepare,
+    read_report,
+    refusal,
+    save,
+    settings_with,
+)
 from small_project import PROJECT
 
 from classifier import splits
@@ -230,6 +240,46 @@ def test_pictures_that_a_merge_brings_together_test_nothing_that_was_trained_on(
     assert report["dropped"]["near duplicate in two splits"]["examples"] == [
         f"{file} (cat) repeats cat/near.png (cat)"
     ]
+
+
+# -- an official test set --------------------------------------------------------------------------
+
+
+def test_a_folder_may_have_an_official_test_set(root: Path) -> None:
+    prepare(root)  # dealt without it first
+    for seed, kind in enumerate(("cat", "dog")):
+        fill(root / "images" / kind / "test", 20 + seed, images=5)
+    save(nearly(noise(20_001)), root / "images/cat/again.png")
+    prepare(root, official_test="test")
+    found = homes(root)
+    assert {file for file, home in found.items() if home == "test"} == {
+        f"{kind}/test/{i:02}.png" for kind in ("cat", "dog") for i in range(5)
+    }
+    assert "cat/again.png" not in found and set(found.values()) == set(SPLITS)
+    assert read_report(root)["passed"] is True
+    lines = (root / LEDGER).read_bytes()
+    prepare(root, official_test="test")
+    assert homes(root) == found and (root / LEDGER).read_bytes() == lines
+
+
+def test_an_official_test_set_that_is_not_there_is_refused(root: Path) -> None:
+    assert "there is no picture in " in (message := refusal(root, official_test="tset"))
+    assert message.endswith(
+        "/<class>/tset/, which prepare.official_test names: put the test set "
+        "there, or set it to null"
+    )
+    for kind in ("cat", "dog"):
+        fill(root / "images" / kind / "tset", ord(kind[0]), images=2)
+    prepare(root, official_test="tset")
+    prepare(root, official_test=None)
+
+
+@pytest.mark.parametrize(("source", "name"), [("digits", "test"), ("folder", "."), ("folder", "")])
+def test_an_official_test_set_is_a_folder_of_a_folder(source: str, name: str) -> None:
+    with pytest.raises(
+        UserError, match=r"official_test is .+: give null, or for source folder the"
+    ):
+        settings_with(source=source, official_test=name)
 
 
 # -- the ledger ------------------------------------------------------------------------------------

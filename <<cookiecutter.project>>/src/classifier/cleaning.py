@@ -169,12 +169,12 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
 
 
 def check_readable(source: Source, staged: Staged, max_share: float) -> None:
-    """Refuse a source of which too much is broken.
+    """Refuse a source of which too much is broken; a single file is not, where any may be.
 
     Raises UserError: more than `max_share` of the pictures can't be read.
     """
     share = len(staged.unreadable) / len(source.names)
-    if share > max_share:
+    if share > max_share and (len(staged.unreadable) > 1 or not max_share):
         raise UserError(
             f"{len(staged.unreadable)} of {len(source.names)} pictures can't be read "
             f"({share:.1%}, prepare.max_unreadable_share allows {max_share:.1%}): repair or remove "

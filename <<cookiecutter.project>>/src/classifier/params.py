@@ -37,6 +37,11 @@ class PrepareParams(Settings):
     folder: str | None = Field(
         description="the folder of your pictures, as source is folder", examples=["data/raw"]
     )
+    official_test: str | None = Field(
+        None,
+        description="null, or for source folder the name of a sub-folder of the class folders",
+        examples=["test"],
+    )
     image_size: tuple[Side, Side] | None = Field(
         description="null or [height, width] in pixels", examples=[[96, 96]]
     )
@@ -63,6 +68,13 @@ class PrepareParams(Settings):
         if known.data.get("source") == "folder" and not folder:
             raise ValueError
         return folder
+
+    @field_validator("official_test")
+    @classmethod
+    def _is_a_folder_of_a_folder(cls, name: str | None, known: ValidationInfo) -> str | None:
+        if name is not None and (known.data.get("source") != "folder" or not name.strip("./")):
+            raise ValueError
+        return name
 
     @field_validator("test_share")
     @classmethod

@@ -46,7 +46,9 @@ def prepare(values: Params, root: Path) -> None:
     """
     params = values.prepare
     ledger = splits.read(root)
-    source = load_source(params.source, params.folder, root, params.max_pixels)
+    source = load_source(
+        params.source, params.folder, root, params.max_pixels, params.official_test
+    )
     check_classes(source)
     shape = common_shape(source, params.image_size, params.channels)
     with _workplace(root) as folder:

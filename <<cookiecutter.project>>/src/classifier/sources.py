@@ -67,7 +67,13 @@ class Source:
             )
 
 
-def load_source(kind: str, folder: str | None, root: Path, max_pixels: int = MAX_PIXELS) -> Source:
+def load_source(
+    kind: str,
+    folder: str | None,
+    root: Path,
+    max_pixels: int = MAX_PIXELS,
+    official_test: str | None = None,
+) -> Source:
     """Open a source by its name in `params.yaml`; `folder` and downloads are relative to `root`.
 
     Raises:
@@ -77,7 +83,7 @@ def load_source(kind: str, folder: str | None, root: Path, max_pixels: int = MAX
         return digits()
     if kind == "cifar10":
         return cifar10(root)
-    return image_folder(root / str(folder), max_pixels, root)
+    return image_folder(root / str(folder), max_pixels, root, official_test)
 
 
 SOURCES = ("digits", "cifar10", "folder")
@@ -161,15 +167,21 @@ def _unpack(archive: Path, wanted: Collection[str], folder: Path) -> None:
         tar.extractall(folder, members, filter="data")
 
 
-def image_folder(folder: Path, max_pixels: int = MAX_PIXELS, root: Path | None = None) -> Source:
+def image_folder(
+    folder: Path,
+    max_pixels: int = MAX_PIXELS,
+    root: Path | None = None,
+    official_test: str | None = None,
+) -> Source:
     """Return the pictures below `folder`, one sub-folder per class, in the order of their names.
 
-    Sub-folders of a class folder belong to the class; litter is passed over. With the project's
-    `root`, the way from there must have no links either.
+    Sub-folders of a class folder belong to the class; what is in those called `official_test` is
+    the test set. Litter is passed over. With the project's `root`, the way from there must have no
+    links either.
 
     Raises:
-        UserError: the folder is missing, holds no class folder or links to folders, or a class name
-            can't be used.
+        UserError: the folder is missing, holds no class folder or links to folders, a class name
+            can't be used, or there is no such test set.
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist: correct prepare.folder")
@@ -191,11 +203,17 @@ def image_folder(folder: Path, max_pixels: int = MAX_PIXELS, root: Path | None =
     others = [path for path in sorted(folder.iterdir()) if path not in class_folders]
     Image.init()  # load every decoder now, not in several threads at once
     paths = [str(path.relative_to(folder)) for group in files for path in group]
+    official = np.array([is_official(path, official_test) for path in paths], bool)
+    if official_test and not official.any():
+        raise UserError(
+            f"there is no picture in {folder}/<class>/{official_test}/, which "
+            "prepare.official_test names: put the test set there, or set it to null"
+        )
     return Source(
         classes=classes,
         names=[printable(path) for path in paths],
         labels=np.repeat(np.arange(len(classes)), [len(group) for group in files]),
-        official_test=np.zeros(len(paths), dtype=bool),
+        official_test=official,
         open_image=lambda i: open_picture(folder / paths[i], max_pixels),
         sha256=lambda i: sha256(folder / paths[i]),
         ignored=[printable(path.name) for path in others if not is_litter(path.name)],
@@ -205,6 +223,11 @@ def image_folder(folder: Path, max_pixels: int = MAX_PIXELS, root: Path | None =
         ],
         paths=paths,
     )
+
+
+def is_official(path: str, official_test: str | None) -> bool:
+    """Whether a picture, by its path in the data set, is of the official test set of that name."""
+    return bool(official_test) and Path(path).parts[1:-1][:1] == (official_test,)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -265,7 +288,8 @@ def _check_together(classes: list[str], folder: Path) -> None:
         raise UserError(
             f"the folders of {folder}, {', '.join(classes)}, are splits and no classes: put what "
             f"is of one class together, <class>/{classes[0]}/ in place of {classes[0]}/<class>/; "
-            "`make pipeline` deals splits of its own"
+            "`make pipeline` deals splits of its own, except for a test set that "
+            "prepare.official_test names"
         )
 
 

@@ -13,7 +13,9 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -365,6 +367,19 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         (run / target.name).replace(root / target)
     forget_checkpoints(run)
+    name_logs(run, params.train.network, root)
+
+
+def name_logs(run: Path, network: str, root: Path) -> None:
+    """Give the logs of a run that has ended a name for people: date, network, accuracy in %."""
+    with (root / HISTORY).open(newline="") as file:
+        kept = min(csv.DictReader(file), key=lambda row: float(row["validation_loss"]))
+    accuracy = 100 * float(kept["validation_accuracy"])
+    name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{network}-{accuracy:.1f}"
+    if (run / "logs").is_dir() and not (root / RUNS / name).exists():
+        (run / "logs").rename(root / RUNS / name)
+        with suppress(OSError):  # what else is there stays
+            run.rmdir()
 
 
 def load_splits(root: Path) -> tuple[Split, Split]:

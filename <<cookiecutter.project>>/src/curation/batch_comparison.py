@@ -75,6 +75,11 @@ class Comparison:
         """The new pictures that repeat none, int64."""
         return self.old + np.flatnonzero(self.repeats[self.old :] < 0)
 
+    def is_official(self, position: int) -> bool:
+        """Whether a picture is of the data set's official test set."""
+        source, staged = self.parts[0], self.staged[0]
+        return position < self.old and bool(source.official_test[staged.origins[position]])
+
     def label(self, position: int) -> str:
         """Name of the class that a picture is labelled as."""
         return self.classes[self.labels[position]]
@@ -110,7 +115,7 @@ def compare(
     Raises UserError: the batch can't be used, be it what `prepare` would say of it, or brings
     classes that it may not, or other sizes or channels.
     """
-    existing = existing_source(data_set[0], params.max_pixels)
+    existing = existing_source(data_set[0], params.max_pixels, params.official_test)
     new = batch_source(batch, params.max_pixels)
     check_class_names([*existing.classes, *used_classes(new)])
     check_new_classes(existing, new, new_classes)
@@ -202,13 +207,13 @@ def rivals(keys: Sequence[Hashable], labels: np.ndarray, among: np.ndarray, old:
 # -- the two folders -------------------------------------------------------------------------------
 
 
-def existing_source(folder: Path, max_pixels: int) -> Source:
+def existing_source(folder: Path, max_pixels: int, official_test: str | None = None) -> Source:
     """Return the pictures of the data set; an empty or missing folder is one without pictures."""
     if not folder.is_dir() or not folders_in(folder):
         nothing = np.zeros(0, dtype=np.int64)
         empty = Image.new("L", (1, 1))
         return Source([], [], nothing, nothing.astype(bool), lambda i: empty, lambda i: "")
-    return image_folder(folder, max_pixels)
+    return image_folder(folder, max_pixels, official_test=official_test)
 
 
 def batch_source(batch: Path, max_pixels: int) -> Source:

@@ -417,17 +417,21 @@ class FreeNames:
         self.comparison = comparison
         there = [path for path in inside(comparison.folder) if path.is_dir()]
         self.folders = {unicodedata.normalize("NFC", path.name): path.name for path in there}
-        self.taken = {path.name: {folded(file.name) for file in inside(path)} for path in there}
+        self.taken: dict[str, set[str]] = {}
 
     def take(self, position: int, label: int) -> str:
         """Return where a picture goes, relative to the data set: its own name if that is free."""
         name = self.comparison.classes[label]
-        folder = self.folders.setdefault(name, name)
-        taken = self.taken.setdefault(folder, set())
-        own = Path(self.comparison.paths[position]).name
+        folder, own = self.folders.setdefault(name, name), Path(self.comparison.paths[position])
+        if self.comparison.is_official(position):  # and stays so
+            folder = f"{folder}/{own.parts[1]}"
+        if folder not in self.taken:
+            files_there = inside(self.comparison.folder / folder)
+            self.taken[folder] = {folded(file.name) for file in files_there}
+        taken = self.taken[folder]
         free = (
             possible
-            for possible in possible_names(own, self.comparison.digests[position].hex()[:12])
+            for possible in possible_names(own.name, self.comparison.digests[position].hex()[:12])
             if folded(possible) not in taken and len(possible.encode()) <= NAME_BYTES
         )
         file = next(free)

@@ -1,0 +1,54 @@
+"""The picture of all releases: text that Mermaid draws, and GitHub with it."""
+
+import re
+
+import pytest
+
+from delivery.proposals.history import history, interval
+from delivery.proposals.releases import Past
+from example_release import RELEASE
+
+DRAWN = r"""```mermaid
+%%\{init: \{[^\n]*\}\}%%
+xychart-beta
+    x-axis model \[(?P<models>\d+(?:, \d+)*)\]
+    y-axis accuracy (?P<least>0\.\d\d) --> 1\.00
+    bar \[(?P<bars>[\d., ]+)\]
+    line \[(?P<accuracy>[\d., ]+)\]
+    line \[(?P<low>[\d., ]+)\]
+    line \[(?P<high>[\d., ]+)\]
+```
+(?P<caption>Accuracy of each release [^\n]*)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 40])
+def test_every_release_is_drawn_up_to_thirty(count: int) -> None:
+    releases = [
+        RELEASE.model_copy(update={"version": n + 1, "accuracy": 0.8 + n / 250, "support": 300})
+        for n in range(count)
+    ]
+    text = history([Past("staging", each, b"") for each in reversed(releases[:-1])], releases[-1])
+    found = re.fullmatch(DRAWN, text)
+    assert found
+    shown = releases[-30:]
+    assert found["models"] == ", ".join(str(each.version) for each in shown)
+    columns = [[float(each) for each in found[name].split(", ")] for name in ("low", "accuracy")]
+    high = [float(each) for each in found["high"].split(", ")]
+    assert columns[1] == [round(each.accuracy, 4) for each in shown]
+    assert all(a < b < c for a, b, c in zip(*columns, high, strict=True))
+    assert float(found["least"]) <= min(columns[0])
+    assert "test data changed" not in found["caption"]
+
+
+def test_a_version_is_drawn_once_and_other_test_data_are_named() -> None:
+    first = RELEASE.model_copy(update={"version": 1, "test_data": "e" * 64})
+    past = [Past(name, first, b"") for name in ("production", "staging")]
+    text = history(past, RELEASE)
+    assert "model [1, 8]" in text and "The test data changed with model 8." in text
+
+
+def test_the_interval_is_wilsons() -> None:
+    """Of 81 right of 263: an example that Newcombe gives, Statistics in Medicine 17 (1998)."""
+    assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert interval(1.0, 20)[1] == pytest.approx(1) and interval(0.0, 20)[0] == pytest.approx(0)

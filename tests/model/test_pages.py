@@ -1,0 +1,139 @@
+"""The pages and pictures as a person sees them: in a real browser.
+
+The console must stay silent, and nothing may be asked of another host.
+"""
+
+import io
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import example_model
+from reporting import model_page, plots, review_page
+from reporting.answers import read_answers
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WIDTHS = (400, 1280)
+CLASSES = ["cat", f"dog {example_model.HOSTILE}", "cow " + "with a long name " * 8]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("there is no Chromium: `apt-get install chromium`")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=WIDTHS)
+def tab(request: pytest.FixtureRequest, chromium: Any) -> Iterator[Any]:
+    """A tab, dark if it is narrow; what went wrong in it fails the test."""
+    dark = "dark" if request.param == WIDTHS[0] else "light"
+    made = chromium.new_page(viewport={"width": request.param, "height": 800}, color_scheme=dark)
+    said: list[str] = []
+    made.on("console", lambda message: said.append(message.text))
+    made.on("pageerror", lambda error: said.append(str(error)))
+    made.on("request", lambda asked: said.append(asked.url) if is_elsewhere(asked.url) else None)
+    yield made
+    assert said == []
+    made.close()
+
+
+def is_elsewhere(address: str) -> bool:
+    return not address.startswith(("file:", "data:", "http://127.0.0.1:"))
+
+
+def fits(tab: Any) -> bool:
+    """Whether nothing but what scrolls by itself is wider than the window."""
+    return tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    example_model.write(root, CLASSES, 90)
+    model_page.write(root, "p")
+    return root
+
+
+def test_a_click_on_the_confusion_matrix_shows_its_pictures(tab: Any, model: Path) -> None:
+    tab.goto((model / model_page.PAGE).as_uri())
+    own = read_answers(model / model_page.PREDICTIONS)
+    matrix = own.confusion
+    for i, j in ((0, 0), *np.argwhere(matrix * (1 - np.eye(3, dtype=int)))[:1].tolist()):
+        tab.click(f'[data-cell="{i}-{j}"]')
+        assert tab.get_attribute(f'[data-cell="{i}-{j}"]', "aria-pressed") == "true"
+        shown = tab.locator("#chosen figure")
+        assert shown.count() == min(matrix[i, j], model_page.OF_A_CELL) > 0
+        here = {own.files[k] for k in np.flatnonzero((own.labels == i) & (own.predicted == j))}
+        assert {image.get_attribute("title") for image in shown.locator("img").all()} <= here
+    assert tab.evaluate("[...document.images].every((each) => each.naturalWidth > 0)")
+    assert tab.locator("#mistakes ~ .gallery figure").count() >= int((~own.right).sum())
+    assert tab.locator("body").inner_text().count(example_model.HOSTILE) > 1
+    assert fits(tab)
+
+
+def test_keys_decide_on_the_review_page(tab: Any) -> None:
+    names = [f"cross/{k}.png" for k in range(4)]
+    rows = [
+        {
+            "image": name,
+            "label": "cross",
+            "reason": example_model.HOSTILE,
+            "suggestion": "circle",
+            "confidence": "0.90",
+            "decision": "",
+        }
+        for name in names
+    ]
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 12), "red").save(stream, "PNG")
+
+    def decide(image: str, decision: str) -> None:
+        rows[names.index(image)]["decision"] = decision
+
+    review = review_page.Review(
+        "june", ["circle", "cross", "square"], lambda: rows, lambda _: stream.getvalue(), decide
+    )
+    with review_page.Server(review) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        tab.goto(server.address, wait_until="networkidle")
+        for number, key in enumerate("kds", 1):
+            tab.keyboard.press(key)
+            tab.get_by_role("status").get_by_text(f"{number} of 4 decided").wait_for()
+        assert [row["decision"] for row in rows] == ["keep", "drop", "circle", ""]
+        tab.keyboard.press("u")
+        tab.get_by_role("status").get_by_text("2 of 4 decided").wait_for()
+        tab.keyboard.press("r")
+        tab.locator("select:focus").select_option("square")
+        tab.get_by_role("status").get_by_text("3 of 4 decided").wait_for()
+        tab.keyboard.press("Enter")
+        assert tab.locator("dialog img").is_visible()
+        tab.keyboard.press("Escape")
+        assert not tab.locator("dialog img").is_visible()
+        assert fits(tab)
+        tab.click("#done")
+        tab.get_by_text("This page is finished").wait_for()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert [row["decision"] for row in rows] == ["keep", "drop", "square", ""]
+
+
+def test_pictures_of_a_pull_request_open(tab: Any, model: Path) -> None:
+    own = read_answers(model / model_page.PREDICTIONS)
+    plots.confusion(own.confusion, CLASSES, model)
+    plots.reliability(own.probabilities, own.labels, 10, model)
+    for name in ("confusion", "reliability"):
+        tab.goto((model / f"plots/{name}.png").as_uri())
+        assert tab.evaluate("document.images[0].naturalWidth") > 400
