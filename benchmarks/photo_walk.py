@@ -107,6 +107,9 @@ def walk(here: Walk, arguments: argparse.Namespace) -> dict[str, Any]:
         product_pictures.fill(folder / BATCH, NEW, 2, 2)
     train = {} if arguments.epochs is None else {"epochs": arguments.epochs}
     here.configure(arguments.side, train)
+    with step("dvc add data/raw"):
+        here.workshop.run(here.project, str(VENV / "bin/dvc"), "add", "--quiet", "data/raw")
+    here.commit("Add our pictures")
     with step("make pipeline"):
         here.make("pipeline")
     found["first"] = here.figures()

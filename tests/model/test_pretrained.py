@@ -232,6 +232,11 @@ def test_weights_that_cannot_be_used_are_named_and_the_cure_works(
     assert "features.0.0.weight has the shape (1,) instead of (16, 3, 3, 3): give the" in said
 
 
+def test_an_unknown_network_is_named_all_the_same(root: Path) -> None:
+    plain = asked(root, network="vgg", pretrained=False, weights=None, label_smoothing=0.1)
+    assert "train.network is 'vgg': give one of linear_regression" in refusal(plain, root)
+
+
 def test_a_file_of_something_else_is_refused_and_nothing_of_it_is_run(
     root: Path, tmp_path: Path, state: dict[str, torch.Tensor]
 ) -> None:

@@ -253,7 +253,7 @@ class Photographic(Network):
     MODEL = ""  # its name there
     MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, from 0 to 1
     LEAST = 32  # pixels of the shorter side, or it would shrink to nothing
-    LEARNT = 128  # with such weights, which know things of a certain size
+    LEARNT = 96  # with such weights, which know things of a certain size
 
     def __init__(self, shape: Shape, *, pretrained: bool = False) -> None:
         super().__init__()

@@ -424,7 +424,7 @@ def check_targets(params: TrainParams) -> None:
         "augmentation.mixup": params.augmentation.mixup,
         "augmentation.cutmix": params.augmentation.cutmix,
     }
-    kind = networks.NETWORKS[params.network]
+    kind = networks.NETWORKS.get(params.network, Network)  # an unknown one is named later
     if not kind.cross_entropy and (names := [name for name, value in wanted.items() if value]):
         raise SettingsError(
             f"params.yaml: train.{names[0]} is {wanted[names[0]]}, but {params.network} has no "
