@@ -71,6 +71,7 @@ def test_a_mistake_is_named(
     [
         ("train", "network", "cnm", "train.network is 'cnm': give one of "),
         ("train", "options", {"widht": 4}, "there is no 'train.options.widht': did you mean"),
+        ("train", "pretrained", True, "train.pretrained is true, but there are no weights of cnn"),
         ("tune", "trials", 0, "tune.trials is 0: give a whole number from 1"),
     ],
 )
