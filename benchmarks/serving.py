@@ -30,7 +30,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from results import PROJECT, table, write
+from results import PROJECT, RESULTS, table, write
 
 sys.path.insert(0, str(PROJECT.parent))
 sys.path.insert(0, str(PROJECT / "src"))
@@ -329,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=MODELS, help="measure this model alone")
+    parser.add_argument("--only", choices=MODELS, help="measure this model again")
     parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
     arguments = parser.parse_args()
     make_peers()
@@ -339,28 +339,45 @@ def main() -> None:
         *(f"p99 at {n}, ms" for n in CONCURRENCY),
         f"processor time a request at {CONCURRENCY[-1]}, µs",
     ]
-    figures, parts = {}, []
+    figures = earlier() if arguments.only else {}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in names:
             model = Path(folder) / name / "model.onnx"
             model.parent.mkdir()
             model.write_bytes(graph(name))
             figures[name] = measure(name, model, arguments.rounds, arguments.seconds)
-            rows = [row(title, each) for title, each in figures[name].items()]
-            parts.append(f"{name}:\n\n{table(head, rows)}")
-    every = [
-        one
-        for name in figures.values()
-        for each in name.values()
-        for r in each.values()
-        for one in r
+            write("serving", "Serving beside others", body(figures, head, arguments.date), figures)
+
+
+def earlier() -> dict[str, Any]:
+    """The figures of the run before, so that one model can be measured again."""
+    file = RESULTS / "serving.json"
+    found = json.loads(file.read_text())["figures"] if file.exists() else {}
+    return {
+        name: {title: {int(n): turns for n, turns in each.items()} for title, each in made.items()}
+        for name, made in found.items()
+    }
+
+
+def body(figures: dict[str, Any], head: list[str], date: str) -> str:
+    """The tables of what is measured, and what is to be known of them."""
+    parts = [
+        f"{name}:\n\n{table(head, [row(title, each) for title, each in found.items()])}"
+        for name, found in figures.items()
     ]
-    busy = [each["busy"] for each in every]
+    made = [
+        one
+        for found in figures.values()
+        for each in found.values()
+        for turns in each.values()
+        for one in turns
+    ]
+    busy, refused = [each["busy"] for each in made], sum(each.get("refused", 0) for each in made)
     parts.append(
-        f"{arguments.date}; {versions()}. Load average of the machine meanwhile {min(busy):.1f} to "
-        f"{max(busy):.1f}, with the programs that asked.\n"
+        f"{date}; {versions()}. Load average of the machine meanwhile {min(busy):.1f} to "
+        f"{max(busy):.1f}, with the programs that asked; {refused} requests were refused.\n"
     )
-    write("serving", "Serving beside others", "\n".join(parts), figures)
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -263,8 +263,8 @@ def _near(comparison: _Comparison) -> list[str]:
         if first[groups[p]] != p
     ]
     return [
-        f"New pictures that are nearly the same as others: {len(near)}. They stay; `prepare` keeps "
-        "them in one split.",
+        f"New pictures that are nearly the same as others: {len(near)}. They stay; `prepare` puts "
+        "them into the split of those, and leaves out what would link two splits.",
         "\n".join(f"- {cell(text)}" for text in _shown(examples)),
     ]
 

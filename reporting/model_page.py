@@ -40,6 +40,7 @@ OF_A_CELL = 24  # of the confusion matrix
 WORST = 24  # mistakes shown at once
 CHANGED = 24  # pictures of each kind of change against the served model
 EXPLAINED = 12
+FAINT = 0.02  # change of a probability below which no part is shown in full colour
 SIDE = 96  # pixels of a thumbnail
 PLAIN = 32  # pixels up to which a thumbnail is kept as it is
 
@@ -123,6 +124,7 @@ def contents(sources: Sources, session: Any) -> dict[str, Any]:
         "worst": worst(own)[:WORST],
         "explanations": explanations(sources, session),
         "places": PLACES,
+        "faint": FAINT,
         "latency": None,
         "served": None,
         "where": "",
@@ -257,7 +259,7 @@ def about(sources: Sources, i: int, explanation: Explanation) -> dict[str, Any]:
 
 def heat(fall: NDArray[np.float32]) -> str:
     """Orange where the probability falls, blue where it rises, as a picture to lay over another."""
-    strength = np.abs(fall) / max(1e-6, float(np.abs(fall).max()))
+    strength = np.abs(fall) / max(FAINT, float(np.abs(fall).max()))
     pixels = np.zeros((*fall.shape, 4), np.uint8)
     pixels[fall > 0, :3] = (255, 120, 0)
     pixels[fall < 0, :3] = (0, 110, 255)

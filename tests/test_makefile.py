@@ -67,7 +67,7 @@ def test_only_the_command_line_says_what_is_asked(folder: Path, target: str) -> 
 
 @pytest.mark.parametrize("path", ["my photos (1)", "it's", 'a "b" `c`'])
 def test_a_path_comes_as_it_was_typed(folder: Path, path: str) -> None:
-    for target, variable in (("ingest", "BATCH"), ("predict", "IMAGE")):
+    for target, variable in (("ingest", "BATCH"), ("review", "BATCH"), ("predict", "IMAGE")):
         said = make(folder, target, f"{variable}={path}", "RUN=printf '<%s>'").stdout
         assert f"<{path}>" in said
     assert "say which: make ingest BATCH=folder" in make(folder, "ingest", BATCH=path).stderr

@@ -14,6 +14,6 @@ class Classifier:
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(os.environ["MODEL"], options)
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000, route="/infer")
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60000, route="/infer")
     def infer(self, image: np.ndarray) -> np.ndarray:
         return self.session.run(None, {"image": image.astype(np.uint8)})[0]

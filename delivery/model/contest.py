@@ -169,6 +169,9 @@ def compared(
     except UserError as error:
         return Rival(silence=str(error))
     change, silence = change_between(before, after), ""
+    if not candidate.answers.exists():
+        told = f"the candidate has no account of its answers, {ANSWERS}"
+        return Rival(change, silence=told, confidence=confidence)
     contests: list[Contest | None] = []
     try:
         own = read_predictions(candidate.answers)

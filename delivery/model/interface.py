@@ -35,7 +35,8 @@ def read_interface(model: Path) -> Interface:
         config: Any = text_format.Parse(text, model_config_pb2.ModelConfig())
         labels = read_labels(folder, config)
     except Exception as error:  # what was written elsewhere may be of any form
-        raise DeliveryError(f"the interface cannot be read ({sentence(error)})") from None
+        why = sentence(error).replace(f"{folder}/", "")  # pull requests tell no folders
+        raise DeliveryError(f"the interface cannot be read ({why})") from None
     return Interface(
         input=", ".join(each.name for each in config.input),
         type=", ".join(type_name(each.data_type) for each in config.input),

@@ -58,7 +58,8 @@ def read_pictures(root: Path) -> Pictures:
         images = np.load(root / TEST / "images.npy", mmap_mode="r")
         labels = classes[np.load(root / TEST / "labels.npy")].tolist()
     except (OSError, ValueError, IndexError, SettingsError) as error:
-        raise DeliveryError(f"the test pictures cannot be read ({sentence(error)})") from None
+        why = sentence(error).replace(f"{root}/", "")
+        raise DeliveryError(f"the test pictures cannot be read ({why})") from None
     rows = read_rows(root / TEST / "pictures.csv", ["sha256", "file"])
     if not len(images) == len(labels) == len(rows):
         raise DeliveryError(
@@ -72,13 +73,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""), strict=True)
         rows = list(reader)
-    except (csv.Error, SettingsError) as error:
-        raise DeliveryError(f"{path} cannot be read ({sentence(error)})") from None
+    except (csv.Error, SettingsError) as error:  # pull requests tell no folders of a machine
+        why = sentence(error).replace(f"{path.parent}/", "")
+        raise DeliveryError(f"{path.name} is no table that can be read ({why})") from None
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     broken = any(None in row or None in row.values() for row in rows)
     if missing or broken:
         what = f"no column {missing[0]}" if missing else "a line that is too short or too long"
-        raise DeliveryError(f"{path} has {what}")
+        raise DeliveryError(f"{path.name} has {what}")
     return rows
 
 
@@ -113,7 +115,8 @@ def run(model: Path, interface: Interface, images: NDArray[np.uint8]) -> NDArray
             axis=1,
         )[0]
     except Exception as error:  # onnxruntime raises what it likes
-        raise DeliveryError(f"ONNX Runtime does not run it ({sentence(error)})") from None
+        why = sentence(error).replace(f"{model}/", "")
+        raise DeliveryError(f"ONNX Runtime does not run it ({why})") from None
     if answers.shape != (len(images), len(interface.labels)):
         raise DeliveryError(f"it answers {answers.shape} and has {len(interface.labels)} labels")
     return answers

@@ -13,7 +13,7 @@ import onnxruntime
 import triton_python_backend_utils as triton
 
 # Names that Triton has for types; of the others it is ONNX Runtime's in capitals.
-TYPES = {"float16": "FP16", "float": "FP32", "double": "FP64"}
+TYPES = {"float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64"}
 
 
 class TritonPythonModel:

@@ -153,6 +153,10 @@ def account_of_another_form(root: Path, served: Side) -> None:
     fake_pipeline.write(root, "artifacts/predictions.csv", "file,label\n")
 
 
+def no_account(root: Path, served: Side) -> None:
+    (root / "artifacts/predictions.csv").unlink()
+
+
 def pictures_without_names(root: Path, served: Side) -> None:
     (root / "data/prepared/test/pictures.csv").unlink()
 
@@ -164,7 +168,8 @@ def pictures_without_names(root: Path, served: Side) -> None:
         (answers_to_other_pictures, "the candidate's answers are to other test pictures than"),
         (account_that_is_cut, "predictions.csv has a line that is too short or too long"),
         (account_of_another_form, "predictions.csv has no column sha256"),
-        (pictures_without_names, "pictures.csv cannot be read"),
+        (pictures_without_names, "pictures.csv is no table that can be read (pictures.csv cannot"),
+        (no_account, "the candidate has no account of its answers, predictions.csv"),
     ],
 )
 def test_what_stands_in_the_way_is_told(
@@ -173,4 +178,5 @@ def test_what_stands_in_the_way_is_told(
     root, candidate, served = sides
     spoil(root, served)  # type: ignore[operator]
     rival = compared(candidate, served, root=root)
+    assert str(root.parent) not in rival.silence
     assert silence in rival.silence and not rival.contests and rival.change == ""

@@ -237,7 +237,7 @@ def test_settings_do_not_hide_what_is_not_committed(
 def test_the_environment_does_not_hide_history(
     project: Project, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    project.deploy("staging", 1)
+    project.deploy("staging", 1, project.image(1))
     project.train(0.99)
     monkeypatch.setenv(f"GIT_{kind}_PATHSPECS", "1")
     release(project.repository)
@@ -247,7 +247,7 @@ def test_the_environment_does_not_hide_history(
 @pytest.mark.parametrize("command", [["release"], ["rollback", "staging"], ["promote"]])
 def test_settings_of_the_repository_reach_its_remote(project: Project, command: list[str]) -> None:
     project.deploy("staging", 1)
-    project.deploy("staging", 2)
+    project.deploy("staging", 2, project.image(2))
     project.train(0.99)
     project.serve_as("git@git.example.com:acme/digits.git")
     before = project.branches().keys()
@@ -572,7 +572,7 @@ def test_what_a_partial_clone_lacks_is_fetched(project: Project) -> None:
 
 
 def test_numbers_come_from_all_that_a_colleague_merged(project: Project) -> None:
-    project.deploy("staging", 1)
+    project.deploy("staging", 1, project.image(1))
 
     def released_and_taken_back() -> None:
         project.deploy("staging", 2)
@@ -628,7 +628,7 @@ def test_a_file_in_history_that_cannot_be_read_stops_nothing(
     project.deploy("staging", 2)
     fake_pipeline.write(project.folder, STAGING, poison)
     project.commit("Break the release file")
-    project.deploy("staging", 3)
+    project.deploy("staging", 3, project.image(3))
     project.train(0.99)
     rollback(project.repository, "staging")
     release(project.repository)
@@ -706,7 +706,7 @@ def test_a_main_that_lost_a_release_is_refused_and_put_back(
     project: Project, capsys: pytest.CaptureFixture[str], beyond: bool, seen: str
 ) -> None:
     project.deploy("staging", 1)
-    project.deploy("staging", 2)
+    project.deploy("staging", 2, project.image(2))
     project.repository.fetch()
     project.review("fetch", "--quiet")
     project.review("reset", "--quiet", "--hard", "origin/main~1")

@@ -1023,7 +1023,13 @@ def test_the_page_is_for_its_reader_alone(served: str, root: Path) -> None:
     assert served.startswith("http://127.0.0.1:")
 
 
-def test_without_questions_there_is_no_page(root: Path, june: Path) -> None:
+def test_without_questions_there_is_no_page(
+    root: Path, june: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(PROJECT / "dvc.yaml", root)
+    monkeypatch.chdir(root)
+    assert __main__.main(["--review", str(june)]) == 1
+    assert capsys.readouterr().err.startswith("error: nothing is asked about june: run `make")
     with pytest.raises(UserError, match=r"nothing is asked about june: run `make ingest BATCH=.*"):
         curation.ingest.review_on_page(june, root)
     save(pixels_of(0, 8000), june / "cross/x.png")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import example_model
-from reporting import model_page, plots, review_page
+from reporting import compare_page, model_page, plots, review_page
 from reporting.answers import read_answers
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -128,6 +128,24 @@ def test_keys_decide_on_the_review_page(tab: Any) -> None:
         thread.join(timeout=10)
         assert not thread.is_alive()
     assert [row["decision"] for row in rows] == ["keep", "drop", "square", ""]
+
+
+def test_runs_side_by_side(tab: Any, model: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (900, 300), "red").save(picture, "PNG")
+    runs = [
+        compare_page.Run(
+            *(f"{name} {example_model.HOSTILE}", "2026-11-26 First", data, {"accuracy": share}),
+            {"train.options": example_model.HOSTILE if share > 0.9 else 1},
+            {"confusion": picture.getvalue()},
+        )
+        for name, data, share in (("v1", "a", 0.9), ("main", "a", 0.95), ("here", "b", 0.8))
+    ]
+    compare_page.write(runs, model / "compare.html")
+    tab.goto((model / "compare.html").as_uri())
+    assert tab.locator("td.better").all_inner_texts() == ["0.9500"]
+    assert tab.locator("td.worse").all_inner_texts() == ["b", "0.8000"]
+    assert tab.locator("img").count() == 3 and fits(tab)
 
 
 def test_pictures_of_a_pull_request_open(tab: Any, model: Path) -> None:

@@ -295,11 +295,12 @@ def _between_splits(
     as where branches were merged, the one that is not trained on: it would be tested too kindly.
     """
     original = np.full(len(kept), -1)
-    highest = np.full(len(kept), NEW)
+    least = lowest(places, groups)
+    highest = np.full(len(least), NEW)
     np.maximum.at(highest, groups, places)
-    spans = lowest(places, groups)[groups] != highest[groups]
+    spans = (least != highest)[groups]
     known = np.flatnonzero(spans & (places != NEW))
-    one_of_each = np.full(len(kept), -1)
+    one_of_each = np.full(len(least), -1)
     one_of_each[groups[known]] = kept[known]
     new = np.flatnonzero(spans & (places == NEW))
     original[new] = one_of_each[groups[new]]
