@@ -37,16 +37,16 @@ BATCHES, CANDIDATES = 40, 5  # of each batch
 FIRST, MORE = 1000, 50  # pictures of the first batch, and of each other
 POOL = 20_000  # pictures of which the worth of a model is known to a tenth of a percentage point
 SHARES = (0.1, 0.2)  # validation, test
-TOLERANCE, CONFIDENCE = 0.005, 0.95  # of params.yaml
-LESS = 0.8  # another confidence, for what it would change
+TOLERANCE, CONFIDENCE = 0.005, 0.9  # of params.yaml
+OTHERS = (0.8, 0.95)  # confidences, for what they would change
 MUCH = 0.02  # what nobody wants to lose
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 RULES = {
     "figures of two test sets, dealt anew, flat tolerance": "recorded",
     "both on the test set dealt anew, flat tolerance": "dealt_anew",
     "both on the test set that stays, flat tolerance": "stays",
-    f"the same in pairs, with confidence {LESS:g}": "less",
-    f"the same in pairs, with confidence {CONFIDENCE:g}: the gate": "paired",
+    **{f"the same in pairs, with confidence {each:g}": f"paired {each}" for each in OTHERS},
+    f"the same in pairs, with confidence {CONFIDENCE:g}: the gate": f"paired {CONFIDENCE}",
 }
 
 
@@ -177,8 +177,8 @@ def simulate(batches: int, seed: int) -> dict[str, list[Verdict]]:
                 else:
                     pair = compare(now[1], answers, served_now, CONFIDENCE)
                     verdicts["stays"].append(Verdict(change, flat(candidate, again)))
-                    verdicts["less"].append(Verdict(change, in_pairs(pair, LESS)))
-                    verdicts["paired"].append(Verdict(change, in_pairs(pair, CONFIDENCE)))
+                    for each in (*OTHERS, CONFIDENCE):
+                        verdicts[f"paired {each}"].append(Verdict(change, in_pairs(pair, each)))
     return verdicts
 
 

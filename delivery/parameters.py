@@ -23,11 +23,11 @@ class Limits(Settings, strict=True):
     min_macro_f1: float = Field(ge=0, le=1, description="a number from 0 to 1", examples=[0.9])
     tolerance: float = Field(ge=0, le=1, description="a number from 0 to 1", examples=[0.005])
     confidence: float = Field(
-        default=0.95,  # files of earlier versions have none
+        default=0.9,  # files of earlier versions have none
         ge=0.5,
         le=0.999,
         description="a number from 0.5 to 0.999",
-        examples=[0.95],
+        examples=[0.9],
     )
 
 

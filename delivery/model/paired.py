@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-CONFIDENCE = 0.95  # where nobody asks for another
+CONFIDENCE = 0.9  # where nobody asks for another
 DRAWS = 4000  # of each bootstrap and each randomization: a chance of 5 % is known to 0.35 %
 AT_ONCE = 2**22  # counts in memory
 
