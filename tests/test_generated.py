@@ -16,7 +16,7 @@ import yaml
 
 from conftest import Project, clean_environment
 
-STAGES = ["prepare", "train", "evaluate", "export"]
+STAGES = ["prepare", "train", "evaluate", "export", "report"]
 PORTS = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT")
 SMALL = {"epochs": 3, "options": {"width": 8}}
 ENVIRONMENTS = {"VENV": ".venv", "TRITON_VENV": ".venv-triton"}
@@ -63,10 +63,10 @@ def test_a_second_run_of_the_pipeline_does_nothing(trained: Project) -> None:
 @pytest.mark.parametrize(
     ("section", "values", "expected"),
     [
-        ("export", {"golden_images": 48}, ["export"]),
-        ("evaluate", {"bootstrap_samples": 100}, ["evaluate", "export"]),
+        ("export", {"golden_images": 48}, ["export", "report"]),
+        ("evaluate", {"bootstrap_samples": 100}, ["evaluate", "export", "report"]),
         ("gate", {"min_accuracy": 0.1}, []),
-        ("train", {"epochs": 4}, ["train", "evaluate", "export"]),
+        ("train", {"epochs": 4}, ["train", "evaluate", "export", "report"]),
     ],
     ids=["export", "evaluate", "gate", "train"],
 )
@@ -90,7 +90,7 @@ def test_a_typo_in_the_parameters_stops_the_pipeline_with_a_sentence(trained: Pr
 def test_what_the_pipeline_made_is_known_to_git_or_ignored(trained: Project) -> None:
     changed = trained.run("git", "status", "--porcelain").stdout.splitlines()
     names = {line[3:] for line in changed}
-    written = {"MODEL_CARD.md", "dvc.lock", "lineage.json", "metrics.json", "plots/"}
+    written = {"MODEL_CARD.md", "data/", "dvc.lock", "lineage.json", "metrics.json", "plots/"}
     assert names == written | {"params.yaml"}
 
 

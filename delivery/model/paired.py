@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 CONFIDENCE = 0.9  # where nobody asks for another
 DRAWS = 4000  # of each bootstrap and each randomization: a chance of 5 % is known to 0.35 %
@@ -112,7 +111,11 @@ def chance_of_loss(gained: int, lost: int) -> float:
     Of equally good models each is the right one of a pair that disagree with probability 1/2.
     """
     pairs = gained + lost
-    return float(binom.cdf(gained, pairs, 0.5) - binom.pmf(gained, pairs, 0.5) / 2)
+    fewer, ways = 0, 1  # whole numbers: exact for any number of pairs
+    for right in range(gained):
+        fewer += ways
+        ways = ways * (pairs - right) // (right + 1)
+    return (2 * fewer + ways) / 2 ** (pairs + 1)
 
 
 def chance_of_f1_loss(cells: Cells) -> float:

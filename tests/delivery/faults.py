@@ -342,7 +342,7 @@ DEGRADED: dict[str, tuple[Fault, str]] = {
     "image manifest of no text": (image_manifest(b"\xff\xfe\x00"), "not a model image"),
     "model without settings": (
         rebuilt(lambda folder: (folder / "config.pbtxt").write_text("")),
-        "Triton does not answer as model 2 should: the server refused",
+        "Triton ended: unable to load model 'classifier', configuration expects 0 inputs",
     ),
     "settings that Triton refuses": (
         rebuilt(lambda folder: (folder / "config.pbtxt").write_text("backend: 7")),

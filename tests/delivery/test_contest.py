@@ -120,8 +120,8 @@ def test_a_model_of_another_shape_is_compared_by_its_own_account(
 
 def test_too_few_pictures_are_no_comparison(sides: tuple[Path, Side, Side]) -> None:
     root, candidate, served = sides
-    fake_pipeline.write_test_pictures(root, range(3))
-    fake_pipeline.write_predictions(root, 0.99, range(3))
+    fake_pipeline.write_test_pictures(root, range(2))
+    fake_pipeline.write_predictions(root, 0.99, range(2))
     rival = compared(candidate, served, root=root)
     assert not rival.contests and rival.silence == "both know too few of the test pictures"
 

@@ -11,7 +11,7 @@ from delivery.parameters import Limits, Parameters, Target
 from delivery.proposals.gate import Champion, GateError, check_gate
 from example_release import RELEASE
 
-LIMITS = Limits(min_accuracy=0.95, min_macro_f1=0.94, tolerance=0.01)
+LIMITS = Limits(min_accuracy=0.95, min_macro_f1=0.94, tolerance=0.01, confidence=0.95)
 TARGET = Target(registry="oci:r")
 
 

@@ -147,7 +147,7 @@ def test_a_trial_with_code_is_tried_again(
     monkeypatch.setattr(halving.tune, "report", reports.append)
     splits = training.load_splits(root)
     shape = training.shape_of(splits[0], data.class_names(root))
-    halving.run_trial({"number": 0}, [settings], runs, "validation_loss", shape, splits)
+    halving.run_trial({"number": 0}, [settings], runs, "validation_loss", shape, splits, None)
     assert reports[-1]["ended"] == "broken" and not target.exists()
     assert "last.ckpt is no checkpoint of weights" in reports[-1]["reason"]
 
