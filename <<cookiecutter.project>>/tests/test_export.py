@@ -17,11 +17,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_project import CLASSES, change, prepared_project
+from small_project import CLASSES, OWN_NETWORKS, change, prepared_project
 
 from classifier import data, evaluation, export, training
 from classifier.augmentation import Augmentation
-from classifier.networks import NETWORKS
 from classifier.params import EvaluateParams, Params
 from workspace.errors import UserError
 from workspace.model_code import code_sha256
@@ -114,7 +113,7 @@ SHIPPED = [
 ]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_network_learns_and_exports(
     name: str, root: Path, settings: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

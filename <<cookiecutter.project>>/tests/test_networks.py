@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+from small_project import OWN_NETWORKS
 
-from classifier.networks import NETWORKS, KernelSVM, LinearRegression, LinearSVM, Shape, build
+from classifier.networks import KernelSVM, LinearRegression, LinearSVM, Shape, build
 from workspace.settings import SettingsError
 
 SHAPE = Shape(height=9, width=7, channels=3, classes=4)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 @pytest.mark.parametrize("shape", [SHAPE, Shape(8, 8, 1, 10), Shape(33, 32, 1, 2)], ids=str)
 def test_scores_and_gradients_for_images_of_any_shape(name: str, shape: Shape) -> None:
     images = torch.randn(6, shape.channels, shape.height, shape.width)

@@ -117,6 +117,8 @@ def check(network: str, start: TrainParams, name: str, value: Any) -> None:
     """Raise UserError unless the parameter may have the value, in its section and its network."""
     place = f"{SPACE}.{network}"
     options = changed(start, {name: value}, place).options
+    if not options:
+        return  # all as it is by default; the large networks have none, and take long to build
     try:
         with torch.device("meta"):  # nothing is computed
             networks.build(network, ANY_SHAPE, options, place)
