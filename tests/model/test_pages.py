@@ -5,6 +5,8 @@ The console must stay silent, and nothing may be asked of another host.
 
 import io
 import shutil
+import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +17,16 @@ import pytest
 from PIL import Image
 
 import example_model
+from delivery.proposals.history import history
+from delivery.proposals.releases import Past
+from example_release import RELEASE
 from reporting import compare_page, model_page, plots, review_page
 from reporting.answers import read_answers
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (400, 1280)
+MERMAID = "11.17.2"  # GitHub follows its releases
 CLASSES = ["cat", f"dog {example_model.HOSTILE}", "cow " + "with a long name " * 8]
 
 
@@ -155,3 +161,36 @@ def test_pictures_of_a_pull_request_open(tab: Any, model: Path) -> None:
     for name in ("confusion", "reliability"):
         tab.goto((model / f"plots/{name}.png").as_uri())
         assert tab.evaluate("document.images[0].naturalWidth") > 400
+
+
+@pytest.fixture(scope="module")
+def mermaid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with Mermaid, of which npm has the only build that stands alone."""
+    if not shutil.which("npm"):
+        pytest.skip("there is no npm: install Node.js")
+    folder = tmp_path_factory.mktemp("mermaid")
+    command = ["npm", "pack", f"mermaid@{MERMAID}", "--silent"]
+    packed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    with tarfile.open(folder / packed.stdout.strip()) as archive:
+        archive.extract("package/dist/mermaid.min.js", folder, filter="data")
+    page = folder / "page.html"
+    page.write_text('<meta charset="utf-8"><script src="package/dist/mermaid.min.js"></script>')
+    return page
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_pull_request_draws_all_releases(count: int, tab: Any, mermaid: Path) -> None:
+    releases = [
+        RELEASE.model_copy(update={"version": n + 1, "accuracy": 0.8 + n / 250, "support": 300})
+        for n in range(count)
+    ]
+    text = history([Past("staging", each, b"") for each in reversed(releases[:-1])], releases[-1])
+    drawing = text.split("```mermaid\n")[1].split("\n```")[0]
+    tab.goto(mermaid.as_uri())
+    tab.evaluate(
+        "async (text) => { document.body.innerHTML = (await mermaid.render('d', text)).svg }",
+        drawing,
+    )
+    assert tab.locator("svg .bar-plot-0 rect").count() == count
+    labels = tab.locator("svg .bottom-axis .label text").all_text_contents()
+    assert labels == [str(each.version) for each in releases]
