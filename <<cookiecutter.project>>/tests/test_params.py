@@ -84,7 +84,7 @@ def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    content = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text()) | fixed()
     content[section][key] = value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "dvc.yaml").touch()
