@@ -12,6 +12,7 @@ from delivery.model.new_pictures import tested_since
 from delivery.model.pipeline_outputs import ModelAccount, read_outputs
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import GateError, challenge, check_gate, lowered
+from delivery.proposals.release_file import Release
 from delivery.proposals.releases import FIRST, released
 from reporting import tracking
 from workspace.errors import shown
@@ -76,23 +77,22 @@ def keep_headings() -> None:
 
 def summary(repository: Repository) -> str:
     """Say how good the model is, where to look, whether it may be released, and what comes next."""
-    account = read_outputs(repository.folder)
+    account, tip = read_outputs(repository.folder), known_tip(repository)
+    current = released(repository, tip, FIRST) if tip else None
     return "\n".join(
         [
             f"\nmodel:    {figures(account)}",
-            *tested(repository),
+            *tested(repository, current),
             *([f"served:   {bits}"] if (bits := lowered(account.export)) else []),
             "page:     artifacts/report.html; `make report` adds latency and the served model",
             "pictures: plots/, explained in MODEL_CARD.md; `make serve` tries the model",
-            *verdict(repository, account),
+            *verdict(repository, account, current),
         ]
     )
 
 
-def tested(repository: Repository) -> list[str]:
+def tested(repository: Repository, current: Release | None) -> list[str]:
     """Say how many test pictures are new since the released model, if that is known."""
-    tip = known_tip(repository)
-    current = released(repository, tip, FIRST) if tip else None
     if current and (found := tested_since(repository, current.commit)):
         return [f"test set: {found.describe(f'model {current.version}')}"]
     return []
@@ -121,10 +121,8 @@ def share(value: Any) -> str:
     return f"{value:.1%}" if isinstance(value, int | float) else shown(value)
 
 
-def verdict(repository: Repository, account: ModelAccount) -> list[str]:
+def verdict(repository: Repository, account: ModelAccount, current: Release | None) -> list[str]:
     """Say whether the gate would let the model pass as far as is known here, and what to do."""
-    tip = known_tip(repository)
-    current = released(repository, tip, FIRST) if tip else None
     against = f"model {current.version} in {FIRST}" if current else "nothing, none is released"
     folder, parameters = repository.folder, read_parameters(repository.folder)
     champion = challenge(repository, current, parameters, network=False) if current else None

@@ -14,6 +14,8 @@ from delivery.triton.server import PORTS, Ports
 from workspace.errors import printable
 from workspace.pictures import open_picture, to_pixels, upright_size
 
+MOST_WORDS = 12  # of a path with blanks that nobody put into quotes
+
 ARGUMENTS = {
     "images": {"nargs": "+", "metavar": "picture"},
     "--protocol": {"choices": PROTOCOLS, "default": "grpc"},
@@ -84,9 +86,6 @@ def matching(word: str) -> list[str]:
         return [word]
     found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     return [str(file) for file in found] or [word]
-
-
-MOST_WORDS = 12  # of a path with blanks that nobody put into quotes
 
 
 def describe(line: bytes) -> str:
