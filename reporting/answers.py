@@ -1,8 +1,8 @@
-"""A model's answers on a test set, as `evaluate` writes them, and their counts."""
+"""A model's answers on a test set: written, read and counted."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workspace.errors import UserError, shown
+from workspace.files import replacing
 from workspace.settings import read_text
 
 FIELDS = ("sha256", "file", "label", "predicted", "confidence")
@@ -49,6 +50,25 @@ class Answers:
         known = self.labels >= 0
         cells = self.labels[known] * size + self.predicted[known]
         return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def write_answers(
+    path: Path,
+    pictures: Iterable[tuple[str, str, str]],
+    classes: Sequence[str],
+    probabilities: NDArray[np.float32],
+) -> None:
+    """Write a predictions.csv of N pictures: SHA-256, file and label of each, probabilities (N, K).
+
+    The answer is the most probable of the K classes; a label may be none of them.
+    """
+    with replacing(path, newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([*FIELDS, *(f"{PROBABILITY}{name}" for name in classes)])
+        for about, row in zip(pictures, probabilities, strict=True):
+            written = [f"{probability:.6f}" for probability in row]
+            answer = int(row.argmax())
+            rows.writerow([*about, classes[answer], written[answer], *written])
 
 
 def read_answers(path: Path) -> Answers:

@@ -14,14 +14,13 @@ from tqdm import tqdm
 
 from delivery.errors import DeliveryError
 from delivery.model.interface import Interface
+from reporting.answers import FIELDS, write_answers
 from workspace.errors import sentence, shown
-from workspace.files import replacing
 from workspace.settings import SettingsError, check, read_json, read_text
 
 SERVED = Path("artifacts/served")  # the served model's answers to the present test set
 TEST = Path("data/prepared/test")
 CLASSES = Path("data/prepared/classes.json")
-COLUMNS = ["sha256", "file", "label", "predicted", "confidence"]
 LARGEST = 2**30  # bytes of answers: a thousand classes and as many pictures are 10 MB
 TOGETHER = 256  # pictures in one run
 
@@ -47,7 +46,7 @@ class Pictures:
 
 def read_predictions(path: Path) -> Predictions:
     """Read a predictions.csv. Raises DeliveryError."""
-    rows = read_rows(path, COLUMNS[:4])
+    rows = read_rows(path, FIELDS[:4])
     return Predictions(*([row[name] for row in rows] for name in ("sha256", "label", "predicted")))
 
 
@@ -94,7 +93,8 @@ def ask(model: Path, interface: Interface, test: Pictures, keep: Path | None = N
     probabilities = run(model, interface, test.images)
     predicted = [interface.labels[place] for place in probabilities.argmax(axis=1)]
     if keep:
-        write_answers(keep, test, interface.labels, predicted, probabilities)
+        pictures = zip(test.sha256, test.file, test.label, strict=True)
+        write_answers(keep, pictures, interface.labels, probabilities)
     return predicted
 
 
@@ -120,20 +120,3 @@ def run(model: Path, interface: Interface, images: NDArray[np.uint8]) -> NDArray
     if answers.shape != (len(images), len(interface.labels)):
         raise DeliveryError(f"it answers {answers.shape} and has {len(interface.labels)} labels")
     return answers
-
-
-def write_answers(
-    path: Path,
-    test: Pictures,
-    labels: Sequence[str],
-    predicted: Sequence[str],
-    probabilities: NDArray[np.float32],
-) -> None:
-    """Write answers to the test pictures in the form of the pipeline's."""
-    with replacing(path, newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow([*COLUMNS, *(f"p_{label}" for label in labels)])
-        rows = zip(test.sha256, test.file, test.label, predicted, probabilities, strict=True)
-        for sha256, name, label, answer, shares in rows:
-            told = [f"{share:.6f}" for share in (shares.max(), *shares)]
-            table.writerow([sha256, name, label, answer, *told])

@@ -13,10 +13,10 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier import data
-from classifier.data import Split
 from classifier.params import EvaluateParams, Params
 from classifier.training import CHECKPOINT, HISTORY, load_model, scores_of
 from reporting import plots
+from reporting.answers import write_answers
 from workspace import files
 
 METRICS = Path("metrics.json")
@@ -29,7 +29,9 @@ def evaluate(params: Params, root: Path) -> None:
     split, classes = data.load_split(root, "test"), data.class_names(root)
     scores, labels = scores_of(model, split)
     probabilities = model.probabilities(scores)
-    write_predictions(root / PREDICTIONS, split, probabilities.numpy(), classes)
+    named = zip(split.pictures(), split.labels.tolist(), strict=True)
+    pictures = [(picture.sha256, picture.file, classes[label]) for picture, label in named]
+    write_answers(root / PREDICTIONS, pictures, classes, probabilities.numpy())
     confusion = confusion_matrix(labels, probabilities.argmax(1), labels=range(len(classes)))
     metrics = figures(probabilities, labels, classes, params.evaluate)
     metrics["intervals"] = intervals(confusion, params.evaluate, params.seed)
@@ -40,23 +42,6 @@ def evaluate(params: Params, root: Path) -> None:
     plots.per_class(metrics["per_class"], root)
     plots.reliability(probabilities.numpy(), labels.numpy(), params.evaluate.calibration_bins, root)
     plots.predictions(split.images, split.labels, probabilities.numpy(), classes, root)
-
-
-def write_predictions(
-    path: Path, split: Split, probabilities: NDArray[np.float32], classes: list[str]
-) -> None:
-    """Write a row for each picture of the split, in its order, with probabilities (N, K)."""
-    fields = ("sha256", "file", "label", "predicted", "confidence")
-    with files.replacing(path, newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow([*fields, *(f"p_{name}" for name in classes)])
-        for picture, label, row in zip(
-            split.pictures(), split.labels.tolist(), probabilities, strict=True
-        ):
-            written = [f"{probability:.6f}" for probability in row]
-            answer = int(row.argmax())
-            about = (picture.sha256, picture.file, classes[label], classes[answer])
-            rows.writerow([*about, written[answer], *written])
 
 
 def figures(
