@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +106,6 @@ def wilson(right: int, total: int, confidence: float) -> tuple[float, float]:
     Source: Wilson, Probable Inference, JASA 22 (1927), eq. 7. Unlike the normal interval it is not
     empty where all or none are right.
     """
-    from statistics import NormalDist
-
     if not total:
         return 0.0, 1.0
     z, share = NormalDist().inv_cdf((1 + confidence) / 2), right / total

@@ -1,12 +1,11 @@
 """Runs side by side: their figures, the parameters in which they differ, their pictures."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reporting.pages import beside, page_template
+from reporting.pages import beside, data_address, page_template
 from workspace import files
 
 LESS_IS_BETTER = ("loss", "calibration_error")
@@ -89,4 +88,4 @@ def pictures(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def address(png: bytes | None) -> str:
     """A picture as a data address; an empty one where there is none."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else ""
+    return data_address(png, "png") if png else ""

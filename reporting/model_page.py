@@ -23,7 +23,7 @@ from reporting import charts
 from reporting.answers import Answers, changes, read_answers, reliability, wilson
 from reporting.latency import Latency
 from reporting.occlusion import PLACES, Explanation, explain
-from reporting.pages import beside, embedded_json, page_template
+from reporting.pages import beside, data_address, embedded_json, page_template
 from workspace import files
 from workspace.errors import UserError
 from workspace.settings import read_json, read_text
@@ -296,7 +296,7 @@ def encoded(picture: Image.Image, kind: str, **options: Any) -> str:
     """A picture as a data address."""
     stream = io.BytesIO()
     picture.save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_address(stream.getvalue(), kind.lower())
 
 
 # -- the page --------------------------------------------------------------------------------------

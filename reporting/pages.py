@@ -1,5 +1,6 @@
 """What all pages share: templates in which every value is escaped, and files that go in whole."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -25,3 +26,8 @@ def beside(name: str) -> Markup:
 def embedded_json(content: Any) -> Markup:
     """JSON that stands in an element `script`, which no text in it ends."""
     return Markup(json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"))
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """A picture of that kind, such as "png", as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import Past
+from reporting.answers import wilson
 from workspace.markdown import block
 
 MOST = 30  # releases that are readable side by side
-NORMAL = 1.96  # standard deviations on either side hold 95 %
+CONFIDENCE = 0.95  # of the intervals
 
 
 def history(past: list[Past], candidate: Release) -> str:
@@ -46,11 +47,8 @@ def caption(shown: list[Release]) -> str:
 
 
 def interval(accuracy: float, support: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share of `support` pictures (Wilson, 1927)."""
-    spread = NORMAL**2 / support
-    middle = (accuracy + spread / 2) / (1 + spread)
-    reach = math.sqrt(accuracy * (1 - accuracy) * spread + spread**2 / 4) / (1 + spread)
-    return max(middle - reach, 0.0), min(middle + reach, 1.0)
+    """Return the 95 % score interval of the accuracy on `support` pictures."""
+    return wilson(round(accuracy * support), support, CONFIDENCE)
 
 
 def numbers(values: Sequence[float]) -> str:
