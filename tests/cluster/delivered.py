@@ -110,14 +110,18 @@ class Delivered:
 
     def see(self, environment: str = "staging") -> None:
         """Have Argo CD look at Git now, as a webhook has it."""
-        self.kubernetes.kubectl(
-            *("annotate", "--overwrite", "-n", "argocd", "applicationset/models"),
-            "argocd.argoproj.io/application-set-refresh=true",
-        )
+        self.see_all("models")
         self.kubernetes.run(
             *("annotate", "--overwrite", "-n", "argocd"),
             f"application/{self.namespace(environment)}",
             "argocd.argoproj.io/refresh=normal",
+        )
+
+    def see_all(self, generator: str) -> None:
+        """Have an ApplicationSet look at Git now."""
+        self.kubernetes.kubectl(
+            *("annotate", "--overwrite", "-n", "argocd", f"applicationset/{generator}"),
+            "argocd.argoproj.io/application-set-refresh=true",
         )
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
