@@ -16,6 +16,7 @@ import yaml
 import rendering
 import schemas
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
+from delivery.triton.server import translate
 from pod_security import pod_templates, violations
 
 CHECKOV = "checkov==3.3.30"
@@ -370,6 +371,18 @@ def test_a_pod_has_time_to_drain(environment, server) -> None:
     ]
     sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > sleep + exit_timeout
+
+
+def test_grpc_clients_have_moved_before_the_server_ends(server) -> None:
+    """Clients keep a channel for as long as the server does, and unloading answers NOT_FOUND."""
+    flags = dict(argument.removeprefix("--").partition("=")[::2] for argument in server["args"])
+    age = 1.1 * int(flags["grpc-max-connection-age"]) / 1000  # gRPC adds up to a tenth
+    sleep = server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert age < sleep / 2, "the rest is for proxies that still send new connections here"
+    grace = int(flags["grpc-max-connection-age-grace"]) / 1000
+    assert grace >= int(flags["exit-timeout-secs"]), "a request has no less time than at the exit"
+    here = [each for each in translate(server["args"]) if each.startswith("--grpc-max-conn")]
+    assert len(here) == 2, "rehearsals and previews do as the cluster does"
 
 
 def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server) -> None:
