@@ -46,6 +46,20 @@ ARGO_CD = "".join(
     for name in ("argocd-cm", "argocd-cmd-params-cm")
 )
 
+# The kinds that a gateway consists of.
+TRAEFIK = "".join(
+    "---\napiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
+    f"metadata:\n  name: {kind.lower()}s.traefik.io\n"
+    "spec:\n  group: traefik.io\n  scope: Namespaced\n"
+    f"  names: {{kind: {kind}, plural: {kind.lower()}s}}\n"
+    "  versions: [{name: v1alpha1, served: true, storage: true}]\n"
+    for kind in (
+        *("IngressRoute", "Middleware", "ServersTransport"),
+        *("TLSOption", "TLSStore", "TraefikService"),
+    )
+)
+REMOTE = {"argo-cd": ARGO_CD, "gateway": TRAEFIK}  # by the folder that names an address
+
 
 GLOBBING = "applicationsetcontroller.enable.new.git.file.globbing"  # off by default in Argo CD 3.5
 
@@ -70,10 +84,23 @@ def build(folder: Path) -> list[dict]:
     return [document for document in yaml.safe_load_all(result.stdout) if document]
 
 
+def build_with(project: Path, environment: str, *components: str) -> list[dict]:
+    """Return an environment's documents as they are with components more in its overlay."""
+    overlay = project / "argocd/environments" / environment / "kustomization.yaml"
+    before = overlay.read_text()
+    lines = "".join(f"  - ../../base/components/{each}\n" for each in components)
+    overlay.write_text(before.replace("components:\n", f"components:\n{lines}"))
+    assert len(overlay.read_text().splitlines()) <= 20
+    try:
+        return build(overlay.parent)
+    finally:
+        overlay.write_text(before)
+
+
 def without_remote(folder: Path, kustomization: dict) -> Path:
     copy = folder.parent / f"{folder.name}-offline"
     shutil.copytree(folder, copy, dirs_exist_ok=True)
-    (copy / "remote.yaml").write_text(ARGO_CD)
+    (copy / "remote.yaml").write_text(REMOTE[folder.name])
     kustomization["resources"] = [
         "remote.yaml" if resource.startswith("https://") else resource
         for resource in kustomization["resources"]

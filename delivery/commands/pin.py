@@ -1,7 +1,7 @@
 """Write down the content behind tags and chart versions, so that a moved one is noticed.
 
-The server image is then deployed by digest. Argo CD takes charts by version only; their digests are
-there to be compared the next time.
+The servers' images are then deployed by digest. Argo CD takes charts by version only; their
+digests are there to be compared the next time.
 """
 
 import re
@@ -22,6 +22,7 @@ from workspace.files import write
 from workspace.settings import Settings, SettingsError, check, parse_texts, read_text
 
 BASE = Path("argocd/base")
+SERVERS = ("triton/rollout.yaml", "components/gateway/deployment.yaml")  # with an image each
 DIGEST = r"sha256:[0-9a-f]{64}"
 IMAGE = re.compile(rf"(?m)^( *image: )(\S+/\S+?):([\w.-]+)(?:@({DIGEST}))?$")
 TIMEOUT = 60  # seconds without a word from a chart repository
@@ -57,15 +58,15 @@ def run(repository: Repository) -> None:
 
 
 def pin(base: Path) -> list[str]:
-    """Write digests into the server's and the charts' files; return a line about each.
+    """Write digests into the servers' and the charts' files; return a line about each.
 
     All are resolved before the first is written. Raises DeliveryError.
     """
-    server = base / "triton/rollout.yaml"
+    servers = [base / name for name in SERVERS]
     charts = sorted((base / "platform/controllers").glob("*.yaml"))
     found = {
-        path: pin_image(path) if path == server else pin_chart(path)
-        for path in tqdm([server, *charts], desc="pin", unit="file", leave=False, disable=None)
+        path: pin_image(path) if path in servers else pin_chart(path)
+        for path in tqdm([*servers, *charts], desc="pin", unit="file", leave=False, disable=None)
     }
     for path, (text, _) in found.items():
         write(path, text)

@@ -28,6 +28,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
+from hyperframe.frame import Frame, GoAwayFrame
 
 from delivery.triton import backend as limits
 from delivery.triton.backend import NOTHING, Backend, Current
@@ -43,6 +44,17 @@ Headers = list[tuple[bytes, bytes]]
 Arrived = DataReceived | ResponseReceived | TrailersReceived | StreamReset
 
 
+class Connection(H2Connection):
+    """The protocol of one connection, whose calls go on after the other side has said GOAWAY.
+
+    That asks for no new calls, as a server does whose connections may only grow so old; h2 takes it
+    for the end.
+    """
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        return [], [ConnectionTerminated()]
+
+
 class Peer:
     """One connection of HTTP/2: to a caller, or to a server."""
 
@@ -51,7 +63,7 @@ class Peer:
     ) -> None:
         """Prepare the first frames of a connection that is open; `client`: it is to a server."""
         self.reader, self.writer = reader, writer
-        self.h2 = H2Connection(
+        self.h2 = Connection(
             H2Configuration(
                 client_side=client,
                 header_encoding=None,
@@ -63,6 +75,7 @@ class Peer:
         self.h2.increment_flow_control_window(WINDOW)
         self.ends: dict[int, End] = {}
         self.heard = time.monotonic()
+        self.leaving = False  # takes no new calls
 
     async def events(self) -> AsyncIterator[list[Event]]:
         """Yield what arrives, until the connection ends or breaks the protocol."""
@@ -70,8 +83,9 @@ class Peer:
             while data := await self.reader.read(CHUNK):
                 if events := self.h2.receive_data(data):
                     self.heard = time.monotonic()
+                self.leaving |= any(isinstance(event, ConnectionTerminated) for event in events)
                 yield events
-                if any(isinstance(event, ConnectionTerminated) for event in events):
+                if self.leaving and not self.ends:
                     return
 
     async def flush(self) -> None:
@@ -223,7 +237,8 @@ class Caller:
     def __init__(self, current: Current, peer: Peer) -> None:
         """Prepare."""
         self.current, self.peer = current, peer
-        self.servers: dict[Backend, Peer] = {}
+        self.servers: dict[Backend, Peer] = {}  # for the next call
+        self.connections = {peer}
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
@@ -236,7 +251,7 @@ class Caller:
                 end.call.finish(ErrorCodes.CANCEL)
             for task in self.tasks:
                 task.cancel()
-            await asyncio.gather(*(each.close() for each in (self.peer, *self.servers.values())))
+            await asyncio.gather(*(each.close() for each in self.connections))
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something meanwhile, until the caller leaves."""
@@ -246,7 +261,7 @@ class Caller:
 
     async def flush(self) -> None:
         """Send what is ready on all connections."""
-        for peer in (self.peer, *self.servers.values()):
+        for peer in tuple(self.connections):
             await peer.flush()
 
     async def follow(self, peer: Peer) -> None:
@@ -267,7 +282,9 @@ class Caller:
             await self.follow(server)
         finally:
             backend.connections.discard(server.writer)
-            self.servers.pop(backend, None)
+            self.connections.discard(server)
+            if self.servers.get(backend) is server:
+                del self.servers[backend]
             for end in list(server.ends.values()):
                 end.call.fail("the server ended before its answer")
             await self.flush()
@@ -290,7 +307,9 @@ class Caller:
             return refuse(self.peer.h2, event.stream_id, NOTHING)
         call, last = Call(backend), event.stream_ended is not None
         try:
-            server = self.servers.get(backend) or await self.connect(backend)
+            server = self.servers.get(backend)
+            if server is None or server.leaving:
+                server = await self.connect(backend)
             stream = server.h2.get_next_available_stream_id()
             server.h2.send_headers(stream, event.headers, end_stream=last)
         except (OSError, ProtocolError) as error:
@@ -304,6 +323,7 @@ class Caller:
     async def connect(self, backend: Backend) -> Peer:
         """Open this caller's own connection to a server. Raises OSError."""
         server = self.servers[backend] = await connect(backend.ports.grpc)
+        self.connections.add(server)
         self.start(self.follow_server(backend, server))
         return server
 

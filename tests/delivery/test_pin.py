@@ -20,13 +20,14 @@ BASE = UNBAKED / "argocd/base"
 CONTENT = b'{"schemaVersion": 2, "manifests": []}'
 IMAGE = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 CHART = "a" * 64
+GATEWAY = "v3.6.24"
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRegistry]:
-    """A registry with the server's tag that is also every chart's repository."""
+    """A registry with the servers' tags that is also every chart's repository."""
     with alone_with_registry(monkeypatch, tmp_path) as server:
-        server.content["26.07-py3"] = CONTENT
+        server.content["26.07-py3"] = server.content[GATEWAY] = CONTENT
         yield server
 
 
@@ -35,8 +36,12 @@ def base(registry: FakeRegistry, tmp_path: Path) -> Path:
     """The shipped manifests, with every address changed to the registry's."""
     copy = tmp_path / "argocd/base"
     shutil.copytree(BASE, copy)
-    server = copy / "triton/rollout.yaml"
-    server.write_text(server.read_text().replace("nvcr.io/nvidia/tritonserver", registry.name))
+    for name, image in (
+        ("triton/rollout.yaml", "nvcr.io/nvidia/tritonserver"),
+        ("components/gateway/deployment.yaml", "docker.io/library/traefik"),
+    ):
+        server = copy / name
+        server.write_text(server.read_text().replace(image, registry.name))
     entries = {}
     for path in (copy / "platform/controllers").glob("*.yaml"):
         chart = yaml.safe_load(path.read_text())
@@ -63,7 +68,9 @@ def test_tags_and_versions_become_digests_and_nothing_else_changes(
     assert container["image"] == f"{registry.name}:26.07-py3@{IMAGE}"
     charts = [yaml.safe_load(each.read_text()) for each in base.glob("platform/controllers/*")]
     assert {chart["digest"] for chart in charts} == {f"sha256:{CHART}"}
-    assert len(lines) == 1 + len(charts)
+    gateway = (base / "components/gateway/deployment.yaml").read_text()
+    assert f" {registry.name}:{GATEWAY}@{IMAGE}\n" in gateway
+    assert len(lines) == 2 + len(charts)
     for path, text in texts(base).items():
         kept = text.replace(f"@{IMAGE}", "").replace(f"digest: sha256:{CHART}\n", "")
         assert kept == before[path], path

@@ -1,7 +1,10 @@
 """Pictures classified through a running Triton."""
 
+import json
 import runpy
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +71,61 @@ def test_the_recorded_class_comes_first(
         order = np.argsort(answer)[:-3:-1]
         assert [label for label, _ in classes] == [f"class {index}" for index in order]
         assert [share for _, share in classes] == pytest.approx(answer[order], abs=1e-5)
+
+
+class Bumped(BaseHTTPRequestHandler):
+    """A server that closes the connection at the first question, and answers the next as told."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.answer(200, {"inputs": [{"name": "image", "shape": [-1, *SHAPE]}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.questions.append(self.client_address)  # type: ignore[attr-defined]
+        status = self.server.statuses.pop(0)  # type: ignore[attr-defined]
+        if status:
+            binary = b"\x09\0\0\0" + b"0.9:0:cat"
+            output = {"name": "probabilities", "datatype": "BYTES", "shape": [1, 1]}
+            output["parameters"] = {"binary_data_size": len(binary)}
+            self.answer(status, {"outputs": [output]}, binary)
+        else:
+            self.close_connection = True
+
+    def answer(self, status: int, document: dict, binary: bytes = b"") -> None:
+        head = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Inference-Header-Content-Length", str(len(head)))
+        self.send_header("Content-Length", str(len(head + binary)))
+        self.end_headers()
+        self.wfile.write(head + binary)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("statuses", "questions"), [([0, 200], 2), ([0, 0], 2), ([400], 1)], ids=str
+)
+def test_the_client_that_others_copy_asks_twice_where_a_connection_is_closed(
+    tmp_path: Path, statuses: list[int], questions: int
+) -> None:
+    Image.new("L", SHAPE[1::-1]).save(tmp_path / "cat.png")
+    answered = statuses[-1] == 200
+    with ThreadingHTTPServer((HOST, 0), Bumped) as web:
+        web.questions, web.statuses = [], statuses  # type: ignore[attr-defined]
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        told = runpy.run_path(str(CLIENT))["classify"](
+            f"http://{HOST}:{web.server_port}", [tmp_path / "cat.png"], top=1
+        )
+        if answered:
+            assert list(told) == [[("cat", 0.9)]]
+        else:
+            with pytest.raises(Exception, match=r"400|closed"):
+                list(told)
+        web.shutdown()
+    assert len(set(web.questions)) == questions  # type: ignore[attr-defined]
 
 
 def test_other_sizes_and_modes_are_converted_and_told(

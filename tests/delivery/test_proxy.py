@@ -8,8 +8,13 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
+import hyperframe.frame
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -229,6 +234,45 @@ def test_a_server_that_is_gone(proxy: Proxy, mirror: Ports) -> None:
     proxy.switch(Ports(port, mirror.grpc))
     with pytest.raises(urllib.error.HTTPError, match="502"):
         post(proxy, "/any", b"")
+
+
+class Leaver(BaseRequestHandler):
+    """Says at each call that it is the connection's last, and then answers with the connection."""
+
+    def handle(self) -> None:
+        peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        peer.initiate_connection()
+        while True:
+            self.request.sendall(peer.data_to_send())
+            data = self.request.recv(2**16)
+            if not data:
+                return
+            for event in peer.receive_data(data):
+                if isinstance(event, h2.events.StreamEnded):
+                    self.answer(peer, event.stream_id)
+
+    def answer(self, peer: h2.connection.H2Connection, stream: int) -> None:
+        leaving = hyperframe.frame.GoAwayFrame(0, last_stream_id=2**31 - 1)
+        self.request.sendall(leaving.serialize())
+        head = {":status": "200", "content-type": "application/grpc"}
+        peer.send_headers(stream, head.items())
+        name = str(self.client_address[1]).encode()
+        peer.send_data(stream, b"\0" + len(name).to_bytes(4, "big") + name)
+        peer.send_headers(stream, {"grpc-status": "0"}.items(), end_stream=True)
+
+
+def test_a_server_sends_a_connection_away_after_it_has_answered(
+    proxy: Proxy, mirror: Ports
+) -> None:
+    with ThreadingTCPServer((HOST, 0), Leaver) as leaver:
+        leaver.daemon_threads = True
+        threading.Thread(target=leaver.serve_forever, daemon=True).start()
+        proxy.switch(Ports(mirror.http, leaver.server_address[1]))
+        with grpc.insecure_channel(f"{HOST}:{proxy.ports.grpc}") as channel:
+            call = channel.unary_unary("/any/call")
+            connections = [call(b"", timeout=20) for _ in range(3)]
+        leaver.shutdown()
+    assert len(set(connections)) == 3, "no call begins on a connection that is to end"
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["http", "grpc"])

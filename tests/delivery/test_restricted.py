@@ -1,5 +1,6 @@
 """What callers of a server with the manifests' arguments may do, and what administrators may."""
 
+import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import yaml
 
 from conftest import TEMPLATE
 from delivery.manifests.server_pod import ServerPod, read_server_pod
-from delivery.triton import restricted
+from delivery.triton import http2, restricted
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Server, ready_path, start
@@ -123,6 +124,24 @@ def test_other_restrictions_are_named(closed: Server, protocol: str) -> None:
     missing = [name for name in restricted.RESTRICTED if name != "statistics"]
     assert too_open == [f"{name} answers everyone" for name in missing]
     assert too_closed.startswith("metadata does not answer: the server refused")
+
+
+# -- how long connections live ---------------------------------------------------------------------
+
+
+def test_grpc_clients_are_asked_to_connect_anew(server: Server) -> None:
+    """Here in seconds, as the manifest's number is milliseconds; never without the argument."""
+
+    async def asked() -> bool:
+        peer = await http2.connect(server.ports.grpc)
+        await peer.flush()
+        async with asyncio.timeout(30):
+            async for _ in peer.events():
+                await peer.flush()
+        peer.writer.close()
+        return peer.leaving
+
+    assert asyncio.run(asked())
 
 
 # -- what the kubelet fills in ---------------------------------------------------------------------
