@@ -25,6 +25,7 @@ ASKED = {
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
+    "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},
 }
 NEEDED = {
@@ -32,6 +33,7 @@ NEEDED = {
     "reproduce": ["VERSION=7"],
     "rehearse": ["ENV=staging"],
     "tune-serving": ["P99=20"],
+    "webhook": ["URL=https://a"],
 }
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]
