@@ -12,16 +12,21 @@ from pathlib import Path
 import images
 import network
 import programs
+from conftest import TEMPLATE
 from local_cluster import PAUSE, LocalCluster
+from server_image import server_root
 
-ARGO_CD = """argocd-server argocd-repo-server argocd-cmp-server argocd-application-controller argocd-dex
-argocd-notifications argocd-applicationset-controller argocd-k8s-auth argocd-commit-server""".split()
+# One program, which is what its name says.
+ARGO_CD = """
+argocd-server argocd-repo-server argocd-cmp-server argocd-application-controller argocd-dex
+argocd-notifications argocd-applicationset-controller argocd-k8s-auth argocd-commit-server
+""".split()
 OPERATOR = programs.Program(
     "prometheus-operator", "github.com/prometheus-operator/prometheus-operator", "v0.93.1"
 )
 GPU = "nvidia.com/gpu"
-# Servers ask for what a GPU node has; so that several fit on a small machine, a pod's first container
-# asks for less here. Nothing in Git changes, and limits stay.
+# Servers ask for what a GPU node has; so that several fit on a small machine, a pod's first
+# container asks for less here. Nothing in Git changes, and limits stay.
 POLICY = {
     "apiVersion": "admissionregistration.k8s.io/v1",
     "kind": "MutatingAdmissionPolicy",
@@ -86,6 +91,7 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
     work.mkdir()
     names = images_of((module("argocd") / "manifests" / "install.yaml").read_text())
     names |= images_of((module("rollouts-controller") / "manifests" / "install.yaml").read_text())
+    names |= images_of((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
     debian = images.debian_layer(cache)
     authority = (cluster.folder / "authority.crt").read_bytes()
     scripts = {
@@ -107,6 +113,8 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
         work, cluster.programs["rollouts-controller"], "rollouts-controller"
     )
     images.push(PAUSE.partition("/")[2], [debian], work, Entrypoint=["sleep", "infinity"])
+    server = images.root_layer(cache, server_root(cache))
+    images.push(names["tritonserver"], [server], work, User="1000:1000")
     for name in ("argocd", "dex"):
         images.push(names[name], argo_cd, work, User="999")
     images.push(names["redis"], [debian], work, User="999", Entrypoint=["redis-server"])
@@ -149,9 +157,11 @@ def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) 
     known = cluster.write("hosts", f"127.0.0.1 localhost\n{listed}")
     trusted = cluster.folder / "authority.crt"
     return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'mount --bind {known} /etc/hosts && exec "$@"', "sh"]
-        + ["nsenter", "--net=/run/netns/mts-node-1", "env", f"SSL_CERT_FILE={trusted}"]
-        + [f"KUBECONFIG={cluster.kubeconfig}", *command],
+        [
+            *("unshare", "--mount", "sh", "-c", f'mount --bind {known} /etc/hosts && exec "$@"'),
+            *("sh", "nsenter", f"--net=/run/netns/{network.namespace(1)}", "env"),
+            *(f"SSL_CERT_FILE={trusted}", f"KUBECONFIG={cluster.kubeconfig}", *command),
+        ],
         check=True,
         capture_output=True,
         text=True,
