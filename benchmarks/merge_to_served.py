@@ -1,11 +1,12 @@
 """The time from a merge to the version that serves, part by part, on a real cluster.
 
-    make bench BENCHMARKS=merge_to_served
+    TRITON_VENV=.venv-triton .venv/bin/python benchmarks/merge_to_served.py
 
-It makes the cluster of `make test-cluster`, delivers a project with a tiny model to it, merges one
-version after the other and records what Kubernetes, Argo CD and Argo Rollouts say of themselves
-meanwhile. In half of the rounds Argo CD is told of the merge as GitHub's webhook tells it, in the
-others it has to look. What is measured is the way, not the load of a large model or a new node.
+It makes the cluster of `make test-cluster`, which must have run once, delivers a project with a
+tiny model to it, merges one version after the other and records what Kubernetes, Argo CD and Argo
+Rollouts say of themselves meanwhile. In half of the rounds Argo CD is told of the merge as GitHub's
+webhook tells it, in the others it has to look. What is measured is the way, not the load of a large
+model or a new node.
 """
 
 import json
@@ -20,23 +21,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.request import Request, urlopen
 
-TEMPLATE = Path(__file__).parents[1]
-TESTS = TEMPLATE / "tests"
-sys.path[:0] = map(str, (TEMPLATE, TESTS, TESTS / "delivery", TESTS / "cluster"))
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "delivery"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "cluster"))
 
 import pytest
 from tqdm import tqdm
 
 import results
-from merge_timeline import PARTS, Record, durations, moments
+from cluster_project import NAME, OWNER
+from delivered import Delivered, healthy_with, synced
+from kubernetes_api import documents
+from merge_timeline import PARTS, PICTURE, Record, draw, durations, moments
 
-if TYPE_CHECKING:
-    from delivered import Delivered
-
-ROUNDS = 5  # of each kind
+ROOT = Path(__file__).parents[1]
+ROUNDS = 3  # of each kind
 POLL = 60  # seconds in which a merge of the rounds without webhook comes, at any time
 BOTH = ("webhook", "polling")
 
@@ -50,8 +54,6 @@ class Recorder:
 
     def hear(self, stream: Iterator[str]) -> None:
         """Note every object of kubectl's stream when its last line comes."""
-        from kubernetes_api import documents
-
         for each in documents(stream):
             self.records.append(Record(time.time(), each))
 
@@ -63,7 +65,7 @@ class Recorder:
 
 
 @contextmanager
-def recorded(delivered: "Delivered") -> Iterator[Recorder]:
+def recorded(delivered: Delivered) -> Iterator[Recorder]:
     """Record an environment's Application, Rollout and pods, as long as the context lasts."""
     namespace = delivered.namespace()
     kubectl = ["kubectl", f"--kubeconfig={delivered.kubernetes.kubeconfig}", "get", "-w", "-ojson"]
@@ -100,10 +102,8 @@ def following(watches: Sequence[tuple[list[str], Any]]) -> Iterator[None]:
             thread.join()
 
 
-def tell(delivered: "Delivered", commit: str) -> None:
+def tell(delivered: Delivered, commit: str) -> None:
     """Tell both of Argo CD's endpoints of a push, as GitHub does."""
-    from cluster_project import NAME, OWNER
-
     changed = {"added": [], "removed": [], "modified": ["argocd/environments/staging/model.yaml"]}
     repository = {"html_url": f"https://github.com/{OWNER}/{NAME}", "default_branch": "main"}
     payload = {
@@ -125,10 +125,8 @@ def tell(delivered: "Delivered", commit: str) -> None:
         urlopen(request, context=context if scheme == "https" else None, timeout=30).close()
 
 
-def measure(delivered: "Delivered", version: int, told: bool) -> dict[str, float]:
+def measure(delivered: Delivered, version: int, told: bool) -> dict[str, float]:
     """Merge a version; return the seconds of each part until it serves."""
-    from delivered import healthy_with, synced
-
     release = delivered.project.build(version, 0.9 + version / 1000)
     with recorded(delivered) as recorder:
         if not told:
@@ -149,7 +147,7 @@ def measure(delivered: "Delivered", version: int, told: bool) -> dict[str, float
     return durations(merged, ends)
 
 
-def test_the_time_from_merge_to_served(delivered: "Delivered") -> None:
+def test_the_time_from_merge_to_served(delivered: Delivered) -> None:
     """Measure all rounds, in turns; write table, figures and picture."""
     first = delivered.serving().version + 1
     rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in BOTH}
@@ -176,6 +174,7 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
     rows.append(["seen, from the shortest to the longest", *(between[kind] for kind in BOTH)])
     body = f"Seconds, medians of {len(rounds[BOTH[0]])} merges each.\n\n"
     body += results.table(["until", *BOTH], rows)
+    PICTURE.write_text(draw(medians))
     results.write(
         "merge_to_served", "From merge to served", body, {"medians": medians, "rounds": rounds}
     )
@@ -183,7 +182,4 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> None:
 
 if __name__ == "__main__":
     fixtures = ["-p", "conftest", "-p", "cluster.conftest"]
-    status = pytest.main([__file__, *fixtures, "--rootdir", str(TEMPLATE), "-q", "-s"])
-    if status == 0:
-        subprocess.run([sys.executable, Path(__file__).with_name("merge_timeline.py")], check=True)
-    sys.exit(status)
+    sys.exit(pytest.main([__file__, *fixtures, "--rootdir", str(ROOT), "-q", "-s", "-rs"]))
