@@ -137,3 +137,10 @@ def test_every_manifest_is_applied_by_the_cluster_tests_or_has_a_reason() -> Non
     without = {name for name, path in there.items() if path not in applied}
     assert without == set(reasons), "apply it in tests/cluster, or say in docs/cluster.md why not"
     assert all(len(reason) > 20 for reason in reasons.values())
+
+
+def test_the_tests_that_the_page_about_clusters_names_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", CLUSTER.read_text())
+    folder = TEMPLATE / "tests/cluster"
+    assert len(named) > 10
+    assert [each for each in named if f"def {each[1]}(" not in (folder / each[0]).read_text()] == []
