@@ -40,10 +40,14 @@ data:
   commit: "{commit}"
 """.format(digest="2" * 64, commit="d" * 40)
 
-# What Argo CD's own manifests hold of the objects that the settings patch.
+# What Argo CD's own manifests hold of the objects that ours patch.
 ARGO_CD = "".join(
     f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n"
     for name in ("argocd-cm", "argocd-cmd-params-cm")
+) + "".join(
+    f"---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n"
+    f"spec: {{template: {{spec: {{containers: [{{args: [/usr/local/bin/{name}]}}]}}}}}}\n"
+    for name in ("argocd-repo-server", "argocd-server")
 )
 
 # The kinds that a gateway consists of.
@@ -74,11 +78,18 @@ def release_everywhere(argocd: Path) -> None:
 def build(folder: Path) -> list[dict]:
     """Return the documents that `kubectl kustomize` makes of a folder.
 
-    What a Kustomization takes from the internet is replaced by the names that it is known to hold.
+    What a Kustomization takes from the internet is replaced by the names that it is known to hold,
+    without the programs among it.
     """
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    if any(resource.startswith("https://") for resource in kustomization["resources"]):
-        folder = without_remote(folder, kustomization)
+    if not any(resource.startswith("https://") for resource in kustomization["resources"]):
+        return kustomize(folder)
+    made = kustomize(without_remote(folder, kustomization))
+    return [document for document in made if document["kind"] != "Deployment"]
+
+
+def kustomize(folder: Path) -> list[dict]:
+    """Return the documents that `kubectl kustomize` makes of a folder."""
     result = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return [document for document in yaml.safe_load_all(result.stdout) if document]
@@ -98,6 +109,7 @@ def build_with(project: Path, environment: str, *components: str) -> list[dict]:
 
 
 def without_remote(folder: Path, kustomization: dict) -> Path:
+    """Copy a Kustomization, with names in place of what it takes from the internet."""
     copy = folder.parent / f"{folder.name}-offline"
     shutil.copytree(folder, copy, dirs_exist_ok=True)
     (copy / "remote.yaml").write_text(REMOTE[folder.name])

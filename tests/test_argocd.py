@@ -773,6 +773,58 @@ def test_argo_cd_itself_is_pinned_to_a_commit(released: Path) -> None:
     assert re.search(r"/argo-cd/[0-9a-f]{40}/manifests/install\.yaml$", address)
 
 
+def with_webhook(released: Path, tmp_path: Path) -> dict[tuple[str, str], dict]:
+    """Argo CD's own manifests as it renders them once the lines of `platform.yaml` count."""
+    text = (released / "argocd/apps/platform.yaml").read_text()
+    lines = re.search(r"(?m)^    # kustomize:\n(    #.*\n)+", text)
+    asked = yaml.safe_load(re.sub(r"(?m)^    # ?", "", lines[0]))["kustomize"]
+    shutil.copytree(released / "argocd/base", tmp_path / "base")
+    folder = tmp_path / "base/argo-cd"
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    kustomization["components"] = asked["components"]
+    kustomization["patches"] += asked["patches"]
+    copy = rendering.without_remote(folder, kustomization)
+    return {(each["kind"], each["metadata"]["name"]): each for each in rendering.kustomize(copy)}
+
+
+def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
+    released: Path, tmp_path: Path, apps, built
+) -> None:
+    made = with_webhook(released, tmp_path)
+    before = {(each["kind"], each["metadata"]["name"]) for each in built["argocd/base/argo-cd"]}
+    deployments = {("Deployment", "argocd-repo-server"), ("Deployment", "argocd-server")}
+    assert made.keys() - before - deployments == {("HTTPRoute", "webhook")}
+    route = made["HTTPRoute", "webhook"]
+    assert route["metadata"]["namespace"] == "argocd"
+    assert route["spec"]["hostnames"] == ["argocd.example.com"] and route["spec"]["parentRefs"]
+    matches = [match for rule in route["spec"]["rules"] for match in rule["matches"]]
+    paths = {(match["path"]["type"], match["path"]["value"]) for match in matches}
+    assert paths == {("Exact", "/api/webhook")} and {match["method"] for match in matches} == {
+        "POST"
+    }
+    backends = [each for rule in route["spec"]["rules"] for each in rule["backendRefs"]]
+    assert [(each["name"], each["port"]) for each in backends] == [
+        ("argocd-server", 80),
+        ("argocd-applicationset-controller", 7000),
+    ]
+    allowed_kinds = apps["AppProject", "platform"]["spec"]["namespaceResourceWhitelist"]
+    assert {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"} in allowed_kinds
+
+
+def arguments(made: dict[tuple[str, str], dict], name: str) -> list[str]:
+    return made["Deployment", name]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_the_server_is_without_tls_behind_a_gateway_only(released: Path, tmp_path: Path) -> None:
+    made = with_webhook(released, tmp_path)
+    assert arguments(made, "argocd-server") == ["/usr/local/bin/argocd-server", "--insecure"]
+    kustomization = yaml.safe_load((tmp_path / "base/argo-cd/kustomization.yaml").read_text())
+    plain = rendering.kustomize(rendering.without_remote(tmp_path / "base/argo-cd", kustomization))
+    without = {(each["kind"], each["metadata"]["name"]): each for each in plain}
+    assert "--insecure" not in arguments(without, "argocd-server")
+    assert "--revision-cache-expiration=10s" in arguments(without, "argocd-repo-server")
+
+
 def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) -> None:
     project, application = yaml.safe_load_all((released / "argocd/root.yaml").read_text())
     assert (released / application["spec"]["source"]["path"] / "kustomization.yaml").is_file()

@@ -117,6 +117,16 @@ delivery.commands.update.render_old
     test_update::test_an_answer_that_is_missing_is_named
 delivery.commands.update.merge_renderings
     test_update::test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken
+delivery.commands.webhook.run
+    test_webhook::test_a_check_changes_nothing_and_says_what_is_missing
+delivery.commands.webhook.hook_addresses
+    test_webhook::test_an_address_that_is_none_is_refused
+delivery.commands.webhook.kept_secret
+    test_webhook::test_a_cluster_without_argo_cd_is_another_one
+delivery.commands.webhook.kubectl
+    test_webhook::test_without_kubectl_the_way_to_it_is_named
+delivery.commands.webhook.kubectl
+    test_webhook::test_a_cluster_that_does_not_answer_is_one_sentence
 delivery.triton.config_text.parse
     test_tune_serving::test_what_cannot_be_tried_is_refused_and_the_cures_work
 delivery.dvc.parse_lock

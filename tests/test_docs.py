@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from conftest import TEMPLATE, UNBAKED, tracked
 
+CLUSTER = TEMPLATE / "docs/cluster.md"
 DECISIONS = TEMPLATE / "docs/decisions.md"
 LINK = re.compile(r"\]\(([^()\s]+)\)|<img [^>]*\bsrc=\"([^\"]+)\"")
 DATED = re.compile(r"(\d{4}-\d\d-\d\d) · \[")
@@ -92,3 +94,53 @@ def test_no_placeholder_is_left_in_a_document() -> None:
             r"\b[A-Z]+_(?:TIME|DISK|DEMO|TEST|TABLE|SECTION)\b", (TEMPLATE / document).read_text()
         )
         assert not found, f"{document}: {found}"
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The table below a heading of the page about clusters: first column, last column."""
+    section = re.split(r"(?m)^## ", CLUSTER.read_text().partition(f"## {heading}\n")[2])[0]
+    found = re.findall(r"(?m)^\| `([^`]+)` \|(?:.*\|)? *([^|]+?) \|$", section)
+    assert found and len(found) == len({name for name, _ in found}), heading
+    return dict(found)
+
+
+def manifests() -> set[str]:
+    """Every manifest of a project, by the path that it has there."""
+    paths = {path for path in tracked() if path.suffix == ".yaml" and not path.name.startswith(".")}
+    own = {
+        str(path.relative_to(UNBAKED.name))
+        for path in paths
+        if path.parts[:2] == (UNBAKED.name, "argocd") and not (TEMPLATE / path).is_symlink()
+    }
+    return own | {
+        str(Path("argocd/base", *path.parts[1:])) for path in paths if path.parts[0] == "argocd"
+    }
+
+
+def reached(place: Path) -> set[Path]:
+    """A manifest, or all that a Kustomization in a folder takes from this repository."""
+    if place.is_file():
+        return {place.resolve()}
+    file = place / "kustomization.yaml"
+    read = yaml.safe_load(file.read_text())
+    named = [*read.get("resources", []), *read.get("components", [])]
+    named += [patch["path"] for patch in read.get("patches", []) if "path" in patch]
+    here = [place / each for each in named if not each.startswith("https://")]
+    there = [reached(each) for each in here if each.exists()]  # a release comes later
+    return {file.resolve()}.union(*there)
+
+
+def test_every_manifest_is_applied_by_the_cluster_tests_or_has_a_reason() -> None:
+    there = {name: (UNBAKED / name).resolve() for name in manifests()}
+    applied = set().union(*(reached(UNBAKED / each) for each in rows("What the tests apply")))
+    reasons = rows("Every manifest that no test applies")
+    without = {name for name, path in there.items() if path not in applied}
+    assert without == set(reasons), "apply it in tests/cluster, or say in docs/cluster.md why not"
+    assert all(len(reason) > 20 for reason in reasons.values())
+
+
+def test_the_tests_that_the_page_about_clusters_names_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", CLUSTER.read_text())
+    folder = TEMPLATE / "tests/cluster"
+    assert len(named) > 10
+    assert [each for each in named if f"def {each[1]}(" not in (folder / each[0]).read_text()] == []

@@ -27,6 +27,7 @@ ASKED = {
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},
+    "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},
 }
 NEEDED = {
@@ -34,6 +35,7 @@ NEEDED = {
     "reproduce": ["VERSION=7"],
     "rehearse": ["ENV=staging"],
     "tune-serving": ["P99=20"],
+    "webhook": ["URL=https://a"],
 }
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]

@@ -43,13 +43,18 @@ class GitHub:
         """Return the command of a request; `path` is what follows the repository in the API."""
         return ["gh", "api", "--hostname", self.host, *options, f"repos/{self.name}/{path}"]
 
-    def ask(self, kind: type[Kind], path: str, *options: str) -> Kind:
-        """Return the JSON of some kind that GitHub answers. Raises GitHubError."""
-        result = gh(self.folder, *self.command(path, *options)[1:])
+    def answer(self, path: str, *options: str, body: str | None = None) -> str:
+        """Return what GitHub answers; `body` is what `--input -` sends. Raises GitHubError."""
+        result = gh(self.folder, *self.command(path, *options)[1:], text=body)
         if result.returncode:
             raise self._error(path, said(result.stderr))
+        return result.stdout
+
+    def ask(self, kind: type[Kind], path: str, *options: str, body: str | None = None) -> Kind:
+        """Return the JSON of some kind that GitHub answers. Raises GitHubError."""
+        text = self.answer(path, *options, body=body)
         try:
-            return check(kind, parse_json(result.stdout, path), path)
+            return check(kind, parse_json(text, path), path)
         except SettingsError as error:
             raise GitHubError(
                 f"{self.host} gave no JSON for {path} that can be read ({error}): try again"
@@ -103,13 +108,16 @@ def knows(host: str) -> bool:
     )
 
 
-def gh(folder: Path | None, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run GitHub's command line in a folder."""
+def gh(
+    folder: Path | None, *arguments: str, text: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run GitHub's command line in a folder; `text` is its standard input."""
     plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
     return subprocess.run(
         ["gh", *arguments],
         cwd=folder,
         env=plain,
+        input=text,
         capture_output=True,
         encoding="utf-8",
         errors="replace",

@@ -1,6 +1,7 @@
-"""GitHub's command line as far as protection needs it: it keeps rulesets and checks requests.
+"""GitHub's command line as far as rulesets and webhooks need it: it keeps them, checks requests.
 
-The schemas are those of the REST API's description, "Create a repository ruleset".
+The schemas are those of the REST API's description, "Create a repository ruleset", "Create a
+repository webhook" and "Update a repository webhook".
 """
 
 import json
@@ -82,6 +83,58 @@ RULESET = {
 }
 
 
+WEBHOOK = {
+    "type": "object",
+    "properties": {
+        "name": {"const": "web"},
+        "config": {
+            "type": "object",
+            "properties": {
+                "url": {"type": "string", "format": "uri"},
+                "content_type": {"enum": ["json", "form"]},
+                "secret": TEXT,
+                "insecure_ssl": {"enum": ["0", "1", 0, 1]},
+            },
+            "required": ["url"],
+            "additionalProperties": False,
+        },
+        "events": {"type": "array", "items": TEXT},
+        "active": BOOLEAN,
+    },
+    "additionalProperties": False,
+}
+
+
+class GitHub:
+    """A repository on GitHub, as `gh` shows it; the state is a file that the stand-in keeps."""
+
+    def __init__(self, folder: Path):
+        self.place = folder / "github.json"
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        script = self.programs / "gh"
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
+        script.chmod(0o755)
+        self.write(name="acme/digits", account=True, owners=[], rulesets=[], hooks=[])
+        self.write(calls=[], fails={})
+
+    def write(self, **state: Any) -> None:
+        before = json.loads(self.place.read_text()) if self.place.exists() else {}
+        self.place.write_text(json.dumps(before | state))
+
+    def read(self, name: str) -> Any:
+        return json.loads(self.place.read_text())[name]
+
+    def writes(self) -> list[str]:
+        """The methods of the requests that changed something."""
+        calls = self.read("calls")
+        return [call[call.index("--method") + 1] for call in calls if "--method" in call]
+
+    def in_force(self) -> dict[str, Any]:
+        rules = rules_of_a_branch({"rulesets": self.read("rulesets")}, "main", "", None)
+        return {each["type"]: each.get("parameters", {}) for each in rules}
+
+
 class RequestError(Exception):
     """An HTTP status and what GitHub says."""
 
@@ -120,9 +173,13 @@ def request(arguments: list[str], state: dict[str, Any]) -> Any:
     prefix = f"repos/{state['name']}/"
     if not path.startswith(prefix):
         raise RequestError(404, "Not Found")
-    body = json.loads(Path(given["--input"]).read_text()) if "--input" in given else None
+    body = json.loads(content(given["--input"])) if "--input" in given else None
     route, _, query = path.removeprefix(prefix).partition("?")
     return ROUTES[method, route.partition("/")[0]](state, route, query, body)
+
+
+def content(place: str) -> str:
+    return sys.stdin.read() if place == "-" else Path(place).read_text()
 
 
 def rules_of_a_branch(state: dict[str, Any], route: str, query: str, body: None) -> Any:
@@ -152,7 +209,7 @@ def found(state: dict[str, Any], route: str) -> dict[str, Any]:
 
 
 def make(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
-    check(body)
+    check_ruleset(body)
     if any(each["name"] == body["name"] for each in state["rulesets"]):
         raise RequestError(422, "Validation Failed: Name must be unique")
     made = {"id": 1 + len(state["rulesets"]), "source_type": "Repository", "bypass_actors": []}
@@ -161,20 +218,65 @@ def make(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
 
 
 def change(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
-    check(body)
+    check_ruleset(body)
     kept = found(state, route)
     kept.update(body)
     return kept
 
 
-def check(body: Any) -> None:
+def check(body: Any, schema: dict[str, Any]) -> None:
     try:
-        jsonschema.validate(body, RULESET)
+        jsonschema.validate(body, schema)
     except jsonschema.ValidationError as error:
         raise RequestError(422, f"Invalid request. {error.message}") from None
+
+
+def check_ruleset(body: Any) -> None:
+    check(body, RULESET)
     kinds = [each["type"] for each in body.get("rules", [])]
     if len(kinds) != len(set(kinds)):
         raise RequestError(422, "Invalid rules: a kind twice")
+
+
+def hooks(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    return [masked(each) for each in state["hooks"]]
+
+
+def masked(hook: dict[str, Any]) -> dict[str, Any]:
+    """A webhook as GitHub shows it."""
+    stars = {"secret": "*" * 8} if "secret" in hook["config"] else {}
+    return hook | {"config": hook["config"] | stars}
+
+
+def make_hook(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    if route != "hooks":
+        return ping(state, route)
+    check(body, WEBHOOK)
+    if any(each["config"]["url"] == body["config"]["url"] for each in state["hooks"]):
+        raise RequestError(422, "Validation Failed: Hook already exists on this repository")
+    made = {"id": 1 + len(state["hooks"]), "last_response": {"code": None, "status": "unused"}}
+    state["hooks"].append(made | body)
+    return masked(made | body)
+
+
+def ping(state: dict[str, Any], route: str) -> str:
+    """Call the webhook; nothing is answered, and the call itself comes later."""
+    found_hook(state, route.removesuffix("/pings"))
+    return ""
+
+
+def change_hook(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body, WEBHOOK)
+    kept = found_hook(state, route)
+    kept.update(body)
+    return masked(kept)
+
+
+def found_hook(state: dict[str, Any], route: str) -> dict[str, Any]:
+    for each in state["hooks"]:
+        if route == f"hooks/{each['id']}":
+            return each
+    raise RequestError(404, "Not Found")
 
 
 def owners(state: dict[str, Any], route: str, query: str, body: None) -> Any:
@@ -190,6 +292,9 @@ ROUTES = {
     ("POST", "rulesets"): make,
     ("PUT", "rulesets"): change,
     ("GET", "codeowners"): owners,
+    ("GET", "hooks"): hooks,
+    ("POST", "hooks"): make_hook,
+    ("PATCH", "hooks"): change_hook,
 }
 
 if __name__ == "__main__":

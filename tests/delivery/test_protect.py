@@ -1,18 +1,15 @@
 """`make protect`: only reviewed and checked changes reach the branch that is deployed."""
 
 import copy
-import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import fake_gh
 import fake_pipeline
 from conftest import UNBAKED
 from delivery.__main__ import main
@@ -20,6 +17,7 @@ from delivery.commands.protect import CHECKS, NAME, RULES
 from delivery.commands.protect import run as protect
 from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
+from fake_gh import GitHub
 from fake_project import Project, code_sha256, follow, make_project
 
 WHICH = shutil.which
@@ -34,35 +32,6 @@ OTHERS = {
     "conditions": {"ref_name": {"include": ["~ALL"], "exclude": []}},
     "rules": [{"type": "required_signatures"}],
 }
-
-
-class GitHub:
-    """A repository on GitHub, as `gh` shows it; the state is a file that the stand-in keeps."""
-
-    def __init__(self, folder: Path):
-        self.place = folder / "github.json"
-        self.programs = folder / "bin"
-        self.programs.mkdir()
-        script = self.programs / "gh"
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} {fake_gh.__file__} "$@"\n')
-        script.chmod(0o755)
-        self.write(name="acme/digits", account=True, owners=[], rulesets=[], calls=[], fails={})
-
-    def write(self, **state: Any) -> None:
-        before = json.loads(self.place.read_text()) if self.place.exists() else {}
-        self.place.write_text(json.dumps(before | state))
-
-    def read(self, name: str) -> Any:
-        return json.loads(self.place.read_text())[name]
-
-    def writes(self) -> list[str]:
-        """The methods of the requests that changed something."""
-        calls = self.read("calls")
-        return [call[call.index("--method") + 1] for call in calls if "--method" in call]
-
-    def in_force(self) -> dict[str, Any]:
-        rules = fake_gh.rules_of_a_branch({"rulesets": self.read("rulesets")}, "main", "", None)
-        return {each["type"]: each.get("parameters", {}) for each in rules}
 
 
 @pytest.fixture
