@@ -23,6 +23,12 @@ ASKED = {
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
     "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
+    "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
+    "cluster": {
+        "CONTEXT=east": '--context "east"',
+        "HOST=10.0.0.1": '--host "10.0.0.1"',
+        "IMAGE=oci:x": '--image "oci:x"',
+    },
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
     "update": {"TO=v2": '--to "v2"'},
