@@ -19,7 +19,6 @@ from kubernetes_api import Kubernetes
 from local_cluster import LocalCluster, cluster
 
 CACHE = TEMPLATE / ".cache" / "cluster"
-TOOLS = ("debootstrap", "docker-registry", "skopeo", "iptables", "nsenter", "kubectl", "git")
 OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubusercontent.com")}
 
 
@@ -27,10 +26,8 @@ def why_not() -> str:
     """Why no cluster can be made here; empty where it can."""
     if sys.platform != "linux" or os.geteuid():
         return "a cluster of its own needs Linux and root: set KUBECONFIG to use another"
-    missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if not Path("/usr/lib/cni/ptp").exists():
-        missing.append("containernetworking-plugins")
-    if missing:
+    packages = [name for file, name in programs.PACKAGES.items() if not Path(file).exists()]
+    if missing := packages + [each for each in ("kubectl", "nsenter") if not shutil.which(each)]:
         return f"missing: {', '.join(missing)}"
     unbuilt = [each.name for each in programs.programs().values() if not built(each).exists()]
     return f"not built yet: {', '.join(unbuilt)}" if unbuilt else ""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_cluster import REGISTRY
+from server_image import base, step
 
-RELEASE = "bookworm"
-PACKAGES = "ca-certificates,git,gnupg,redis-server,tini"
+PACKAGES = "ca-certificates git gnupg redis-server tini"
 PATHS = "PATH=/usr/local/bin:/usr/bin:/bin"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
@@ -48,23 +48,17 @@ def layer(file: Path) -> Layer:
     return Layer(file, kept.read_text())
 
 
-def debian_mirror() -> str:
-    """Where this machine gets its packages from."""
-    told = subprocess.check_output(
-        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"], text=True
-    )
-    return next(line for line in told.splitlines() if "security" not in line)
-
-
 def root_layer(cache: Path, root: Path) -> Layer:
     """The layer of a folder that holds a whole file system."""
     file = cache / f"{root.name}.tar"
     if not file.exists():
         half = file.with_suffix(".part")
         subprocess.run(
-            ["tar", "--create", "--sort=name", "--numeric-owner", f"--file={half}"]
-            + ["--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./var/cache/apt/*"]
-            + ["--exclude=./var/lib/apt/lists/*", f"--directory={root}", "."],
+            [
+                *("tar", "--create", "--sort=name", "--numeric-owner", f"--file={half}"),
+                *("--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./var/cache/apt/*"),
+                *("--exclude=./var/lib/apt/lists/*", f"--directory={root}", "."),
+            ],
             check=True,
         )
         half.replace(file)
@@ -74,14 +68,12 @@ def root_layer(cache: Path, root: Path) -> Layer:
 def debian_layer(cache: Path) -> Layer:
     """A small Debian with what Argo CD's programs call."""
     root = cache / "debian"
-    if not (cache / "debian.tar").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE]
-            + [str(root), debian_mirror()],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+    if not root.exists():
+        draft = cache / "debian.part"
+        shutil.rmtree(draft, ignore_errors=True)
+        subprocess.run(["cp", "--archive", str(base(cache)), str(draft)], check=True)
+        step(draft, f"apt-get update && apt-get install --yes --no-install-recommends {PACKAGES}")
+        draft.rename(root)
     return root_layer(cache, root)
 
 
@@ -128,8 +120,10 @@ def push(name: str, layers: Sequence[Layer], work: Path, **settings: object) -> 
     index = {"schemaVersion": 2, "manifests": [listed]}
     (folder / "index.json").write_text(json.dumps(index))
     subprocess.run(
-        ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
-        + [f"oci:{folder}", f"docker://{REGISTRY}/{name}"],
+        [
+            *("skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"),
+            *(f"oci:{folder}", f"docker://{REGISTRY}/{name}"),
+        ],
         check=True,
     )
     shutil.rmtree(folder)

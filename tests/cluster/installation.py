@@ -9,19 +9,26 @@ import re
 import subprocess
 from pathlib import Path
 
+import yaml
+
 import images
 import network
 import programs
+from conftest import TEMPLATE
 from local_cluster import PAUSE, LocalCluster
+from server_image import server_root
 
-ARGO_CD = """argocd-server argocd-repo-server argocd-cmp-server argocd-application-controller argocd-dex
-argocd-notifications argocd-applicationset-controller argocd-k8s-auth argocd-commit-server""".split()
+# One program, which is what its name says.
+ARGO_CD = """
+argocd-server argocd-repo-server argocd-cmp-server argocd-application-controller argocd-dex
+argocd-notifications argocd-applicationset-controller argocd-k8s-auth argocd-commit-server
+""".split()
 OPERATOR = programs.Program(
     "prometheus-operator", "github.com/prometheus-operator/prometheus-operator", "v0.93.1"
 )
 GPU = "nvidia.com/gpu"
-# Servers ask for what a GPU node has; so that several fit on a small machine, a pod's first container
-# asks for less here. Nothing in Git changes, and limits stay.
+# Servers ask for what a GPU node has; so that several fit on a small machine, a pod's first
+# container asks for less here. Nothing in Git changes, and limits stay.
 POLICY = {
     "apiVersion": "admissionregistration.k8s.io/v1",
     "kind": "MutatingAdmissionPolicy",
@@ -86,6 +93,7 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
     work.mkdir()
     names = images_of((module("argocd") / "manifests" / "install.yaml").read_text())
     names |= images_of((module("rollouts-controller") / "manifests" / "install.yaml").read_text())
+    names |= images_of((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
     debian = images.debian_layer(cache)
     authority = (cluster.folder / "authority.crt").read_bytes()
     scripts = {
@@ -107,6 +115,8 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
         work, cluster.programs["rollouts-controller"], "rollouts-controller"
     )
     images.push(PAUSE.partition("/")[2], [debian], work, Entrypoint=["sleep", "infinity"])
+    server = images.root_layer(cache, server_root(cache))
+    images.push(names["tritonserver"], [server], work, User="1000:1000")
     for name in ("argocd", "dex"):
         images.push(names[name], argo_cd, work, User="999")
     images.push(names["redis"], [debian], work, User="999", Entrypoint=["redis-server"])
@@ -149,9 +159,11 @@ def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) 
     known = cluster.write("hosts", f"127.0.0.1 localhost\n{listed}")
     trusted = cluster.folder / "authority.crt"
     return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'mount --bind {known} /etc/hosts && exec "$@"', "sh"]
-        + ["nsenter", "--net=/run/netns/mts-node-1", "env", f"SSL_CERT_FILE={trusted}"]
-        + [f"KUBECONFIG={cluster.kubeconfig}", *command],
+        [
+            *("unshare", "--mount", "sh", "-c", f'mount --bind {known} /etc/hosts && exec "$@"'),
+            *("sh", "nsenter", f"--net=/run/netns/{network.namespace(1)}", "env"),
+            *(f"SSL_CERT_FILE={trusted}", f"KUBECONFIG={cluster.kubeconfig}", *command),
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -167,8 +179,24 @@ def install_platform(cluster: LocalCluster) -> None:
         cluster.kubectl("create", "namespace", name)
     manifest = module("rollouts-controller") / "manifests" / "install.yaml"
     apply(cluster, manifest, "--namespace=argo-rollouts")
+    set_as_the_chart_does(cluster)
     cluster.kubectl("apply", "-f", "-", content=json.dumps(MODEST))
     give_gpus(cluster, 1)
+
+
+def set_as_the_chart_does(cluster: LocalCluster) -> None:
+    """Give the controller of Rollouts the arguments and variables of our chart."""
+    chart = yaml.safe_load(
+        (TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text()
+    )
+    settings = chart["settings"]["controller"]
+    container = {
+        "name": "argo-rollouts",
+        "args": settings.get("extraArgs", []),
+        "env": settings.get("extraEnv", []),
+    }
+    patch = json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}})
+    cluster.kubectl("patch", "deployment/argo-rollouts", "-n", "argo-rollouts", "--patch", patch)
 
 
 def give_gpus(cluster: LocalCluster, number: int) -> None:

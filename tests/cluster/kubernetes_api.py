@@ -64,9 +64,10 @@ class Kubernetes:
         for seen in self.watch(what, namespace, patience):
             if wanted(seen):
                 return seen
+        last = json.dumps(seen.get("status", seen), indent=1)[:4000]
         raise AssertionError(
             f"{what} in {namespace} did not become what the test waits for.\n"
-            f"last: {json.dumps(seen.get('status', seen), indent=1)[:4000]}\n{self.account(namespace)}"
+            f"last: {last}\n{self.account(namespace)}"
         )
 
     def watch(self, what: str, namespace: str, patience: float) -> Iterator[Object]:

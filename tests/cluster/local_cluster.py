@@ -1,4 +1,4 @@
-"""A Kubernetes cluster of this machine's own, without a container engine: its programs as processes.
+"""A Kubernetes cluster of this machine's own, without a container engine: programs as processes.
 
 The control plane and each node run in a network namespace (network.py). Everything they write is in
 one folder, every process they start is in one control group, so all of it can be taken away.
@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
@@ -65,7 +65,7 @@ class LocalCluster:
         return self.folder / "logs"
 
     def start(self, name: str, node: int, command: Sequence[str], **environment: str) -> None:
-        """Start a program in a node's network, or in this machine's (0); `restart` does it again."""
+        """Start a program in a node's network, or in this machine's (0)."""
         self.commands[name] = (node, list(command), environment)
         enter = "".join(f"echo $$ > {group}/cgroup.procs;" for group in groups())
         where = ["nsenter", f"--net=/run/netns/{network.namespace(node)}"] if node else []
@@ -222,7 +222,7 @@ class LocalCluster:
                 "--allow-privileged",
             ],
         )
-        self.wait_for(f"https://{here}:6443/readyz", "kube-apiserver")
+        self.wait_for_api()
         self.start(
             "kube-controller-manager",
             1,
@@ -244,6 +244,10 @@ class LocalCluster:
                 "--leader-elect=false",
             ],
         )
+
+    def wait_for_api(self) -> None:
+        """Wait until the API server answers. Raises ClusterError."""
+        self.wait_for(f"https://{network.address(1)}:6443/readyz", "kube-apiserver")
 
     def wait_for_etcd(self) -> None:
         """etcd listens on its namespace's loopback only, so it is asked there."""
@@ -278,15 +282,8 @@ class LocalCluster:
         if number > 1:
             self.stack.enter_context(network.node(number))
         user = f"{NODE}{name}"
-        self.start(
-            f"containerd-{number}",
-            number,
-            [
-                "containerd",
-                "--config",
-                self.write(f"node-{number}/containerd.toml", runtime(folder)),
-            ],
-        )
+        settings = self.write(f"node-{number}/containerd.toml", runtime(folder))
+        self.start(f"containerd-{number}", number, ["containerd", "--config", settings])
         self.write(
             f"node-{number}/registries/_default/hosts.toml",
             f'server = "http://{REGISTRY}"\n[host."http://{REGISTRY}"]\n',
@@ -309,7 +306,7 @@ class LocalCluster:
                 f"--node-ip={network.address(number)}",
             ],
         )
-        settings = {
+        proxy = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "clientConnection": {"kubeconfig": self.write_kubeconfig("system:kube-proxy")},
@@ -326,10 +323,16 @@ class LocalCluster:
         self.start(
             f"kube-proxy-{number}",
             number,
-            ["kube-proxy", f"--config={self.write(f'node-{number}/kube-proxy.json', settings)}"],
+            ["kube-proxy", f"--config={self.write(f'node-{number}/kube-proxy.json', proxy)}"],
         )
         self.wait_for_node(name, number)
         return name
+
+    def remove_node(self, number: int) -> None:
+        """Take a node away that has been drained."""
+        for name in ("kubelet", "kube-proxy", "containerd", "registry"):
+            self.stop(f"{name}-{number}")
+        self.kubectl("delete", "node", network.namespace(number))
 
     def wait_for_node(self, name: str, number: int) -> None:
         """Raises ClusterError with the kubelet's last words."""
@@ -371,7 +374,7 @@ config_path = "{folder}/registries"
 
 
 def pod_network(folder: Path, number: int) -> dict:
-    """Pods are routed, not bridged: what leaves one passes the node's firewall, as services need."""
+    """Pods are routed, not bridged: what leaves one passes the node's firewall, for services."""
     return {
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -455,10 +458,8 @@ def control_group() -> Iterator[None]:
     finally:
         while left := processes():
             for process in left:
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             time.sleep(0.1)
         for group in groups():
             for path in sorted(group.rglob("*/"), key=lambda each: -len(each.parts)):
@@ -485,9 +486,10 @@ def state(folder: Path) -> Iterator[None]:
 def cluster(
     folder: Path, programs: dict[str, Path], registry: Path, hosts: dict[str, str]
 ) -> Iterator[LocalCluster]:
-    """A cluster of one node. `folder` must not exist; `registry` holds the images of every registry.
+    """A cluster of one node, as long as the context lasts.
 
-    `hosts` are the names outside of the cluster that its pods may know, with their addresses.
+    `folder` must not exist; `registry` holds the images of every registry; `hosts` are the names
+    outside of the cluster that its pods may know, with their addresses.
     """
     with ExitStack() as stack:
         stack.enter_context(network.bridge())

@@ -12,6 +12,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # Go's minor version of a module of Kubernetes' own repository: `k8s.io/api` of 1.36.3 is v0.36.3.
+PACKAGES = {  # Debian's, by a file of theirs
+    "/usr/lib/cni/ptp": "containernetworking-plugins",
+    "/usr/sbin/conntrack": "conntrack",
+    "/usr/sbin/debootstrap": "debootstrap",
+    "/usr/bin/docker-registry": "docker-registry",
+    "/usr/bin/git": "git",
+    "/usr/sbin/ip": "iproute2",
+    "/usr/sbin/iptables": "iptables",
+    "/usr/include/seccomp.h": "libseccomp-dev",
+    "/usr/bin/pkg-config": "pkg-config",
+    "/usr/sbin/sysctl": "procps",
+    "/usr/bin/skopeo": "skopeo",
+}
 STAGING = re.compile(r"^v1\.")
 
 
@@ -50,8 +63,11 @@ def source(program: Program) -> Path:
 
 
 def module_file(program: Program, folder: Path, work: Path) -> Path:
-    """A copy of the module's go.mod, with the modules that it has from folders beside it (which are not
-    part of what is downloaded) taken at the version that was released with it."""
+    """A copy of the module's go.mod whose modules are all downloaded.
+
+    Those that it has from folders beside it, which are not part of the download, are taken at the
+    version that was released with it.
+    """
     go_mod = work / f"{program.name}.mod"
     shutil.copy(folder / "go.mod", go_mod)
     shutil.copy(folder / "go.sum", go_mod.with_suffix(".sum"))
@@ -99,9 +115,11 @@ def build(program: Program, folder: Path) -> Path:
     go_mod = module_file(program, code, work)
     half = folder / f"{program.file}.part"
     subprocess.run(
-        ["go", "build", "-mod=mod", f"-modfile={go_mod}", "-trimpath", "-buildvcs=false"]
-        + [f"-tags={program.tags}", f"-ldflags={stamps(program)}", "-o", str(half)]
-        + [program.package or f"./cmd/{program.name}"],
+        [
+            *("go", "build", "-mod=mod", f"-modfile={go_mod}", "-trimpath", "-buildvcs=false"),
+            *(f"-tags={program.tags}", f"-ldflags={stamps(program)}", "-o", str(half)),
+            program.package or f"./cmd/{program.name}",
+        ],
         check=True,
         cwd=code,
         # The workspace that Kubernetes' module carries names folders that are not part of it.
@@ -111,8 +129,27 @@ def build(program: Program, folder: Path) -> Path:
     return built
 
 
+def main() -> None:
+    """Build every program that is missing in the folder that is given, with a line for each."""
+    folder, table = Path(sys.argv[1]).resolve(), programs()
+    if not shutil.which("go"):
+        print("no Go here: the cluster's programs cannot be built")
+        return
+    install_packages()
+    for number, program in enumerate(table.values(), 1):
+        if not (folder / program.file).exists():
+            print(f"{number} of {len(table)}: building {program.file}", flush=True)
+            build(program, folder)
+
+
+def install_packages() -> None:
+    """Install the Debian packages that the cluster needs, as root where APT is."""
+    missing = [name for path, name in PACKAGES.items() if not Path(path).exists()]
+    if missing and not os.geteuid() and shutil.which("apt-get"):
+        print(f"installing {', '.join(missing)}", flush=True)
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+            subprocess.run(["apt-get", "-qq", *command], check=True, stdout=subprocess.DEVNULL)
+
+
 if __name__ == "__main__":
-    wanted = programs()
-    for name in sys.argv[2:] or wanted:
-        print(f"building {name} {wanted[name].version}", flush=True)
-        build(wanted[name], Path(sys.argv[1]))
+    main()
