@@ -9,7 +9,7 @@ from typing import Any
 
 from delivery.manifests.rendering import Document, Documents
 
-NAME = "models"  # of the ApplicationSet and of its AppProject
+DEPLOY = "models"  # the ApplicationSet and its AppProject in `argocd/apps`
 SERVER = "nvcr.io/nvidia/tritonserver"  # the image that the base names
 NO_MONITOR = """\
 $patch: delete
@@ -19,16 +19,19 @@ metadata: {name: triton}
 """
 
 
-def applications(found: Documents, address: str, server: str | None) -> list[Document]:
+def applications(found: Documents, name: str, address: str, server: str | None) -> list[Document]:
     """Return what to apply of the documents of `argocd/apps`.
 
     Args:
         found: what Kustomize builds of that folder.
+        name: the project's, by which they are called: another project may be in that cluster.
         address: by which the cluster reads the repository.
         server: the server image by digest; None leaves the base's.
     """
-    project = copy.deepcopy(found["AppProject", NAME])
-    models = copy.deepcopy(found["ApplicationSet", NAME])
+    project = copy.deepcopy(found["AppProject", DEPLOY])
+    models = copy.deepcopy(found["ApplicationSet", DEPLOY])
+    project["metadata"]["name"] = models["metadata"]["name"] = name
+    models["spec"]["template"]["spec"]["project"] = name
     project["spec"]["sourceRepos"] = [address]
     for generator in models["spec"]["generators"]:
         generator["git"]["repoURL"] = address

@@ -99,7 +99,7 @@ def remove(part: Part, kubectl: Kubectl) -> None:
         kubectl.tell("delete", "--kustomize", str(part.folder), *quietly)
 
 
-def remove_environments(kubectl: Kubectl) -> None:
+def remove_environments(project: str, kubectl: Kubectl) -> None:
     """Remove the environments' Applications and namespaces made here. Raises DeliveryError.
 
     The ApplicationSet goes first, or it would make its Applications again.
@@ -107,7 +107,7 @@ def remove_environments(kubectl: Kubectl) -> None:
     own = [each for each in environment_namespaces() if is_own(each, kubectl)]
     if own:
         quietly = ("--namespace", ARGO_CD.namespace, "--ignore-not-found")
-        kubectl.tell("delete", "applicationsets.argoproj.io/models", *quietly)
+        kubectl.tell("delete", f"applicationsets.argoproj.io/{project}", *quietly)
         kubectl.tell("delete", "applications.argoproj.io", *own, *quietly)
-        kubectl.tell("delete", "appprojects.argoproj.io/models", *quietly)
+        kubectl.tell("delete", f"appprojects.argoproj.io/{project}", *quietly)
         kubectl.tell("delete", "namespaces", *own, "--ignore-not-found")

@@ -74,7 +74,7 @@ def run(
     prepare_environments(kubectl)
     say("what Argo CD is to follow")
     reach = (lambda: this_machine(kubectl)) if context else kind_cluster.gateway
-    follow(kubectl, address(repository, host, reach), image)
+    follow(name, kubectl, address(repository, host, reach), image)
     print(how_to_go_on(None if context else f"{kind_cluster.HOST}/{name}"))
 
 
@@ -116,9 +116,9 @@ def address(repository: Repository, host: str | None, reach: Callable[[], str]) 
     return serve(folder, host or reach(), GIT_SERVER, GIT_LOG)
 
 
-def follow(kubectl: Kubectl, repository: str, image: str | None) -> None:
+def follow(name: str, kubectl: Kubectl, repository: str, image: str | None) -> None:
     """Point Argo CD at a repository. Raises DeliveryError."""
-    found = applications(build(Path("argocd/apps")), repository, image)
+    found = applications(build(Path("argocd/apps")), name, repository, image)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": found}, indent=2)
     write(APPLIED, text + "\n")
     kubectl.apply(text)

@@ -19,7 +19,7 @@ def run(repository: Repository, name: str) -> None:
     kubectl = Kubectl(SETTINGS)
     context = answer("kubectl", "config", "current-context", **kubectl.variables)
     if context and context != f"kind-{name}":
-        leave(context, kubectl)
+        leave(name, context, kubectl)
     else:
         remove_all(name, kubectl)
     print("the server of the Git repository", flush=True)
@@ -28,10 +28,10 @@ def run(repository: Repository, name: str) -> None:
     print("nothing of `make cluster` is left")
 
 
-def leave(context: str, kubectl: Kubectl) -> None:
+def leave(name: str, context: str, kubectl: Kubectl) -> None:
     """Take out of somebody's cluster what was put there."""
     print(f"environments in the cluster of the context {context}", flush=True)
-    remove_environments(kubectl)
+    remove_environments(name, kubectl)
     for part in (ARGO_ROLLOUTS, ARGO_CD):
         print(part.name, flush=True)
         remove(part, kubectl)

@@ -21,6 +21,7 @@ from conftest import cookiecutter
 from delivery.__main__ import main
 from delivery.cluster import git_server
 from delivery.cluster.installation import ARGO_CD, ARGO_ROLLOUTS
+from delivery.cluster.remote import local_remote, public_address
 from delivery.cluster.state import APPLIED, FOLDER, GIT_SERVER, SETTINGS
 from fake_project import follow, make_project
 
@@ -99,7 +100,7 @@ def test_a_cluster_is_made_and_followed_and_taken_away(
     assert place.made()["folders"] == [str(ARGO_CD.folder), str(ARGO_ROLLOUTS.folder)]
     for name in ("staging", "production"):
         assert made["objects"][f"{NAME}-{name}/secret/triton-administration"]["value"]
-    assert "argocd/applicationset/models" in made["objects"]
+    assert "argocd/applicationset/digit-classifier" in made["objects"]
     assert not [each for each in made["objects"] if "platform" in each or "training" in each]
     process = git_server.remembered(GIT_SERVER)
     assert process and git_server.alive(process)
@@ -147,7 +148,7 @@ def test_what_was_interrupted_anywhere_goes_on(
         assert place.made()["failed"] == STEPS[:runs]
         place.change(answers="halfway" not in error and runs != 3)
     assert runs == len(STEPS)
-    assert "argocd/applicationset/models" in place.made()["objects"]
+    assert "argocd/applicationset/digit-classifier" in place.made()["objects"]
     assert main(DOWN) == 0
     assert place.what_is_there() == {"containers": {}, "clusters": [], "objects": {}}
 
@@ -167,18 +168,17 @@ def test_a_cluster_that_was_stopped_with_the_machine_is_made_again(place: Place)
     assert again and git_server.alive(again) and again.address == process.address
 
 
-@pytest.mark.parametrize("missing", fake_cluster.PROGRAMS)
 def test_a_missing_program_is_a_sentence_with_the_cure(
-    place: Place,
-    missing: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as without:
-        without.setattr("shutil.which", lambda name: None if name == missing else shutil.os.defpath)
-        assert main(UP) == 1
-    assert capfd.readouterr().err.startswith(f"error: {missing} is not installed: do it as https:")
-    assert not place.told("create") and not place.told("run")
+    for missing in fake_cluster.PROGRAMS:
+        there = [name for name in fake_cluster.PROGRAMS if name != missing]
+        with monkeypatch.context() as without:
+            without.setattr("shutil.which", lambda name, there=there: name in there)
+            assert main(UP) == 1
+        said = capfd.readouterr().err
+        assert said.startswith(f"error: {missing} is not installed: do it as https:")
+    assert place.made()["told"] == []
     assert main(UP) == 0
 
 
@@ -284,14 +284,11 @@ def test_the_remote_of_this_machine_can_be_cloned_and_not_pushed_to(
     ],
 )
 def test_a_remote_elsewhere_is_read_by_its_public_address(
-    place: Place, address: str, read: str, monkeypatch: pytest.MonkeyPatch
+    place: Place, address: str, read: str
 ) -> None:
-    monkeypatch.setattr("delivery.git.Repository.fetch", lambda self: "")
     place.project.git("remote", "set-url", "origin", address)
-    assert main(UP) == 0
-    project, _ = json.loads(APPLIED.read_text())["items"]
-    assert project["spec"]["sourceRepos"] == [read]
-    assert not GIT_SERVER.exists()
+    assert local_remote(place.project.repository) is None
+    assert public_address(place.project.repository) == read
 
 
 def test_a_remote_that_asks_for_a_key_gets_an_address_that_does_not(
@@ -360,7 +357,7 @@ def test_a_cluster_that_serves_the_project_already_is_left_alone(
     assert f"the namespace '{serving}' of this cluster was not made for trying" in (
         capfd.readouterr().err
     )
-    assert "argocd/applicationset/models" not in place.made()["objects"]
+    assert "argocd/applicationset/digit-classifier" not in place.made()["objects"]
     assert main(DOWN) == 0
     assert [*place.made()["objects"]] == [f"/namespace/{serving}"]
     place.change(objects={})
