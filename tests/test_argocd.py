@@ -405,6 +405,24 @@ def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server
     assert [each["name"] for each in server["env"]] == ["HOME", "ADMINISTRATION"]
 
 
+@pytest.mark.parametrize("components", [["gpu", "release", "cpu"], ["cpu", "release"]])
+def test_a_pod_without_a_gpu_runs_anywhere_with_the_image_of_an_overlay(
+    released: Path, tmp_path: Path, components: list[str]
+) -> None:
+    shutil.copytree(released / "argocd", tmp_path / "argocd")
+    overlay = tmp_path / "argocd/environments/staging"
+    settings = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    settings["components"] = [f"../../base/components/{name}" for name in components]
+    image = {"name": "nvcr.io/nvidia/tritonserver", "newName": "r.example/t", "digest": "sha256:1"}
+    settings["images"] = [image]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(settings))
+    (rollout,) = [each for each in rendering.build(overlay) if each["kind"] == "Rollout"]
+    pod = rollout["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "r.example/t@sha256:1"
+    assert not pod["nodeSelector"] and not pod["tolerations"]
+    assert set(pod["containers"][0]["resources"]["limits"]) == {"cpu", "memory"}
+
+
 def test_versions_change_without_a_gap_and_a_bad_one_is_taken_away(environment) -> None:
     spec = environment["Rollout", "triton"]["spec"]
     assert spec["strategy"]["canary"]["maxUnavailable"] == 0

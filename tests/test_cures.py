@@ -35,12 +35,28 @@ delivery.commands.data_push.run
     test_order::test_images_that_dvc_does_not_know_yet
 delivery.commands.data_push.run
     test_order::test_a_store_in_a_folder_that_cannot_be_made
-delivery.commands.image.run
+delivery.oci.build.find_builder
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
-delivery.commands.image.run
+delivery.oci.build.check_name
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
-delivery.commands.image._digest
+delivery.oci.build._digest
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
+delivery.cluster.git_server.start
+    test_cluster::test_an_address_that_is_not_this_machine_s
+delivery.cluster.installation.namespace_of
+    test_cluster::test_an_overlay_without_a_namespace
+delivery.cluster.installation.prepare_environments
+    test_cluster::test_a_cluster_that_serves_the_project_already_is_left_alone
+delivery.cluster.kind_cluster.check_docker
+    test_cluster::test_a_docker_without_its_server
+delivery.cluster.programs.check_programs
+    test_cluster::test_a_missing_program_is_a_sentence_with_the_cure
+delivery.cluster.programs.ask
+    test_cluster::test_what_was_interrupted_anywhere_goes_on
+delivery.cluster.programs.tell
+    test_cluster::test_what_was_interrupted_anywhere_goes_on
+delivery.cluster.remote.public_address
+    test_cluster::test_a_remote_that_asks_for_a_key_gets_an_address_that_does_not
 delivery.commands.pin.pin_chart
     test_pin::test_what_a_refusal_says_helps
 delivery.commands.pin.unmoved

@@ -24,6 +24,12 @@ ASKED = {
     "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
+    "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
+    "cluster": {
+        "CONTEXT=east": '--context "east"',
+        "HOST=10.0.0.1": '--host "10.0.0.1"',
+        "IMAGE=oci:x": '--image "oci:x"',
+    },
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},

@@ -1,5 +1,6 @@
 """`make image` with programs that stand in for the builders: they note what they were told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ def test_the_image_is_named_after_its_commit(
     assert first.endswith(project.git("log", "-1", "--format=%ct"))
     pushed = "push=true" in first or f"docker://registry.example/train:{commit[:12]}" in others[0]
     assert pushed and first.startswith(builder)
+
+
+def test_the_server_image_is_named_after_its_parts_whatever_the_commit(
+    project: Project, builder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["server-image", "--push", "localhost:5001/server"]) == 0
+        (project.folder / "notes").write_text("not committed")
+    assert capsys.readouterr().out == f"localhost:5001/server@{DIGEST}\n" * 2
+    lines = told(tmp_path)
+    assert (
+        len(set(re.findall(r"--tag (localhost:5001/server:[0-9a-f]{12}) ", " ".join(lines)))) == 1
+    )
+    assert all(line.endswith(" 86400") for line in lines)
+    plain = builder == "docker" or "--tls-verify=false" in lines[1]
+    assert plain, "the registry of a loopback address speaks plain HTTP"
+    assert main(["server-image"]) == 0
+    assert capsys.readouterr().out == f"localhost/tritonserver-cpu@{DIGEST}\n"
 
 
 def test_without_a_registry_the_image_stays_here(

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import fake_pipeline
 from delivery.commands import pin
-from delivery.commands.image import _digest
 from delivery.commands.pipeline import figures
 from delivery.errors import DeliveryError
 from delivery.model import differences, golden
@@ -21,6 +20,7 @@ from delivery.model.interface import read_interface
 from delivery.model.packaging import package
 from delivery.model.pipeline_outputs import ABOUT, read_account
 from delivery.model.predictions import read_predictions
+from delivery.oci.build import _digest
 from delivery.oci.image import (
     CONFIG,
     LAYER,
