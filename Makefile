@@ -4,6 +4,9 @@ VENV ?= .venv
 TRITON_VENV ?= .venv-triton
 PROJECT := <<cookiecutter.project>>
 
+# Compiled modules are kept, or every start of Python compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-cluster fuzz lint bench clean
 
