@@ -4,6 +4,9 @@ VENV ?= .venv
 TRITON_VENV ?= .venv-triton
 PROJECT := <<cookiecutter.project>>
 
+# Compiled modules are kept, or every start of Python compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-cluster fuzz lint bench clean
 
@@ -14,7 +17,8 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder
 
 test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes: KUBECONFIG's, or one made here (Linux, root, Go)
 	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs)

@@ -1,6 +1,9 @@
 """Terraform as the tests run it: without a network where the provider lies on this machine."""
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from conftest import clean_environment
@@ -33,3 +36,24 @@ def terraform_environment(**more: str) -> dict[str, str]:
     if mirror := provider_mirror():
         environment["TF_CLI_ARGS_init"] = f"-plugin-dir={mirror}"
     return environment
+
+
+@contextmanager
+def shared_provider(initialised: Path) -> Iterator[dict[str, str]]:
+    """Start the provider of an initialised folder; yield the environment by which it is found.
+
+    Terraform starts one for each run of a test, which takes most of its time. Where nothing is
+    configured, as with a mocked provider, all can ask the same one.
+    """
+    (program,) = initialised.glob(".terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
+    process = subprocess.Popen(
+        [program, "-debug"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout
+    try:
+        name = "TF_REATTACH_PROVIDERS"
+        said = next(line for line in process.stdout if name in line)
+        yield {name: said.partition("=")[2].strip().strip("'")}
+    finally:
+        process.terminate()
+        process.communicate()

@@ -20,7 +20,7 @@ import yaml
 
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
-from terraform import terraform_environment
+from terraform import shared_provider, terraform_environment
 
 MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))
 ROOTS = ["bootstrap", "cluster", "registry"]
@@ -115,10 +115,12 @@ def walk(climb) -> Walk:
     return walk
 
 
-def terraform(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def terraform(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["terraform", f"-chdir={folder}", *arguments],
-        env=terraform_environment(),
+        env=terraform_environment(**environment),
         capture_output=True,
         text=True,
     )
@@ -139,16 +141,22 @@ Results = dict[str, subprocess.CompletedProcess[str]]
 def results(tree) -> Results:
     """What Terraform said of every folder, two at a time; `test` validates before it runs."""
 
-    def run(folder: str) -> subprocess.CompletedProcess[str]:
-        result = terraform(tree / folder, "init", "-backend=false")
-        if result.returncode == 0:
-            judge = "test" if folder.startswith("modules/") else "validate"
-            result = terraform(tree / folder, judge)
-        return result
+    def init(folder: str) -> subprocess.CompletedProcess[str]:
+        return terraform(tree / folder, "init", "-backend=false")
 
     folders = [*(f"modules/{module}" for module in MODULES), *ROOTS]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(folders, pool.map(run, folders), strict=True))
+        results = dict(zip(folders, pool.map(init, folders), strict=True))
+        ready = [folder for folder in folders if results[folder].returncode == 0]
+        if not ready:
+            return results
+        with shared_provider(tree / ready[0]) as environment:
+
+            def judge(folder: str) -> subprocess.CompletedProcess[str]:
+                command = "test" if folder.startswith("modules/") else "validate"
+                return terraform(tree / folder, command, **environment)
+
+            return results | dict(zip(ready, pool.map(judge, ready), strict=True))
 
 
 def test_there_are_the_modules_that_the_design_names():

@@ -8,7 +8,7 @@ import yaml
 from small_project import PARAMS, PROJECT, fixed
 
 from classifier import networks, params
-from classifier.__main__ import main
+from classifier.__main__ import CHECK, main
 from classifier.networks import Shape
 from classifier.params import IngestParams, TuneParams
 from workspace.settings import SettingsError
@@ -66,16 +66,27 @@ def test_a_mistake_is_named(
         params.load(tmp_path)
 
 
+NO_NETWORK = ("train", "network", "cnm", "train.network is 'cnm': give one of ")
+
+
+def mistaken(section: str, key: str, value: Any, folder: Path) -> None:
+    """Make a project whose parameters have one value that is wrong."""
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text()) | fixed()
+    content[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    (folder / "dvc.yaml").touch()
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("train", "network", "cnm", "train.network is 'cnm': give one of "),
+        NO_NETWORK,
         ("train", "options", {"widht": 4}, "there is no 'train.options.widht': did you mean"),
         ("train", "pretrained", True, "train.pretrained is true, but there are no weights of cnn"),
         ("tune", "trials", 0, "tune.trials is 0: give a whole number from 1"),
     ],
 )
-def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
+def test_a_mistake_for_a_later_stage_is_found(
     section: str,
     key: str,
     value: Any,
@@ -84,10 +95,18 @@ def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    content = yaml.safe_load((PROJECT / "params.yaml").read_text()) | fixed()
-    content[section][key] = value
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "dvc.yaml").touch()
+    mistaken(section, key, value, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([CHECK]) == 1
+    assert f"error: params.yaml: {message}" in capfd.readouterr().err
+
+
+def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is looked for in a process of its own."""
+    *where, message = NO_NETWORK
+    mistaken(*where, tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["prepare"]) == 1
     assert f"error: params.yaml: {message}" in capfd.readouterr().err
