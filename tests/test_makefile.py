@@ -31,7 +31,6 @@ ASKED = {
         "IMAGE=oci:x": '--image "oci:x"',
     },
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
-    "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},
     "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},
