@@ -631,6 +631,25 @@ def test_every_application_keeps_within_its_project(documents) -> None:
         assert allowed(projects[each["spec"]["project"]], each), shown(each)
 
 
+def wave(document: dict) -> int:
+    """In which of a sync's waves Argo CD makes it; of one wave nobody knows the order."""
+    annotations = document["metadata"].get("annotations", {})
+    return int(annotations.get("argocd.argoproj.io/sync-wave", "0"))
+
+
+def test_a_project_is_made_before_what_belongs_to_it(apps) -> None:
+    """An ApplicationSet that asks for its project too early is Degraded for three minutes."""
+    named = {
+        each["metadata"]["name"]: each["spec"].get("template", each)["spec"]["project"]
+        for (kind, _), each in apps.items()
+        if kind in ("Application", "ApplicationSet")
+    }
+    assert len(named) >= 5
+    for (kind, name), each in apps.items():
+        if kind != "AppProject":
+            assert wave(apps["AppProject", named[name]]) < wave(each), name
+
+
 def cluster_kinds(project: dict) -> set[tuple[str, str, str | None]]:
     entries = project["spec"]["clusterResourceWhitelist"]
     return {(each["group"], each["kind"], each.get("name")) for each in entries}
