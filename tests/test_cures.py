@@ -364,7 +364,7 @@ infra.commands.outputs.read_settings
     test_infra_commands::test_outputs_are_written_once_a_root_is_applied
 infra.commands.outputs.with_registry
     test_infra_commands::test_no_file_is_written_unless_all_can_be
-infra.commands.roots.run
+infra.commands.programs.run
     test_infra_commands::test_without_terraform_there_is_a_sentence
 infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
@@ -372,10 +372,20 @@ infra.commands.roots.apply
     test_infra_commands::test_a_root_is_applied_after_bootstrap
 infra.commands.roots.refuse_while_states_are_needed
     test_infra_commands::test_the_states_stay_while_a_root_needs_its_own
-infra.commands.roots.refuse_while_argocd_runs
-    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
-infra.commands.roots.refuse_while_argocd_runs
-    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
+infra.commands.roots.take_argocd_down
+    test_infra_commands::test_the_cluster_stays_while_argo_cd_runs_what_is_not_of_the_project
+infra.commands.roots.running
+    test_infra_commands::test_a_cluster_that_cannot_be_asked_stays
+infra.commands.take_down.Cluster.ask
+    test_take_down::test_a_cluster_that_refuses_is_told_and_continued
+infra.commands.take_down.Cluster.find
+    test_take_down::test_an_answer_that_breaks_off_is_not_an_empty_one
+infra.commands.take_down.Cluster.delete
+    test_take_down::test_a_cluster_that_refuses_is_told_and_continued
+infra.commands.take_down.project_name
+    test_take_down::test_a_root_without_an_address_is_told
+infra.commands.take_down.remove
+    test_take_down::test_what_argo_cd_cannot_take_away_is_told_and_continued
 classifier.cleaning.check_classes
     test_cleaning::test_empty_class
 classifier.cleaning.common_shape
