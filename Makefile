@@ -5,7 +5,7 @@ TRITON_VENV ?= .venv-triton
 PROJECT := <<cookiecutter.project>>
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint bench clean
+.PHONY: help demo test test-cluster fuzz lint bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,10 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile
+
+test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes: KUBECONFIG's, or one made here (Linux, root, Go)
+	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs)
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest tests/cluster
 
 fuzz: export FUZZ := 1
 fuzz: $(VENV)/with-project ## have everything read what nobody should write, anew each time: [MINUTES=10]

@@ -20,6 +20,7 @@ from workspace.files import publish
 from workspace.machine import this_machine
 from workspace.settings import check, parse_json
 
+BACKEND = Path(__file__).with_name("onnxruntime_backend.py")
 WORK = Path(".local/triton")
 OLDEST_GLIBC = (2, 35)  # nvidia-pytriton is built against it
 
@@ -115,8 +116,7 @@ def backends(found: Installation) -> Path:
     Triton wants the stub beside its library and refuses links out of the folder. The folder is
     named after its content, so servers may share it and an edited backend gets a new one.
     """
-    model = Path(__file__).with_name("onnxruntime_backend.py")
-    content = hashlib.sha256(model.read_bytes() + str(found.stub).encode()).hexdigest()
+    content = hashlib.sha256(BACKEND.read_bytes() + str(found.stub).encode()).hexdigest()
     folder = WORK.absolute() / content[:12]
     if folder.exists():
         return folder
@@ -125,7 +125,7 @@ def backends(found: Installation) -> Path:
     shutil.copytree(found.backend, draft / "python")
     shutil.copy2(found.stub, draft / "python")
     (draft / "onnxruntime").mkdir()
-    shutil.copy2(model, draft / "onnxruntime" / "model.py")
+    shutil.copy2(BACKEND, draft / "onnxruntime" / "model.py")
     try:
         publish(draft, folder)
     except OSError:  # another server was faster

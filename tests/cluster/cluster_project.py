@@ -1,0 +1,133 @@
+"""A project as its owner has it: the generated manifests, a remote, and models that are tiny."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+import fake_pipeline
+from conftest import TEMPLATE, UNBAKED, cookiecutter, mark_root
+from delivery.model.packaging import LOCAL, package
+from delivery.model.pipeline_outputs import read_outputs
+from delivery.oci.layout import Layout
+from delivery.oci.registry import push
+from delivery.proposals.release_file import Release, parse_release
+from delivery.proposals.texts import describe
+from fake_project import CODE, EXPORT, PARAMS, Project, code_sha256
+from local_cluster import REGISTRY
+
+OWNER, NAME = "acme", "digit-classifier"
+ADDRESS = f"github.com/{OWNER}/{NAME}.git"
+PEOPLE = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
+}
+INTERFACE = fake_pipeline.CONFIG.partition("\ninput")[2]
+
+
+@dataclass(frozen=True)
+class ClusterProject(Project):
+    """A project whose remote is what Argo CD reads."""
+
+    def train(self, accuracy: float = 0.97, macro_f1: float = 0.96) -> None:
+        """Run the pipeline and commit what it writes; another accuracy is another model."""
+        self.write_model(accuracy, macro_f1)
+        self.commit(f"Train a model with accuracy {accuracy}")
+
+    def write_model(self, accuracy: float, macro_f1: float = 0.96) -> None:
+        """Write what the pipeline leaves, so that Triton can serve it."""
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+        fake_pipeline.write_outputs(self.folder, accuracy, macro_f1, code_sha256())
+        model = self.folder / "artifacts/model/classifier"
+        tuned = (UNBAKED / "serving/classifier/config.pbtxt").read_text()
+        (model / "config.pbtxt").write_text(f"{tuned}\ninput{INTERFACE}")
+        images = np.arange(70, dtype=np.uint8).reshape(-1, 1, 1, 1)
+        session = onnxruntime.InferenceSession(fake_pipeline.model(accuracy))
+        (probabilities,) = session.run(None, {"image": images})
+        labels = probabilities.argmax(axis=1)
+        np.savez(model / "golden.npz", images=images, probabilities=probabilities, labels=labels)
+
+    def delivery(self, *arguments: str, refused: bool = False) -> str:
+        """Run one of the project's commands; what it printed, or what it said when it refused."""
+        result = subprocess.run(
+            [sys.executable, "-m", "delivery", *arguments],
+            cwd=self.folder,
+            env=os.environ | PEOPLE | {"PYTHONPATH": str(TEMPLATE)},
+            capture_output=True,
+            text=True,
+        )
+        assert bool(result.returncode) == refused, result.stdout + result.stderr
+        return result.stderr if refused else result.stdout
+
+    def build(self, version: int, accuracy: float = 0.97) -> Release:
+        """Package a model as a version and push it, without releasing it."""
+        self.write_model(accuracy)
+        return self.packaged(version)
+
+    def packaged(self, version: int) -> Release:
+        """Package what lies in artifacts as a version and push it."""
+        layout = Layout(self.folder / LOCAL)
+        digest = package(self.folder, version, layout)
+        push(layout, digest, f"{REGISTRY}/{NAME}")
+        image = f"{REGISTRY}/{NAME}@{digest}"
+        return describe(read_outputs(self.folder), version, image, "0" * 40)
+
+    def deploy_release(self, release: Release, environment: str = "staging") -> str:
+        """Put a release file on main as if it had been proposed and merged; its commit."""
+        self.git("pull", "--quiet")
+        self.path(environment).write_text(release.to_yaml())
+        self.commit(f"Release model {release.version} to {environment}")
+        return self.git("rev-parse", "HEAD")
+
+    def path(self, environment: str = "staging") -> Path:
+        """The release file of an environment."""
+        return self.folder / "argocd/environments" / environment / "model.yaml"
+
+    def released(self, environment: str = "staging") -> Release:
+        """The release on main."""
+        name = str(self.path(environment).relative_to(self.folder))
+        return parse_release(self.show("main", name), name)
+
+    def change(self, name: str, old: str, new: str) -> str:
+        """Replace text of a file, which must be there, on main; give the commit."""
+        file = self.folder / name
+        text = file.read_text()
+        assert old in text, f"{name} has no {old!r}"
+        file.write_text(text.replace(old, new))
+        self.commit(f"Change {name}")
+        return self.git("rev-parse", "HEAD")
+
+
+def make_project(folder: Path, remotes: Path) -> ClusterProject:
+    """A project without a release; its remote lies below `remotes` as its address says."""
+    project = ClusterProject(folder / "project", remotes / ADDRESS, folder / "reviewer")
+    result = cookiecutter(folder / "generated", project=NAME, github_owner=OWNER)
+    assert result.returncode == 0, result.stderr
+    project.origin.mkdir(parents=True)
+    project.git("init", "-q", "--bare", "--initial-branch=main", str(project.origin), folder=folder)
+    project.git("clone", "-q", str(project.origin), str(project.folder), folder=folder)
+    mark_root(project.folder)
+    for part in ("argocd", ".template.json"):
+        place = folder / "generated" / NAME / part
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, project.folder / part)
+    for path, content in CODE.items():
+        fake_pipeline.write(project.folder, path, content)
+    fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")
+    parameters = PARAMS.replace(f"oci:{LOCAL}", f"{REGISTRY}/{NAME}")
+    fake_pipeline.write(project.folder, "params.yaml", parameters)
+    fake_pipeline.write(project.folder, "dvc.yaml", f"stages: {{{EXPORT}}}}}\n")
+    for place in (project.folder,):
+        for key, value in (("user.name", "A Tester"), ("user.email", "tester@example.com")):
+            project.git("config", key, value, folder=place)
+    project.git("checkout", "-q", "-B", "main")
+    project.train()
+    project.git("clone", "-q", str(project.origin), str(project.reviewer), folder=folder)
+    for key, value in (("user.name", "A Reviewer"), ("user.email", "reviewer@example.com")):
+        project.git("config", key, value, folder=project.reviewer)
+    return project

@@ -1,0 +1,90 @@
+"""A cluster for all tests: the one of KUBECONFIG, or one of this machine's own."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cluster_project
+import installation
+import network
+import programs
+from conftest import TEMPLATE
+from delivered import Delivered
+from kubernetes_api import Kubernetes
+from local_cluster import LocalCluster, cluster
+
+CACHE = TEMPLATE / ".cache" / "cluster"
+OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubusercontent.com")}
+
+
+def why_not() -> str:
+    """Why no cluster can be made here; empty where it can."""
+    if sys.platform != "linux" or os.geteuid():
+        return "a cluster of its own needs Linux and root: set KUBECONFIG to use another"
+    packages = [name for file, name in programs.PACKAGES.items() if not Path(file).exists()]
+    if missing := packages + [each for each in ("kubectl", "nsenter") if not shutil.which(each)]:
+        return f"missing: {', '.join(missing)}"
+    unbuilt = [each.name for each in programs.programs().values() if not built(each).exists()]
+    return f"not built yet: {', '.join(unbuilt)}" if unbuilt else ""
+
+
+def built(program: programs.Program) -> Path:
+    """Where `make test-cluster` builds a program."""
+    return CACHE / "programs" / program.file
+
+
+@pytest.fixture(scope="session")
+def remotes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what the Git server serves."""
+    return tmp_path_factory.mktemp("remotes")
+
+
+@pytest.fixture(scope="session")
+def here(remotes: Path) -> Iterator[LocalCluster]:
+    """This machine's own cluster, with a registry and a Git server, and nothing installed."""
+    if os.environ.get("KUBECONFIG"):
+        pytest.skip("this test takes parts of the cluster away, or needs its Git server")
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="mts-"))  # short, because sockets lie below it
+    (CACHE / "registry").mkdir(parents=True, exist_ok=True)
+    (CACHE / "layers").mkdir(exist_ok=True)
+    known = {name: built(each) for name, each in programs.programs().items()}
+    try:
+        with cluster(folder / "cluster", known, CACHE / "registry", OUTSIDE) as made:
+            try:
+                installation.push_images(made, CACHE / "layers")
+                installation.serve_git(made, remotes, network.address(1))
+                yield made
+            finally:
+                shutil.rmtree(CACHE / "logs", ignore_errors=True)
+                shutil.copytree(made.logs, CACHE / "logs")
+    finally:
+        folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request: pytest.FixtureRequest) -> Kubernetes:
+    """The API of whichever cluster there is."""
+    if given := os.environ.get("KUBECONFIG"):
+        return Kubernetes(Path(given))
+    return Kubernetes(request.getfixturevalue("here").kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def delivered(
+    here: LocalCluster, tmp_path_factory: pytest.TempPathFactory, remotes: Path
+) -> Delivered:
+    """A project that Argo CD delivers from now on; nothing is released yet."""
+    project = cluster_project.make_project(tmp_path_factory.mktemp("owner"), remotes)
+    base = (project.folder / "argocd/base/argo-cd/kustomization.yaml").read_text()
+    installation.place_argo_cd(remotes, base)
+    installation.install_platform(here)
+    made = Delivered(project, Kubernetes(here.kubeconfig), here, OUTSIDE)
+    made.install()
+    return made

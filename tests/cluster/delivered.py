@@ -1,0 +1,197 @@
+"""A project whose manifests Argo CD keeps on a cluster, and what people do and see there."""
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cluster_project
+import installation
+from cluster_project import ClusterProject
+from delivery.model import golden
+from delivery.oci.registry import pull
+from delivery.proposals.release_file import Release
+from delivery.proposals.releases import all_releases, next_version
+from delivery.triton.client import PROTOCOLS, Client
+from kubernetes_api import PATIENCE, Kubernetes, Object
+from local_cluster import LocalCluster
+
+PORTS = {"http": 8000, "grpc": 8001}
+HASH = "rollouts-pod-template-hash"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A project, the cluster it is delivered to, and the machine's part of that cluster."""
+
+    project: ClusterProject
+    kubernetes: Kubernetes
+    here: LocalCluster
+    hosts: dict[str, str]
+    seen: dict[str, list[str]] = field(default_factory=dict)  # every health of an Application
+
+    def install(self) -> None:
+        """Install Argo CD and hand it the project, by the commands of `argocd/README.md`."""
+        root = ["kubectl", "apply", "-f", "argocd/root.yaml"]
+        upstream = ["kubectl", "apply", "--server-side", "--force-conflicts"]
+        self.run(*upstream, "-k", "argocd/base/argo-cd")
+        self.kubernetes.kubectl(
+            *("wait", "deployment", "--all", "-n", "argocd"),
+            *("--for=condition=Available", "--timeout=5m"),
+        )
+        self.run("sh", "argocd/base/administration.sh")
+        threading.Thread(target=self.remember, args=("root",), daemon=True).start()
+        self.run(*root)
+
+    def run(self, *command: str) -> str:
+        """Run one of the documented commands in the project, on the cluster's network."""
+        return installation.in_the_cluster(
+            self.here, self.hosts, "env", "-C", str(self.project.folder), *command
+        )
+
+    def namespace(self, environment: str = "staging") -> str:
+        """Where an environment runs, which is also the name of its Application."""
+        return f"{cluster_project.NAME}-{environment}"
+
+    def remember(self, name: str) -> None:
+        """Note every health of an Application until it is synced and healthy."""
+        states = self.seen.setdefault(name, [])
+        for seen in self.kubernetes.watch(f"application/{name}", "argocd", PATIENCE):
+            states.append(seen.get("status", {}).get("health", {}).get("status", ""))
+            if synced(seen):
+                return
+
+    def release(self, accuracy: float) -> Release:
+        """Train, release by our command, merge what it pushed; the release, once it serves."""
+        self.project.train(accuracy)
+        branch = re.search(r"release/staging-v\d+", self.project.delivery("release"))
+        assert branch
+        self.project.merge(branch.group())
+        released = self.project.released()
+        self.served(released)
+        return released
+
+    def deploy(self, release: Release, environment: str = "staging") -> None:
+        """Merge a release file without our command's checks, and wait until it is served."""
+        self.project.deploy_release(release, environment)
+        self.served(release, environment)
+
+    def merge_the_other(self) -> Release:
+        """Merge the version that staging served before the present one; which has no pauses."""
+        repository = self.project.repository
+        past = all_releases(repository, repository.fetch())
+        mine = [each.release for each in past if each.environment == "staging"]
+        if len({each.version for each in mine}) < 2:
+            self.release(mine[0].accuracy + 0.01)
+            return self.merge_the_other()
+        other = next(each for each in mine if each.version != mine[0].version)
+        self.project.deploy_release(other)
+        return other
+
+    def toggle(self) -> None:
+        """Have staging serve the version that it served before the present one."""
+        self.served(self.merge_the_other())
+
+    def next_version(self) -> int:
+        """The version after all that were ever released."""
+        repository = self.project.repository
+        return next_version(all_releases(repository, repository.fetch()))
+
+    def serving(self) -> Release:
+        """What staging serves, which is released first if nothing is."""
+        self.project.git("pull", "--quiet")
+        if not self.project.path().exists():
+            return self.release(0.95)
+        self.served(self.project.released())
+        return self.project.released()
+
+    # -- what a person waits for -------------------------------------------------------------------
+
+    def see(self, environment: str = "staging") -> None:
+        """Have Argo CD look at Git now, as a webhook has it."""
+        self.see_all("models")
+        self.kubernetes.run(
+            *("annotate", "--overwrite", "-n", "argocd"),
+            f"application/{self.namespace(environment)}",
+            "argocd.argoproj.io/refresh=normal",
+        )
+
+    def see_all(self, generator: str) -> None:
+        """Have an ApplicationSet look at Git now."""
+        self.kubernetes.kubectl(
+            *("annotate", "--overwrite", "-n", "argocd", f"applicationset/{generator}"),
+            "argocd.argoproj.io/application-set-refresh=true",
+        )
+
+    def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
+        """Wait for a state of an environment's Application."""
+        return self.kubernetes.until(f"application/{self.namespace(environment)}", wanted)
+
+    def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
+        """Wait for a state of an environment's Rollout."""
+        return self.kubernetes.until("rollout/triton", wanted, self.namespace(environment))
+
+    def served(self, release: Release, environment: str = "staging") -> None:
+        """Wait until a release is what an environment serves, and Argo CD says so."""
+        self.see(environment)
+        self.rollout(lambda seen: healthy_with(seen, release.version), environment)
+        self.application(
+            lambda seen: synced(seen) and seen_version(seen) == release.version, environment
+        )
+        self.answers(release, environment)
+
+    # -- what serves -------------------------------------------------------------------------------
+
+    def address(self, protocol: str, environment: str = "staging") -> str:
+        """Host and port of the Service of an environment."""
+        service = self.kubernetes.get("service/triton", self.namespace(environment))
+        return f"{service['spec']['clusterIP']}:{PORTS[protocol]}"
+
+    def answers(self, release: Release, environment: str = "staging") -> None:
+        """Assert that exactly a release answers its golden requests, over HTTP and over gRPC."""
+        requests = self.recorded(release)
+        for protocol in PROTOCOLS:
+            with Client(protocol, self.address(protocol, environment)) as client:
+                result = golden.compare(client, requests)
+            assert result.passed, f"{protocol}: {result}"
+            assert result.versions == {release.version}
+
+    def recorded(self, release: Release) -> golden.Golden:
+        """The golden requests of a release, out of its image."""
+        place = self.project.folder.parent / release.digest.replace(":", "-")
+        if not place.exists():
+            pull(release.image, place)
+        return golden.load(place / "classifier/golden.npz")
+
+    def pods(self, environment: str = "staging") -> list[Object]:
+        """The servers of an environment that are not about to end."""
+        found = self.kubernetes.items(
+            "pods", self.namespace(environment), "app.kubernetes.io/name=triton"
+        )
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+
+def healthy_with(rollout: Object, version: int) -> bool:
+    """Whether a Rollout serves a version with all of its replicas."""
+    status, wanted = rollout.get("status", {}), rollout["metadata"]["labels"]
+    return (
+        wanted["app.kubernetes.io/version"] == str(version)
+        and status.get("observedGeneration") == str(rollout["metadata"]["generation"])
+        and status.get("phase") == "Healthy"
+        and status.get("stableRS") == status.get("currentPodHash")
+    )
+
+
+def synced(application: Object) -> bool:
+    """Whether Argo CD finds what Git says, and finds it well."""
+    status = application.get("status", {})
+    return (
+        status.get("sync", {}).get("status") == "Synced"
+        and status.get("health", {}).get("status") == "Healthy"
+    )
+
+
+def seen_version(application: Object) -> int:
+    """The version of the model on an Application's tile."""
+    return int(application["metadata"]["labels"]["model-version"])

@@ -1,0 +1,522 @@
+"""A Kubernetes cluster of this machine's own, without a container engine: programs as processes.
+
+The control plane and each node run in a network namespace (network.py). Everything they write is in
+one folder, every process they start is in one control group, so all of it can be taken away.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import trustme
+
+import network
+
+GROUP = "merge-to-serve-cluster"  # control group of everything that is started here
+REGISTRY = "127.0.0.1:5000"  # the same address on this machine and on every node
+PAUSE = "registry.k8s.io/pause:3.10.1"
+PATIENCE = 120  # seconds that a program has to get ready
+ADMIN, NODE = "admin", "system:node:"
+USERS = {  # a token for each, and its groups
+    ADMIN: "system:masters",
+    "system:kube-controller-manager": "",
+    "system:kube-scheduler": "",
+    "system:kube-proxy": "",
+}
+
+
+class ClusterError(RuntimeError):
+    """The cluster could not be made; the message has the reason and the end of the log."""
+
+
+@dataclass
+class LocalCluster:
+    """One cluster: `folder` holds its state, `programs` its programs by name.
+
+    Use `cluster(...)`, which takes everything away at its end.
+    """
+
+    folder: Path
+    programs: dict[str, Path]
+    authority: trustme.CA
+    stack: ExitStack
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    commands: dict[str, tuple[int, list[str], dict[str, str]]] = field(default_factory=dict)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """How an administrator reaches the API server."""
+        return self.folder / f"{ADMIN}.json"
+
+    @property
+    def logs(self) -> Path:
+        """What the programs print, a file for each."""
+        return self.folder / "logs"
+
+    def start(self, name: str, node: int, command: Sequence[str], **environment: str) -> None:
+        """Start a program in a node's network, or in this machine's (0)."""
+        self.commands[name] = (node, list(command), environment)
+        enter = "".join(f"echo $$ > {group}/cgroup.procs;" for group in groups())
+        where = ["nsenter", f"--net=/run/netns/{network.namespace(node)}"] if node else []
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                ["sh", "-c", f'{enter} exec "$@"', "sh", *where, *command],
+                env={
+                    **os.environ,
+                    "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+                    **environment,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self, name: str, with_signal: int = signal.SIGTERM) -> None:
+        """End a program and wait until it is gone."""
+        process = self.running.pop(name)
+        process.send_signal(with_signal)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def end(self) -> None:
+        """End every program; whatever they started themselves goes with the control group."""
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+    def restart(self, name: str) -> None:
+        """Start a program that was stopped, as it was started before."""
+        node, command, environment = self.commands[name]
+        self.start(name, node, command, **environment)
+
+    def wait_for(self, url: str, name: str) -> None:
+        """Wait until a program answers its own question for health with success.
+
+        Raises:
+            ClusterError: it ended, or does not within PATIENCE.
+        """
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if self.running[name].poll() is not None:
+                break
+            if self._answers(url):
+                return
+            time.sleep(0.2)
+        last = (self.logs / f"{name}.log").read_text(errors="replace")[-2000:]
+        raise ClusterError(f"{name} did not get ready; the end of its log:\n{last}")
+
+    def _answers(self, url: str) -> bool:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        request = Request(url, headers={"Authorization": f"Bearer {token(ADMIN)}"})
+        try:
+            with urlopen(
+                request, timeout=2, context=context if url[:5] == "https" else None
+            ) as answer:
+                return answer.status == 200
+        except (URLError, OSError):
+            return False
+
+    def write(self, name: str, content: str | dict) -> str:
+        """Write a file of settings, an object as JSON, which is YAML too; give its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content, indent=1))
+        return str(path)
+
+    def kubectl(self, *arguments: str, content: str | None = None) -> str:
+        """Run kubectl as administrator. Raises subprocess.CalledProcessError."""
+        return subprocess.run(
+            ["kubectl", f"--kubeconfig={self.kubeconfig}", *arguments],
+            check=True,
+            input=content,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    def issue(self, name: str, *names: str) -> tuple[str, str]:
+        """Certificate and key for names and addresses; paths of both files."""
+        made = self.authority.issue_cert(*names)
+        paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        made.private_key_pem.write_to_path(paths[1])
+        paths[0].unlink(missing_ok=True)
+        for pem in made.cert_chain_pems:
+            pem.write_to_path(paths[0], append=True)
+        return str(paths[0]), str(paths[1])
+
+    def write_kubeconfig(self, user: str) -> str:
+        """A file with which a program is `user` to the API server."""
+        cluster = {
+            "server": f"https://{network.address(1)}:6443",
+            "certificate-authority": f"{self.folder}/authority.crt",
+        }
+        return self.write(
+            f"{user.replace(':', '-')}.json",
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "here", "cluster": cluster}],
+                "users": [{"name": user, "user": {"token": token(user)}}],
+                "contexts": [{"name": "here", "context": {"cluster": "here", "user": user}}],
+                "current-context": "here",
+            },
+        )
+
+    # -- control plane -----------------------------------------------------------------------------
+
+    def start_control_plane(self) -> None:
+        """etcd, the API server, controllers and scheduler, and the names of services."""
+        here = network.address(1)
+        self.start(
+            "etcd",
+            1,
+            ["etcd", f"--data-dir={self.folder}/etcd", "--unsafe-no-fsync", "--log-level=error"],
+        )
+        self.wait_for_etcd()
+        certificate, key = self.issue(
+            "api", here, str(network.SERVICES[1]), "kubernetes.default.svc", "kubernetes.default"
+        )
+        front, front_key = self.issue("front-proxy", "front-proxy")
+        tokens = "".join(f'{token(user)},{user},{user},"{g}"\n' for user, g in USERS.items())
+        for number in (1, 2):
+            user = f"{NODE}{network.namespace(number)}"
+            tokens += f'{token(user)},{user},{user},"system:nodes"\n'
+        self.start(
+            "kube-apiserver",
+            1,
+            [
+                "kube-apiserver",
+                "--etcd-servers=http://127.0.0.1:2379",
+                f"--advertise-address={here}",
+                f"--service-cluster-ip-range={network.SERVICES}",
+                f"--tls-cert-file={certificate}",
+                f"--tls-private-key-file={key}",
+                f"--token-auth-file={self.write('tokens.csv', tokens)}",
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-account-key-file={self.folder}/api.key",
+                f"--service-account-signing-key-file={self.folder}/api.key",
+                "--kubelet-preferred-address-types=InternalIP",
+                f"--requestheader-client-ca-file={self.folder}/authority.crt",
+                "--requestheader-username-headers=X-Remote-User",
+                "--requestheader-group-headers=X-Remote-Group",
+                "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+                f"--proxy-client-cert-file={front}",
+                f"--proxy-client-key-file={front_key}",
+                "--allow-privileged",
+            ],
+        )
+        self.wait_for_api()
+        self.start(
+            "kube-controller-manager",
+            1,
+            [
+                "kube-controller-manager",
+                f"--kubeconfig={self.write_kubeconfig('system:kube-controller-manager')}",
+                f"--root-ca-file={self.folder}/authority.crt",
+                f"--service-account-private-key-file={self.folder}/api.key",
+                "--use-service-account-credentials",
+                "--leader-elect=false",
+            ],
+        )
+        self.start(
+            "kube-scheduler",
+            1,
+            [
+                "kube-scheduler",
+                f"--kubeconfig={self.write_kubeconfig('system:kube-scheduler')}",
+                "--leader-elect=false",
+            ],
+        )
+
+    def wait_for_api(self) -> None:
+        """Wait until the API server answers. Raises ClusterError."""
+        self.wait_for(f"https://{network.address(1)}:6443/readyz", "kube-apiserver")
+
+    def wait_for_etcd(self) -> None:
+        """etcd listens on its namespace's loopback only, so it is asked there."""
+        ask = f"--net=/run/netns/{network.namespace(1)}"
+        probe = "exec 3<>/dev/tcp/127.0.0.1/2379"
+        end = time.monotonic() + PATIENCE
+        while subprocess.run(["nsenter", ask, "bash", "-c", probe], capture_output=True).returncode:
+            if self.running["etcd"].poll() is not None or time.monotonic() > end:
+                raise ClusterError((self.logs / "etcd.log").read_text(errors="replace")[-2000:])
+            time.sleep(0.1)
+
+    def start_names(self, hosts: dict[str, str]) -> None:
+        """CoreDNS on the first node's address; `hosts` are names outside of the cluster."""
+        lines = "".join(f"    {where} {name}\n" for name, where in hosts.items())
+        corefile = f""".:53 {{
+  bind {network.address(1)}
+  hosts {{
+{lines}    fallthrough
+  }}
+  kubernetes cluster.local {{
+    kubeconfig {self.kubeconfig}
+  }}
+}}
+"""
+        self.start("coredns", 1, ["coredns", "-conf", self.write("Corefile", corefile)])
+
+    # -- nodes -------------------------------------------------------------------------------------
+
+    def add_node(self, number: int) -> str:
+        """A node with its runtime, kubelet and service proxy; gives its name once it is ready."""
+        name, folder = network.namespace(number), self.folder / f"node-{number}"
+        if number > 1:
+            self.stack.enter_context(network.node(number))
+        user = f"{NODE}{name}"
+        settings = self.write(f"node-{number}/containerd.toml", runtime(folder))
+        self.start(f"containerd-{number}", number, ["containerd", "--config", settings])
+        self.write(
+            f"node-{number}/registries/_default/hosts.toml",
+            f'server = "http://{REGISTRY}"\n[host."http://{REGISTRY}"]\n',
+        )
+        self.write(f"node-{number}/cni/pods.conflist", pod_network(folder, number))
+        self.start(
+            f"registry-{number}",
+            number,
+            ["docker-registry", "serve", f"{self.folder}/registry.json"],
+        )
+        self.start(
+            f"kubelet-{number}",
+            number,
+            [
+                "kubelet",
+                f"--kubeconfig={self.write_kubeconfig(user)}",
+                f"--config={self.write(f'node-{number}/kubelet.json', kubelet(folder))}",
+                f"--root-dir={folder}/kubelet",
+                f"--hostname-override={name}",
+                f"--node-ip={network.address(number)}",
+            ],
+        )
+        proxy = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "clientConnection": {"kubeconfig": self.write_kubeconfig("system:kube-proxy")},
+            "hostnameOverride": name,
+            "mode": "iptables",
+            "clusterCIDR": str(network.PODS),
+            # Kernel-wide figures that a network namespace may not set.
+            "conntrack": {
+                "maxPerCore": 0,
+                "tcpEstablishedTimeout": "0s",
+                "tcpCloseWaitTimeout": "0s",
+            },
+        }
+        self.start(
+            f"kube-proxy-{number}",
+            number,
+            ["kube-proxy", f"--config={self.write(f'node-{number}/kube-proxy.json', proxy)}"],
+        )
+        self.wait_for_node(name, number)
+        return name
+
+    def remove_node(self, number: int) -> None:
+        """Take a node away that has been drained."""
+        for name in ("kubelet", "kube-proxy", "containerd", "registry"):
+            self.stop(f"{name}-{number}")
+        self.kubectl("delete", "node", network.namespace(number))
+
+    def wait_for_node(self, name: str, number: int) -> None:
+        """Raises ClusterError with the kubelet's last words."""
+        end = time.monotonic() + PATIENCE
+        ready = ["wait", f"node/{name}", "--for=condition=Ready", "--timeout=5s"]
+        while time.monotonic() < end and self.running[f"kubelet-{number}"].poll() is None:
+            command = ["kubectl", f"--kubeconfig={self.kubeconfig}", *ready]
+            if not subprocess.run(command, capture_output=True).returncode:
+                return
+            time.sleep(0.5)
+        last = (self.logs / f"kubelet-{number}.log").read_text(errors="replace")[-3000:]
+        raise ClusterError(f"node {name} did not get ready; its kubelet's last words:\n{last}")
+
+
+def runtime(folder: Path) -> str:
+    """Settings of containerd for a node in `folder`."""
+    cri = "plugins.'io.containerd.cri.v1"
+    return f"""version = 3
+root = "{folder}/containerd"
+state = "{folder}/run"
+[grpc]
+address = "{folder}/containerd.sock"
+[ttrpc]
+address = "{folder}/containerd.sock.ttrpc"
+[{cri}.runtime']
+# Without the right to lower it, which a container on this machine may lack.
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+[{cri}.runtime'.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[{cri}.runtime'.cni]
+bin_dirs = ["/usr/lib/cni"]
+conf_dir = "{folder}/cni"
+[{cri}.images'.pinned_images]
+sandbox = "{PAUSE}"
+[{cri}.images'.registry]
+config_path = "{folder}/registries"
+"""
+
+
+def pod_network(folder: Path, number: int) -> dict:
+    """Pods are routed, not bridged: what leaves one passes the node's firewall, for services."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": f"{folder}/addresses",
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": [[{"subnet": str(network.pods(number))}]],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def kubelet(folder: Path) -> dict:
+    """Settings of a node's kubelet."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "failCgroupV1": False,
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{GROUP}",
+        "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
+        "podLogsDir": f"{folder}/pod-logs",
+        "clusterDNS": [network.address(1)],
+        "clusterDomain": "cluster.local",
+        # Nobody else reaches it: its namespace has no other way in.
+        "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,
+        "failSwapOn": False,
+        "maxPods": 200,
+        "registryPullQPS": 0,
+        "serializeImagePulls": False,
+    }
+
+
+def token(user: str) -> str:
+    """The password of a user, good on a cluster that nobody else can reach."""
+    return re.sub(r"[^a-z0-9]", "-", f"token-of-{user}")
+
+
+def groups() -> list[Path]:
+    """The control group of this cluster, once for each of the kernel's hierarchies."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        return [root / GROUP]
+    return [
+        each / GROUP
+        for each in root.iterdir()
+        if (each / "cgroup.procs").exists() and each.is_dir()
+    ]
+
+
+def processes() -> set[int]:
+    """The ids of all that runs in the cluster's control group, containers too."""
+    return {
+        int(line)
+        for group in groups()
+        for path in group.rglob("cgroup.procs")
+        for line in path.read_text().split()
+    }
+
+
+@contextmanager
+def control_group() -> Iterator[None]:
+    """The control group; what is in it at the end is ended."""
+    for group in groups():
+        group.mkdir(exist_ok=True)
+        if (group / "cpuset.cpus").exists():  # version 1 gives a new group none
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                (group / name).write_text((group.parent / name).read_text())
+    try:
+        yield
+    finally:
+        while left := processes():
+            for process in left:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.1)
+        for group in groups():
+            for path in sorted(group.rglob("*/"), key=lambda each: -len(each.parts)):
+                if path.is_dir():
+                    path.rmdir()
+            group.rmdir()
+
+
+@contextmanager
+def state(folder: Path) -> Iterator[None]:
+    """A folder for state, taken away with everything that is mounted in it."""
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        below = [line.split()[4] for line in mounts if line.split()[4].startswith(f"{folder}/")]
+        for mount in reversed(below):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster(
+    folder: Path, programs: dict[str, Path], registry: Path, hosts: dict[str, str]
+) -> Iterator[LocalCluster]:
+    """A cluster of one node, as long as the context lasts.
+
+    `folder` must not exist; `registry` holds the images of every registry; `hosts` are the names
+    outside of the cluster that its pods may know, with their addresses.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(network.bridge())
+        stack.enter_context(network.node(1))
+        stack.enter_context(state(folder))
+        stack.enter_context(control_group())
+        made = LocalCluster(folder, programs, trustme.CA(), stack)
+        made.logs.mkdir()
+        made.authority.cert_pem.write_to_path(str(folder / "authority.crt"))
+        (folder / "bin").mkdir()
+        for name, path in programs.items():
+            (folder / "bin" / name).symlink_to(path)
+        made.start("registry", 0, registry_command(made, registry))
+        made.write_kubeconfig(ADMIN)
+        stack.callback(made.end)
+        made.start_control_plane()
+        made.start_names(hosts)
+        made.add_node(1)
+        yield made
+
+
+def registry_command(cluster: LocalCluster, storage: Path) -> list[str]:
+    """A registry over a folder. Each node has one at the same address, over the same folder."""
+    settings = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
+        "http": {"addr": REGISTRY},
+    }
+    return ["docker-registry", "serve", cluster.write("registry.json", settings)]

@@ -1,0 +1,84 @@
+"""A network of the cluster's own: each node is a network namespace on one bridge of this machine.
+
+Nothing of it is reachable from another machine, and what the cluster writes into its firewall stays
+in its namespaces. A namespace gives its node one address; its pods have a range of their own, and
+what runs outside reaches nodes, pods and services through the bridge.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
+
+BRIDGE = "mts-cluster"
+NODES = IPv4Network("10.199.0.0/24")  # the first address is this machine's
+PODS = IPv4Network("10.244.0.0/16")  # 10.244.1.0/24 for the first node, and so on
+SERVICES = IPv4Network("10.96.0.0/16")
+MACHINE = str(NODES[1])
+
+
+def ip(*arguments: str) -> None:
+    """Run iproute2's `ip`. Raises subprocess.CalledProcessError."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def address(number: int) -> str:
+    """The address of a node, which are counted from 1."""
+    return str(NODES[number + 1])
+
+
+def pods(number: int) -> IPv4Network:
+    """The range of a node's pods."""
+    return list(PODS.subnets(new_prefix=24))[number]
+
+
+def namespace(number: int) -> str:
+    """The name of a node's network namespace."""
+    return f"mts-node-{number}"
+
+
+@contextmanager
+def bridge() -> Iterator[None]:
+    """The bridge, with this machine on it, as long as the context lasts."""
+    ip("link", "add", BRIDGE, "type", "bridge")
+    try:
+        ip("address", "add", f"{MACHINE}/{NODES.prefixlen}", "dev", BRIDGE)
+        ip("link", "set", BRIDGE, "up")
+        ip("route", "add", str(SERVICES), "via", address(1))
+        yield
+    finally:
+        ip("link", "delete", BRIDGE)
+
+
+@contextmanager
+def node(number: int) -> Iterator[str]:
+    """A node's namespace on the bridge; gives its name."""
+    name, cable = namespace(number), f"mts-cable-{number}"
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", cable, "master", BRIDGE, "up")
+        inside = ("-netns", name)
+        ip(*inside, "link", "set", "lo", "up")
+        ip(*inside, "address", "add", f"{address(number)}/{NODES.prefixlen}", "dev", "eth0")
+        ip(*inside, "link", "set", "eth0", "up")
+        ip(*inside, "route", "add", "default", "via", MACHINE)
+        for other in range(1, number):  # nodes find each other's pods
+            ip(*inside, "route", "add", str(pods(other)), "via", address(other))
+            ip(
+                "-netns",
+                namespace(other),
+                "route",
+                "add",
+                str(pods(number)),
+                "via",
+                address(number),
+            )
+        ip("route", "add", str(pods(number)), "via", address(number))
+        subprocess.run(
+            ["nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", "net.ipv4.ip_forward=1"],
+            check=True,
+        )
+        yield name
+    finally:
+        ip("netns", "delete", name)

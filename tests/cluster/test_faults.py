@@ -1,0 +1,117 @@
+"""Serving goes on while parts of the cluster are away; what is merged meanwhile is taken up.
+
+Production has two replicas; its clients open a connection for each request, as those that a node
+takes away must.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import installation
+from cluster_project import NAME
+from delivered import Delivered
+from kubernetes_api import PATIENCE, Object
+from traffic import Traffic
+
+PRODUCTION = f"{NAME}-production"
+AWAY = 60  # seconds: the fault is this long, it is not what is measured
+
+
+@pytest.fixture(scope="module")
+def serving(delivered: Delivered) -> Delivered:
+    """Production serves what staging does."""
+    release = delivered.serving()
+    if not delivered.project.path("production").exists():
+        delivered.deploy(release, "production")
+    delivered.served(delivered.project.released("production"), "production")
+    return delivered
+
+
+@pytest.fixture
+def traffic(serving: Delivered) -> Iterator[Traffic]:
+    """Clients of production, none of whose requests may be lost."""
+    address = {name: serving.address(name, "production") for name in ("http", "grpc")}
+    with Traffic(address, {"http": 2, "grpc": 2}, keep=False) as made:
+        yield made
+    assert made.answered > 100
+    assert not made.lost["http"] and not made.lost["grpc"], made.lost
+
+
+def taken_up(serving: Delivered) -> None:
+    """The next merge is served: staging goes back and forth between two versions."""
+    serving.toggle()
+
+
+def test_a_kubelet_that_starts_again_disturbs_nobody(serving: Delivered, traffic: Traffic) -> None:
+    before = names(serving)
+    serving.here.stop("kubelet-1")
+    serving.here.restart("kubelet-1")
+    serving.here.wait_for_node("mts-node-1", 1)
+    assert names(serving) == before
+    taken_up(serving)
+
+
+def test_a_runtime_that_starts_again_disturbs_nobody(serving: Delivered, traffic: Traffic) -> None:
+    before = names(serving)
+    serving.here.stop("containerd-1", signal.SIGKILL)
+    serving.here.restart("containerd-1")
+    taken_up(serving)
+    assert names(serving) == before
+
+
+def test_serving_needs_no_registry(serving: Delivered, traffic: Traffic) -> None:
+    serving.here.stop("registry-1")
+    pod = serving.pods("production")[0]["metadata"]["name"]
+    serving.kubernetes.kubectl("delete", "pod", pod, "-n", PRODUCTION)
+    serving.rollout(lambda seen: seen["status"].get("availableReplicas") == 2, "production")
+    serving.here.restart("registry-1")
+    taken_up(serving)
+
+
+def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
+    kinds = ("statefulset/argocd-application-controller", "deployment/argocd-repo-server")
+    for each in kinds:
+        serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=0")
+        serving.kubernetes.until(each, lambda seen: not seen["status"].get("replicas"), "argocd")
+    release = serving.merge_the_other()
+    for each in kinds:
+        serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=1")
+    serving.served(release)
+
+
+def test_serving_needs_no_api_server(serving: Delivered, traffic: Traffic) -> None:
+    before = names(serving)
+    serving.here.stop("kube-apiserver")
+    time.sleep(AWAY)
+    serving.here.restart("kube-apiserver")
+    serving.here.wait_for_api()
+    assert names(serving) == before
+    taken_up(serving)
+
+
+def test_a_drained_node_hands_its_servers_over(serving: Delivered, traffic: Traffic) -> None:
+    serving.here.add_node(2)
+    installation.give_gpus(serving.here, 2)
+    for drained, left in (("mts-node-1", "mts-node-2"), ("mts-node-2", "mts-node-1")):
+        serving.kubernetes.kubectl(
+            *("drain", drained, "--delete-emptydir-data", f"--timeout={PATIENCE}s"),
+            "--pod-selector=app.kubernetes.io/name=triton",
+        )
+        serving.rollout(two_available, "production")
+        assert {each["spec"]["nodeName"] for each in serving.pods("production")} == {left}
+        serving.kubernetes.kubectl("uncordon", drained)
+    serving.here.remove_node(2)
+    taken_up(serving)
+
+
+def two_available(rollout: Object) -> bool:
+    """Whether production is whole."""
+    return rollout["status"].get("availableReplicas") == 2
+
+
+def names(serving: Delivered) -> list[str]:
+    """Production's pods."""
+    return sorted(each["metadata"]["name"] for each in serving.pods("production"))

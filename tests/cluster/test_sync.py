@@ -1,0 +1,97 @@
+"""From an empty cluster to what Git says, and back to it when somebody changes the cluster."""
+
+import json
+
+import pytest
+
+from delivered import Delivered, synced
+from kubernetes_api import Object
+
+NAMESPACE = "digit-classifier-staging"
+
+
+@pytest.mark.parametrize("name", ["root", "argo-cd", "configs"])
+def test_what_can_be_installed_here_is_synced_and_healthy(delivered: Delivered, name: str) -> None:
+    delivered.kubernetes.until(f"application/{name}", synced)
+
+
+def test_the_first_sync_finds_everything_in_its_order(delivered: Delivered) -> None:
+    delivered.kubernetes.until("application/root", synced)
+    assert "Degraded" not in delivered.seen["root"]
+
+
+def test_every_chart_has_an_application(delivered: Delivered) -> None:
+    charts = delivered.project.folder / "argocd/base/platform/controllers"
+    found = delivered.kubernetes.items("applications", "argocd")
+    names = {each["metadata"]["name"] for each in found}
+    assert {path.stem for path in charts.glob("*.yaml")} <= names
+
+
+@pytest.fixture
+def serving(delivered: Delivered) -> Delivered:
+    """Staging serves some release."""
+    delivered.serving()
+    return delivered
+
+
+def test_a_changed_pod_template_is_taken_back(serving: Delivered) -> None:
+    kubernetes = serving.kubernetes
+    before = kubernetes.get("rollout/triton", NAMESPACE)["spec"]["template"]
+    patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}}
+    kubernetes.kubectl(
+        *("patch", "rollout/triton", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(patch))
+    )
+    serving.rollout(lambda seen: seen["spec"]["template"] == before)
+
+
+def test_a_deleted_service_comes_back(serving: Delivered) -> None:
+    kubernetes = serving.kubernetes
+    before = kubernetes.get("service/triton", NAMESPACE)["metadata"]["uid"]
+    kubernetes.kubectl("delete", "service/triton", "-n", NAMESPACE)
+    kubernetes.until("service/triton", lambda seen: uid(seen) != before, NAMESPACE)
+
+
+def test_a_changed_label_is_taken_back(serving: Delivered) -> None:
+    label = "app.kubernetes.io/version"
+    wanted = serving.kubernetes.get("rollout/triton", NAMESPACE)["metadata"]["labels"][label]
+    serving.kubernetes.kubectl(
+        *("label", "rollout/triton", "-n", NAMESPACE, "--overwrite", f"{label}=evil")
+    )
+    serving.rollout(lambda seen: seen["metadata"]["labels"][label] == wanted)
+
+
+def test_replicas_stay_as_whoever_scales_sets_them(serving: Delivered) -> None:
+    scale(serving, 2)
+    label = "app.kubernetes.io/part-of"  # the next sync, which must leave the replicas alone
+    serving.project.change("argocd/base/triton/service.yaml", "labels:", f"labels:\n    {label}: x")
+    serving.see()
+    serving.kubernetes.until(
+        "service/triton", lambda seen: label in seen["metadata"]["labels"], NAMESPACE
+    )
+    serving.application(synced)
+    assert serving.kubernetes.get("rollout/triton", NAMESPACE)["spec"]["replicas"] == 2
+    scale(serving, 1)
+
+
+def test_what_git_never_had_is_left_alone(serving: Delivered) -> None:
+    kubernetes = serving.kubernetes
+    kubernetes.kubectl("create", "configmap", "of-somebody", "-n", NAMESPACE, "--from-literal=a=b")
+    before = kubernetes.get("configmap/of-somebody", NAMESPACE)
+    service = kubernetes.get("service/triton", NAMESPACE)["metadata"]["uid"]
+    kubernetes.kubectl("delete", "service/triton", "-n", NAMESPACE)
+    kubernetes.until("service/triton", lambda seen: uid(seen) != service, NAMESPACE)
+    assert kubernetes.get("configmap/of-somebody", NAMESPACE) == before
+
+
+def scale(serving: Delivered, replicas: int) -> None:
+    """Scale as an autoscaler does, and wait for the pods."""
+    serving.kubernetes.kubectl(
+        *("patch", "rollout/triton", "-n", NAMESPACE, "--subresource=scale", "--type=merge"),
+        *("-p", json.dumps({"spec": {"replicas": replicas}})),
+    )
+    serving.rollout(lambda seen: seen["status"].get("availableReplicas") == replicas)
+
+
+def uid(seen: Object) -> str:
+    """Which object it is, among all that ever had its name."""
+    return seen["metadata"]["uid"]

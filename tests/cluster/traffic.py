@@ -1,0 +1,89 @@
+"""Clients that ask an environment all the time, and what became of their requests."""
+
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+
+from delivery.triton.server import MODEL
+
+LIBRARIES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
+PICTURES = np.zeros((1, 1, 1, 1), np.uint8)
+
+
+@dataclass
+class Traffic:
+    """Clients of an address, at work inside of a `with` block, with tritonclient's defaults.
+
+    Attributes:
+        address: `<host>:<port>` by protocol.
+        clients: how many there are, by protocol.
+        keep: whether they keep their connections over all requests; a new one for each otherwise.
+        versions: how many requests each version of the model answered, by protocol.
+        lost: what went wrong, by protocol, and how often.
+    """
+
+    address: dict[str, str]
+    clients: dict[str, int]
+    keep: bool = True
+    versions: dict[str, Counter[int]] = field(default_factory=dict)
+    lost: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def __enter__(self) -> "Traffic":
+        """Begin; each client has had an answer when this returns."""
+        self._over = threading.Event()
+        self._begun = threading.Barrier(sum(self.clients.values()) + 1)
+        self._threads = []
+        for protocol, number in self.clients.items():
+            self.versions[protocol], self.lost[protocol] = Counter(), Counter()
+            for _ in range(number):
+                thread = threading.Thread(target=self._ask, args=(protocol,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        with suppress(threading.BrokenBarrierError):
+            self._begun.wait(60)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End, when every request that was sent has come to an end."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def answered(self) -> int:
+        """All requests that had an answer."""
+        return sum(sum(counter.values()) for counter in self.versions.values())
+
+    def _ask(self, protocol: str) -> None:
+        library = LIBRARIES[protocol]
+        tensor = library.InferInput("image", list(PICTURES.shape), "UINT8")
+        tensor.set_data_from_numpy(PICTURES)
+        client, first = None, True
+        while not self._over.is_set():
+            try:
+                client = client or library.InferenceServerClient(self.address[protocol])
+                said = client.infer(MODEL, [tensor]).get_response()
+                version = said.model_version if protocol == "grpc" else said["model_version"]
+                self.versions[protocol][int(version)] += 1
+            except Exception as error:  # of Triton, of sockets, and of the library below
+                self.lost[protocol][f"{type(error).__name__}: {error}"] += 1
+            if client and not self.keep:
+                client.close()
+                client = None
+            if first:
+                first = False
+                with suppress(threading.BrokenBarrierError):
+                    self._begun.wait(60)
+        if client:
+            client.close()
