@@ -9,6 +9,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import yaml
+
 import images
 import network
 import programs
@@ -177,6 +179,11 @@ def install_platform(cluster: LocalCluster) -> None:
         cluster.kubectl("create", "namespace", name)
     manifest = module("rollouts-controller") / "manifests" / "install.yaml"
     apply(cluster, manifest, "--namespace=argo-rollouts")
+    chart = yaml.safe_load((TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text())
+    for each in chart["settings"]["controller"]["extraEnv"]:
+        variable = f"{each['name']}={each['value']}"
+        place = ("deployment/argo-rollouts", "--namespace=argo-rollouts")
+        cluster.kubectl("set", "env", *place, variable)
     cluster.kubectl("apply", "-f", "-", content=json.dumps(MODEST))
     give_gpus(cluster, 1)
 
