@@ -89,7 +89,7 @@ delivery.commands.run_pipeline.run_pipeline
     test_pipeline_job::test_what_finished_stages_made_is_kept_when_a_later_one_fails
 delivery.commands.run_pipeline.data_store
     test_pipeline_job::test_without_a_data_store_nothing_is_trained
-delivery.commands.status.apart
+delivery.manifests.answers.apart
     test_status::test_an_answer_without_an_end_is_given_up
 delivery.commands.status.run
     test_status::test_a_disagreement_fails
@@ -364,7 +364,7 @@ infra.commands.outputs.read_settings
     test_infra_commands::test_outputs_are_written_once_a_root_is_applied
 infra.commands.outputs.with_registry
     test_infra_commands::test_no_file_is_written_unless_all_can_be
-infra.commands.programs.run
+infra.commands.failures.run
     test_infra_commands::test_without_terraform_there_is_a_sentence
 infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from programs import InfraError, reported
+from failures import InfraError, reported
 from roots import INFRA, ROOTS, document
 
 Resource = dict[str, Any]

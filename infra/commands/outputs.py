@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from programs import InfraError, reported
+from failures import InfraError, reported
 from roots import BACKEND, INFRA, ROOTS, local_state, ready, replace_file, settings
 
 PROJECT = INFRA.parent

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from programs import InfraError, reported, run
+from failures import InfraError, reported, run
 from take_down import EVERYWHERE, Cluster, SilenceError, take_down
 
 INFRA = Path("infra").absolute()  # of the project, in whose root make runs this

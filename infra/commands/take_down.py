@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from programs import InfraError, reported, run
+from failures import InfraError, reported, run
 
 ARGOCD = Path("argocd").absolute()  # of the project, in whose root make runs this
 REPOSITORY = re.compile(r'repoURL: "?[^"\s]*?([^/"\s]+?)(?:\.git)?"?$', re.MULTILINE)  # its name

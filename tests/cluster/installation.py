@@ -179,7 +179,9 @@ def install_platform(cluster: LocalCluster) -> None:
         cluster.kubectl("create", "namespace", name)
     manifest = module("rollouts-controller") / "manifests" / "install.yaml"
     apply(cluster, manifest, "--namespace=argo-rollouts")
-    chart = yaml.safe_load((TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text())
+    chart = yaml.safe_load(
+        (TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text()
+    )
     for each in chart["settings"]["controller"]["extraEnv"]:
         variable = f"{each['name']}={each['value']}"
         place = ("deployment/argo-rollouts", "--namespace=argo-rollouts")

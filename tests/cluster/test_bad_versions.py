@@ -33,11 +33,24 @@ def test_them(serving: Delivered) -> None:
     project.deploy_release(crash)
     project.deploy_release(missing, "production")
     begun = time.monotonic()
-    serving.see(); serving.see("production")
+    serving.see()
+    serving.see("production")
     for environment in ("production", "staging"):
         seen = serving.rollout(lambda seen: seen["status"].get("phase") == "Degraded", environment)
         print(environment, time.monotonic() - begun, seen["status"]["message"])
-        print(serving.kubernetes.kubectl("get", "analysisruns", "-n", serving.namespace(environment), "-o", "yaml"))
-        print(serving.kubernetes.kubectl("get", "application", serving.namespace(environment), "-n", "argocd", "-o", "yaml"))
-        print(serving.kubernetes.kubectl("get", "rollout", "triton", "-n", serving.namespace(environment), "-o", "yaml"))
+        print(
+            serving.kubernetes.kubectl(
+                "get", "analysisruns", "-n", serving.namespace(environment), "-o", "yaml"
+            )
+        )
+        print(
+            serving.kubernetes.kubectl(
+                "get", "application", serving.namespace(environment), "-n", "argocd", "-o", "yaml"
+            )
+        )
+        print(
+            serving.kubernetes.kubectl(
+                "get", "rollout", "triton", "-n", serving.namespace(environment), "-o", "yaml"
+            )
+        )
     assert 0

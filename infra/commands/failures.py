@@ -1,4 +1,4 @@
-"""Programs that the infrastructure's commands run, and how a command says why it failed."""
+"""How a command fails: in one sentence, also where a program that it runs is not there."""
 
 import os
 import subprocess
