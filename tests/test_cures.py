@@ -91,6 +91,8 @@ delivery.commands.run_pipeline.data_store
     test_pipeline_job::test_without_a_data_store_nothing_is_trained
 delivery.manifests.answers.apart
     test_status::test_an_answer_without_an_end_is_given_up
+delivery.commands.promote.check_served
+    test_cluster_status::test_what_a_refused_promotion_says_helps
 delivery.commands.status.run
     test_status::test_a_disagreement_fails
 delivery.commands.status._pair

@@ -23,7 +23,9 @@ ASKED = {
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
     "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
+    "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
+    "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},
     "update": {"TO=v2": '--to "v2"'},
 }

@@ -14,6 +14,7 @@ from delivery.__main__ import main
 from delivery.manifests import cluster
 from delivery.manifests.preview_status import PreviewStatus
 from delivery.proposals.release_file import Release
+from delivery.proposals.releases import released
 from fake_project import Project, make_project
 
 Object = dict[str, Any]
@@ -26,8 +27,23 @@ error: creating server: Internal - failed to load all models
 GONE = 'Back-off pulling image "registry/digits@sha256:2": ErrImagePull: not found'
 
 
+MODEL = Release(
+    version=2,
+    image=f"registry/digits@sha256:{2:064x}",
+    accuracy=0.97,
+    macro_f1=0.96,
+    calibration_error=0.02,
+    loss=0.11,
+    support=36,
+    data="a" * 64,
+    test_data="b" * 64,
+    code="c" * 64,
+    commit="d" * 40,
+)
+
+
 class World:
-    """A cluster that runs staging, as kubectl shows it: model 2 is wanted, model 1 served before."""
+    """A cluster that runs staging, as kubectl shows it: model 2 is wanted, after model 1."""
 
     def __init__(self, release: Release):
         self.release = release
@@ -113,8 +129,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def world(project: Project, monkeypatch: pytest.MonkeyPatch) -> World:
-    from delivery.proposals.releases import released
-
     release = released(project.repository, project.repository.fetch(), "staging")
     assert release
     world = World(release)
@@ -170,7 +184,8 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
             f"{ABORTED}Metric",
             seen=(container(**waiting("CrashLoopBackOff"), **ended(1, "Error", LOG)),),
         ),
-        "it was taken away again, because its container crashed with exit status 1 (no graph in it)",
+        "it was taken away again, because its container crashed with exit status 1 "
+        "(no graph in it)",
     ),
     "memory": (
         lambda world: world.fails("more", container(**ended(137, "OOMKilled", ""))),
@@ -237,13 +252,23 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_why_a_version_does_not_serve_is_one_sentence_and_it_is_not_promoted(
-    project: Project, world: World, name: str, capsys: pytest.CaptureFixture[str]
+def test_why_a_version_does_not_serve_is_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world = World(MODEL)
+    monkeypatch.setattr(cluster.Cluster, "ask", lambda self, *words: world.ask(self, *words))
     befall, why = BAD[name]
     befall(world)
+    assert cluster.Cluster("here").standing("digits-staging", MODEL).trouble == why
+
+
+def test_a_version_that_was_taken_away_is_told_and_not_promoted(
+    project: Project, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    befall, why = BAD["graph"]
+    befall(world)
     ends, lines = status(capsys)
-    assert ends == 1 and lines[0].endswith("DISAGREE")
+    assert ends == 1 and lines[0].endswith("running: model 1   DISAGREE")
     assert lines[1:] == [f"            model 2: {why}"]
     refused = promote(project, capsys)
     assert refused.startswith(f"error: staging does not serve model 2: {why}: `make rollback ENV=")
@@ -359,6 +384,6 @@ def test_a_server_is_reached_through_the_cluster(
     assert asked.startswith("--context here -n digits-staging port-forward")
     assert subprocess.run(["pgrep", "-f", f"{kubectl} "], capture_output=True).returncode == 1
     (tmp_path / "kubectl.says").write_text("error: pods is forbidden\n")
-    with pytest.raises(cluster.UnknownError, match="forwards no port .error: pods is forbidden"):
-        with cluster.Cluster("here").address("digits-staging"):
-            pass
+    refused = pytest.raises(cluster.UnknownError, match="error: pods is forbidden")
+    with refused, cluster.Cluster("here").address("digits-staging"):
+        pass
