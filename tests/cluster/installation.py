@@ -179,15 +179,24 @@ def install_platform(cluster: LocalCluster) -> None:
         cluster.kubectl("create", "namespace", name)
     manifest = module("rollouts-controller") / "manifests" / "install.yaml"
     apply(cluster, manifest, "--namespace=argo-rollouts")
+    set_as_the_chart_does(cluster)
+    cluster.kubectl("apply", "-f", "-", content=json.dumps(MODEST))
+    give_gpus(cluster, 1)
+
+
+def set_as_the_chart_does(cluster: LocalCluster) -> None:
+    """Give the controller of Rollouts the arguments and variables of our chart."""
     chart = yaml.safe_load(
         (TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text()
     )
-    for each in chart["settings"]["controller"]["extraEnv"]:
-        variable = f"{each['name']}={each['value']}"
-        place = ("deployment/argo-rollouts", "--namespace=argo-rollouts")
-        cluster.kubectl("set", "env", *place, variable)
-    cluster.kubectl("apply", "-f", "-", content=json.dumps(MODEST))
-    give_gpus(cluster, 1)
+    settings = chart["settings"]["controller"]
+    container = {
+        "name": "argo-rollouts",
+        "args": settings.get("extraArgs", []),
+        "env": settings.get("extraEnv", []),
+    }
+    patch = json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}})
+    cluster.kubectl("patch", "deployment/argo-rollouts", "-n", "argo-rollouts", "--patch", patch)
 
 
 def give_gpus(cluster: LocalCluster, number: int) -> None:

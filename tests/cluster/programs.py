@@ -131,7 +131,7 @@ def build(program: Program, folder: Path) -> Path:
 
 def main() -> None:
     """Build every program that is missing in the folder that is given, with a line for each."""
-    folder, table = Path(sys.argv[1]), programs()
+    folder, table = Path(sys.argv[1]).resolve(), programs()
     if not shutil.which("go"):
         print("no Go here: the cluster's programs cannot be built")
         return
