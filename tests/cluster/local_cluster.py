@@ -12,7 +12,7 @@ import signal
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,20 +105,8 @@ class LocalCluster:
         self.start(name, node, command, **environment)
 
     def wait_for(self, url: str, name: str) -> None:
-        """Wait until a program answers its own question for health with success.
-
-        Raises:
-            ClusterError: it ended, or does not within PATIENCE.
-        """
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if self.running[name].poll() is not None:
-                break
-            if self._answers(url):
-                return
-            time.sleep(0.2)
-        last = (self.logs / f"{name}.log").read_text(errors="replace")[-2000:]
-        raise ClusterError(f"{name} did not get ready; the end of its log:\n{last}")
+        """Wait until a program says that it is well. Raises ClusterError."""
+        self.wait(name, lambda: self._answers(url))
 
     def _answers(self, url: str) -> bool:
         context = ssl.create_default_context()
@@ -251,13 +239,23 @@ class LocalCluster:
 
     def wait_for_etcd(self) -> None:
         """etcd listens on its namespace's loopback only, so it is asked there."""
-        ask = f"--net=/run/netns/{network.namespace(1)}"
-        probe = "exec 3<>/dev/tcp/127.0.0.1/2379"
+        probe = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/2379"]
+        ask = ["nsenter", f"--net=/run/netns/{network.namespace(1)}", *probe]
+        self.wait("etcd", lambda: not subprocess.run(ask, capture_output=True).returncode)
+
+    def wait(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait until a program is ready.
+
+        Raises:
+            ClusterError: it ended, or is not ready within PATIENCE.
+        """
         end = time.monotonic() + PATIENCE
-        while subprocess.run(["nsenter", ask, "bash", "-c", probe], capture_output=True).returncode:
-            if self.running["etcd"].poll() is not None or time.monotonic() > end:
-                raise ClusterError((self.logs / "etcd.log").read_text(errors="replace")[-2000:])
-            time.sleep(0.1)
+        while time.monotonic() < end and self.running[name].poll() is None:
+            if ready():
+                return
+            time.sleep(0.2)
+        last = (self.logs / f"{name}.log").read_text(errors="replace")[-3000:]
+        raise ClusterError(f"{name} did not get ready; the end of its log:\n{last}")
 
     def start_names(self, hosts: dict[str, str]) -> None:
         """CoreDNS on the first node's address; `hosts` are names outside of the cluster."""
@@ -284,6 +282,7 @@ class LocalCluster:
         user = f"{NODE}{name}"
         settings = self.write(f"node-{number}/containerd.toml", runtime(folder))
         self.start(f"containerd-{number}", number, ["containerd", "--config", settings])
+        self.wait(f"containerd-{number}", (folder / "containerd.sock").exists)
         self.write(
             f"node-{number}/registries/_default/hosts.toml",
             f'server = "http://{REGISTRY}"\n[host."http://{REGISTRY}"]\n',
@@ -335,16 +334,12 @@ class LocalCluster:
         self.kubectl("delete", "node", network.namespace(number))
 
     def wait_for_node(self, name: str, number: int) -> None:
-        """Raises ClusterError with the kubelet's last words."""
-        end = time.monotonic() + PATIENCE
+        """Wait until the API server takes a node for ready. Raises ClusterError."""
         ready = ["wait", f"node/{name}", "--for=condition=Ready", "--timeout=5s"]
-        while time.monotonic() < end and self.running[f"kubelet-{number}"].poll() is None:
-            command = ["kubectl", f"--kubeconfig={self.kubeconfig}", *ready]
-            if not subprocess.run(command, capture_output=True).returncode:
-                return
-            time.sleep(0.5)
-        last = (self.logs / f"kubelet-{number}.log").read_text(errors="replace")[-3000:]
-        raise ClusterError(f"node {name} did not get ready; its kubelet's last words:\n{last}")
+        command = ["kubectl", f"--kubeconfig={self.kubeconfig}", *ready]
+        self.wait(
+            f"kubelet-{number}", lambda: not subprocess.run(command, capture_output=True).returncode
+        )
 
 
 def runtime(folder: Path) -> str:
