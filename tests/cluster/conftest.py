@@ -22,6 +22,11 @@ CACHE = TEMPLATE / ".cache" / "cluster"
 OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubusercontent.com")}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the way down come last, because nothing is left for other tests."""
+    items.sort(key=lambda item: item.path.name == "test_way_down.py")
+
+
 def why_not() -> str:
     """Why no cluster can be made here; empty where it can."""
     if sys.platform != "linux" or os.geteuid():
