@@ -1,4 +1,4 @@
-"""The Secret that Triton's administration asks for: made once for each environment's namespace."""
+"""The Secrets of an environment's namespace, which Argo CD does not make: made once for each."""
 
 import base64
 import os
@@ -15,23 +15,35 @@ import yaml
 from conftest import TEMPLATE, UNBAKED
 
 SCRIPT = "argocd/base/administration.sh"
-# Keeps in files what is made; the real kubectl makes the Secret's manifest.
+# Keeps in files what is made; the real kubectl makes the manifest where the script has none.
 KUBECTL = """\
 #!{python}
-import pathlib, subprocess, sys
-words = [word for word in sys.argv[1:] if not word.startswith("--") or "=" in word]
+import pathlib, subprocess, sys, yaml
+words = [word for word in sys.argv[1:] if not word.startswith("--")]
 namespace = words.pop(0) if sys.argv[1] == "--namespace" else ""
-verb, kind, name = words[0], words[1], words[3 if words[2] == "generic" else 2]
-place = pathlib.Path({state!r}, namespace or name, name if namespace else "made")
 if "{broken}":
     sys.exit("error: {broken}")
-if verb == "get":
-    sys.exit(print(f"{{kind}}/{{name}}") if place.exists() else None)
-place.parent.mkdir(exist_ok=kind == "secret")
-command = [{real!r}, *sys.argv[1:], "--dry-run=client", "--output=yaml"]
-made = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-with place.open("xb") as file:
-    file.write(made)
+
+def place(kind, name):
+    folder = pathlib.Path({state!r}, namespace or name)
+    return folder / ("made" if kind == "namespace" else f"{{kind}}-{{name}}")
+
+if words[0] == "get":
+    sys.exit(print("/".join(words[1:3])) if place(*words[1:3]).exists() else None)
+if "--filename=/dev/stdin" in sys.argv:
+    document = yaml.safe_load(sys.stdin)
+    document["metadata"]["namespace"] = namespace
+else:
+    command = [{real!r}, *sys.argv[1:], "--dry-run=client", "--output=yaml"]
+    made = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    document = yaml.safe_load(made)
+if document.get("type") == "kubernetes.io/service-account-token":
+    owner = document["metadata"]["annotations"]["kubernetes.io/service-account.name"]
+    assert place("serviceaccount", owner).exists(), "Kubernetes deletes a token without an account"
+path = place(document["kind"].lower(), document["metadata"]["name"])
+path.parent.mkdir(exist_ok=document["kind"] != "Namespace")
+with path.open("x") as file:
+    yaml.safe_dump(document, file)
 """
 
 
@@ -59,7 +71,7 @@ def run(project: Path, broken: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def value(project: Path, environment: str) -> str:
-    path = project / "cluster" / f"digits-{environment}" / "triton-administration"
+    path = project / "cluster" / f"digits-{environment}" / "secret-triton-administration"
     secret = yaml.safe_load(path.read_text())
     assert secret["metadata"]["namespace"] == f"digits-{environment}"
     return base64.b64decode(secret["data"]["value"]).decode()
@@ -82,10 +94,22 @@ def test_a_new_environment_gets_one_and_the_others_keep_theirs(project: Path) ->
     assert value(project, "staging") == before != value(project, "qa")
 
 
+def test_every_environment_gets_the_token_that_its_analyses_ask_with(project: Path) -> None:
+    assert run(project).returncode == 0
+    for name in ("production", "staging"):
+        folder = project / "cluster" / f"digits-{name}"
+        account = yaml.safe_load((folder / "serviceaccount-pod-reader").read_text())
+        token = yaml.safe_load((folder / "secret-pod-reader").read_text())
+        assert token["metadata"]["namespace"] == account["metadata"]["namespace"] == folder.name
+        asked = (TEMPLATE / "argocd/triton/failed-starts.yaml").read_text()
+        assert "{name: pod-reader, key: token}" in asked, "the key that Kubernetes fills in"
+    assert run(project).stderr == "", "what is there stays"
+
+
 def test_a_value_that_is_deleted_is_made_anew(project: Path) -> None:
     run(project)
     before = value(project, "staging")
-    (project / "cluster/digits-staging/triton-administration").unlink()
+    (project / "cluster/digits-staging/secret-triton-administration").unlink()
     assert run(project).returncode == 0
     assert value(project, "staging") != before
 

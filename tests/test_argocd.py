@@ -410,6 +410,37 @@ def test_versions_change_without_a_gap_and_a_bad_one_is_taken_away(environment) 
     assert environment["PodDisruptionBudget", "triton"]["spec"]["maxUnavailable"] == 1
 
 
+def test_a_version_whose_pods_fail_to_start_is_seen_before_the_deadline(environment) -> None:
+    spec = environment["Rollout", "triton"]["spec"]
+    analysis = spec["strategy"]["canary"]["analysis"]
+    assert "startingStep" not in analysis, "from the first step on"
+    (named,) = analysis["templates"]
+    seen = environment["AnalysisTemplate", named["templateName"]]["spec"]
+    (metric,) = seen["metrics"]
+    assert metric["interval"] == "10s" and "count" not in metric, "as long as the steps take"
+    minute = (metric["failureLimit"] + 1) * 10
+    assert minute <= 60 < spec["progressDeadlineSeconds"]
+    assert metric["consecutiveErrorLimit"] * 10 > spec["progressDeadlineSeconds"]
+    assert [each["metricName"] for each in seen["measurementRetention"]] == [metric["name"]]
+    given = {each["name"] for each in analysis["args"]}
+    secret = {each["name"] for each in seen["args"] if "valueFrom" in each}
+    assert given | secret == {each["name"] for each in seen["args"]} and not given & secret
+
+
+def test_who_looks_at_the_pods_of_a_new_version_may_only_list_them(environment) -> None:
+    role, binding = environment["Role", "pod-reader"], environment["RoleBinding", "pod-reader"]
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    account = environment["ServiceAccount", "pod-reader"]
+    assert subject == {
+        "kind": "ServiceAccount",
+        "name": account["metadata"]["name"],
+        "namespace": account["metadata"]["namespace"],
+    }
+    assert account["automountServiceAccountToken"] is False
+
+
 def test_everything_that_selects_pods_selects_the_server(environment, server) -> None:
     labels = environment["Rollout", "triton"]["spec"]["template"]["metadata"]["labels"]
     ports = {port["name"] for port in server["ports"]}
@@ -647,6 +678,25 @@ def test_every_application_keeps_within_its_project(documents) -> None:
     assert len(applications) >= 13
     for each in applications:
         assert allowed(projects[each["spec"]["project"]], each), shown(each)
+
+
+def wave(document: dict) -> int:
+    """In which of a sync's waves Argo CD makes it; of one wave nobody knows the order."""
+    annotations = document["metadata"].get("annotations", {})
+    return int(annotations.get("argocd.argoproj.io/sync-wave", "0"))
+
+
+def test_a_project_is_made_before_what_belongs_to_it(apps) -> None:
+    """An ApplicationSet that asks for its project too early is Degraded for three minutes."""
+    named = {
+        each["metadata"]["name"]: each["spec"].get("template", each)["spec"]["project"]
+        for (kind, _), each in apps.items()
+        if kind in ("Application", "ApplicationSet")
+    }
+    assert len(named) >= 5
+    for (kind, name), each in apps.items():
+        if kind != "AppProject":
+            assert wave(apps["AppProject", named[name]]) < wave(each), name
 
 
 def cluster_kinds(project: dict) -> set[tuple[str, str, str | None]]:

@@ -105,8 +105,10 @@ delivery.commands.run_pipeline.run_pipeline
     test_pipeline_job::test_what_finished_stages_made_is_kept_when_a_later_one_fails
 delivery.commands.run_pipeline.data_store
     test_pipeline_job::test_without_a_data_store_nothing_is_trained
-delivery.commands.status.apart
+delivery.manifests.answers.apart
     test_status::test_an_answer_without_an_end_is_given_up
+delivery.commands.promote.check_served
+    test_cluster_status::test_what_a_refused_promotion_says_helps
 delivery.commands.status.run
     test_status::test_a_disagreement_fails
 delivery.commands.status._pair
@@ -380,7 +382,7 @@ infra.commands.outputs.read_settings
     test_infra_commands::test_outputs_are_written_once_a_root_is_applied
 infra.commands.outputs.with_registry
     test_infra_commands::test_no_file_is_written_unless_all_can_be
-infra.commands.roots.run
+infra.commands.failures.run
     test_infra_commands::test_without_terraform_there_is_a_sentence
 infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
@@ -388,10 +390,20 @@ infra.commands.roots.apply
     test_infra_commands::test_a_root_is_applied_after_bootstrap
 infra.commands.roots.refuse_while_states_are_needed
     test_infra_commands::test_the_states_stay_while_a_root_needs_its_own
-infra.commands.roots.refuse_while_argocd_runs
-    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
-infra.commands.roots.refuse_while_argocd_runs
-    test_infra_commands::test_the_cluster_is_destroyed_once_argocd_runs_nothing
+infra.commands.roots.take_argocd_down
+    test_infra_commands::test_the_cluster_stays_while_argo_cd_runs_what_is_not_of_the_project
+infra.commands.roots.running
+    test_infra_commands::test_a_cluster_that_cannot_be_asked_stays
+infra.commands.take_down.Cluster.ask
+    test_take_down::test_a_cluster_that_refuses_is_told_and_continued
+infra.commands.take_down.Cluster.find
+    test_take_down::test_an_answer_that_breaks_off_is_not_an_empty_one
+infra.commands.take_down.Cluster.delete
+    test_take_down::test_a_cluster_that_refuses_is_told_and_continued
+infra.commands.take_down.project_name
+    test_take_down::test_a_root_without_an_address_is_told
+infra.commands.take_down.remove
+    test_take_down::test_what_argo_cd_cannot_take_away_is_told_and_continued
 classifier.cleaning.check_classes
     test_cleaning::test_empty_class
 classifier.cleaning.common_shape

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fake_argo_cd
 from conftest import TEMPLATE, clean_environment
 
 REGISTRY = '{"settings": {"value": {"REGISTRY": "1.ecr/digits", "DATA_URL": "s3://data/dvc"}}}'
@@ -246,24 +247,56 @@ def kubectl(infra: Infra, script: str) -> None:
     (infra.programs / "kubectl").chmod(0o755)
 
 
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        ("echo application.argoproj.io/root", "Argo CD still runs application.argoproj.io/root: d"),
-        ("echo no route >&2; exit 1", "cannot see whether Argo CD still runs anything in digits"),
-    ],
-    ids=["runs", "cannot be seen"],
-)
-def test_the_cluster_is_destroyed_once_argocd_runs_nothing(
-    infra: Infra, script: str, said: str
-) -> None:
-    kubectl(infra, script)
-    assert said in sentence(infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED=""))
+def argo_cd(infra: Infra) -> fake_argo_cd.World:
+    """Have a stand-in for kubectl and Argo CD, which runs what a project named `digits` has."""
+    (infra.folder / "argocd").mkdir()
+    address = "    repoURL: https://github.com/octocat/digits.git\n"
+    (infra.folder / "argocd/root.yaml").write_text(address)
+    world = fake_argo_cd.World(infra.answers / "world.json")
+    world.keep([fake_argo_cd.made("namespaces", "argocd")])
+    world.keep([fake_argo_cd.made("deployments", "argocd", "argocd")])
+    world.keep([fake_argo_cd.project("root", "argocd")])
+    world.keep([fake_argo_cd.application("root", "root", "argocd", [])])
+    world.save()
+    kubectl(infra, f'exec {sys.executable} {fake_argo_cd.__file__} {world.file} "$@"')
+    return world
+
+
+def test_what_runs_in_the_cluster_is_taken_down_before_it_is_destroyed(infra: Infra) -> None:
+    world = argo_cd(infra)
+    result = infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="")
+    assert result.returncode == 0, result.stderr
+    steps = result.stdout
+    assert "-- what serves and trains: digits-production, digits-staging, digits-tra" in steps
+    assert steps.index("-- nothing of digits is left in arn:1") < steps.index("terraform destroy")
+    assert not fake_argo_cd.World(world.file).find(fake_argo_cd.APPS)
+
+
+def test_the_cluster_stays_while_argo_cd_runs_what_is_not_of_the_project(infra: Infra) -> None:
+    world = argo_cd(infra)
+    theirs = fake_argo_cd.application("shop", "shop", "theirs", [])
+    world.keep([theirs])
+    world.save()
+    said = sentence(infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED=""))
+    assert "Argo CD still runs application.argoproj.io/shop, which are not this project's" in said
     assert "cluster destroy" not in infra.log()
-    kubectl(infra, "exit 0")  # connected, and what ran is deleted
+    world = fake_argo_cd.World(world.file)
+    world.drop(world.find(fake_argo_cd.APPS))
+    world.save()
     assert infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="").returncode == 0
-    kubectl(infra, script)  # or its user says so
-    assert infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED="true").returncode == 0
+
+
+def test_a_cluster_that_cannot_be_asked_stays(infra: Infra) -> None:
+    kubectl(infra, "echo no route >&2; exit 1")
+    said = sentence(infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED=""))
+    assert "cannot see whether Argo CD still runs anything in digits (no route): connect" in said
+    assert "cluster destroy" not in infra.log()
+    # connected, and nobody knows of Applications; or its user says so
+    unknown = 'echo "the server doesn\'t have a resource type \\"applications\\"" >&2; exit 1'
+    for script, removed in ((unknown, ""), ("exit 1", "true")):
+        kubectl(infra, script)
+        result = infra.run("roots", "destroy", "cluster", ARGOCD_REMOVED=removed)
+        assert result.returncode == 0, result.stderr
 
 
 def test_a_root_is_applied_after_bootstrap(infra: Infra) -> None:

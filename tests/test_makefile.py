@@ -25,11 +25,13 @@ ASKED = {
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
-        "CONTEXT=east": '--context "east"',
+        "CONTEXT=east": '--context "$CONTEXT"',
         "HOST=10.0.0.1": '--host "10.0.0.1"',
         "IMAGE=oci:x": '--image "oci:x"',
     },
+    "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
+    "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},
     "update": {"TO=v2": '--to "v2"'},
 }

@@ -1,11 +1,13 @@
-"""Promote: propose for production exactly what staging has."""
+"""Promote: propose for production exactly what staging has, and serves."""
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.manifests.cluster import Standing, UnknownError, standing
+from delivery.manifests.preview_status import read_status
 from delivery.model.contest import meet_again
 from delivery.proposals.gate import Champion
 from delivery.proposals.proposal import propose
-from delivery.proposals.release_file import parse_release
+from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import (
     all_releases,
     check_image,
@@ -16,9 +18,12 @@ from delivery.proposals.releases import (
 from delivery.proposals.texts import release_proposal
 
 SOURCE, TARGET = "staging", "production"
+ARGUMENTS = {
+    "--context": {"help": "kubectl's context of the cluster; default: its current one"},
+}
 
 
-def run(repository: Repository) -> None:
+def run(repository: Repository, context: str | None = None) -> None:
     """Propose staging's release file for production, as it is. Raises DeliveryError."""
     base = repository.fetch()
     content = released_content(repository, base, SOURCE)
@@ -40,8 +45,41 @@ def run(repository: Repository) -> None:
             f"{SOURCE} has model {candidate.version}, {TARGET} the newer {current.version}: "
             f"{back if had else 'the older one was never there to go back to'}"
         )
+    doubt = check_served(repository, base, candidate, context)
     text = content.decode()
     rival = meet_again(candidate.image, current.image) if current else None
     champion = Champion(current, rival) if current and rival else None
-    proposal = release_proposal(TARGET, text, candidate, champion, past, "make promote")
+    command = "make promote"
+    proposal = release_proposal(TARGET, text, candidate, champion, past, command, doubt)
     propose(repository, base, proposal)
+
+
+def check_served(repository: Repository, base: str, candidate: Release, context: str | None) -> str:
+    """Raise DeliveryError unless staging serves a release well; say that nobody could tell.
+
+    Projects without a cluster promote, too, so what is not known is for the approver to judge.
+    """
+    try:
+        stands = seen(repository, base, candidate, context)
+    except UnknownError as error:
+        doubt = f"whether {SOURCE} serves model {candidate.version} is not known here ({error})"
+        print(doubt)
+        return f"**{doubt[0].upper()}{doubt[1:]}.**\n\n"
+    if stands.trouble:
+        raise DeliveryError(
+            f"{SOURCE} does not serve model {candidate.version}: {stands.trouble}: `make rollback "
+            f"ENV={SOURCE}` if it never will, otherwise promote it once `make status` says agree"
+        )
+    return ""
+
+
+def seen(repository: Repository, base: str, release: Release, context: str | None) -> Standing:
+    """Say how staging stands: in its preview where one runs, otherwise on the cluster.
+
+    Raises UnknownError.
+    """
+    preview = read_status(repository.folder, SOURCE)
+    if not preview or not preview.address:
+        return standing(repository, base, SOURCE, release, context)
+    well = (preview.version, preview.health) == (release.version, "Healthy")
+    return Standing((str(preview.version),), "" if well else f"its preview says {preview.message}")

@@ -1,33 +1,14 @@
 """Status: what Git wants in each environment, what runs there, and whether they agree."""
 
-import multiprocessing
-import resource
-import signal
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.manifests.answers import serving
+from delivery.manifests.cluster import UnknownError, standing
 from delivery.manifests.preview_status import read_status
-from delivery.model import golden
-from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import check_environment, environments, released
-from delivery.triton.client import Client, RefusalError
-from workspace.errors import sentence
-from workspace.files import write
-
-TIMEOUT = 5  # seconds of one request, if nothing is heard meanwhile
-DEADLINE = 60  # seconds of all that a server is asked at a time
-MEMORY = 4 * 2**30  # bytes for its answers, and for the program itself
-GOLDEN = Path(".local/golden")  # golden requests by the digest of their image
-PICTURES = 8  # of golden requests, one in each
-NEAR = 0.01  # largest difference of a probability: accelerators round more coarsely than processors
-
-Result = TypeVar("Result")
-
 
 ARGUMENTS = {
     "--address": {
@@ -35,13 +16,27 @@ ARGUMENTS = {
         "action": "append",
         "default": [],
         "metavar": "ENVIRONMENT=HOST:PORT",
-        "help": "where Triton's HTTP port of an environment is; default: its local preview",
+        "help": "where Triton's HTTP port of an environment is; default: its local preview, or "
+        "what the cluster says",
     },
+    "--context": {"help": "kubectl's context of the cluster; default: its current one"},
 }
 
 
-def run(repository: Repository, addresses: list[str]) -> None:
-    """Print a line for each environment. Raises DeliveryError when one runs something else."""
+@dataclass(frozen=True)
+class Found:
+    """What was found of an environment: what runs, whether it is wanted if known, and why not."""
+
+    running: str
+    agrees: bool | None
+    why: str = ""
+
+
+def run(repository: Repository, addresses: list[str], context: str | None = None) -> None:
+    """Print a line for each environment, and why it is not well.
+
+    Raises DeliveryError when one runs something else.
+    """
     given = dict(_pair(text) for text in addresses)
     commit = repository.fetch()
     for environment in given:
@@ -50,14 +45,18 @@ def run(repository: Repository, addresses: list[str]) -> None:
     for environment in environments(repository, commit):
         release = released(repository, commit, environment)
         preview = read_status(repository.folder, environment)
-        address = given.get(environment) or (preview and preview.address)
         wanted = f"model {release.version}" if release else "nothing"
-        running = serving(address, release) if address else "unknown, no address"
-        agrees = not address or running == wanted
-        disagreeing += [] if agrees else [environment]
+        if address := given.get(environment) or (preview and preview.address):
+            running = serving(address, release)
+            found = Found(running, running == wanted)
+        else:
+            found = on_cluster(repository, commit, environment, release, context)
+        disagreeing += [environment] if found.agrees is False else []
         image = f" ({release.image.rpartition('@')[2][:19]})" if release else ""
-        verdict = ("agree" if agrees else "DISAGREE") if address else "-"
-        print(f"{environment:<12}Git: {wanted}{image}   running: {running}   {verdict}")
+        verdict = {True: "agree", False: "DISAGREE", None: "-"}[found.agrees]
+        print(f"{environment:<12}Git: {wanted}{image}   running: {found.running}   {verdict}")
+        if found.why:
+            print(f"{'':<12}{found.why}")
     if disagreeing:
         raise DeliveryError(
             f"{' and '.join(disagreeing)} does not run what Git wants: if a merge was a moment ago "
@@ -65,92 +64,27 @@ def run(repository: Repository, addresses: list[str]) -> None:
         )
 
 
+def on_cluster(
+    repository: Repository,
+    commit: str,
+    environment: str,
+    release: Release | None,
+    context: str | None,
+) -> Found:
+    """Say what a cluster tells of an environment, where there is one to ask."""
+    if release is None:
+        return Found("unknown, no address", None)
+    try:
+        stands = standing(repository, commit, environment, release, context)
+    except UnknownError as error:
+        return Found("unknown, no address", None, str(error))
+    running = f"model {' and '.join(stands.versions)}" if stands.versions else "nothing"
+    why = f"model {release.version}: {stands.trouble}" if stands.trouble else ""
+    return Found(running, not stands.trouble, why)
+
+
 def _pair(text: str) -> tuple[str, str]:
     environment, _, address = text.partition("=")
     if not address:
         raise DeliveryError(f"{text!r} is not an address: give ENVIRONMENT=HOST:PORT")
     return environment, address
-
-
-def serving(address: str, release: Release | None) -> str:
-    """Say which versions of the model are ready at an address; of the released, that it answers.
-
-    Whatever listens there may say that it is ready, so its answers are compared with those that
-    are recorded in the released image.
-    """
-    try:
-        ready = apart(ready_versions, address)
-        running = f"model {' and '.join(map(str, ready))}" if ready else "nothing"
-        if release and ready == [release.version]:
-            running += doubt(address, release)
-        return running
-    except RefusalError:
-        return "nothing"
-    except DeliveryError as error:
-        return f"no model ({error})"
-
-
-def doubt(address: str, release: Release) -> str:
-    """Say what is wrong with a server's golden answers; nothing if they are the release's."""
-    try:
-        requests = recorded(release.image).some(PICTURES)
-    except Exception as error:  # an image is what somebody else wrote
-        return f", whose answers cannot be compared ({sentence(error)})"
-    try:
-        result = apart(compare, address, requests)
-    except Exception as error:  # so are the answers
-        return f", which does not answer ({sentence(error)})"
-    if result.versions != {release.version} or result.equal < result.images:
-        return f", with other answers ({result.equal} of {result.images} have the recorded class)"
-    far = not result.difference <= NEAR  # nor is NaN near
-    return f", with other answers (they differ by {result.difference:.1e})" if far else ""
-
-
-def apart(ask: Callable[..., Result], address: str, *arguments: Any) -> Result:
-    """Ask what listens at an address from a process of its own: an answer may have no end.
-
-    Raises DeliveryError, also when that takes too long or too much memory.
-    """
-    # a forked process would wait for threads that it does not have
-    with multiprocessing.get_context("spawn").Pool(1, confine) as pool:  # ended with the block
-        try:
-            return pool.apply_async(ask, (address, *arguments)).get(DEADLINE)
-        except multiprocessing.TimeoutError:
-            raise DeliveryError(
-                f"what answers at {address} did not come to an end within {DEADLINE:.0f} s: "
-                "give another port"
-            ) from None
-
-
-def confine() -> None:
-    """Let this process be ended, by itself if need be, and take only so much memory."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.alarm(2 * DEADLINE)
-    most = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, most))
-
-
-def ready_versions(address: str) -> list[int]:
-    """Ask which versions of the model are ready. Raises DeliveryError."""
-    with Client("http", address, TIMEOUT) as client:
-        return client.ready_versions()
-
-
-def compare(address: str, requests: golden.Golden) -> golden.Comparison:
-    """Send golden requests. Raises DeliveryError."""
-    with Client("http", address, TIMEOUT) as client:
-        return golden.compare(client, requests, batch=1)
-
-
-def recorded(image: str) -> golden.Golden:
-    """Return an image's golden requests, pulled once. Raises DeliveryError."""
-    digest = parse_reference(image)[1]
-    kept = GOLDEN / f"{digest.partition(':')[2]}.npz"
-    try:
-        return golden.load(kept)
-    except DeliveryError:
-        with tempfile.TemporaryDirectory(prefix="status-") as folder:
-            pull(image, Path(folder) / "model")
-            write(kept, (Path(folder) / "model" / "classifier" / "golden.npz").read_bytes())
-    return golden.load(kept)

@@ -39,10 +39,11 @@ def release_proposal(
     current: Champion | None,
     past: list[Past],
     command: str,
+    note: str = "",
 ) -> Proposal:
     """Return the pull request that puts the file of a release in place of the current one."""
-    known = (current.release, current.rival) if current else (None,)
-    change = describe_change(release, *known)
+    known = (current.release, current.rival) if current else (None, None)
+    change = describe_change(release, *known, note)
     return Proposal(
         branch=f"release/{environment}-v{release.version}",
         path=release_path(environment),

@@ -186,11 +186,7 @@ class Server:
 
     def logged(self) -> str:
         """Return the reason that Triton's log gives, or else its last line."""
-        log = self.log.read_text(errors="replace")
-        for pattern in REASONS:
-            if found := re.search(pattern, log, re.MULTILINE):
-                return found["why"].strip().strip('"')
-        return (log.strip().splitlines() or [""])[-1]
+        return reason_in(self.log.read_text(errors="replace"))
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""
@@ -207,6 +203,14 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         remove(self.work, name_of(os.getpid(), self.ports.http))
+
+
+def reason_in(log: str) -> str:
+    """Return why a server ended, as its log says, or else the last line."""
+    for pattern in REASONS:
+        if found := re.search(pattern, log, re.MULTILINE):
+            return found["why"].strip().strip('"')
+    return (log.strip().splitlines() or [""])[-1]
 
 
 def killed(status: int | None) -> str:

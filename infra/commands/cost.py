@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roots import INFRA, ROOTS, InfraError, document, reported
+from failures import InfraError, reported
+from roots import INFRA, ROOTS, document
 
 Resource = dict[str, Any]
 Line = tuple[str, float]  # what, and USD in a month

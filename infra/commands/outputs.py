@@ -14,17 +14,8 @@ import re
 import sys
 from pathlib import Path
 
-from roots import (
-    BACKEND,
-    INFRA,
-    ROOTS,
-    InfraError,
-    local_state,
-    ready,
-    replace_file,
-    reported,
-    settings,
-)
+from failures import InfraError, reported
+from roots import BACKEND, INFRA, ROOTS, local_state, ready, replace_file, settings
 
 PROJECT = INFRA.parent
 

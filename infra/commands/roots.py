@@ -13,10 +13,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from failures import InfraError, reported, run
+from take_down import EVERYWHERE, Cluster, SilenceError, take_down
 
 INFRA = Path("infra").absolute()  # of the project, in whose root make runs this
 ROOTS = ("bootstrap", "registry", "cluster")
@@ -24,22 +27,6 @@ BACKEND = INFRA / "backend.hcl"
 ADDED = ("TF_CLI_ARGS", "TF_WORKSPACE")  # variables that change what Terraform answers
 NO_STATE = "No state file was found"  # Terraform's words before the first apply
 KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}
-
-
-class InfraError(Exception):
-    """What a user can put right; the message is the whole report."""
-
-
-def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run a program. Raises InfraError where it is not installed.
-
-    Terraform works on its default workspace whatever another project's shell has chosen.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "TF_WORKSPACE"}
-    try:
-        return subprocess.run(command, **{"env": environment, "text": True, **options})
-    except FileNotFoundError:
-        raise InfraError(f"{command[0]} is not installed: infra/README.md names it") from None
 
 
 def terraform(root: str, *arguments: str) -> None:
@@ -199,7 +186,7 @@ def destroy(root: str) -> None:
             terraform(root, "apply", "-refresh=false", "-var=delete_contents=true")
             terraform(root, "destroy", "-var=delete_contents=true")
         else:
-            refuse_while_argocd_runs(root)
+            take_argocd_down(root)
             terraform(root, "destroy")
     if root == "bootstrap":
         BACKEND.unlink(missing_ok=True)
@@ -223,28 +210,36 @@ def fetch_state(root: str) -> None:
         init(root, "-migrate-state", "-force-copy")
 
 
-def refuse_while_argocd_runs(root: str) -> None:
-    """Raise InfraError while Argo CD has applications: what they made in AWS would stay behind."""
+def take_argocd_down(root: str) -> None:
+    """Take away what Argo CD runs, or what that made in AWS would stay behind. Raises InfraError.
+
+    Nothing is taken for granted: it goes on only where the cluster says that nothing runs.
+    """
     if os.environ.get("ARGOCD_REMOVED") == "true":
         return
     cluster = settings(root)
     if not cluster:
         return  # an apply that stopped before there was a cluster
-    command = ["kubectl", "--context", cluster["CLUSTER_ARN"], "--request-timeout=20s"]
-    command += ["get", "applications.argoproj.io", "--all-namespaces", "--output=name"]
-    seen = run(command, capture_output=True)
-    if seen.returncode:
+    if running(cluster):
+        take_down(cluster["CLUSTER_ARN"])
+    if left := running(cluster):
+        raise InfraError(
+            f"Argo CD still runs {', '.join(left)}, which are not this project's: delete them, so "
+            "that nothing they made in AWS stays behind, and run the same command again"
+        )
+
+
+def running(cluster: dict[str, str]) -> list[str]:
+    """Return the Applications of a cluster. Raises InfraError where it does not answer."""
+    try:
+        text = Cluster(cluster["CLUSTER_ARN"]).ask("get", *EVERYWHERE)
+    except SilenceError as error:
         raise InfraError(
             f"cannot see whether Argo CD still runs anything in {cluster['CLUSTER_NAME']} "
-            f"({seen.stderr.strip()}): connect with `aws eks update-kubeconfig --name "
+            f"({error.reason}): connect with `aws eks update-kubeconfig --name "
             f"{cluster['CLUSTER_NAME']}`, or set ARGOCD_REMOVED=true when it does not"
-        )
-    if seen.stdout:
-        raise InfraError(
-            f"Argo CD still runs {', '.join(seen.stdout.split())}: delete them with "
-            "`kubectl delete --filename argocd/root.yaml` and wait until they are gone, "
-            "so that nothing they made in AWS stays behind"
-        )
+        ) from None
+    return text.split()
 
 
 ACTIONS = {"plan": plan, "apply": apply, "destroy": destroy}
@@ -263,19 +258,6 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.action == "destroy":
         chosen.reverse()
     return reported(lambda: [ACTIONS[arguments.action](root) for root in chosen])
-
-
-def reported(work: Callable[[], object]) -> int:
-    """Do a command's work; say in a sentence why it failed; return the exit status."""
-    try:
-        work()
-    except (InfraError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command continues", file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

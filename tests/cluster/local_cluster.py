@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -119,6 +120,16 @@ class LocalCluster:
                 return answer.status == 200
         except (URLError, OSError):
             return False
+
+    def wait_for_port(self, host: str, port: int, name: str) -> None:
+        """Wait until a program takes connections. Raises ClusterError."""
+
+        def connects() -> bool:
+            with suppress(OSError), socket.create_connection((host, port), timeout=2):
+                return True
+            return False
+
+        self.wait(name, connects)
 
     def write(self, name: str, content: str | dict) -> str:
         """Write a file of settings, an object as JSON, which is YAML too; give its path."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from delivery.__main__ import main
-from delivery.commands import status
+from delivery.manifests import answers
 from delivery.manifests.preview_status import PreviewStatus
 from delivery.model import golden
 from tiny_project import TinyProject, make_project
@@ -138,7 +138,7 @@ def test_the_golden_requests_are_pulled_once(project: TinyProject, triton: Trito
     assert main(["status", *address]) == 0
     (project.folder / ".local/registry").rename(project.folder / ".local/away")
     assert main(["status", *address]) == 0
-    (kept,) = status.GOLDEN.iterdir()
+    (kept,) = answers.GOLDEN.iterdir()
     kept.write_bytes(b"half")  # then they are pulled again
     (project.folder / ".local/away").rename(project.folder / ".local/registry")
     assert main(["status", *address]) == 0
@@ -254,12 +254,12 @@ def test_an_answer_without_an_end_is_given_up(
                     self.wfile.write(piece)
                     time.sleep(pause)
 
-    monkeypatch.setattr(status, "DEADLINE", 2)
+    monkeypatch.setattr(answers, "DEADLINE", 2)
     with listening(Endless) as address:
         assert main(["status", "--address", f"staging={address}"]) == 1
     line = capsys.readouterr().out.splitlines()[-1]
     assert f"no model (what answers at {address} did not come to an end within 2 s: " in line
-    monkeypatch.setattr(status, "DEADLINE", 60)
+    monkeypatch.setattr(answers, "DEADLINE", 60)
     assert main(["status", "--address", f"staging={triton.address}"]) == 0  # another port
 
 

@@ -1,0 +1,325 @@
+"""What a cluster says of an environment: which versions serve, and why it is not what Git wants.
+
+kubectl asks it, in its current context unless another is named. Where nothing can be asked, that is
+an UnknownError, and never an answer.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from delivery.errors import DeliveryError
+from delivery.git import Repository
+from delivery.manifests.answers import serving
+from delivery.manifests.rendering import Part, Pod, at
+from delivery.proposals.release_file import Release
+from delivery.proposals.releases import ENVIRONMENTS
+from delivery.triton.loopback import HOST
+from delivery.triton.server import reason_in
+from workspace.errors import said
+from workspace.settings import SettingsError, check, parse_json, parse_yaml
+
+ARGOCD = "argocd"  # the namespace of Applications
+SERVERS = "--selector=app.kubernetes.io/name=triton"
+KINDS = "rollouts.argoproj.io,analysisruns.argoproj.io,pods"
+PATIENCE = 30  # seconds of one question to the cluster
+VERSION = "app.kubernetes.io/version"
+HASH = "rollouts-pod-template-hash"  # tells the pods of one version's template from another's
+PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+CREATING = ("", "ContainerCreating", "PodInitializing")
+Objects = tuple[dict[str, Any], ...]
+FORWARDED = re.compile(rf"Forwarding from ({re.escape(HOST)}:\d+) ->")
+
+
+class UnknownError(DeliveryError):
+    """The cluster cannot be asked, or does not know the environment."""
+
+
+class Condition(Part):
+    """What an Application or a pod says of itself."""
+
+    type: str
+    status: str = ""
+    message: str = ""
+
+
+class Application(Part):
+    """An environment's Application."""
+
+    sync: str = at("status", "sync", "status", default="Unknown")
+    conditions: tuple[Condition, ...] = at("status", "conditions", default=())
+    phase: str = at("status", "operationState", "phase", default="")
+    message: str = at("status", "operationState", "message", default="")
+
+
+class RolloutState(Part):
+    """How far the Rollout is."""
+
+    phase: str = at("status", "phase", default="")
+    message: str = at("status", "message", default="")
+    current: str = at("status", "currentPodHash", default="")
+    aborted: bool = at("status", "abort", default=False)
+    generation: int = at("metadata", "generation", default=0)
+    observed: str = at("status", "observedGeneration", default="")
+    deadline: int = at("spec", "progressDeadlineSeconds", default=600)
+
+
+class Container(Part):
+    """A container of a pod, and how the one before it ended."""
+
+    ready: bool = False
+    restarts: int = at("restartCount", default=0)
+    waits: str = at("state", "waiting", "reason", default="")
+    waits_for: str = at("state", "waiting", "message", default="")
+    status: int | None = at("lastState", "terminated", "exitCode", default=None)
+    ended: str = at("lastState", "terminated", "reason", default="")
+    words: str = at("lastState", "terminated", "message", default="")
+
+
+class Server(Part):
+    """A pod that serves, or tries to."""
+
+    version: str = at("metadata", "labels", VERSION, default="")
+    template: str = at("metadata", "labels", HASH, default="")
+    leaving: str = at("metadata", "deletionTimestamp", default="")
+    conditions: tuple[Condition, ...] = at("status", "conditions", default=())
+    containers: tuple[Container, ...] = at("status", "containerStatuses", default=())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are sent to it."""
+        known = {each.type: each.status for each in self.conditions}
+        return known.get("Ready") == "True" and not self.leaving
+
+
+class Measurement(Part):
+    """What an analysis saw last: for ours, the pods as JSON."""
+
+    value: str = ""
+
+
+class Metric(Part):
+    """One of the figures of an analysis."""
+
+    phase: str = ""
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended the version; a last measurement is there then."""
+        return self.phase == "Failed" and bool(self.measurements)
+
+
+class Analysis(Part):
+    """A look at the pods of one version's template."""
+
+    template: str = at("metadata", "labels", HASH, default="")
+    metrics: tuple[Metric, ...] = at("status", "metricResults", default=())
+
+
+class Listed(Part):
+    """A list of objects, of whatever kinds."""
+
+    items: tuple[dict[str, Any], ...] = ()
+
+
+class Overlay(Part):
+    """An environment's kustomization."""
+
+    namespace: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an environment stands on a cluster.
+
+    Attributes:
+        versions: those of the pods that get requests, the oldest first.
+        trouble: why it is not well with what Git wants, without a full stop; empty if it is.
+    """
+
+    versions: tuple[str, ...]
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster behind one of kubectl's contexts."""
+
+    context: str
+
+    def ask(self, *arguments: str) -> bytes:
+        """Return what kubectl prints. Raises UnknownError."""
+        command = ["kubectl", "--context", self.context, "--request-timeout=10s", *arguments]
+        try:
+            result = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise UnknownError(f"{self.context} does not answer") from None
+        if result.returncode:
+            raise UnknownError(f"{self.context} does not tell ({said(result.stderr)})")
+        return result.stdout
+
+    def standing(self, namespace: str, release: Release) -> Standing:
+        """Say how the environment of a namespace stands. Raises UnknownError."""
+        place = ["applications.argoproj.io", namespace, "--namespace", ARGOCD]
+        application = self.ask("get", *place, "--output=json")
+        listed = self.ask("get", KINDS, "--namespace", namespace, SERVERS, "--output=json")
+        try:
+            owner = check(Application, parse_json(application, namespace), namespace)
+            objects = check(Listed, parse_json(listed, namespace), namespace).items
+            pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
+            found = sorted({each.version for each in pods if each.ready}, key=by_number)
+            return Standing(tuple(found), trouble(owner, objects, pods, release))
+        except SettingsError as error:
+            raise UnknownError(f"{self.context} does not tell ({error})") from None
+
+    @contextmanager
+    def address(self, namespace: str) -> Iterator[str]:
+        """Give an address on this machine behind which one of its servers answers over HTTP.
+
+        Raises UnknownError.
+        """
+        command = ["kubectl", "--context", self.context, "-n", namespace, "port-forward"]
+        process = subprocess.Popen(
+            [*command, f"--address={HOST}", "service/triton", ":http"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            found = FORWARDED.match(line)
+            if not found:
+                raise UnknownError(f"{self.context} forwards no port ({said(line)})")
+            yield found[1]
+        finally:
+            process.kill()
+            process.wait()
+
+
+def find_cluster(context: str | None) -> Cluster:
+    """Return the cluster of a context, or of kubectl's current one. Raises UnknownError."""
+    if context:
+        return Cluster(context)
+    try:
+        result = subprocess.run(["kubectl", "config", "current-context"], capture_output=True)
+    except FileNotFoundError:
+        raise UnknownError("kubectl is not installed") from None
+    if result.returncode:
+        raise UnknownError("kubectl has no current context")
+    return Cluster(result.stdout.decode(errors="replace").strip())
+
+
+def namespace_of(repository: Repository, commit: str, environment: str) -> str:
+    """Return where an environment runs, which is its Application's name. Raises UnknownError."""
+    path = f"{ENVIRONMENTS}/{environment}/kustomization.yaml"
+    try:
+        content = repository.read(commit, path) or b""
+        return check(Overlay, parse_yaml(content, path), path).namespace
+    except SettingsError as error:
+        raise UnknownError(str(error)) from None
+
+
+def standing(
+    repository: Repository, commit: str, environment: str, release: Release, context: str | None
+) -> Standing:
+    """Say how an environment stands with a release of a commit, and whether it answers as that.
+
+    Raises UnknownError where no cluster tells.
+    """
+    cluster = find_cluster(context)
+    namespace = namespace_of(repository, commit, environment)
+    found = cluster.standing(namespace, release)
+    if found.trouble:
+        return found
+    with cluster.address(namespace) as address:
+        running = serving(address, release)
+    well = running == f"model {release.version}"
+    return found if well else Standing(found.versions, f"it runs, but what answers is {running}")
+
+
+# -- why -------------------------------------------------------------------------------------------
+
+
+def trouble(
+    application: Application, objects: Objects, pods: list[Server], release: Release
+) -> str:
+    """Say why an environment is not well with a release; nothing if it is. Raises SettingsError."""
+    errors = [each.message for each in application.conditions if each.type.endswith("Error")]
+    if errors:
+        return f"Argo CD cannot apply it ({said(errors[0])})"
+    rollouts = of_kind("Rollout", objects)
+    if not rollouts or not is_of(release, rollouts[0]):
+        failed = application.phase in ("Failed", "Error")
+        return (
+            f"its sync failed ({said(application.message)})" if failed else "it is not synced yet"
+        )
+    state = check(RolloutState, rollouts[0], "the Rollout")
+    if state.observed != str(state.generation):
+        return "Argo Rollouts has not taken it up yet"
+    return "" if state.phase == "Healthy" else not_healthy(state, objects, pods)
+
+
+def not_healthy(state: RolloutState, objects: Objects, pods: list[Server]) -> str:
+    """Say why a Rollout is not healthy. Raises SettingsError."""
+    new = [each for each in pods if each.template == state.current and not each.leaving]
+    cause = failed_start(new) or failed_start(last_seen(objects, state.current))
+    if state.aborted:
+        if "timed out progressing" in state.message:
+            cause = cause or f"it was not ready within {state.deadline} s"
+        return f"it was taken away again, because {cause or said(state.message)}"
+    return cause or unscheduled(new) or f"it is under way ({said(state.message or state.phase)})"
+
+
+def is_of(release: Release, rollout: dict[str, Any]) -> bool:
+    """Tell whether a Rollout is to serve a release. Raises SettingsError."""
+    pod = check(Pod, rollout, "the Rollout")
+    images = [each.image for each in pod.volumes if each.image]
+    return (pod.version, images) == (str(release.version), [release.image])
+
+
+def last_seen(objects: Objects, template: str) -> list[Server]:
+    """Return the pods of a template as the analysis that failed saw them. Raises SettingsError."""
+    found = []
+    for each in of_kind("AnalysisRun", objects):
+        analysis = check(Analysis, each, "the analysis")
+        values = [metric.measurements[-1].value for metric in analysis.metrics if metric.failed]
+        if analysis.template == template:
+            found += [pod for text in values for pod in parse_json(text, "the analysis")]
+    return [check(Server, each, "a pod") for each in found]
+
+
+def failed_start(pods: list[Server]) -> str:
+    """Say why a container among the pods does not start; nothing if none fails to."""
+    for each in (container for pod in pods for container in pod.containers):
+        if each.ready:
+            continue
+        if each.waits in PULLING:
+            return f"an image cannot be pulled ({said(each.waits_for)})"
+        if each.status is not None:
+            words = said(reason_in(each.words) or each.ended)
+            return f"its container crashed with exit status {each.status} ({words})"
+        if each.waits not in CREATING:
+            return f"its container cannot be made ({each.waits}: {said(each.waits_for)})"
+    return ""
+
+
+def unscheduled(pods: list[Server]) -> str:
+    """Say what the pods wait for that have no node; nothing if none waits."""
+    for each in (condition for pod in pods for condition in pod.conditions):
+        if each.type == "PodScheduled" and each.status == "False":
+            return f"its pod waits for a node ({said(each.message)})"
+    return ""
+
+
+def of_kind(kind: str, objects: Objects) -> list[dict[str, Any]]:
+    """Return the objects of a kind."""
+    return [each for each in objects if each.get("kind") == kind]
+
+
+def by_number(version: str) -> tuple[int, str]:
+    """Order versions by their number."""
+    return len(version), version

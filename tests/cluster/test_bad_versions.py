@@ -1,0 +1,132 @@
+"""Versions that cannot serve: the ones before them go on, and people are told why.
+
+Three environments get one each at the same time, because it takes a minute to be sure of a crash:
+staging a model whose graph does not load, production one that answers otherwise than recorded, and
+one more environment one whose image is nowhere.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import cluster_project
+from conftest import TEMPLATE
+from delivered import Delivered, healthy_with
+from delivery.proposals.release_file import Release
+from kubernetes_api import Object
+from traffic import Traffic
+
+QA = "qa"
+
+
+@pytest.fixture(scope="module")
+def before(delivered: Delivered) -> Iterator[Release]:
+    """What all three environments serve; all of them do again at the end."""
+    release = delivered.serving()
+    delivered.deploy(release, "production")
+    project = delivered.project
+    overlay = project.folder / "argocd/environments/staging/kustomization.yaml"
+    added = project.path(QA)
+    added.parent.mkdir()
+    text = overlay.read_text().replace("-staging", f"-{QA}")
+    (added.parent / overlay.name).write_text(text)
+    delivered.run("sh", "argocd/base/administration.sh")
+    delivered.deploy(release, QA)
+    yield release
+    delivered.deploy(release, "production")
+    project.git("rm", "-rq", str(added.parent))
+    project.commit(f"Remove the environment {QA}")
+    name = delivered.namespace(QA)
+    delivered.kubernetes.kubectl("delete", f"application/{name}", "-n", "argocd")
+    delivered.kubernetes.kubectl("delete", f"namespace/{name}")
+
+
+@pytest.fixture(scope="module")
+def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
+    """The bad release that each environment got, once Argo Rollouts is done with it.
+
+    Clients of staging lose nothing meanwhile.
+    """
+    project, version = delivered.project, delivered.next_version()
+    model = project.folder / "artifacts/model/classifier"
+    project.write_model(0.91)
+    (model / "1/model.onnx").write_bytes(b"no graph")
+    found = {"staging": project.packaged(version)}
+    project.write_model(0.92)
+    recorded = dict(np.load(model / "golden.npz"))
+    recorded["probabilities"] = recorded["probabilities"][:, ::-1]
+    np.savez(model / "golden.npz", **recorded | {"labels": 1 - recorded["labels"]})
+    found["production"] = project.packaged(version + 1)
+    nowhere = f"{cluster_project.REGISTRY}/{cluster_project.NAME}@sha256:{'0' * 64}"
+    found[QA] = before.model_copy(update={"version": version + 2, "image": nowhere})
+    addresses = {protocol: delivered.address(protocol) for protocol in ("http", "grpc")}
+    with Traffic(addresses, {"http": 1, "grpc": 1}, keep=False) as traffic:
+        for environment, release in found.items():
+            project.deploy_release(release, environment)
+            delivered.see(environment)
+        for environment in ("staging", QA):
+            delivered.rollout(aborted, environment)
+        version = found["production"].version
+        delivered.rollout(lambda seen: healthy_with(seen, version), "production")
+    assert traffic.answered > 100 and not any(traffic.lost.values()), traffic.lost
+    return found
+
+
+def aborted(rollout: Object) -> bool:
+    """Whether the newest version was taken away again."""
+    return bool(rollout.get("status", {}).get("abort"))
+
+
+def delivery(delivered: Delivered, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run one of the project's commands, which knows the cluster."""
+    known = {"KUBECONFIG": str(delivered.here.kubeconfig), "PYTHONPATH": str(TEMPLATE)}
+    return subprocess.run(
+        [sys.executable, "-m", "delivery", *arguments],
+        cwd=delivered.project.folder,
+        env=os.environ | cluster_project.PEOPLE | known,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("environment", ["staging", QA])
+def test_the_version_before_goes_on(
+    delivered: Delivered, before: Release, bad: dict[str, Release], environment: str
+) -> None:
+    delivered.application(
+        lambda seen: seen["status"]["health"]["status"] == "Degraded", environment
+    )
+    delivered.answers(before, environment)
+    rollout = delivered.rollout(aborted, environment)
+    assert 'Metric "starts" assessed Failed' in rollout["status"]["message"], "not the deadline"
+
+
+def test_status_says_why(delivered: Delivered, bad: dict[str, Release]) -> None:
+    result = delivery(delivered, "status")
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    told = {line.split()[0]: lines[place + 1] for place, line in enumerate(lines) if "Git:" in line}
+    taken = "it was taken away again, because"
+    crashed = f"model {bad['staging'].version}: {taken} its container crashed with exit status 1 ("
+    assert crashed in told["staging"]
+    wrong = f"model {bad['production'].version}: it runs, but what answers is model "
+    assert wrong in told["production"] and "with other answers" in told["production"]
+    pulled = f"model {bad[QA].version}: {taken} an image cannot be pulled ("
+    assert pulled in told[QA] and "0" * 64 in told[QA]
+
+
+def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
+    delivered: Delivered, before: Release, bad: dict[str, Release]
+) -> None:
+    refused = delivery(delivered, "promote")
+    version = bad["staging"].version
+    assert refused.returncode == 1
+    assert f"staging does not serve model {version}: it was taken away again" in refused.stderr
+    assert delivery(delivered, "rollback", "staging").returncode == 0
+    delivered.project.merge(f"rollback/staging-v{version}-to-v{before.version}")
+    delivered.served(before)
+    assert "running: model" in delivery(delivered, "status").stdout
