@@ -25,7 +25,7 @@ ASKED = {
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
-        "CONTEXT=east": '--context "$CONTEXT"',
+        "CONTEXT=here": '--context "$CONTEXT"',
         "HOST=10.0.0.1": '--host "10.0.0.1"',
         "IMAGE=oci:x": '--image "oci:x"',
     },
