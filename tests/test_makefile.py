@@ -26,7 +26,7 @@ ASKED = {
     "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
-        "CONTEXT=east": '--context "east"',
+        "CONTEXT=here": '--context "$CONTEXT"',
         "HOST=10.0.0.1": '--host "10.0.0.1"',
         "IMAGE=oci:x": '--image "oci:x"',
     },
