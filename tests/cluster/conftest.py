@@ -87,8 +87,7 @@ def delivered(
 ) -> Delivered:
     """A project that Argo CD delivers from now on; nothing is released yet."""
     project = cluster_project.make_project(tmp_path_factory.mktemp("owner"), remotes)
-    base = (project.folder / "argocd/base/argo-cd/kustomization.yaml").read_text()
-    installation.place_argo_cd(remotes, base)
+    installation.place_upstream(remotes, project.folder / "argocd/base")
     installation.install_platform(here)
     made = Delivered(project, Kubernetes(here.kubeconfig), here, OUTSIDE)
     made.install()
