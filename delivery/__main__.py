@@ -16,8 +16,8 @@ from workspace.root import check_root
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command in the project's root; return its exit status."""
-    arguments = parser(sys.argv[1:] if argv is None else argv)
-    return reported(lambda: run(arguments))
+    # Only then is it imported: a library that opened files first could have a stream's number.
+    return reported(lambda: run(parser(sys.argv[1:] if argv is None else argv)))
 
 
 def parser(argv: list[str]) -> argparse.Namespace:

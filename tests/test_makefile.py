@@ -26,12 +26,11 @@ ASKED = {
     "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
-        "CONTEXT=east": '--context "east"',
+        "CONTEXT=here": '--context "$CONTEXT"',
         "HOST=10.0.0.1": '--host "10.0.0.1"',
         "IMAGE=oci:x": '--image "oci:x"',
     },
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
-    "take-down": {"CONTEXT=here": '"$CONTEXT"'},
     "protect": {"CHECK=1": "--check"},
     "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},

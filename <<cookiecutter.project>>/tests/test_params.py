@@ -105,8 +105,8 @@ def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It is looked for in a process of its own."""
-    *where, message = NO_NETWORK
-    mistaken(*where, tmp_path)
+    section, key, value, message = NO_NETWORK
+    mistaken(section, key, value, tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["prepare"]) == 1
     assert f"error: params.yaml: {message}" in capfd.readouterr().err

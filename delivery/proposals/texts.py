@@ -42,8 +42,8 @@ def release_proposal(
     note: str = "",
 ) -> Proposal:
     """Return the pull request that puts the file of a release in place of the current one."""
-    known = (current.release, current.rival) if current else (None, None)
-    change = describe_change(release, *known, note)
+    served, rival = (current.release, current.rival) if current else (None, None)
+    change = describe_change(release, served, rival, note)
     return Proposal(
         branch=f"release/{environment}-v{release.version}",
         path=release_path(environment),

@@ -22,6 +22,11 @@ CACHE = TEMPLATE / ".cache" / "cluster"
 OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubusercontent.com")}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the way down come last, because nothing is left for other tests."""
+    items.sort(key=lambda item: item.path.name == "test_way_down.py")
+
+
 def why_not() -> str:
     """Why no cluster can be made here; empty where it can."""
     if sys.platform != "linux" or os.geteuid():
@@ -82,8 +87,7 @@ def delivered(
 ) -> Delivered:
     """A project that Argo CD delivers from now on; nothing is released yet."""
     project = cluster_project.make_project(tmp_path_factory.mktemp("owner"), remotes)
-    base = (project.folder / "argocd/base/argo-cd/kustomization.yaml").read_text()
-    installation.place_argo_cd(remotes, base)
+    installation.place_upstream(remotes, project.folder / "argocd/base")
     installation.install_platform(here)
     made = Delivered(project, Kubernetes(here.kubeconfig), here, OUTSIDE)
     made.install()

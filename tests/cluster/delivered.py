@@ -118,7 +118,8 @@ class Delivered:
         )
 
     def see_all(self, generator: str) -> None:
-        """Have an ApplicationSet look at Git now."""
+        """Have an ApplicationSet look at Git now, which the first sync makes."""
+        self.kubernetes.until(f"applicationset/{generator}", bool)
         self.kubernetes.kubectl(
             *("annotate", "--overwrite", "-n", "argocd", f"applicationset/{generator}"),
             "argocd.argoproj.io/application-set-refresh=true",

@@ -93,7 +93,8 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
     work.mkdir()
     names = images_of((module("argocd") / "manifests" / "install.yaml").read_text())
     names |= images_of((module("rollouts-controller") / "manifests" / "install.yaml").read_text())
-    names |= images_of((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
+    for manifest in ("triton/rollout.yaml", "components/gateway/deployment.yaml"):
+        names |= images_of((TEMPLATE / "argocd" / manifest).read_text())
     debian = images.debian_layer(cache)
     authority = (cluster.folder / "authority.crt").read_bytes()
     scripts = {
@@ -122,6 +123,9 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
     for name in ("argocd", "dex"):
         images.push(names[name], argo_cd, work, User="999")
     images.push(names["redis"], [debian], work, User="999", Entrypoint=["redis-server"])
+    traefik = images.program_layer(work, cluster.programs["traefik"], "traefik")
+    entry = ["/usr/local/bin/traefik"]
+    images.push(names["traefik"], [traefik], work, Entrypoint=entry)
     images.push(
         names["argo-rollouts"],
         [rollouts],
@@ -144,12 +148,15 @@ def serve_git(cluster: LocalCluster, folder: Path, address: str) -> None:
     cluster.wait_for_port(address, 443, "git")
 
 
-def place_argo_cd(folder: Path, base: str) -> None:
-    """Lay the upstream manifest where the kustomization of `base` looks for it."""
-    (url,) = re.findall(r"https://(raw\.githubusercontent\.com/\S+)", base)
-    place = folder / url
-    place.parent.mkdir(parents=True)
-    place.write_bytes((module("argocd") / "manifests" / "install.yaml").read_bytes())
+def place_upstream(folder: Path, base: Path) -> None:
+    """Lay what is not in the repository where the kustomizations below `base` look for it."""
+    for name, program in (("argo-cd", "argocd"), ("platform/gateway", "traefik")):
+        kustomization = (base / name / "kustomization.yaml").read_text()
+        (url,) = re.findall(r"https://(raw\.githubusercontent\.com/\S+)", kustomization)
+        path = Path(*Path(url).parts[4:])  # after the host, owner, name and commit
+        place = folder / url
+        place.parent.mkdir(parents=True)
+        place.write_bytes((module(program) / path).read_bytes())
 
 
 def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) -> str:

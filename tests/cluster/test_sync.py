@@ -10,7 +10,7 @@ from kubernetes_api import Object
 NAMESPACE = "digit-classifier-staging"
 
 
-@pytest.mark.parametrize("name", ["root", "argo-cd", "configs"])
+@pytest.mark.parametrize("name", ["root", "argo-cd", "configs", "gateway-kinds"])
 def test_what_can_be_installed_here_is_synced_and_healthy(delivered: Delivered, name: str) -> None:
     delivered.kubernetes.until(f"application/{name}", synced)
 

@@ -2,9 +2,11 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc
@@ -16,6 +18,13 @@ LIBRARIES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 PICTURES = np.zeros((1, 1, 1, 1), np.uint8)
 
 
+def picture(library: Any) -> Any:
+    """What clients ask about, for NVIDIA's client of a protocol."""
+    tensor = library.InferInput("image", list(PICTURES.shape), "UINT8")
+    tensor.set_data_from_numpy(PICTURES)
+    return tensor
+
+
 @dataclass
 class Traffic:
     """Clients of an address, at work inside of a `with` block, with tritonclient's defaults.
@@ -24,6 +33,7 @@ class Traffic:
         address: `<host>:<port>` by protocol.
         clients: how many there are, by protocol.
         keep: whether they keep their connections over all requests; a new one for each otherwise.
+        connect: makes a client of a protocol for an address, in another way than plain.
         versions: how many requests each version of the model answered, by protocol.
         lost: what went wrong, by protocol, and how often.
     """
@@ -31,6 +41,7 @@ class Traffic:
     address: dict[str, str]
     clients: dict[str, int]
     keep: bool = True
+    connect: Callable[[str, str], Any] = lambda name, at: LIBRARIES[name].InferenceServerClient(at)
     versions: dict[str, Counter[int]] = field(default_factory=dict)
     lost: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -67,12 +78,11 @@ class Traffic:
 
     def _ask(self, protocol: str) -> None:
         library = LIBRARIES[protocol]
-        tensor = library.InferInput("image", list(PICTURES.shape), "UINT8")
-        tensor.set_data_from_numpy(PICTURES)
+        tensor = picture(library)
         client, first = None, True
         while not self._over.is_set():
             try:
-                client = client or library.InferenceServerClient(self.address[protocol])
+                client = client or self.connect(protocol, self.address[protocol])
                 said = client.infer(MODEL, [tensor]).get_response()
                 version = said.model_version if protocol == "grpc" else said["model_version"]
                 self.versions[protocol][int(version)] += 1

@@ -210,6 +210,11 @@ def kubectl(
                 put(objects, each)
         case ["create", "secret", "generic", name, *_]:
             objects[f"{space}/secret/{name}"] = {"value": stdin}
+        case ["create", "serviceaccount", name]:
+            objects[f"{space}/serviceaccount/{name}"] = {"metadata": {"name": name}}
+        case ["create", "--filename=/dev/stdin"]:
+            made = json.loads(stdin)
+            objects[f"{space}/{made['kind'].lower()}/{made['metadata']['name']}"] = made
         case ["create", "namespace", name]:
             objects[f"/namespace/{name}"] = {"metadata": {"name": name}}
         case ["rollout", "status", *_]:

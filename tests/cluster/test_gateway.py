@@ -1,0 +1,243 @@
+"""A gateway before staging: who may call, how requests are shared, and that bumps lose none."""
+
+import secrets
+import ssl
+import subprocess
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import gevent.ssl
+import pytest
+import tritonclient.grpc
+import tritonclient.grpc.auth
+import tritonclient.http
+import tritonclient.http.auth
+
+from cluster_project import NAME
+from delivered import Delivered, healthy_with, synced
+from kubernetes_api import Object
+from traffic import Traffic, picture
+
+STAGING = f"{NAME}-staging"
+OVERLAY = "argocd/environments/staging/kustomization.yaml"
+LINE = "  - ../../base/components/gateway\n"
+HOST, CALLER = "gateway.test", "shop"
+CLIENTS = {"http": 6, "grpc": 6}
+BUMPS = 20
+INFER = "/v2/models/classifier/infer"
+QUESTION = (
+    b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [0]}]}'
+)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway of staging, as its callers know it.
+
+    Attributes:
+        address: `<host>:<port>`.
+        authority: the file with the certificate that it is known by.
+        password: of the one caller.
+    """
+
+    delivered: Delivered
+    address: str
+    authority: Path
+    password: str
+
+    def connect(self, protocol: str, address: str) -> Any:
+        """NVIDIA's client over TLS, with a name and a password."""
+        if protocol == "grpc":
+            named = [("grpc.ssl_target_name_override", HOST)]
+            client = tritonclient.grpc.InferenceServerClient(
+                address, ssl=True, root_certificates=str(self.authority), channel_args=named
+            )
+            client.register_plugin(tritonclient.grpc.auth.BasicAuth(CALLER, self.password))
+            return client
+        client = tritonclient.http.InferenceServerClient(
+            address,
+            ssl=True,
+            ssl_options={"ca_certs": str(self.authority), "server_hostname": HOST},
+            ssl_context_factory=gevent.ssl.create_default_context,
+        )
+        client.register_plugin(tritonclient.http.auth.BasicAuth(CALLER, self.password))
+        return client
+
+    def traffic(self) -> Traffic:
+        """Clients of both protocols that keep their connections."""
+        return Traffic(dict.fromkeys(CLIENTS, self.address), CLIENTS, connect=self.connect)
+
+    def status(self, path: str, body: bytes | None = None, **headers: str) -> int:
+        """The status of an answer over HTTP."""
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.check_hostname = False  # it is called by its address here
+        try:
+            with urlopen(
+                Request(f"https://{self.address}{path}", body, headers), context=context, timeout=60
+            ) as answer:
+                return answer.status
+        except HTTPError as refusal:
+            return refusal.code
+
+    @property
+    def authorization(self) -> str:
+        """What a caller with a password says."""
+        return f"Basic {b64encode(f'{CALLER}:{self.password}'.encode()).decode()}"
+
+
+@pytest.fixture(scope="module")
+def twice(delivered: Delivered) -> Delivered:
+    """Staging serves, and has another version to go back to, which takes no pauses."""
+    release = delivered.serving()
+    delivered.toggle()
+    delivered.deploy(release)
+    return delivered
+
+
+@pytest.fixture(scope="module")
+def gateway(twice: Delivered) -> Iterator[Gateway]:
+    """The gateway is opened by its line, and closed again by taking the line away."""
+    release = twice.project.released()
+    twice.kubernetes.until("application/gateway-kinds", synced)
+    password = make_secrets(twice)
+    twice.project.change(OVERLAY, "components:\n", f"components:\n{LINE}")
+    twice.see()
+    twice.kubernetes.until("deployment/gateway", whole, STAGING)
+    twice.served(release)
+    service = twice.kubernetes.get("service/gateway", STAGING)
+    authority = twice.here.folder / "authority.crt"
+    yield Gateway(twice, f"{service['spec']['clusterIP']}:443", authority, password)
+    twice.project.change(OVERLAY, LINE, "")
+    twice.served(twice.project.released())
+    assert not twice.kubernetes.items("deployments", STAGING)
+    assert not twice.kubernetes.items("ingressroutes", STAGING)
+
+
+def make_secrets(delivered: Delivered) -> str:
+    """The Secrets as `argocd/README.md` has them; the caller's password."""
+    certificate, key = delivered.here.issue("gateway", HOST)
+    kubectl = ("kubectl", "--namespace", STAGING, "create", "secret")
+    delivered.run(*kubectl, "tls", "gateway-tls", f"--cert={certificate}", f"--key={key}")
+    password = secrets.token_hex(32)
+    digest = b64encode(sha1(password.encode()).digest()).decode()
+    callers = delivered.here.write("callers", f"{CALLER}:{{SHA}}{digest}\n")
+    delivered.run(*kubectl, "generic", "gateway-callers", f"--from-file=users={callers}")
+    return password
+
+
+def whole(deployment: Object) -> bool:
+    """Whether all of its pods are ready."""
+    return deployment.get("status", {}).get("readyReplicas") == deployment["spec"]["replicas"]
+
+
+# -- without ---------------------------------------------------------------------------------------
+
+
+def test_no_call_over_grpc_is_lost_over_bumps(twice: Delivered) -> None:
+    address = {name: twice.address(name) for name in CLIENTS}
+    with Traffic(address, CLIENTS) as traffic:
+        for _ in range(BUMPS):
+            bump(twice)
+    assert len(traffic.versions["grpc"]) == 2
+    assert not traffic.lost["grpc"], traffic.lost
+
+
+def bump(delivered: Delivered) -> None:
+    """Have the other version serve."""
+    release = delivered.merge_the_other()
+    delivered.see()
+    delivered.rollout(lambda seen: healthy_with(seen, release.version))
+
+
+# -- with ------------------------------------------------------------------------------------------
+
+
+def test_who_does_not_say_who_calls_reaches_no_pod(gateway: Gateway) -> None:
+    before = requests(gateway.delivered)
+    wrong = f"Basic {b64encode(b'shop:guessed').decode()}"
+    for headers in ({}, {"authorization": wrong}):
+        assert gateway.status(INFER, QUESTION, **headers) == 401
+    stranger = tritonclient.grpc.InferenceServerClient(
+        gateway.address,
+        ssl=True,
+        root_certificates=str(gateway.authority),
+        channel_args=[("grpc.ssl_target_name_override", HOST)],
+    )
+    with stranger, pytest.raises(Exception, match="UNAUTHENTICATED"):
+        stranger.infer("classifier", [picture(tritonclient.grpc)])
+    assert requests(gateway.delivered) == before
+    assert gateway.status(INFER, QUESTION, authorization=gateway.authorization) == 200
+    assert requests(gateway.delivered) == before + 1
+
+
+def requests(delivered: Delivered) -> float:
+    """What Triton counted of its requests, over all pods."""
+    counted = 0.0
+    for pod in delivered.pods():
+        with urlopen(f"http://{pod['status']['podIP']}:8002/metrics", timeout=20) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("nv_inference_request_success"):
+                    counted += float(line.rpartition(" ")[2])
+    return counted
+
+
+def test_administrators_are_not_let_in(gateway: Gateway) -> None:
+    secret = gateway.delivered.kubernetes.get("secret/triton-administration", STAGING)
+    value = subprocess.run(
+        ["base64", "--decode"], input=secret["data"]["value"], capture_output=True, text=True
+    ).stdout
+    said = {"authorization": gateway.authorization, "administration": value}
+    assert gateway.status("/v2/logging", **said) == 403
+
+
+def test_what_is_too_large_is_refused(gateway: Gateway) -> None:
+    large = b"0" * (16 * 2**20 + 1)
+    with suppress(ConnectionError):
+        assert gateway.status(INFER, large, authorization=gateway.authorization) == 413
+
+
+def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
+    delivered, project = gateway.delivered, gateway.delivered.project
+    old = project.released()
+    new = project.build(delivered.next_version(), old.accuracy + 0.01)
+    with gateway.traffic() as traffic:
+        project.deploy_release(new)
+        delivered.see()
+        delivered.rollout(lambda seen: half_way(seen, new.version))
+        before = {name: Counter(answered) for name, answered in traffic.versions.items()}
+        enough = traffic.answered + 2000
+        while traffic.answered < enough:
+            assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), new.version)
+        during = {name: Counter(traffic.versions[name]) - before[name] for name in before}
+        delivered.served(new)
+    for protocol, answered in during.items():
+        share = answered[new.version] / answered.total()
+        assert abs(share - 0.5) <= 0.03, (protocol, answered)
+    assert not traffic.lost["http"] and not traffic.lost["grpc"], traffic.lost
+
+
+def half_way(rollout: Object, version: int) -> bool:
+    """Whether a Rollout pauses at a weight of 50 for a version."""
+    status = rollout.get("status", {})
+    weights = status.get("canary", {}).get("weights") or {}
+    return (
+        rollout["metadata"]["labels"]["app.kubernetes.io/version"] == str(version)
+        and bool(status.get("pauseConditions"))
+        and weights.get("canary", {}).get("weight") == 50
+    )
+
+
+def test_no_request_is_lost_over_bumps(gateway: Gateway) -> None:
+    with gateway.traffic() as traffic:
+        for _ in range(BUMPS):
+            bump(gateway.delivered)
+    assert all(len(versions) == 2 for versions in traffic.versions.values())
+    assert not traffic.lost["http"] and not traffic.lost["grpc"], traffic.lost
