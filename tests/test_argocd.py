@@ -674,17 +674,26 @@ def allowed(project: dict, application: dict) -> bool:
 
 
 def reaches(project: dict, server: str, namespace: str) -> bool:
-    """Whether a destination matches, and none that begins with `!`, as Argo CD has it."""
+    """Whether a destination matches, as Argo CD has it: with `!` it takes all others."""
     places = project["spec"]["destinations"]
     here = [place["namespace"] for place in places if place["server"] == server]
-    denied = any(fnmatch(namespace, each[1:]) for each in here if each.startswith("!"))
-    return not denied and any(fnmatch(namespace, each) for each in here)
+    denied = any(matches(namespace, each[1:]) for each in here if each.startswith("!"))
+    return not denied and any(each[0] == "!" or matches(namespace, each) for each in here)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern with at most one list of alternatives in braces matches."""
+    before, _, rest = pattern.partition("{")
+    inside, _, after = rest.partition("}")
+    return any(fnmatch(name, before + each + after) for each in inside.split(","))
 
 
 @pytest.mark.parametrize(
     ("namespace", "allowed"),
-    [("qa", True), ("staging", True), ("training", False), ("", False)],
-    ids=["a new environment", "staging", "training", "no environment"],
+    [
+        *(("qa", True), ("staging", True), ("test", True), ("train", True), ("trainings", True)),
+        *(("training", False), ("", False)),
+    ],
 )
 def test_models_go_to_namespaces_of_environments_only(apps, namespace: str, allowed: bool) -> None:
     project = apps["AppProject", "models"]

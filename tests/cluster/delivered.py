@@ -140,6 +140,8 @@ class Delivered:
         self.application(
             lambda seen: synced(seen) and seen_version(seen) == release.version, environment
         )
+        for protocol, port in PORTS.items():  # a Service that is new has its rules a moment later
+            self.here.wait_for_port(self.address(protocol, environment).split(":")[0], port)
         self.answers(release, environment)
 
     # -- what serves -------------------------------------------------------------------------------

@@ -121,8 +121,8 @@ class LocalCluster:
         except (URLError, OSError):
             return False
 
-    def wait_for_port(self, host: str, port: int, name: str) -> None:
-        """Wait until a program takes connections. Raises ClusterError."""
+    def wait_for_port(self, host: str, port: int, name: str = "kube-proxy-1") -> None:
+        """Wait until a program, or a service, takes connections. Raises ClusterError."""
 
         def connects() -> bool:
             with suppress(OSError), socket.create_connection((host, port), timeout=2):

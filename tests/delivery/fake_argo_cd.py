@@ -45,7 +45,7 @@ def project(name: str, *namespaces: str, repository: str = REPOSITORY) -> Object
 def of_root() -> list[Object]:
     """What the root keeps."""
     return [
-        project("models", "digits-*", "!digits-training"),
+        project("models", "digits-*"),
         project("training", "digits-training"),
         project("platform", "argocd", "kube-system", *CHARTS),
         *(
