@@ -55,12 +55,12 @@ def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
     model = project.folder / "artifacts/model/classifier"
     project.write_model(0.91)
     (model / "1/model.onnx").write_bytes(b"no graph")
-    found = {"staging": project.packaged(version)}
+    found = {"staging": project.packaged(version + 1)}
     project.write_model(0.92)
     recorded = dict(np.load(model / "golden.npz"))
     recorded["probabilities"] = recorded["probabilities"][:, ::-1]
     np.savez(model / "golden.npz", **recorded | {"labels": 1 - recorded["labels"]})
-    found["production"] = project.packaged(version + 1)
+    found["production"] = project.packaged(version)
     nowhere = f"{cluster_project.REGISTRY}/{cluster_project.NAME}@sha256:{'0' * 64}"
     found[QA] = before.model_copy(update={"version": version + 2, "image": nowhere})
     addresses = {protocol: delivered.address(protocol) for protocol in ("http", "grpc")}
