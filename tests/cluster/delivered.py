@@ -29,6 +29,7 @@ class Delivered:
     kubernetes: Kubernetes
     here: LocalCluster
     hosts: dict[str, str]
+    good: list[Release] = field(default_factory=list)  # what staging served, the newest last
     seen: dict[str, list[str]] = field(default_factory=dict)  # every health of an Application
 
     def install(self) -> None:
@@ -78,16 +79,17 @@ class Delivered:
         self.served(release, environment)
 
     def merge_the_other(self) -> Release:
-        """Merge the version that staging served before the present one; which has no pauses."""
-        repository = self.project.repository
-        past = all_releases(repository, repository.fetch())
-        mine = [each.release for each in past if each.environment == "staging"]
-        if len({each.version for each in mine}) < 2:
-            self.release(mine[0].accuracy + 0.01)
+        """Merge another version that staging served well before; it is released first if need be.
+
+        Going back to one of the last three versions takes no pauses.
+        """
+        present = self.project.released()
+        others = [each for each in self.good if each.version != present.version]
+        if not others:
+            self.release(present.accuracy + 0.01)
             return self.merge_the_other()
-        other = next(each for each in mine if each.version != mine[0].version)
-        self.project.deploy_release(other)
-        return other
+        self.project.deploy_release(others[-1])
+        return others[-1]
 
     def toggle(self) -> None:
         """Have staging serve the version that it served before the present one."""
@@ -145,6 +147,8 @@ class Delivered:
         for protocol, port in PORTS.items():  # a Service that is new has its rules a moment later
             self.here.wait_for_port(self.address(protocol, environment).split(":")[0], port)
         self.answers(release, environment)
+        if environment == "staging":
+            self.good[:] = [each for each in self.good if each != release] + [release]
 
     # -- what serves -------------------------------------------------------------------------------
 
