@@ -291,6 +291,7 @@ class LocalCluster:
         if number > 1:
             self.stack.enter_context(network.node(number))
         user = f"{NODE}{name}"
+        make_groups(folder.name)
         settings = self.write(f"node-{number}/containerd.toml", runtime(folder))
         self.start(f"containerd-{number}", number, ["containerd", "--config", settings])
         self.wait(f"containerd-{number}", (folder / "containerd.sock").exists)
@@ -407,7 +408,8 @@ def kubelet(folder: Path) -> dict:
         "kind": "KubeletConfiguration",
         "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{GROUP}",
+        # Of its own: a kubelet ends whatever it finds below and does not know.
+        "cgroupRoot": f"/{GROUP}/{folder.name}",
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         "podLogsDir": f"{folder}/pod-logs",
         "clusterDNS": [network.address(1)],
@@ -451,14 +453,19 @@ def processes() -> set[int]:
     }
 
 
+def make_groups(name: str) -> None:
+    """Make the control group of this cluster, or one below it, in each hierarchy."""
+    for group in (each / name for each in groups()):
+        group.mkdir(exist_ok=True)
+        if (group / "cpuset.cpus").exists():  # version 1 gives a new group none
+            for setting in ("cpuset.cpus", "cpuset.mems"):
+                (group / setting).write_text((group.parent / setting).read_text())
+
+
 @contextmanager
 def control_group() -> Iterator[None]:
     """The control group; what is in it at the end is ended."""
-    for group in groups():
-        group.mkdir(exist_ok=True)
-        if (group / "cpuset.cpus").exists():  # version 1 gives a new group none
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                (group / name).write_text((group.parent / name).read_text())
+    make_groups("")
     try:
         yield
     finally:
