@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fake_argo_cd
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
 from terraform import shared_provider, terraform_environment
@@ -506,14 +507,20 @@ def test_an_unknown_root_is_refused(walk):
 # From here on the walk goes down; the order of these tests is the order of its steps.
 
 
-def test_the_cluster_stays_while_argocd_runs_something(walk):
+def test_the_cluster_stays_while_argocd_runs_something(walk, tmp_path):
     kubectl = Path(walk.environment["COMMANDS"]).with_name("kubectl")
     kept = kubectl.read_text()
-    kubectl.write_text(f"{kept}echo application.argoproj.io/root\n")
+    world = fake_argo_cd.World(tmp_path / "world.json")
+    world.keep([fake_argo_cd.made("namespaces", "argocd")])
+    world.keep([fake_argo_cd.application("shop", "shop", "theirs", [])])
+    world.save()
+    kubectl.write_text(
+        f'#!/bin/sh\nexec {sys.executable} {fake_argo_cd.__file__} {world.file} "$@"\n'
+    )
     result = walk.run("make infra-destroy ROOTS=cluster")
     kubectl.write_text(kept)
     assert result.returncode
-    assert "error: Argo CD still runs application.argoproj.io/root" in result.stderr
+    assert "Argo CD still runs application.argoproj.io/shop" in result.stderr
     assert walk.account.client("eks").list_clusters()["clusters"] == [NAME]
 
 

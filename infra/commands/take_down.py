@@ -120,7 +120,7 @@ def project_name() -> str:
 
 def overlays() -> list[str]:
     """Return the namespaces of this project's environments and of its training."""
-    files = [*ARGOCD.glob("environments/*/kustomization.yaml"), ARGOCD / OF_TRAINING]
+    files = [*ARGOCD.glob("environments/*/kustomization.yaml"), *ARGOCD.glob(OF_TRAINING)]
     return sorted({name for file in files for name in OVERLAY.findall(file.read_text())})
 
 
