@@ -20,7 +20,7 @@ test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test ev
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile \
 		--no-loadscope-reorder
 
-test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes: KUBECONFIG's, or one made here (Linux, root, Go)
+test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go)
 	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs)
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest tests/cluster
 

@@ -1,4 +1,4 @@
-"""A cluster for all tests: the one of KUBECONFIG, or one of this machine's own."""
+"""A cluster for all tests, of this machine's own."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def why_not() -> str:
     """Why no cluster can be made here; empty where it can."""
     if sys.platform != "linux" or os.geteuid():
-        return "a cluster of its own needs Linux and root: set KUBECONFIG to use another"
+        return "a cluster of its own needs Linux and root"
     packages = [name for file, name in programs.PACKAGES.items() if not Path(file).exists()]
     if missing := packages + [each for each in ("kubectl", "nsenter") if not shutil.which(each)]:
         return f"missing: {', '.join(missing)}"
@@ -71,14 +71,6 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
                 shutil.copytree(made.logs, CACHE / "logs")
     finally:
         folder.rmdir()
-
-
-@pytest.fixture(scope="session")
-def kubernetes(request: pytest.FixtureRequest) -> Kubernetes:
-    """The API of whichever cluster there is."""
-    if given := os.environ.get("KUBECONFIG"):
-        return Kubernetes(Path(given))
-    return Kubernetes(request.getfixturevalue("here").kubeconfig)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from kubernetes_api import PATIENCE, Kubernetes, Object
 from local_cluster import LocalCluster
 
 PORTS = {"http": 8000, "grpc": 8001}
-HASH = "rollouts-pod-template-hash"
 
 
 @dataclass(frozen=True)

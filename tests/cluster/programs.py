@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Go's minor version of a module of Kubernetes' own repository: `k8s.io/api` of 1.36.3 is v0.36.3.
 PACKAGES = {  # Debian's, by a file of theirs
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "/usr/sbin/conntrack": "conntrack",
@@ -25,7 +23,6 @@ PACKAGES = {  # Debian's, by a file of theirs
     "/usr/sbin/sysctl": "procps",
     "/usr/bin/skopeo": "skopeo",
 }
-STAGING = re.compile(r"^v1\.")
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def module_file(program: Program, folder: Path, work: Path) -> Path:
         name = replaced["Old"]["Path"]
         edits.append(f"-dropreplace={name}")
         if program.module == "k8s.io/kubernetes":
-            edits.append(f"-replace={name}={name}@{STAGING.sub('v0.', program.version)}")
+            edits.append(f"-replace={name}={name}@{program.version.replace('v1.', 'v0.', 1)}")
     if edits:
         subprocess.run(["go", "mod", "edit", *edits, str(go_mod)], check=True, cwd="/")
     return go_mod
