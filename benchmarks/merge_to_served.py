@@ -34,7 +34,7 @@ import pytest
 from tqdm import tqdm
 
 import results
-from cluster_project import NAME, OWNER
+from cluster_project import NAME, OWNER, push_event
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import documents
 from merge_timeline import PARTS, PICTURE, Record, draw, durations, moments
@@ -105,16 +105,8 @@ def following(watches: Sequence[tuple[list[str], Any]]) -> Iterator[None]:
 
 def tell(delivered: Delivered, commit: str) -> None:
     """Tell both of Argo CD's endpoints of a push, as GitHub does."""
-    changed = {"added": [], "removed": [], "modified": ["argocd/environments/staging/model.yaml"]}
-    repository = {"html_url": f"https://github.com/{OWNER}/{NAME}", "default_branch": "main"}
-    payload = {
-        "ref": "refs/heads/main",
-        "before": "0" * 40,
-        "after": commit,
-        "repository": repository,
-        "commits": [{"id": commit, **changed}],
-    }
-    body = json.dumps(payload).encode()
+    changed = "argocd/environments/staging/model.yaml"
+    body = json.dumps(push_event(f"{OWNER}/{NAME}", commit, changed)).encode()
     headers = {"Content-Type": "application/json", "X-GitHub-Event": "push"}
     context = ssl._create_unverified_context()  # the server makes its own certificate
     for scheme, name, port in (

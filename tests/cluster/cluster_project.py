@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,6 +30,18 @@ PEOPLE = {
     for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
 }
 INTERFACE = fake_pipeline.CONFIG.partition("\ninput")[2]
+
+
+def push_event(repository: str, commit: str, *files: str) -> dict[str, Any]:
+    """What GitHub tells of a push to main of `<owner>/<name>` that modified files."""
+    changed = {"added": [], "removed": [], "modified": [*files]}
+    return {
+        "ref": "refs/heads/main",
+        "before": "0" * 40,
+        "after": commit,
+        "repository": {"html_url": f"https://github.com/{repository}", "default_branch": "main"},
+        "commits": [{"id": commit, **changed}],
+    }
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pytest
 
 import network
 import programs
-from cluster_project import NAME, OWNER
+from cluster_project import NAME, OWNER, push_event
 from conftest import TEMPLATE, mark_root
 from delivered import Delivered, healthy_with
 from fake_gh import GitHub
@@ -111,19 +111,7 @@ class Hooks:
 
     def push(self, commit: str, *files: str) -> list[str]:
         """Tell of a push to main, as GitHub does."""
-        repository = {
-            "html_url": f"https://github.com/{self.github.read('name')}",
-            "default_branch": "main",
-        }
-        changed = {"added": [], "removed": [], "modified": [*files]}
-        payload = {
-            "ref": "refs/heads/main",
-            "before": "0" * 40,
-            "after": commit,
-            "repository": repository,
-            "commits": [{"id": commit, **changed}],
-        }
-        return self.deliver("push", payload)
+        return self.deliver("push", push_event(self.github.read("name"), commit, *files))
 
 
 @pytest.fixture(scope="module")
