@@ -15,6 +15,7 @@ from delivery.manifests import cluster
 from delivery.manifests.preview_status import PreviewStatus
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import released
+from example_release import RELEASE
 from fake_project import Project, make_project
 
 Object = dict[str, Any]
@@ -27,19 +28,7 @@ error: creating server: Internal - failed to load all models
 GONE = 'Back-off pulling image "registry/digits@sha256:2": ErrImagePull: not found'
 
 
-MODEL = Release(
-    version=2,
-    image=f"registry/digits@sha256:{2:064x}",
-    accuracy=0.97,
-    macro_f1=0.96,
-    calibration_error=0.02,
-    loss=0.11,
-    support=36,
-    data="a" * 64,
-    test_data="b" * 64,
-    code="c" * 64,
-    commit="d" * 40,
-)
+MODEL = RELEASE.model_copy(update={"version": 2, "image": f"registry/digits@sha256:{2:064x}"})
 
 
 class World:
