@@ -858,3 +858,16 @@ def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) 
     assert allowed(project, application)
     kinds = {each["kind"] for each in project["spec"]["namespaceResourceWhitelist"]}
     assert kinds == {"AppProject", "Application", "ApplicationSet"}
+
+
+def test_rollouts_to_try_has_the_settings_of_the_chart() -> None:
+    chart = yaml.safe_load(
+        (TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text()
+    )
+    settings = chart["settings"]["controller"]
+    folder = TEMPLATE / "delivery/cluster/argo-rollouts"
+    patches = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
+    (patch,) = [each for each in patches if each["target"]["name"] == "argo-rollouts"]
+    (container,) = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == settings["extraArgs"]
+    assert container["env"] == settings["extraEnv"]
