@@ -349,7 +349,7 @@ def check_nodes(sizes: dict[str, int]) -> None:
 
 
 def check_places(response: EKSResponse, fields: dict[str, Any]) -> None:
-    """Refuse subnets in a zone that offers none of the types."""
+    """Refuse subnets in a zone that offers none of the types, and those without a way out."""
     ec2 = ec2_backends[response.current_account][response.region]
     offers = ec2.describe_instance_type_offerings(
         "availability-zone", {"instance-type": fields["instanceTypes"]}
@@ -357,6 +357,14 @@ def check_places(response: EKSResponse, fields: dict[str, Any]) -> None:
     zones = {ec2.get_subnet(each).availability_zone for each in fields["subnets"]}
     lacking = zones - {each["Location"] for each in offers}
     refuse(bool(lacking), f"{fields['instanceTypes']} are not offered in {lacking}")
+    leads_out = {
+        subnet
+        for table in ec2.route_tables.values()
+        if any(route.nat_gateway for route in table.routes)
+        for subnet in table._associations.values()
+    }
+    stranded = {*fields["subnets"]} - leads_out
+    refuse(bool(stranded), f"NodeCreationFailure: machines in {stranded} cannot join")
 
 
 def check_image(image: str, version: str, cluster_version: str) -> None:

@@ -28,6 +28,7 @@ from terraform import shared_provider, terraform_environment
 MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))
 ROOTS = ["bootstrap", "cluster", "registry"]
 CHECKOV = "checkov==3.3.30"  # one version here and in benchmarks/checkov_peers.py
+CHECKED = ["dockerfile", "github_actions", "terraform"]
 MOST_VARIABLES = 10
 GPU = "nvidia.com/gpu"
 
@@ -141,6 +142,7 @@ def tree(tmp_path_factory) -> Path:
     """The un-baked `infra/`, its link followed: initialising writes into the folders."""
     folder = tmp_path_factory.mktemp("unbaked") / "infra"
     shutil.copytree(UNBAKED / "infra", folder, ignore=shutil.ignore_patterns(".terraform*"))
+    shutil.copy(TEMPLATE / "tests/cluster.tftest.hcl", folder / "cluster")
     return folder
 
 
@@ -163,7 +165,7 @@ def results(tree) -> Results:
         with shared_provider(tree / ready[0]) as environment:
 
             def judge(folder: str) -> subprocess.CompletedProcess[str]:
-                command = "test" if folder.startswith("modules/") else "validate"
+                command = "test" if [*(tree / folder).glob("*.tftest.hcl")] else "validate"
                 return terraform(tree / folder, command, **environment)
 
             return results | dict(zip(ready, pool.map(judge, ready), strict=True))
@@ -258,18 +260,27 @@ def test_nothing_is_used_that_version_6_of_the_provider_removed(tree):
 
 
 def test_checkov_finds_nothing_and_skips_at_most_eight_with_reasons(tree):
+    """In Terraform, workflows and the Dockerfile."""
+    shutil.copytree(UNBAKED / ".github", tree.parent / ".github")
+    shutil.copy(UNBAKED / "Dockerfile", tree.parent)
     uv = Path(sys.executable).with_name("uv")
-    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--directory", str(tree)]
-    command += ["--framework", "terraform", "--skip-download", "--output", "json"]
+    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--directory", str(tree.parent)]
+    command += ["--framework", *CHECKED, "--skip-download", "--output", "json"]
     result = subprocess.run(command, env=terraform_environment(), capture_output=True, text=True)
-    report = json.loads(result.stdout)
-    assert report["summary"]["resource_count"] > 60, "checkov did not see the resources"
-    assert report["summary"]["parsing_errors"] == 0
-    assert [
-        (check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]
-    ] == []
-    assert report["summary"]["skipped"] <= 8
-    for check in report["results"]["skipped_checks"]:
+    reports = {report["check_type"]: report for report in json.loads(result.stdout)}
+    assert [*sorted(reports)] == CHECKED
+    assert reports["terraform"]["summary"]["resource_count"] > 60, "it did not see the resources"
+    skipped = []
+    for kind, report in reports.items():
+        assert report["summary"]["parsing_errors"] == 0, kind
+        assert [
+            (check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]
+        ] == [], kind
+        assert report["summary"]["passed"] > 50, kind
+        skipped += report["results"]["skipped_checks"]
+    assert reports["terraform"]["summary"]["skipped"] <= 8
+    assert len({(check["check_id"], check["file_path"]) for check in skipped}) <= 8
+    for check in skipped:
         assert len(check["check_result"]["suppress_comment"]) > 40, check["check_id"]
 
 
@@ -562,7 +573,7 @@ def test_gpu_nodes_have_the_image_the_taint_and_the_label(walk):
     prefix = "k8s.io/cluster-autoscaler/node-template/"
     assert tags(hints)[prefix + "resources/nvidia.com/gpu"] == "1"
     assert tags(hints)[prefix + "taint/nvidia.com/gpu"] == "true:NoSchedule"
-    assert tags(hints)[prefix + "resources/ephemeral-storage"] == "180Gi"
+    assert tags(hints)[prefix + "resources/ephemeral-storage"] == "208Gi"
 
 
 def test_the_cluster_is_private_encrypted_and_logged(walk):

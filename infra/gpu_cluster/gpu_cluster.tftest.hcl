@@ -338,6 +338,31 @@ run "the_autoscaler_knows_a_gpu_node_before_there_is_one" {
   }
 }
 
+run "disks_in_the_machine_hold_images_and_pods_and_the_autoscaler_knows_them" {
+  command = plan
+
+  override_data {
+    target          = data.aws_ec2_instance_type.gpu
+    override_during = plan
+    values = {
+      supported_architectures = ["x86_64"]
+      default_vcpus           = 4
+      total_instance_storage  = 250
+      gpus                    = [{ count = 1, manufacturer = "NVIDIA", memory_size = 22888, name = "L4" }]
+    }
+  }
+
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.node["gpu"].user_data), "\"strategy\": \"RAID0\"") && aws_launch_template.node["system"].user_data == null
+    error_message = "the disks stay unused"
+  }
+
+  assert {
+    condition     = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value == "208Gi"
+    error_message = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value
+  }
+}
+
 run "no_pod_gets_a_nodes_credentials_and_disks_are_encrypted" {
   command = plan
 

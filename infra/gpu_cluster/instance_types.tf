@@ -32,6 +32,9 @@ locals {
 
   gpus = { for name, group in var.gpu_node_groups : name => one(data.aws_ec2_instance_type.gpu[group.instance_types[0]].gpus) }
 
+  # GiB of the disks that the types have in them; AWS counts in GB.
+  own_disks = { for name, group in var.gpu_node_groups : name => min([for type in group.instance_types : floor(0.93 * coalesce(data.aws_ec2_instance_type.gpu[type].total_instance_storage, 0))]...) }
+
   gpu_zones = { for name, group in var.gpu_node_groups : name => [
     for zone in keys(var.subnet_ids) : zone if(length(group.zones) == 0 || contains(group.zones, zone)) && anytrue([
       for type in group.instance_types : contains(data.aws_ec2_instance_type_offerings.gpu[type].locations, zone)
@@ -51,6 +54,6 @@ locals {
     { for label, value in local.gpu_labels[name] : "${name}/label/${label}" => { group = name, value = value } },
     { "${name}/taint/nvidia.com/gpu" = { group = name, value = "true:NoSchedule" } },
     { "${name}/resources/nvidia.com/gpu" = { group = name, value = tostring(gpu.count) } },
-    { "${name}/resources/ephemeral-storage" = { group = name, value = "${floor(var.gpu_node_groups[name].disk_gib * 0.9)}Gi" } },
+    { "${name}/resources/ephemeral-storage" = { group = name, value = "${floor(0.9 * (local.own_disks[name] > 0 ? local.own_disks[name] : var.gpu_node_groups[name].disk_gib))}Gi" } },
   )]...)
 }

@@ -12,7 +12,7 @@ data "aws_autoscaling_group" "made" {
   name = each.key
 }
 
-# The newest image of the nodes for the cluster's version.
+# The newest machine image for the cluster's version.
 data "aws_ssm_parameter" "image" {
   for_each = { system = "standard", gpu = "nvidia" }
 

@@ -94,7 +94,7 @@ variable "gpu_node_groups" {
     disk_throughput = optional(number, 500)
     zones           = optional(set(string), [])
   }))
-  description = "Groups of GPU nodes by name, each scaled on its own between min and max nodes. Instance types of one group must have the same GPUs and processors. The disk holds the server image, unpacked 30 GB and more. No zones means all that have the type."
+  description = "Groups of GPU nodes by name, each scaled on its own between min and max nodes. Instance types of one group must have the same GPUs and processors. The disk holds the server image, unpacked 30 GB and more, where the types have none of their own. No zones means all that have the type."
 
   validation {
     condition     = alltrue([for name, group in var.gpu_node_groups : can(regex("^[a-z](-?[a-z0-9])*$", name)) && name != "system" && length(name) <= 32])

@@ -12,6 +12,11 @@ module "network" {
   log_retention_days  = var.network.log_retention_days
 }
 
+moved {
+  from = module.network
+  to   = module.network[0]
+}
+
 module "gpu_cluster" {
   source = "../modules/gpu_cluster"
 
