@@ -398,6 +398,8 @@ infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
 infra.commands.roots.apply
     test_infra_commands::test_a_root_is_applied_after_bootstrap
+infra.commands.roots.aws
+    test_infra_commands::test_an_answer_of_aws_that_breaks_off_is_not_an_empty_one
 infra.commands.roots.given
     test_infra_commands::test_settings_without_a_project_are_told
 infra.commands.roots.saved_plan

@@ -461,3 +461,14 @@ def test_a_comment_has_what_is_planned(infra: Infra) -> None:
     assert infra.run("comment").returncode == 0
     written = (infra.folder / "infra/plan.md").read_text()
     assert len(written) < 65_536 and written.endswith("the job's log has the rest.\n")
+
+
+def test_an_answer_of_aws_that_breaks_off_is_not_an_empty_one(infra: Infra) -> None:
+    infra.says("aws", "list-open-id-connect-providers", '{"OpenIDConnectPr')
+    said = sentence(infra.run("roots", "plan", "bootstrap"))
+    assert said == (
+        "error: aws iam list-open-id-connect-providers broke off: run the same command again"
+    )
+    assert "bootstrap plan" not in infra.log()
+    infra.says("aws", "list-open-id-connect-providers", '{"OpenIDConnectProviderList": []}')
+    assert infra.run("roots", "plan", "bootstrap").returncode == 0

@@ -81,7 +81,11 @@ def aws(*arguments: str) -> Any:
     if result.returncode:
         reason = " ".join(result.stderr.split())
         raise InfraError(f"aws {' '.join(arguments[:2])} failed: {reason}")
-    return json.loads(result.stdout or "{}")
+    try:
+        return json.loads(result.stdout or "{}")
+    except (ValueError, RecursionError):
+        what = f"aws {' '.join(arguments[:2])}"
+        raise InfraError(f"{what} broke off: run the same command again") from None
 
 
 def given(root: str, name: str) -> str:
