@@ -398,6 +398,16 @@ infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
 infra.commands.roots.apply
     test_infra_commands::test_a_root_is_applied_after_bootstrap
+infra.commands.roots.aws
+    test_infra_commands::test_an_answer_of_aws_that_breaks_off_is_not_an_empty_one
+infra.commands.roots.given
+    test_infra_commands::test_settings_without_a_project_are_told
+infra.commands.roots.saved_plan
+    test_infra_commands::test_a_saved_plan_is_applied_as_it_is_or_nothing_is
+infra.commands.comment.text
+    test_infra_commands::test_a_comment_has_what_is_planned
+infra.commands.quota.compare
+    test_infra_cost::test_a_quota_that_is_too_small_is_told_with_the_request
 infra.commands.roots.refuse_while_states_are_needed
     test_infra_commands::test_the_states_stay_while_a_root_needs_its_own
 infra.commands.roots.take_argocd_down
