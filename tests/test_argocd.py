@@ -762,6 +762,8 @@ def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, projec
         if document["kind"] == "Namespace":
             named = [name for group, kind, name in cluster if (group, kind) == ("", "Namespace")]
             assert any(fnmatch(document["metadata"]["name"], name) for name in named)
+        elif group_kind(document)[1].startswith("ValidatingAdmissionPolicy"):
+            assert (*group_kind(document), document["metadata"]["name"]) in cluster
         else:
             used.add(group_kind(document))
     assert used <= namespaced
