@@ -531,7 +531,7 @@ def test_the_run_is_what_the_job_runs(ray_job, ray_pods) -> None:
 
 def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:
     version = ray_job["spec"]["rayClusterSpec"]["rayVersion"]
-    assert f"ray=={version}\n" in (UNBAKED / "constraints.txt").read_text()
+    assert f"\nray=={version} " in (UNBAKED / "constraints.txt").read_text()
 
 
 def test_the_pods_run_as_the_user_of_the_image_and_write_to_memory_and_tmp_only(ray_pods) -> None:

@@ -39,6 +39,13 @@ def test_packages_come_before_code_so_that_a_change_of_code_costs_one_layer() ->
     assert text.index("COPY --from=packages") < text.index("COPY . .")
 
 
+@pytest.mark.parametrize("name", ["constraints.txt", "serving/requirements.txt"])
+def test_every_package_is_pinned_by_version_and_hash(name: str) -> None:
+    pins = (UNBAKED / name).read_text().replace("\\\n", "").splitlines()
+    pin = re.compile(r"[a-z0-9-]+==[\w.!+]+( ;[^#]*?)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert len(pins) > 40 and not [line for line in pins if not pin.fullmatch(line)]
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, SERVER / "Dockerfile"], ids=["training", "server"])
 def test_an_image_has_the_bill_of_what_it_holds(recipe: Path) -> None:
     """Written by the stage whose folder the image gets, of the packages in that folder."""
