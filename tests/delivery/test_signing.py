@@ -22,7 +22,7 @@ from delivery.model.packaging import LOCAL
 from delivery.oci import referrers, signature
 from delivery.oci.layout import Layout
 from delivery.oci.referrers import attach, attached
-from delivery.oci.signature import PublicKey, SignatureError, verify
+from delivery.oci.signature import PublicKey, SignatureError, public_key, verify
 from delivery.parameters import read_parameters
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
@@ -376,6 +376,17 @@ def test_a_signature_cannot_be_required_of_nobody(project: Project) -> None:
 
 
 # -- the format ------------------------------------------------------------------------------------
+
+
+def test_what_sigstores_own_library_signed_is_read_as_ours() -> None:
+    """The same statement, signed and written by sigstore-go 1.2.2, which is what cosign 3 uses."""
+    files = Path(__file__).parent / "signatures"
+    bundle = (files / "sigstore-go-1.2.2.json").read_bytes()
+    key = public_key((files / "sigstore-go-1.2.2.pub").read_bytes(), "signing.pub")
+    told = Trust(key).vouches(bundle, RELEASE)
+    assert told.startswith("signed with signing.pub (")
+    with pytest.raises(SignatureError, match="accuracy is '0"):
+        Trust(key).vouches(bundle, changed(RELEASE, accuracy=0.5))
 
 
 def test_a_signature_that_cosign_made_vouches_for_the_image() -> None:
