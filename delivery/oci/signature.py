@@ -36,7 +36,13 @@ def decoded(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-Base64 = Annotated[str, AfterValidator(lambda text: decoded(text) and text)]
+def checked_base64(text: str) -> str:
+    """Return a text that is base64. Raises ValueError."""
+    decoded(text)
+    return text
+
+
+Base64 = Annotated[str, AfterValidator(checked_base64)]
 
 
 class Document(Settings, extra="ignore", alias_generator=to_camel, populate_by_name=True):
