@@ -32,7 +32,7 @@ class Limits(Settings, strict=True):
 
 
 class Target(Settings):
-    """Section `release`: the registry that images are pushed to; what may change for clients."""
+    """Section `release`: the registry; what may change for clients; what a promotion asks for."""
 
     registry: str = Field(
         pattern=f"^{NAME}$",
@@ -43,6 +43,11 @@ class Target(Settings):
         default=None,
         description="null, or the change as the gate's refusal names it",
         examples=["labels: + otter"],
+    )
+    require_healthy: bool = Field(
+        default=False,  # files of earlier versions have none
+        description="true, or false where nobody writes the commit status `staging/healthy`",
+        examples=[False],
     )
 
 

@@ -29,6 +29,8 @@ REASONS = set(
 )
 
 FOLLOWED = """
+delivery.commands.comment.run
+    test_comment::test_a_job_that_may_not_comment_is_told_what_it_needs
 delivery.commands.data_pull.run
     test_data_store::test_what_was_never_pushed_is_had_after_a_push
 delivery.commands.data_push.run
@@ -75,6 +77,8 @@ delivery.commands.pipeline.reproduce
     test_order::test_a_pipeline_without_its_images
 delivery.commands.preview.Preview.settle
     test_preview::test_fault_is_told_and_not_served_and_a_revert_heals
+delivery.commands.promote.doubtful
+    test_health::test_where_nobody_tells_the_approver_judges_unless_the_project_wants_to_know
 delivery.commands.promote.run
     test_promotion::test_nothing_in_staging
 delivery.commands.promote.run
@@ -284,7 +288,7 @@ delivery.proposals.config_map.parse_config_map
     test_foreign_text::test_a_release_file_hides_nothing_from_a_reviewer
 delivery.proposals.config_map.parse_config_map
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
-delivery.proposals.github.GitHub.ask
+delivery.proposals.github.GitHub._checked
     test_protect::test_an_answer_that_is_none_is_not_believed
 delivery.proposals.github.find_github
     test_protect::test_without_its_command_line_nothing_is_done
