@@ -59,6 +59,10 @@ delivery.cluster.programs.tell
     test_cluster::test_what_was_interrupted_anywhere_goes_on
 delivery.cluster.remote.public_address
     test_cluster::test_a_remote_that_asks_for_a_key_gets_an_address_that_does_not
+delivery.commands.login.run
+    test_login::test_a_folder_that_others_do_not_have_is_nowhere_to_push_to
+delivery.commands.login.answer
+    test_login::test_a_job_without_its_role_or_program_is_told_so
 delivery.commands.pin.pin_chart
     test_pin::test_what_a_refusal_says_helps
 delivery.commands.pin.unmoved
@@ -113,6 +117,10 @@ delivery.manifests.answers.apart
     test_status::test_an_answer_without_an_end_is_given_up
 delivery.commands.promote.check_served
     test_cluster_status::test_what_a_refused_promotion_says_helps
+delivery.commands.propose.push
+    test_login::test_another_training_of_the_same_commit_is_proposed_once_the_first_is_closed
+delivery.commands.propose.run
+    test_login::test_a_commit_that_main_does_not_have_is_merged_first
 delivery.commands.status.run
     test_status::test_a_disagreement_fails
 delivery.commands.status._pair

@@ -34,7 +34,8 @@ ASKED = {
     "protect": {"CHECK=1": "--check"},
     "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},
-    "comment": {"PR=7": "comment 7", "REPORT=a.md": '--report "$REPORT"'},
+    "comment": {"REPORT=a.md": '--report "$REPORT"'},
+    "login": {"PUSH=ghcr.io/a/b": "--push"},
 }
 NEEDED = {
     "rollback": ["ENV=staging"],
