@@ -68,7 +68,8 @@ def check_served(repository: Repository, base: str, candidate: Release, context:
         if (health := told_health(repository, base, SOURCE)) is None:
             return doubtful(repository, base, candidate, error)
         stands = Standing(
-            (str(candidate.version),), "" if health.well else f"its status says {said(health.says)}"
+            (str(candidate.version),),
+            "" if health.healthy else f"its status says {said(health.says)}",
         )
     if stands.trouble:
         raise DeliveryError(

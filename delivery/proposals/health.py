@@ -5,6 +5,7 @@ was applied. A status on any commit since the release counts, and the newest is 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,7 +56,7 @@ class Found(Settings, extra="ignore"):
 class Health:
     """What the newest status says, and since when nobody has said otherwise."""
 
-    well: bool
+    healthy: bool
     since: datetime
     says: str
 
@@ -75,7 +76,15 @@ def told_health(repository: Repository, base: str, environment: str) -> Health |
     if github is None:
         return None
     later = repository.ask("rev-list", "--ancestry-path", f"{changes[0]}..{base}").split()
-    found = statuses(github, [changes[0], *later], status_name(environment))
+    return newest_word(github, [changes[0], *later], status_name(environment))
+
+
+def newest_word(github: GitHub, commits: Sequence[str], name: str) -> Health | None:
+    """Return what the newest status of a name on any of some commits says, or None without one.
+
+    It holds since the first of those that say the same without another between. Raises GitHubError.
+    """
+    found = statuses(github, commits, name)
     if not found:
         return None
     newest = found[-1]
@@ -87,7 +96,7 @@ def told_health(repository: Repository, base: str, environment: str) -> Health |
     return Health(newest.state == WELL, since, newest.description or newest.state.lower())
 
 
-def statuses(github: GitHub, commits: list[str], name: str) -> list[Status]:
+def statuses(github: GitHub, commits: Sequence[str], name: str) -> list[Status]:
     """Return the statuses of a name that some commits have, oldest first. Raises GitHubError."""
     found = []
     for start in range(0, len(commits), MOST):
@@ -98,7 +107,7 @@ def statuses(github: GitHub, commits: list[str], name: str) -> list[Status]:
     return sorted(found, key=lambda each: each.since)
 
 
-def status_query(repository: str, commits: list[str], name: str) -> str:
+def status_query(repository: str, commits: Sequence[str], name: str) -> str:
     """Return the query for the newest status of a name on each of some commits."""
     owner, _, short = repository.partition("/")
     wanted = "state createdAt description"

@@ -62,7 +62,7 @@ def tip(project: Project) -> str:
 
 def health(project: Project) -> tuple[bool, int] | None:
     found = told_health(project.repository, tip(project), "staging")
-    return (found.well, found.since.hour) if found else None
+    return (found.healthy, found.since.hour) if found else None
 
 
 def test_what_staging_serves_well_is_promoted_without_a_doubt(
