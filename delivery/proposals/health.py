@@ -58,7 +58,7 @@ class Health:
 
     healthy: bool
     since: datetime
-    says: str
+    says: str = ""
 
 
 def status_name(environment: str) -> str:
