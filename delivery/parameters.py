@@ -34,7 +34,7 @@ class Limits(Settings, strict=True):
 class Target(Settings):
     """Section `release`: the registry that images are pushed to; whose signature counts.
 
-    And what may change for clients.
+    And what may change for clients, and what a promotion asks for.
     """
 
     registry: str = Field(
@@ -55,6 +55,11 @@ class Target(Settings):
         default=None,
         description="null, or the change as the gate's refusal names it",
         examples=["labels: + otter"],
+    )
+    require_healthy: bool = Field(
+        default=False,  # files of earlier versions have none
+        description="true, or false where nobody writes the commit status `staging/healthy`",
+        examples=[False],
     )
 
     @field_validator("require_signature")
