@@ -333,6 +333,8 @@ def test_what_was_planned_is_applied_from_the_branch_and_the_environment_that_ro
     assert (job["environment"], job["needs"]) == (defaults["environment"], "plan")
     assert "PLANNED=true" in job["steps"][-1]["run"]
     assert "AWS_APPLY_ROLE" not in str(workflow["jobs"]["plan"])
+    assert workflow["permissions"] == {} and "env" not in workflow
+    assert "actions" not in workflow["jobs"]["plan"]["permissions"]
 
 
 # What Git asks of the nodes.
