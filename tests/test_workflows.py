@@ -87,6 +87,29 @@ def test_an_action_is_the_commit_that_its_comment_names(path: Path) -> None:
     assert used
 
 
+def test_a_role_is_taken_by_whom_it_trusts() -> None:
+    """Those that publish by name; those that read by the ref that GitHub gives their events."""
+    identity = TEMPLATE / "infra/ci_identity"
+    takes = {
+        role: {path.name for path in WORKFLOWS if f"env.AWS_{role}_ROLE" in path.read_text()}
+        for role in ("PLAN", "APPLY", "PUBLISH")
+    }
+    publishes = re.search(r'default += \["release.*\]', (identity / "variables.tf").read_text())
+    assert publishes and takes["PUBLISH"] == set(re.findall(r"[\w.-]+\.yaml", publishes[0]))
+    assert takes["APPLY"] == {"infra-apply.yaml"}
+    refs = {
+        "pull_request": ":pull_request",
+        "merge_group": ":ref:refs/heads/gh-readonly-queue/${var.branch}/*",
+        "push": ":ref:refs/heads/${var.branch}",
+        "workflow_dispatch": ":ref:refs/heads/${var.branch}",
+    }
+    trusted = re.search(r"plan = \[(.*?)\]", (identity / "main.tf").read_text(), re.S)
+    assert trusted and "promote.yaml" in takes["PLAN"]
+    for name in takes["PLAN"]:
+        for event in yaml.safe_load((OURS / name).read_text())[True]:
+            assert f'"repo:${{var.repository}}{refs[event]}"' in trusted[1], (name, event)
+
+
 def test_an_action_is_one_commit_everywhere() -> None:
     used = {each["uses"] for path in WORKFLOWS for each in steps(path) if "uses" in each}
     assert len(used) == len({each.partition("@")[0] for each in used})

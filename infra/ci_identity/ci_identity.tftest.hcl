@@ -45,22 +45,35 @@ run "each_role_trusts_exactly_the_runs_that_are_meant" {
 
   assert {
     condition = { for name, role in aws_iam_role.this : name => jsondecode(role.assume_role_policy).Statement[0].Condition } == {
-      plan = { StringEquals = {
-        "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub"           = ["repo:octo@123456/digits@456789:pull_request", "repo:octo@123456/digits@456789:ref:refs/heads/main"]
-        "token.actions.githubusercontent.com:repository_id" = "456789"
-      } }
-      apply = { StringEquals = {
-        "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub"           = ["repo:octo@123456/digits@456789:environment:infrastructure"]
-        "token.actions.githubusercontent.com:repository_id" = "456789"
-      } }
-      publish = { StringEquals = {
-        "token.actions.githubusercontent.com:aud"              = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub"              = ["repo:octo@123456/digits@456789:ref:refs/heads/main"]
-        "token.actions.githubusercontent.com:repository_id"    = "456789"
-        "token.actions.githubusercontent.com:job_workflow_ref" = "octo/digits/.github/workflows/release.yaml@refs/heads/main"
-      } }
+      plan = {
+        StringLike = { "token.actions.githubusercontent.com:sub" = [
+          "repo:octo@123456/digits@456789:pull_request",
+          "repo:octo@123456/digits@456789:ref:refs/heads/main",
+          "repo:octo@123456/digits@456789:ref:refs/heads/gh-readonly-queue/main/*",
+        ] }
+        StringEquals = {
+          "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
+          "token.actions.githubusercontent.com:repository_id" = "456789"
+        }
+      }
+      apply = {
+        StringLike = { "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:environment:infrastructure"] }
+        StringEquals = {
+          "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
+          "token.actions.githubusercontent.com:repository_id" = "456789"
+        }
+      }
+      publish = {
+        StringLike = { "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:ref:refs/heads/main"] }
+        StringEquals = {
+          "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
+          "token.actions.githubusercontent.com:repository_id" = "456789"
+          "token.actions.githubusercontent.com:job_workflow_ref" = [
+            "octo/digits/.github/workflows/release.yaml@refs/heads/main",
+            "octo/digits/.github/workflows/train.yaml@refs/heads/main",
+          ]
+        }
+      }
     }
     error_message = jsonencode({ for name, role in aws_iam_role.this : name => role.assume_role_policy })
   }
@@ -76,7 +89,7 @@ run "planning_only_reads" {
 
   assert {
     condition = alltrue(flatten([for statement in jsondecode(aws_iam_policy.this["plan"].policy).Statement : [
-      for action in flatten([statement.Action]) : can(regex("^[a-z0-9]+:(Describe|Get|List|Decrypt)", action))
+      for action in flatten([statement.Action]) : can(regex("^[a-z0-9]+:(Describe|Get|List|Decrypt|BatchGetImage$|BatchCheckLayerAvailability$)", action))
     ]]))
     error_message = aws_iam_policy.this["plan"].policy
   }
@@ -84,6 +97,22 @@ run "planning_only_reads" {
   assert {
     condition     = !strcontains(aws_iam_policy.this["plan"].policy, "digits-data/*")
     error_message = "a pull request could read the data"
+  }
+}
+
+run "planning_pulls_the_images_of_two_repositories" {
+  command = plan
+
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.this["plan"].policy).Statement : jsonencode(statement.Action) => statement.Resource if statement.Sid == "PullImages" } == {
+      "[\"ecr:BatchCheckLayerAvailability\",\"ecr:BatchGetImage\",\"ecr:GetDownloadUrlForLayer\"]" = ["arn:aws:ecr:eu-central-1:123456789012:repository/digits", "arn:aws:ecr:eu-central-1:123456789012:repository/digits-training"]
+    }
+    error_message = aws_iam_policy.this["plan"].policy
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_policy.this["plan"].policy, "\"ecr:GetAuthorizationToken\"")
+    error_message = "checks, promotions and rollbacks could not log in to the registry"
   }
 }
 
@@ -132,13 +161,19 @@ run "an_older_repository_has_no_number" {
   variables {
     repository = "octo_corp/digits"
     branch     = "release@2+1"
+
+    publish_workflows = ["publish.yml"]
   }
 
   assert {
-    condition = jsondecode(aws_iam_role.this["publish"].assume_role_policy).Statement[0].Condition.StringEquals == {
-      "token.actions.githubusercontent.com:aud"              = "sts.amazonaws.com"
-      "token.actions.githubusercontent.com:sub"              = ["repo:octo_corp/digits:ref:refs/heads/release@2+1"]
-      "token.actions.githubusercontent.com:job_workflow_ref" = "octo_corp/digits/.github/workflows/release.yaml@refs/heads/release@2+1"
+    condition = jsondecode(aws_iam_role.this["publish"].assume_role_policy).Statement[0].Condition == {
+      StringLike = { "token.actions.githubusercontent.com:sub" = ["repo:octo_corp/digits:ref:refs/heads/release@2+1"] }
+      StringEquals = {
+        "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
+        "token.actions.githubusercontent.com:job_workflow_ref" = [
+          "octo_corp/digits/.github/workflows/publish.yml@refs/heads/release@2+1",
+        ]
+      }
     }
     error_message = aws_iam_role.this["publish"].assume_role_policy
   }
@@ -356,10 +391,19 @@ run "a_prefix_that_is_the_whole_bucket_is_refused" {
 
 run "a_pattern_of_workflows_is_refused" {
   command         = plan
-  expect_failures = [var.publish_workflow]
+  expect_failures = [var.publish_workflows]
 
   variables {
-    publish_workflow = "*.yaml"
+    publish_workflows = ["release.yaml", "*.yaml"]
+  }
+}
+
+run "nobody_who_publishes_is_refused" {
+  command         = plan
+  expect_failures = [var.publish_workflows]
+
+  variables {
+    publish_workflows = []
   }
 }
 

@@ -12,11 +12,13 @@ locals {
   provider  = var.oidc_provider_arn == null ? aws_iam_openid_connect_provider.github[0].arn : var.oidc_provider_arn
 
   # Which runs get which role. A run in a GitHub environment names the environment instead of
-  # its branch, so the branches that may apply are set on the environment.
+  # its branch, so the branches that may apply are set on the environment. A merge queue has a
+  # branch for each pull request: the only pattern here.
   subjects = {
     plan = [
       "repo:${var.repository}:pull_request",
       "repo:${var.repository}:ref:refs/heads/${var.branch}",
+      "repo:${var.repository}:ref:refs/heads/gh-readonly-queue/${var.branch}/*",
     ]
     apply   = ["repo:${var.repository}:environment:${var.environment}"]
     publish = ["repo:${var.repository}:ref:refs/heads/${var.branch}"]
@@ -24,13 +26,13 @@ locals {
 
   # A name can be given to another repository, a number can't; older repositories tell none.
   number = one(regexall("@([0-9]+)$", var.repository))
-  # What publishes is one file, and not whatever else runs on the branch.
-  names    = replace(var.repository, "/@[0-9]+/", "")
-  workflow = "${local.names}/.github/workflows/${var.publish_workflow}@refs/heads/${var.branch}"
+  # What publishes is these files, and not whatever else runs on the branch.
+  names     = replace(var.repository, "/@[0-9]+/", "")
+  workflows = [for file in var.publish_workflows : "${local.names}/.github/workflows/${file}@refs/heads/${var.branch}"]
   claims = {
     plan    = {}
     apply   = {}
-    publish = { "${local.issuer}:job_workflow_ref" = local.workflow }
+    publish = { "${local.issuer}:job_workflow_ref" = local.workflows }
   }
 
   policies = {
@@ -70,11 +72,9 @@ resource "aws_iam_role" "this" {
       Principal = { Federated = local.provider }
       Action    = "sts:AssumeRoleWithWebIdentity"
       Condition = {
+        StringLike = { "${local.issuer}:sub" = each.value }
         StringEquals = merge(
-          {
-            "${local.issuer}:aud" = "sts.amazonaws.com"
-            "${local.issuer}:sub" = each.value
-          },
+          { "${local.issuer}:aud" = "sts.amazonaws.com" },
           local.number == null ? {} : { "${local.issuer}:repository_id" = local.number[0] },
           local.claims[each.key],
         )

@@ -121,6 +121,7 @@ locals {
         "ec2:DescribeVpcAttribute",
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
+        "ecr:GetAuthorizationToken",
         "eks:DescribeAddonVersions",
         "iam:ListOpenIDConnectProviders",
         "kms:ListAliases",
@@ -156,6 +157,12 @@ locals {
       Sid      = "ReadRegistry"
       Effect   = "Allow"
       Action   = ["ecr:DescribeRepositories", "ecr:GetLifecyclePolicy", "ecr:GetRepositoryPolicy", "ecr:ListTagsForResource"]
+      Resource = local.registries
+    },
+    {
+      Sid      = "PullImages" # that a pull request proposes, and those that it replaces
+      Effect   = "Allow"
+      Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
       Resource = local.registries
     },
     {

@@ -40,14 +40,14 @@ variable "environment" {
   }
 }
 
-variable "publish_workflow" {
-  type        = string
-  description = "File in .github/workflows of the branch that alone may publish."
-  default     = "release.yaml"
+variable "publish_workflows" {
+  type        = set(string)
+  description = "Files in .github/workflows of the branch that alone may publish."
+  default     = ["release.yaml", "train.yaml"]
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9._-]+\\.ya?ml$", var.publish_workflow))
-    error_message = "publish_workflow is \"${var.publish_workflow}\": name one file, for example release.yaml."
+    condition     = length(var.publish_workflows) > 0 && alltrue([for file in var.publish_workflows : can(regex("^[A-Za-z0-9._-]+\\.ya?ml$", file))])
+    error_message = "publish_workflows is ${jsonencode(var.publish_workflows)}: name files, for example release.yaml."
   }
 }
 
