@@ -32,7 +32,7 @@ class Limits(Settings, strict=True):
 
 
 class Target(Settings):
-    """Section `release`: the registry that images are pushed to; what may change for clients."""
+    """Section `release`: where images are pushed; what may be released and promoted."""
 
     registry: str = Field(
         pattern=f"^{NAME}$",
@@ -43,6 +43,34 @@ class Target(Settings):
         default=None,
         description="null, or the change as the gate's refusal names it",
         examples=["labels: + otter"],
+    )
+    accept_test_data: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{12,64}$",
+        description="null, or the start, in 12 digits or more, of the test data's SHA-256",
+        examples=["3f0a9c51d2e7"],
+    )
+    soak: float = Field(
+        default=0,
+        ge=0,
+        description="hours that staging serves a model before it may be promoted",
+        examples=[24],
+    )
+    require_healthy: bool = Field(
+        default=False,
+        strict=True,
+        description="true: promote only what the status staging/healthy says is served well",
+        examples=[True],
+    )
+
+
+class Policy(Settings):
+    """Section `check`: what the fixed policy of `make check` lets pass nevertheless."""
+
+    accept: tuple[str, ...] = Field(
+        default=(),
+        description="what is accepted, as the refusal names it",
+        examples=[["cluster kind PriorityClass"]],
     )
 
 
@@ -59,6 +87,7 @@ class Parameters(Settings, extra="ignore"):
 
     gate: Limits = Field(description="the gate's limits")
     release: Target = Field(description="where releases go")
+    check: Policy = Field(default=Policy(), description="what the fixed policy accepts")
 
 
 def read_pictures(root: Path) -> Pictures:
