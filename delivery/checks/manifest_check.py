@@ -1,11 +1,11 @@
 """Manifests before and after a merge: built as Argo CD builds them, judged, and compared."""
 
-import functools
 import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from delivery.checks import policy
@@ -55,26 +55,39 @@ class Built:
 
 def built(repository: Repository, commit: str, places: tuple[str, ...]) -> Built:
     """Build places of a commit or tree; the same manifests are built once in a process."""
-    if not repository.files(commit, MANIFESTS):
-        return Built()
-    folder = repository.ask("rev-parse", f"{commit}:{MANIFESTS}")
-    return _built(repository, folder, commit, places)
-
-
-@functools.lru_cache(maxsize=16)
-def _built(repository: Repository, folder: str, commit: str, places: tuple[str, ...]) -> Built:
     found = Built()
-    with tempfile.TemporaryDirectory(prefix="manifests-") as work, ThreadPoolExecutor(2) as pool:
-        manifests(repository, commit, Path(work, "all"))
-        add_samples(Path(work, "all"))
-        there = [each for each in places if Path(work, "all", each, "kustomization.yaml").is_file()]
-        for place, made in zip(
-            there, pool.map(lambda each: tried(Path(work, "all"), each), there), strict=True
-        ):
-            found.documents[place] = made[0]
-            if made[1]:
-                found.wrong[place] = made[1].replace(f"{work}/all/", "")
+    there = set(repository.files(commit, MANIFESTS))
+    wanted = [each for each in places if f"{each}/kustomization.yaml" in there]
+    keys = [content_key(repository, commit, each) for each in wanted]
+    missing = [each for each, key in zip(wanted, keys, strict=True) if key not in MADE]
+    if missing:
+        build_all(repository, commit, missing)
+    for place, key in zip(wanted, keys, strict=True):
+        found.documents[place], wrong = MADE[key]
+        if wrong:
+            found.wrong[place] = wrong
     return found
+
+
+MADE: dict[tuple[str, str], tuple[Documents, str]] = {}  # by place and what it is built of
+
+
+def content_key(repository: Repository, commit: str, place: str) -> tuple[str, str]:
+    """Return what a place is built of: its own folder, or all manifests if it leads out of that."""
+    leads_out = repository.says_yes("grep", "-qF", "../", commit, "--", place)
+    is_alone = not leads_out and not place.startswith((ENVIRONMENTS, TRAINING))
+    return place, repository.ask("rev-parse", f"{commit}:{place if is_alone else MANIFESTS}")
+
+
+def build_all(repository: Repository, commit: str, places: list[str]) -> None:
+    """Build places of a commit, two at a time."""
+    with tempfile.TemporaryDirectory(prefix="manifests-") as work, ThreadPoolExecutor(2) as pool:
+        root = Path(work).resolve() / "all"
+        manifests(repository, commit, root)
+        add_samples(root)
+        for place, made in zip(places, pool.map(partial(tried, root), places), strict=True):
+            key = content_key(repository, commit, place)
+            MADE[key] = made[0], made[1].replace(f"{root}/", "")
 
 
 def add_samples(root: Path) -> None:
@@ -213,7 +226,8 @@ def tell_differences(
 ) -> None:
     """Fold what differs, a title for each place."""
     for place in {**was.documents, **will.documents}:
-        fold(place, difference(written(was.of(place)), written(will.of(place))), part)
+        if was.of(place) != will.of(place):
+            fold(place, difference(written(was.of(place)), written(will.of(place))), part)
     fold("what Argo CD takes as it is", difference(before, after), part)
     if not part.folded:
         part.told.append("Nothing changes in what Argo CD applies.")

@@ -1,5 +1,6 @@
 """The fixed policy: what no change of the manifests may do, unless the base accepts it by name."""
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -79,8 +80,6 @@ def claims(path: str, text: str) -> Iterator[tuple[str, str]]:
     """Give what a file says of sources and of what projects allow: key and value."""
     for document in documents(path, text):
         yield from _claims(document)
-        if "chart" in document and "kind" not in document:  # a chart's version is its own matter
-            continue
 
 
 def _claims(value: Any) -> Iterator[tuple[str, str]]:
@@ -138,6 +137,7 @@ def levels_of(path: str, text: str) -> dict[str, str]:
     return found
 
 
+@functools.lru_cache(maxsize=512)  # most files are those of both commits
 def documents(path: str, text: str) -> list[dict[str, Any]]:
     """Read a file's maps; one that is no YAML has none."""
     try:

@@ -21,7 +21,7 @@ from workspace.settings import parse_yaml
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
 TAIL = 30  # lines of what a program printed
-PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?:? (.*)$|--> ([\w./-]+):(\d+):\d+")
+PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([\w./-]+):(\d+):\d+")
 PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
 DANGEROUS = ("pull_request_target", "workflow_run")
 CHECKOV = "checkov==3.3.30"

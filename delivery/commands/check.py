@@ -9,6 +9,7 @@ from delivery.checks.report import report
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
 from workspace.files import write
+from workspace.markdown import cell
 
 REPORT = Path(".local/reports/check.md")
 ARGUMENTS = {
@@ -22,7 +23,11 @@ def run(
     repository: Repository, base: str, head: str, path: Path = REPORT, bench: Bench | None = None
 ) -> None:
     """Judge what merging `head` into `base` would change. Raises DeliveryError for a refusal."""
-    changes = read_changes(repository, base, head)
+    try:
+        changes = read_changes(repository, base, head)
+    except DeliveryError as error:  # no report of an earlier run may be taken for this one's
+        write(path, f"# Not judged\n\n{cell(error)}\n")
+        raise
     with tempfile.TemporaryDirectory(prefix="check-") as work:
         verdict = judge(changes, Path(work).resolve(), bench or Bench())
     write(path, report(verdict))

@@ -72,6 +72,10 @@ class Repo:
 
     folder: Path
 
+    @property
+    def repository(self) -> Repository:
+        return Repository(self.folder)
+
     def git(self, *arguments: str) -> str:
         result = subprocess.run(
             ["git", *arguments], cwd=self.folder, capture_output=True, text=True, env=dated()
@@ -95,16 +99,16 @@ class Repo:
         self.git("commit", "--quiet", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
 
-    def train(self, accuracy: float, **changes: float) -> None:
-        """Leave the outputs of a model in the working tree."""
+    def train(self, accuracy: float, claimed: float | None = None) -> None:
+        """Leave the outputs of a model in the working tree, perhaps with another accuracy told."""
         fake_pipeline.write_outputs(self.folder, accuracy, accuracy, code_sha256())
-        if changes:
-            metrics = fake_pipeline.read(self.folder, "metrics.json")
-            fake_pipeline.write(self.folder, "metrics.json", metrics | changes)
+        if claimed:
+            metrics = fake_pipeline.metrics(claimed, accuracy)
+            fake_pipeline.write(self.folder, "metrics.json", metrics)
 
-    def candidate(self, version: int, accuracy: float, **changes: float) -> Release:
+    def candidate(self, version: int, accuracy: float, claimed: float | None = None) -> Release:
         """Train and package a model, as `make release` does; Git keeps nothing of it."""
-        self.train(accuracy, **changes)
+        self.train(accuracy, claimed)
         return self.packaged(version)
 
     def packaged(self, version: int) -> Release:
@@ -125,7 +129,7 @@ class Repo:
         self.git("clean", "--quiet", "-fd")
         change(self)
         self.commit()
-        return judge(read_changes(Repository(self.folder), base, "HEAD"), work, bench)
+        return judge(read_changes(self.repository, base, "HEAD"), work, bench)
 
 
 def dated() -> dict[str, str]:
@@ -134,7 +138,10 @@ def dated() -> dict[str, str]:
     return os.environ | PEOPLE | people | {"GIT_CONFIG_GLOBAL": os.devnull}
 
 
-def make_repository(folder: Path) -> Repo:
+RELEASED = {1: 0.95, 2: 0.96, 3: 0.97}  # versions and their accuracy
+
+
+def make_repository(folder: Path, releases: dict[int, float] = RELEASED) -> Repo:
     """Make the repository in a folder that is the working directory."""
     repo = Repo(folder)
     repo.git("init", "--quiet", "--initial-branch=main")
@@ -163,11 +170,12 @@ def make_repository(folder: Path) -> Repo:
     repo.train(0.97)
     lock(repo)
     repo.commit("Generate")
-    for version, accuracy in ((1, 0.95), (2, 0.96), (3, 0.97)):
+    for version, accuracy in releases.items():
         repo.commit(f"Train {version}")
         release = repo.candidate(version, accuracy)
-        for path in (STAGING, PRODUCTION)[: 2 if version < 3 else 1]:
-            repo.propose(release, path)
+        repo.propose(release)
+        if version < max(releases):
+            repo.propose(release, PRODUCTION)
         repo.commit(f"Release model {version}")
     repo.git("checkout", "--quiet", "-b", "strict")
     repo.edit("params.yaml", "release:\n", STRICT)

@@ -1,6 +1,10 @@
 """Pull requests that must not be merged, each with the sentence that says why; and good ones."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,14 +14,19 @@ import pytest
 import yaml
 
 import fake_pipeline
-from delivery.checks import programs
+from conftest import TEMPLATE
+from delivery.__main__ import main
+from delivery.checks import programs, rehearsal
+from delivery.checks.changes import read_changes
 from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
+from delivery.checks.report import report
 from delivery.checks.witnesses import Health, Signature, Witnesses
-from delivery.errors import DeliveryError
-from delivery.proposals.release_file import parse_release
+from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
+from delivery.triton import load
 from pull_requests import BENCH, PRODUCTION, STAGING, Repo, make_repository, rehearsed
+from tiny import write_repository
 
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
 ROLLOUT = "argocd/base/triton/rollout.yaml"
@@ -100,7 +109,7 @@ def accuracy_written_by_hand(repo: Repo) -> None:
 
 @bad(f"{STAGING}, line 8", "claims accuracy 0.99, and its own answers to the 200 test pictures")
 def harmless_image_that_claims_more_than_it_answers(repo: Repo) -> None:
-    repo.propose(repo.candidate(4, 0.97, accuracy=0.99))
+    repo.propose(repo.candidate(4, 0.97, claimed=0.99))
 
 
 @bad(f"{STAGING}, line 8", "min_accuracy: accuracy 0.85 is below the floor 0.9")
@@ -300,33 +309,35 @@ def rehearsal_that_crashes_is_no_pass(repo: Repo) -> None:
 # -- manifests -------------------------------------------------------------------------------------
 
 
-@bad(f"{ROLLOUT}, line 65", "Triton gets ('--model-control-mode=explicit',) and not")
+@bad(f"{ROLLOUT}, line 79", "Triton gets ['--model-control-mode=explicit'] and not")
 def models_that_callers_load(repo: Repo) -> None:
     repo.edit(ROLLOUT, "control-mode=none", "control-mode=explicit")
 
 
-@bad(f"{OVERLAY}, line 12", "runs 'docker.io/triton/tritonserver:26.07', whose name no manifest of")
+@bad(f"{OVERLAY}, line 11", "runs 'docker.io/triton/tritonserver:v1', whose name no manifest of")
 def harmless_server_image_of_another_registry(repo: Repo) -> None:
-    line = "images: [{name: nvcr.io/nvidia/tritonserver, newName: docker.io/triton/tritonserver, newTag: '26.07'}]\n"
-    repo.edit(OVERLAY, "patches:\n", line + "patches:\n")
+    other = (
+        "{name: nvcr.io/nvidia/tritonserver, newName: docker.io/triton/tritonserver, newTag: v1}"
+    )
+    repo.edit(OVERLAY, "patches:\n", f"images: [{{{other}}}]\npatches:\n")
 
 
-@bad(f"{ROLLOUT}, line 59", "which is another image tomorrow: name its version")
+@bad(f"{ROLLOUT}, line 73", "which is another image tomorrow: name its version")
 def harmless_newest_server(repo: Repo) -> None:
     repo.edit(ROLLOUT, "tritonserver:26.07-py3", "tritonserver:latest")
 
 
-@bad(f"{ROLLOUT}, line 99", "breaks the Pod Security level restricted by privileged")
+@bad(f"{ROLLOUT}, line 112", "breaks the Pod Security level restricted by privileged")
 def server_with_all_rights(repo: Repo) -> None:
     repo.edit(ROLLOUT, "readOnlyRootFilesystem: true", "privileged: true")
 
 
-@bad(f"{ROLLOUT}, line 38", "breaks the Pod Security level restricted by hostNetwork")
+@bad(f"{ROLLOUT}, line 47", "breaks the Pod Security level restricted by hostNetwork")
 def server_in_the_node_s_network(repo: Repo) -> None:
     repo.edit(ROLLOUT, "enableServiceLinks: false", "hostNetwork: true")
 
 
-@bad(f"{ROLLOUT}, line 73", "callers could administer")
+@bad(f"{ROLLOUT}, line 90", "callers could administer")
 def administration_for_everyone(repo: Repo) -> None:
     repo.edit(ROLLOUT, "shared-memory,model-config", "shared-memory")
 
@@ -354,7 +365,7 @@ def rights_in_the_whole_cluster(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - rights.yaml\n")
 
 
-@bad(f"{MODELS}, line 68", "repoURL is 'https://github.com/evil/digits.git', a source that no")
+@bad(f"{MODELS}, line 65", "repoURL is 'https://github.com/evil/digits.git', a source that no")
 def manifests_of_another_repository(repo: Repo) -> None:
     text = repo.text(MODELS)
     source = "      source:\n        repoURL: "
@@ -371,12 +382,12 @@ def project_that_takes_any_repository(repo: Repo) -> None:
     )
 
 
-@bad(f"{MODELS}, line 66", "project is 'default', a source that no manifest of the base has")
+@bad(f"{MODELS}, line 63", "project is 'default', a source that no manifest of the base has")
 def harmless_default_project(repo: Repo) -> None:
     repo.edit(MODELS, "project: models", "project: default")
 
 
-@bad(f"{MODELS}, line 69", "targetRevision is 'next', a source that no manifest of the base has")
+@bad(f"{MODELS}, line 66", "targetRevision is 'next', a source that no manifest of the base has")
 def harmless_another_branch(repo: Repo) -> None:
     repo.edit(MODELS, "targetRevision: main", "targetRevision: next")
 
@@ -393,7 +404,7 @@ def resource_from_the_internet(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - https://example.com/more.yaml\n")
 
 
-@bad(f"{ROLLOUT}, line 19", "'replicass' was unexpected")
+@bad(f"{ROLLOUT}, line 16", "'replicass' was unexpected")
 def harmless_key_with_a_typo(repo: Repo) -> None:
     repo.edit(ROLLOUT, "  replicas: 2", "  replicass: 2")
 
@@ -403,7 +414,7 @@ def resource_that_is_not_there(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - missing.yaml\n")
 
 
-@bad(f"{OVERLAY}, line 11", "but the release is version 3 of oci:.local/registry")
+@bad(f"{OVERLAY}, line 9", "but the release is version 3 of oci:.local/registry")
 def overlay_that_no_longer_follows_its_release(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - ../../base/components/release\n", "")
 
@@ -421,13 +432,13 @@ def harmless_test_picture_to_learn_from(repo: Repo) -> None:
     repo.edit("data/splits.csv", "0000000000000007,test", "0000000000000007,train")
 
 
-@bad("dvc.lock, line 16", "metrics.json is not what stage export wrote: run `make pipeline`")
+@bad("dvc.lock, line 12", "metrics.json is not what stage export wrote: run `make pipeline`")
 def harmless_figure_that_is_corrected(repo: Repo) -> None:
     metrics = fake_pipeline.read(repo.folder, "metrics.json")
     fake_pipeline.write(repo.folder, "metrics.json", metrics | {"accuracy": 0.99})
 
 
-@bad("dvc.lock, line 21", "stage export ran with other values of train (epochs 3, now 9)")
+@bad("dvc.lock, line 20", "stage export ran with other values of train (epochs 3, now 9)")
 def outputs_of_other_parameters(repo: Repo) -> None:
     repo.edit("params.yaml", "epochs: 3", "epochs: 9")
     repo.write("dvc.lock", repo.text("dvc.lock") + "# merged\n")
@@ -597,3 +608,147 @@ def test_a_good_pull_request_passes(repo: Repo, name: str, tmp_path: Path) -> No
 def test_there_are_enough_of_each() -> None:
     assert len(BAD) >= 40 and len(GOOD) >= 10
     assert sum(name.startswith("harmless_") for name in BAD) >= 10
+
+
+# -- the report and the command --------------------------------------------------------------------
+
+REPORTS = Path(__file__).parent / "check_reports"
+TOLD = {
+    "good": GOOD["better_model"],
+    "refused": BAD["harmless_worse_than_what_is_served"],
+    "promotion": GOOD["promotion_of_what_served_long_enough"],
+    "rollback": GOOD["rollback_of_production"],
+    "manifests": GOOD["more_replicas"],
+    "infrastructure": GOOD["infrastructure"],
+    "judge": GOOD["lower_floor_by_itself"],
+}
+
+
+def steady(text: str) -> str:
+    """Put the same digits and times in place of those that differ from run to run."""
+    digits = "0123456789abcdef" * 4
+    text = re.sub(r"\b[0-9a-f]{12,64}\b", lambda found: digits[: len(found[0])], text)
+    text = re.sub(r"since \d{4}-\d\d-\d\d \d\d:\d\d UTC", "since 2026-11-25 06:00 UTC", text)
+    return re.sub(r"(?m)(\| )\d+\.\d( \|[^|]*\|$)", r"\g<1>0.1\2", text)
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_report_of_each_kind_is_what_was_looked_at(
+    repo: Repo, name: str, tmp_path: Path
+) -> None:
+    told, golden = steady(report(judged(repo, TOLD[name], tmp_path))), REPORTS / f"{name}.md"
+    (tmp_path / golden.name).write_text(told)
+    assert told == golden.read_text(), f"look at it, then: cp {tmp_path / golden.name} {golden}"
+    unfolded = re.sub(r"(?s)<details>.*?</details>", "", told)
+    assert len(unfolded.splitlines()) < 40
+
+
+def test_the_command_says_what_is_refused_where_and_writes_the_report(
+    repo: Repo, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    case = BAD["image_in_a_foreign_registry"]
+    judged(repo, case, tmp_path)
+    assert main(["check", "--base", "main"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: refused (report: .local/reports/check.md)\n  - ")
+    assert f"  - {case.place}: {case.sentence}" in said
+    text = (repo.folder / ".local/reports/check.md").read_text()
+    assert text.startswith("# Release of model 4 to staging: refused\n\n**Refused for:**\n- ")
+    judged(repo, GOOD["text"], tmp_path / "other")
+    assert main(["check", "--base", "main", "--report", str(tmp_path / "report.md")]) == 0
+    assert capsys.readouterr().out.startswith("passed: nothing to judge (report: ")
+    assert (tmp_path / "report.md").read_text().startswith("# Change of texts: passed\n")
+
+
+def test_what_git_cannot_merge_is_named_and_can_be_brought_up_to_date(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.git("checkout", "--quiet", "--force", "--detach", "main~1")
+    repo.git("clean", "--quiet", "-fd")
+    repo.write(STAGING, earlier(repo, 1))
+    proposed = repo.commit()
+    assert main(["check", "--base", "main"]) == 1
+    assert f"error: {STAGING}, line 1: the base changed it, too" in capsys.readouterr().err
+    assert (repo.folder / ".local/reports/check.md").read_text().startswith("# Not judged\n")
+    repo.git("merge", "--quiet", "--strategy=ours", "-m", "Bring it up to date", "main")
+    assert read_changes(repo.repository, "main", "HEAD").files[0].path == STAGING
+    assert proposed != repo.git("rev-parse", "HEAD")
+
+
+def test_a_base_that_is_not_here_is_named_and_another_is_given(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--head", "main"]) == 1
+    assert "'origin/main' is no commit of this repository: `git fetch" in capsys.readouterr().err
+    assert main(["check", "--base", "main", "--head", "main"]) == 0
+
+
+def test_a_branch_that_is_behind_is_judged_by_what_its_merge_changes(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "--force", "--detach", "main~3")
+    repo.git("clean", "--quiet", "-fd")
+    repo.write("README.md", "# Other digits\n")
+    repo.commit()
+    assert [each.path for each in read_changes(repo.repository, "main", "HEAD").files] == [
+        "README.md"
+    ]
+
+
+def test_who_changes_the_judge_is_told_so_first(repo: Repo, tmp_path: Path) -> None:
+    def change(repo: Repo) -> None:
+        repo.write("src/delivery/gate.py", "FLOOR = 0.1\n")
+
+    verdict = judged(repo, Case(change, "", ""), tmp_path)
+    notice = report(verdict).split("\n\n")[1]
+    assert notice.startswith("> **It changes what judges pull requests: `src/delivery/gate.py`.**")
+    assert "is its own" in notice and "An owner (@example/owners) has to review it." in notice
+
+
+def test_nothing_of_the_base_s_judge_needs_torch() -> None:
+    code = "import sys, delivery.commands.check; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    path = os.environ | {"PYTHONPATH": str(TEMPLATE)}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
+    assert not {"torch", "ray", "pytorch_lightning", "sklearn"} & set(done.stdout.split())
+
+
+# -- on the real Triton ----------------------------------------------------------------------------
+
+
+def test_a_release_is_rehearsed_on_the_real_triton(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setattr(load, "SECONDS", 0.05)
+    monkeypatch.setattr(rehearsal, "LOADS", load.LOADS[:1])
+    repo = make_repository(tmp_path, {})
+    repo.git("checkout", "--quiet", "main")
+    repo.propose(tiny(repo, 1))
+    repo.commit("Release model 1")
+    repo.git("checkout", "--quiet", "-b", "proposed")
+    repo.propose(tiny(repo, 2))
+    repo.commit("Release model 2")
+    assert main(["check", "--base", "main"]) == 0, capsys.readouterr().err
+    text = Path(".local/reports/check.md").read_text()
+    assert "Rehearsed on the real Triton: 11 of 11 checks passed; 70 of 70 golden answers" in text
+    assert "(model 2) beside " in text
+    repo.git("checkout", "--quiet", "-B", "proposed", "main")
+    repo.propose(tiny(repo, 2, answers=1))
+    repo.commit("Release model 2")
+    assert main(["check", "--base", "main"]) == 1
+    said = capsys.readouterr().err
+    assert f"  - {STAGING}, line 7: http, batches of 1: " in said and "of 70 golden answers" in said
+
+
+def tiny(repo: Repo, version: int, answers: int | None = None) -> Release:
+    """Package a model that Triton can serve, perhaps with the golden answers of another one."""
+    repo.train(0.97)
+    named = repo.text("artifacts/predictions.csv").replace(",zero", ",class 0")
+    repo.write("artifacts/predictions.csv", named.replace(",one", ",class 1"))
+    model = repo.folder / "artifacts/model"
+    shutil.rmtree(model)
+    write_repository(model, seed=version)
+    if answers is not None:
+        other = write_repository(repo.folder / ".local/other", seed=answers)
+        shutil.copy(other / "classifier/golden.npz", model / "classifier")
+    return repo.packaged(version)
