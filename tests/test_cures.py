@@ -29,6 +29,8 @@ REASONS = set(
 )
 
 FOLLOWED = """
+delivery.checks.changes.commit_of
+    test_check::test_a_base_that_is_not_here_is_named_and_another_is_given
 delivery.commands.data_pull.run
     test_data_store::test_what_was_never_pushed_is_had_after_a_push
 delivery.commands.data_push.run

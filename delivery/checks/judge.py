@@ -76,7 +76,8 @@ class Verdict:
 def judge(changes: Changes, work: Path, bench: Bench) -> Verdict:
     """Judge a pull request; `work` is an empty folder for what is unpacked."""
     verdict = Verdict(changes, judges=changed_judges(changes))
-    verdict.own_judge = bool(verdict.judges) and changes.repository.head() == changes.head
+    programs_change = any(JUDGES.fullmatch(each.path) for each in changes.files)
+    verdict.own_judge = programs_change and changes.repository.head() == changes.head
     for changed in changes.of("release"):
         judge_release(verdict, changed, work / changed.path.split("/")[-2], bench)
     manifests, data = changes.of("manifests"), changes.of("data")

@@ -16,12 +16,15 @@ from delivery.checks.changes import Changes
 from delivery.checks.findings import Part
 from delivery.git import Repository
 from workspace.errors import said, shown
+from workspace.machine import this_machine
 from workspace.markdown import block
 from workspace.settings import parse_yaml
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
 TAIL = 30  # lines of what a program printed
 PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([\w./-]+):(\d+):\d+")
+# What a program of the head is not told: settings of an outer make, and what opens other doors.
+OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECRET|PASSWORD|_KEY$")
 PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
 DANGEROUS = ("pull_request_target", "workflow_run")
 CHECKOV = "checkov==3.3.30"
@@ -45,8 +48,7 @@ Run = Callable[[Sequence[str], Path], Ended]  # a command line, and the folder t
 
 def run(command: Sequence[str], folder: Path) -> Ended:
     """Run a program to its end. Raises OSError when it cannot be started."""
-    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GITHUB_TOKEN", "GH_TOKEN"}
-    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    environment = {name: value for name, value in os.environ.items() if not OUTER.search(name)}
     result = subprocess.run(
         command,
         cwd=folder,
@@ -94,7 +96,7 @@ def environment(changes: Changes) -> list[str]:
     here = Path(sys.prefix)
     if not same or not (here / "bin/ruff").exists():
         return []
-    triton = Path(os.environ.get("TRITON_VENV", ".venv-triton")).absolute()
+    triton = this_machine().triton_venv.absolute()
     ready = [f"--assume-old={each}/ready" for each in (here, triton) if each.is_dir()]
     return [f"VENV={here}", f"TRITON_VENV={triton}", *ready]
 
@@ -137,9 +139,7 @@ def judge_infrastructure(changes: Changes, head: Path, part: Part, run: Run = ru
     for folder in sorted({path.parent for path in head.glob("infra/**/main.tf")}):
         validated(head, folder, part, run)
     checkov(head, part, run)
-    part.without.append(
-        "not run: the plan, which needs the cloud's credentials (`make infra-plan`)"
-    )
+    part.without.append("not run: the plan, which needs the cloud's credentials (make infra-plan)")
 
 
 def formatted(changes: Changes, head: Path, part: Part, run: Run) -> None:

@@ -2,7 +2,6 @@
 
 import re
 
-from delivery.checks.findings import Part
 from delivery.checks.judge import Verdict
 from delivery.checks.rehearsal import Rehearsal
 from delivery.checks.rehearsal_report import checks, clients, speeds
@@ -17,7 +16,7 @@ LOWER = ("calibration_error", "loss")  # figures of which less is better
 KINDS = {"release": "Release", "promotion": "Promotion", "rollback": "Rollback"}
 EFFECTS = {  # kind of change: what merging does, and how that is undone
     "manifests": "Argo CD applies the differences above. Undo: a pull request with `git revert`.",
-    "infrastructure": "Nothing is applied before `make infra-apply`. Undo: `git revert`, the same.",
+    "infrastructure": "Nothing is applied before `make infra-apply`. Undo: revert, apply again.",
     "workflows": "CI runs otherwise from the next event on. Undo: `git revert`.",
     "data": "Nothing is deployed: the next `make pipeline` and `make release` go by it.",
     "code": "Nothing is deployed: the next `make pipeline` and `make release` go by it.",
@@ -33,11 +32,12 @@ def report(verdict: Verdict) -> str:
         refusals(verdict),
         release(verdict),
         *(text for part in verdict.parts for text in part.told),
+        left_out(verdict),
         served(verdict.rehearsal) if verdict.rehearsal else "",
         *(folded(name, text) for part in verdict.parts for name, text in part.folded.items()),
         provenance(verdict) if verdict.proposed else "",
         effects(verdict),
-        folded("how long it took, and what was left out", durations(verdict)),
+        folded("how long it took", durations(verdict)),
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
@@ -90,6 +90,12 @@ def refusals(verdict: Verdict) -> str:
     parts = ["**Refused for:**\n" + "\n".join(lines)] if lines else []
     parts += ["**Not judged, so not passed:**\n" + "\n".join(undone)] if undone else []
     return "\n\n".join(parts)
+
+
+def left_out(verdict: Verdict) -> str:
+    """Say what this machine could not do, which refuses nothing."""
+    found = [cell(each) for part in verdict.parts for each in part.without]
+    return f"*Left out, which refuses nothing:* {'; '.join(found)}." if found else ""
 
 
 def release(verdict: Verdict) -> str:
@@ -198,19 +204,10 @@ def release_effect(proposed: Proposed) -> str:
 
 
 def durations(verdict: Verdict) -> str:
-    """Write how long each part took and what was left out."""
-    rows = [
-        [part.name, part.outcome, f"{part.seconds:.1f}", without(part)] for part in verdict.parts
-    ]
+    """Write how long each part took."""
+    rows = [[part.name, part.outcome, f"{part.seconds:.1f}"] for part in verdict.parts]
     total = sum(part.seconds for part in verdict.parts)
-    return table(
-        ["part", "", "seconds", "left out"], [*rows, ["all", "", f"{total:.1f}", ""]], right=(2,)
-    )
-
-
-def without(part: Part) -> str:
-    """Name what a part left out."""
-    return "; ".join(cell(each) for each in part.without)
+    return table(["part", "", "seconds"], [*rows, ["all", "", f"{total:.1f}"]], right=(2,))
 
 
 def folded(name: str, text: str) -> str:
