@@ -26,7 +26,15 @@ KINDS = {  # kind: what its paths begin with; the first that fits counts
     "infrastructure": ("infra/",),
     "workflows": (".github/", ".gitlab-ci.yml"),
     "data": ("params.yaml", "dvc.yaml", "data/", ".dvc/", "reviews/", *OUTPUTS),
-    "code": ("src/", "tests/", "serving/", "Makefile", "pyproject.toml", "constraints.txt"),
+    "code": (
+        "src/",
+        "tests/",
+        "serving/",
+        "Makefile",
+        "Dockerfile",
+        "pyproject.toml",
+        "constraints.txt",
+    ),
     "texts": ("",),
 }
 

@@ -15,7 +15,7 @@ from delivery.model.predictions import read_predictions
 from delivery.oci.layout import Layout
 from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.gate import Champion, GateError, check_gate
-from delivery.proposals.release_file import FIGURES, Release
+from delivery.proposals.release_file import Release
 from delivery.proposals.texts import describe
 from workspace.errors import UserError, sentence
 
@@ -97,7 +97,10 @@ def not_the_answers(account: ModelAccount, folder: Path) -> Iterator[tuple[str, 
 def refused(
     changes: Changes, proposed: Proposed, account: ModelAccount, rival: Rival | None
 ) -> Iterator[str]:
-    """Give the gate's sentences, with the base's floors."""
+    """Give the gate's sentences, with the base's floors.
+
+    What changes for clients was accepted when it was released, and is told where it is promoted.
+    """
     parameters, served = changes.parameters, proposed.served
     accepted = parameters.release.accept_test_data
     test_data = account.lineage.data.test_sha256
@@ -113,10 +116,6 @@ def refused(
     try:
         check_gate(account, parameters, champion, accept_test_data=True)
     except GateError as error:
-        for line in error.args[1:]:
-            yield re.sub(r"^\s*- ", "", line)
-
-
-def figures_of(release: Release) -> dict[str, float]:
-    """Return the figures of a release by name."""
-    return {name: getattr(release, name) for name in FIGURES}
+        for line in (re.sub(r"^\s*- ", "", each) for each in error.args[1:]):
+            if proposed.kind == "release" or not line.startswith("interface:"):
+                yield line

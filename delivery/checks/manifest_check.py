@@ -128,7 +128,8 @@ def texts(repository: Repository, commit: str) -> dict[str, str]:
     return {
         each.path: each.content.decode(errors="replace")
         for each in entries
-        if each.path.endswith((".yaml", ".yml", ".json")) and each.mode & 0o170000 == 0o100000
+        if each.path.endswith((".yaml", ".yml", ".json", "/Kustomization"))
+        and each.mode & 0o170000 == 0o100000
     }
 
 
@@ -152,6 +153,10 @@ def judge_manifests(changes: Changes, part: Part) -> None:
     for breach in dict.fromkeys(broken(will, known)):
         if breach.name not in accepted and breach not in set(broken(was, known)):
             refuse(changes, part, breach)
+    for key, value in dict.fromkeys(claims(will)):
+        breach = policy.foreign(key, value)
+        if (key, value) not in {*claims(was), *claims_in(before)} and breach.name not in accepted:
+            refuse(changes, part, breach)
     kinds = [
         {kind for documents in each.documents.values() for kind in policy.cluster_kinds(documents)}
         for each in (was, will)
@@ -161,6 +166,18 @@ def judge_manifests(changes: Changes, part: Part) -> None:
             what = f"{kind} is a kind of the whole cluster that no manifest of the base has"
             refuse(changes, part, policy.Breach(what, kind, name))
     tell_differences(was, will, raw(before), raw(after), part)
+
+
+def claims(made: Built) -> Iterator[tuple[str, str]]:
+    """Give what all built documents say of sources and of what projects allow."""
+    for documents in made.documents.values():
+        yield from policy.claims_of(list(documents.values()))
+
+
+def claims_in(files: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Give what files say of that."""
+    for path, text in files.items():
+        yield from policy.claims(path, text)
 
 
 def broken(will: Built, known: set[str]) -> Iterator[policy.Breach]:

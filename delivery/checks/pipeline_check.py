@@ -27,7 +27,12 @@ def judge_data(changes: Changes, part: Part) -> None:
         part.refuse(PARAMS, 1, ["params.yaml would be gone: put it back"])
         return
     check(Parameters, parse_yaml(content, PARAMS), PARAMS)
-    told = [*changed_parameters(changes), *changed_pictures(changes), *changed_classes(changes)]
+    told = [
+        f"{code(each.path)} changes: where data come from and go to"
+        for each in changes.files
+        if each.path == ".dvc/config"
+    ]
+    told += [*changed_parameters(changes), *changed_pictures(changes), *changed_classes(changes)]
     if told:
         more = [f"and {len(told) - MOST} more"] if len(told) > MOST else []
         part.told.append("\n".join(f"- {each}" for each in [*told[:MOST], *more]))

@@ -9,6 +9,7 @@ from typing import Any
 from delivery.checks.pod_security import pod_templates, violations
 from delivery.manifests.rendering import SERVER, Document, Documents
 from delivery.manifests.server_pod import read_server_pod
+from delivery.model.pipeline_outputs import leaves
 from delivery.triton import restricted
 from workspace.errors import UserError, sentence, shown
 from workspace.settings import SettingsError, parse_documents
@@ -27,7 +28,9 @@ CLUSTER = re.compile(
 # Where manifests come from, and what follows them: keys whose values the base must have.
 SOURCES = ("repoURL", "repository", "chart", "targetRevision", "revision", "sourceRepos", "project")
 GRANTS = ("destinations", "clusterResourceWhitelist")
-REMOTE = re.compile(r"^[a-z+]+://|^git@|^github\.com[/:]|\?(ref|version)=|^[^/.][^/]*\.[a-z]+/")
+TAKEN = ("resources", "components", "bases", "crds", "generators", "transformers", "validators")
+ADDRESS = re.compile(r"^\s*(\w+::)?[a-z+]+://|^git@|^\w+::", re.IGNORECASE)  # in any field
+REMOTE = re.compile(r"//|[?&](ref|version)=|\.git(/|$)|^[^/.][^/]*\.[a-z]+[:/]", re.IGNORECASE)
 NAMES = re.compile(r"^\s*-?\s*(?:image|newName):\s*[\"']?([^\s\"'#@]+)", re.MULTILINE)
 
 
@@ -79,13 +82,14 @@ def foreign(key: str, value: str) -> Breach:
 def claims(path: str, text: str) -> Iterator[tuple[str, str]]:
     """Give what a file says of sources and of what projects allow: key and value."""
     for document in documents(path, text):
-        yield from _claims(document)
+        yield from claims_of(document)
 
 
-def _claims(value: Any) -> Iterator[tuple[str, str]]:
+def claims_of(value: Any) -> Iterator[tuple[str, str]]:
+    """Give what a document says of sources and of what projects allow."""
     if isinstance(value, list):
         for each in value:
-            yield from _claims(each)
+            yield from claims_of(each)
     if not isinstance(value, dict):
         return
     for key, inner in value.items():
@@ -95,7 +99,7 @@ def _claims(value: Any) -> Iterator[tuple[str, str]]:
             for each in inner:
                 yield key, each if isinstance(each, str) else flat(each)
         elif key != "settings":  # of a chart
-            yield from _claims(inner)
+            yield from claims_of(inner)
 
 
 def flat(value: Any) -> str:
@@ -105,15 +109,15 @@ def flat(value: Any) -> str:
 
 
 def remotes(path: str, text: str) -> Iterator[str]:
-    """Give what a Kustomization takes from elsewhere."""
+    """Give what a Kustomization takes from elsewhere: any field may be an address."""
     for document in documents(path, text):
-        if document.get("kind") in ("Kustomization", "Component") or "kustomization" in path:
-            for key in ("resources", "components", "bases", "crds", "helmCharts", "generators"):
-                for each in document.get(key) or []:
-                    if not isinstance(each, str):
-                        yield flat(each)
-                    elif REMOTE.search(each):
-                        yield each
+        if document.get("kind") in ("Kustomization", "Component") or "ustomization" in path:
+            for key in ("helmCharts", "helmChartInflationGenerator"):
+                yield from (flat(each) for each in document.get(key) or [])
+            for place, value in leaves(document):
+                taken = place.partition(".")[0] in TAKEN and REMOTE.search(str(value))
+                if isinstance(value, str) and (taken or ADDRESS.search(value)):
+                    yield value
 
 
 def privileged(path: str, before: str, text: str) -> Iterator[Breach]:

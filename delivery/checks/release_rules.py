@@ -254,6 +254,11 @@ def is_ancestor(repository: Repository, base: str, commit: str) -> bool:
 def check_promotion(changes: Changes, proposed: Proposed, witnesses: Witnesses, part: Part) -> None:
     """Add why a model may not be promoted yet; tell what is known of how staging serves it."""
     settings, status = changes.parameters.release, f"{FIRST}/healthy"
+    if not is_staged(changes, proposed):  # it was there, and goes back to that
+        part.told.append(
+            f"{FIRST} no longer has this release; {proposed.environment} had it before."
+        )
+        return
     commits = since_release(changes.repository, changes.base)
     health = witnesses.health(commits, status)
     line = proposed.line("version")

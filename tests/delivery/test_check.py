@@ -406,6 +406,28 @@ def resource_from_the_internet(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - https://example.com/more.yaml\n")
 
 
+@bad("argocd/environments/staging/more/Kustomization, line 2", "takes 'github.com/evil/more'")
+def harmless_kustomization_of_another_name(repo: Repo) -> None:
+    folder = "argocd/environments/staging/more"
+    repo.write(f"{folder}/Kustomization", "resources:\n  - github.com/evil/more\n")
+    repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - more\n")
+
+
+@bad(f"{OVERLAY}, line 12", "takes 'https://example.com/patch.yaml', which is not in this")
+def patch_from_the_internet(repo: Repo) -> None:
+    repo.edit(OVERLAY, "patches:\n", "patches:\n  - path: https://example.com/patch.yaml\n")
+
+
+@bad("argocd/apps/kustomization.yaml, line ", "sourceRepos is 'https://github.com/evil/more', a")
+def harmless_patch_of_a_project(repo: Repo) -> None:
+    patch = (
+        '[{"op": "add", "path": "/spec/sourceRepos/-", "value": "https://github.com/evil/more"}]'
+    )
+    lines = f"patches:\n  - target: {{kind: AppProject, name: models}}\n    patch: '{patch}'\n"
+    apps = "argocd/apps/kustomization.yaml"
+    repo.write(apps, repo.text(apps) + lines)
+
+
 @bad(f"{ROLLOUT}, line 16", "'replicass' was unexpected")
 def harmless_key_with_a_typo(repo: Repo) -> None:
     repo.edit(ROLLOUT, "  replicas: 2", "  replicass: 2")
