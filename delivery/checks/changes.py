@@ -129,13 +129,13 @@ def read_changes(repository: Repository, base: str, head: str) -> Changes:
 
     Raises GitError for what is no commit here, and DeliveryError when the two do not merge.
     """
-    commits = [commit_of(repository, each) for each in (base, head)]
-    tree = merged(repository, *commits)
-    raw = ("diff-tree", "-r", "-z", "--no-renames", "--no-commit-id", commits[0], tree)
+    base, head = (commit_of(repository, each) for each in (base, head))
+    tree = merged(repository, base, head)
+    raw = ("diff-tree", "-r", "-z", "--no-renames", "--no-commit-id", base, tree)
     fields = repository.listed(*raw)
     described = [each.split() for each in fields[::2]]
     files = [Changed(d[4], d[1], path) for d, path in zip(described, fields[1::2], strict=True)]
-    return Changes(repository, *commits, tree, tuple(files))
+    return Changes(repository, base, head, tree, tuple(files))
 
 
 def commit_of(repository: Repository, name: str) -> str:

@@ -24,14 +24,19 @@ from workspace.markdown import block
 LONGEST = 200  # lines of a difference that a comment can hold
 TRAINING = "argocd/training"
 # An environment without a release, and a project without a run, are built with these.
+NOTHING = "0" * 64
 RELEASE = Release(
     version=1,
-    image=f"registry.example.com/model@sha256:{'0' * 64}",
-    **dict.fromkeys(("accuracy", "macro_f1"), 1.0),
-    **dict.fromkeys(("calibration_error", "loss"), 0.0),
+    image=f"registry.example.com/model@sha256:{NOTHING}",
+    accuracy=1,
+    macro_f1=1,
+    calibration_error=0,
+    loss=0,
     support=1,
-    **dict.fromkeys(("data", "test_data", "code"), "0" * 64),
-    commit="0" * 40,
+    data=NOTHING,
+    test_data=NOTHING,
+    code=NOTHING,
+    commit=NOTHING[:40],
 )
 RUN = Run(run=1, image=RELEASE.image, nodes=1, commit="0" * 40)
 

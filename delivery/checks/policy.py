@@ -66,8 +66,8 @@ def in_files(base: dict[str, str], head: dict[str, str]) -> Iterator[tuple[str, 
             if each not in remote:
                 what = f"the Kustomization takes {shown(each)}, which is not in this repository"
                 yield path, Breach(what, each, f"source {each}")
-        for what in privileged(path, base.get(path, ""), text):
-            yield path, what
+        for breach in privileged(path, base.get(path, ""), text):
+            yield path, breach
 
 
 def foreign(key: str, value: str) -> Breach:

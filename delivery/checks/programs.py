@@ -155,12 +155,10 @@ def formatted(changes: Changes, head: Path, part: Part, run: Run) -> None:
             path = ""
     if ended.status and not part.findings:
         broken = re.search(r"on (\S+\.tf) line (\d+)", ended.printed)
-        name, line = (
-            (broken[1], int(broken[2])) if broken else (changes.place("", ["infra/"])[0], 1)
-        )
-        part.refuse(
-            name if "/" in name else f"infra/{name}", line, [f"`terraform fmt`: {reason(ended)}"]
-        )
+        place = changes.place("", ["infra/"])
+        if broken:
+            place = f"infra/{broken[1].removeprefix('infra/')}", int(broken[2])
+        part.refuse(*place, [f"`terraform fmt`: {reason(ended)}"])
 
 
 def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
