@@ -449,6 +449,40 @@ def test_a_version_whose_pods_fail_to_start_is_seen_before_the_deadline(environm
     assert given | secret == {each["name"] for each in seen["args"]} and not given & secret
 
 
+def test_the_pods_of_a_new_version_are_asked_what_their_model_answered(environment) -> None:
+    rollout = environment["Rollout", "triton"]
+    (step,) = [
+        each["analysis"]
+        for each in rollout["spec"]["strategy"]["canary"]["steps"]
+        if "analysis" in each
+    ]
+    template = environment["AnalysisTemplate", step["templates"][0]["templateName"]]["spec"]
+    given = {each["name"]: each["valueFrom"] for each in step["args"]}
+    assert set(given) == {each["name"] for each in template["args"]}
+    pod = rollout["spec"]["template"]["spec"]
+    server, model = (given[name]["fieldRef"]["fieldPath"] for name in ("server", "model"))
+    assert server == "spec.template.spec.containers[0].image"
+    assert pod["containers"][0]["name"] == "triton"
+    assert model == "spec.template.spec.volumes[0].image.reference"
+    assert pod["volumes"][0]["name"] == "model"
+    job = template["metrics"][0]["provider"]["job"]["spec"]
+    assert job["backoffLimit"] == 0 and job["activeDeadlineSeconds"]
+    asker = job["template"]["metadata"]["labels"]
+    leaves = environment["NetworkPolicy", "golden-answers"]["spec"]
+    enters = environment["NetworkPolicy", "asked-for-golden-answers"]["spec"]
+    chosen = {"app.kubernetes.io/name": asker["app.kubernetes.io/name"]}
+    assert leaves["podSelector"]["matchLabels"] == chosen
+    assert enters["ingress"][0]["from"] == [{"podSelector": {"matchLabels": chosen}}]
+    assert leaves["egress"] == [
+        {"to": [{"podSelector": enters["podSelector"]}], "ports": [{"port": "http"}]}
+    ]
+    scripts = environment["ConfigMap", "golden-answers"]["data"]
+    (script,) = [
+        Path(each).name for each in job["template"]["spec"]["containers"][0]["command"][1:]
+    ]
+    assert script in scripts
+
+
 def test_who_looks_at_the_pods_of_a_new_version_may_only_list_them(environment) -> None:
     role, binding = environment["Role", "pod-reader"], environment["RoleBinding", "pod-reader"]
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]

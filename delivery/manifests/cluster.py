@@ -23,7 +23,7 @@ from workspace.errors import said
 from workspace.settings import SettingsError, check, parse_json, parse_yaml
 
 ARGOCD = "argocd"  # the namespace of Applications
-SERVERS = "--selector=app.kubernetes.io/name=triton"
+PODS = "--selector=app.kubernetes.io/name in (triton,golden-answers)"
 KINDS = "rollouts.argoproj.io,analysisruns.argoproj.io,pods"
 PATIENCE = 30  # seconds of one question to the cluster
 VERSION = "app.kubernetes.io/version"
@@ -77,13 +77,15 @@ class Container(Part):
     status: int | None = at("lastState", "terminated", "exitCode", default=None)
     ended: str = at("lastState", "terminated", "reason", default="")
     words: str = at("lastState", "terminated", "message", default="")
+    result: str = at("state", "terminated", "message", default="")
 
 
 class Server(Part):
-    """A pod that serves, or tries to."""
+    """A pod that serves, or tries to; or one that asks it for its golden answers."""
 
     version: str = at("metadata", "labels", VERSION, default="")
     template: str = at("metadata", "labels", HASH, default="")
+    asks: str = at("metadata", "labels", "answers-of", default="")  # the template whose pods
     leaving: str = at("metadata", "deletionTimestamp", default="")
     conditions: tuple[Condition, ...] = at("status", "conditions", default=())
     containers: tuple[Container, ...] = at("status", "containerStatuses", default=())
@@ -96,7 +98,7 @@ class Server(Part):
 
 
 class Measurement(Part):
-    """What an analysis saw last: for ours, the pods as JSON."""
+    """What an analysis saw last: of starts the pods as JSON."""
 
     value: str = ""
 
@@ -104,6 +106,7 @@ class Measurement(Part):
 class Metric(Part):
     """One of the figures of an analysis."""
 
+    name: str = ""
     phase: str = ""
     measurements: tuple[Measurement, ...] = ()
 
@@ -166,11 +169,12 @@ class Cluster:
         """Say how the environment of a namespace stands. Raises UnknownError."""
         place = ["applications.argoproj.io", namespace, "--namespace", ARGOCD]
         application = self.ask("get", *place, "--output=json")
-        listed = self.ask("get", KINDS, "--namespace", namespace, SERVERS, "--output=json")
+        listed = self.ask("get", KINDS, "--namespace", namespace, PODS, "--output=json")
         try:
             owner = check(Application, parse_json(application, namespace), namespace)
             objects = check(Listed, parse_json(listed, namespace), namespace).items
             pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
+            pods = [each for each in pods if not each.asks]
             found = sorted({each.version for each in pods if each.ready}, key=by_number)
             return Standing(tuple(found), trouble(owner, objects, pods, release))
         except SettingsError as error:
@@ -267,6 +271,7 @@ def not_healthy(state: RolloutState, objects: Objects, pods: list[Server]) -> st
     """Say why a Rollout is not healthy. Raises SettingsError."""
     new = [each for each in pods if each.template == state.current and not each.leaving]
     cause = failed_start(new) or failed_start(last_seen(objects, state.current))
+    cause = cause or wrong_answers(objects, state.current)
     if state.aborted:
         if "timed out progressing" in state.message:
             cause = cause or f"it was not ready within {state.deadline} s"
@@ -283,13 +288,34 @@ def is_of(release: Release, rollout: dict[str, Any]) -> bool:
 
 def last_seen(objects: Objects, template: str) -> list[Server]:
     """Return the pods of a template as the analysis that failed saw them. Raises SettingsError."""
-    found = []
-    for each in of_kind("AnalysisRun", objects):
-        analysis = check(Analysis, each, "the analysis")
-        values = [metric.measurements[-1].value for metric in analysis.metrics if metric.failed]
-        if analysis.template == template:
-            found += [pod for text in values for pod in parse_json(text, "the analysis")]
+    seen = [each.value for each in failed("starts", objects, template)]
+    found = [pod for text in seen for pod in parse_json(text, "the analysis")]
     return [check(Server, each, "a pod") for each in found]
+
+
+def wrong_answers(objects: Objects, template: str) -> str:
+    """Say how a template's pods answered otherwise than recorded; nothing if they did not.
+
+    Raises SettingsError.
+    """
+    if not failed("answers", objects, template):
+        return ""
+    pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
+    asked = [each for pod in pods if pod.asks == template for each in pod.containers]
+    words = [each.result for each in asked if each.result] or ["whoever asked ended without a word"]
+    return f"its golden requests were not answered as recorded ({said(words[0])})"
+
+
+def failed(metric: str, objects: Objects, template: str) -> list[Measurement]:
+    """Return the last measurements of a metric that took a template's pods away.
+
+    Raises SettingsError.
+    """
+    found = [check(Analysis, each, "the analysis") for each in of_kind("AnalysisRun", objects)]
+    metrics = [
+        each for analysis in found if analysis.template == template for each in analysis.metrics
+    ]
+    return [each.measurements[-1] for each in metrics if each.failed and each.name == metric]
 
 
 def failed_start(pods: list[Server]) -> str:

@@ -139,7 +139,11 @@ class Delivered:
     def served(self, release: Release, environment: str = "staging") -> None:
         """Wait until a release is what an environment serves, and Argo CD says so."""
         self.see(environment)
-        self.rollout(lambda seen: healthy_with(seen, release.version), environment)
+        rollout = self.rollout(lambda seen: healthy_with(seen, release.version), environment)
+        pods = f"triton-{rollout['status']['stableRS']}-"
+        self.kubernetes.until(
+            "endpoints/triton", lambda seen: led_to_only(seen, pods), self.namespace(environment)
+        )
         self.application(
             lambda seen: synced(seen) and seen_version(seen) == release.version, environment
         )
@@ -189,6 +193,13 @@ def healthy_with(rollout: Object, version: int) -> bool:
         and status.get("phase") == "Healthy"
         and status.get("stableRS") == status.get("currentPodHash")
     )
+
+
+def led_to_only(endpoints: Object, pods: str) -> bool:
+    """Whether a Service leads to pods with names that begin so, and to no others."""
+    subsets = endpoints.get("subsets", [])
+    addresses = [each for subset in subsets for each in subset.get("addresses", [])]
+    return bool(addresses) and all(each["targetRef"]["name"].startswith(pods) for each in addresses)
 
 
 def synced(application: Object) -> bool:

@@ -75,11 +75,33 @@ class World:
                     "metadata": {"labels": {cluster.HASH: "new"}},
                     "status": {
                         "metricResults": [
-                            {"phase": "Failed", "measurements": [{"value": json.dumps(seen)}]}
+                            {
+                                "name": "starts",
+                                "phase": "Failed",
+                                "measurements": [{"value": json.dumps(seen)}],
+                            }
                         ]
                     },
                 }
             )
+
+    def answers_wrongly(self, *words: str) -> None:
+        """The newest version's golden answers were others, as the pod says that asked."""
+        self.fails(f'{ABORTED}Metric "answers" assessed Failed')
+        told = {"name": "answers", "phase": "Failed", "measurements": [{}]}
+        ended = [{"state": {"terminated": {"message": each}}} for each in words]
+        self.others += [
+            {
+                "kind": "AnalysisRun",
+                "metadata": {"labels": {cluster.HASH: "new"}},
+                "status": {"metricResults": [told]},
+            },
+            {
+                "kind": "Pod",
+                "metadata": {"labels": {"answers-of": "new"}},
+                "status": {"containerStatuses": ended},
+            },
+        ]
 
 
 def pod(version: int, template: str, ready: bool = False, **status: Any) -> Object:
@@ -179,6 +201,16 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
     "memory": (
         lambda world: world.fails("more", container(**ended(137, "OOMKilled", ""))),
         "its container crashed with exit status 137 (OOMKilled)",
+    ),
+    "answers": (
+        lambda world: world.answers_wrongly("3 of 64 answers are not as recorded"),
+        "it was taken away again, because its golden requests were not answered as recorded "
+        "(3 of 64 answers are not as recorded)",
+    ),
+    "answers without words": (
+        lambda world: world.answers_wrongly(),
+        "it was taken away again, because its golden requests were not answered as recorded "
+        "(whoever asked ended without a word)",
     ),
     "secret": (
         lambda world: world.fails(

@@ -154,6 +154,53 @@ def test_missing_model(tmp_path: Path) -> None:
     start(tmp_path, tmp_path / "log").kill()
 
 
+def asked(server: Server, file: Path, version: int = 1) -> "subprocess.CompletedProcess[str]":
+    """Ask a server the golden requests of a file as a cluster asks a new version's pods."""
+    where = {"HOST": HOST, "PORT": str(server.ports.http)}
+    known = {f"TRITON_CANARY_SERVICE_{name}": value for name, value in where.items()}
+    return subprocess.run(
+        ["python3", "-I", TEMPLATE / "argocd/triton/golden_answers.py", file, str(version), "0"],
+        env=os.environ | known | {"http_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_cluster_finds_the_recorded_answers(server: Server, repository: Path) -> None:
+    result = asked(server, repository / "classifier/golden.npz")
+    assert (result.returncode, result.stdout) == (0, "all of 70 answers are as recorded\n")
+
+
+@pytest.mark.parametrize("wrong", ["class", "probability", "number", "classes"])
+def test_a_cluster_finds_one_answer_that_is_not_the_recorded_one(
+    server: Server, repository: Path, tmp_path: Path, wrong: str
+) -> None:
+    recorded = dict(np.load(repository / "classifier/golden.npz"))
+    probabilities = recorded["probabilities"]
+    if wrong == "class":
+        probabilities[3] = probabilities[3][::-1]
+    elif wrong == "classes":
+        recorded["probabilities"] = probabilities[:, :3]
+    else:
+        probabilities[3, 0] += {"probability": 2e-4, "number": np.nan}[wrong]
+    np.savez(tmp_path / "golden.npz", **recorded)
+    result = asked(server, tmp_path / "golden.npz")
+    count = 70 if wrong == "classes" else 1
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{count} of 70 answers are not as recorded: class ")
+    if wrong == "probability":  # fewer bits say what differs by how much
+        np.savez(tmp_path / "golden.npz", **recorded, tolerance=3e-4)
+        assert not asked(server, tmp_path / "golden.npz").returncode
+
+
+def test_a_cluster_that_asks_a_version_which_is_not_there_says_so(
+    server: Server, repository: Path
+) -> None:
+    result = asked(server, repository / "classifier/golden.npz", version=2)
+    assert result.returncode == 1
+    assert result.stderr.startswith("the new pods give no answer: 404 ")
+
+
 def test_more_golden_requests_than_are_read_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
