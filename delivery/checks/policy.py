@@ -169,18 +169,40 @@ def untagged(image: str) -> str:
 def in_documents(built: Documents, known: set[str], is_environment: bool) -> Iterator[Breach]:
     """Judge the objects of one place: pods, server, namespaces; `known` are names of images."""
     for (kind, name), document in built.items():
-        for part, pod in pod_templates(document).items():
+        for part, pod in pods(document).items():
             place = f"{kind} {name}{f' ({part})' if part else ''}"
             for field in sorted(violations(pod["spec"])):
                 what = f"{place} breaks the Pod Security level restricted by {field}"
                 yield Breach(what, field.split(".")[-1])
             if is_environment:
-                yield from bad_images(place, pod["spec"], known)
+                yield from bad_images(place, pod["spec"], known | arguments(built))
         if kind == "Namespace" and level(document) != "restricted":
             what = f"Namespace {name} enforces {shown(level(document))} and not restricted"
             yield Breach(what, ENFORCE, f"level {level(document)} {name}")
     if is_environment:
         yield from bad_server(built)
+
+
+def pods(document: Document) -> dict[str, Document]:
+    """Return the pods that a manifest makes, those of an analysis's Jobs, too."""
+    if document["kind"] != "AnalysisTemplate":
+        return pod_templates(document)
+    jobs = [each for each in document["spec"]["metrics"] if "job" in each["provider"]]
+    return {each["name"]: each["provider"]["job"]["spec"]["template"] for each in jobs}
+
+
+def arguments(built: Documents) -> set[str]:
+    """Return how an analysis calls the images that are given to it, if all come from the Rollout.
+
+    One that is written out is no longer the Rollout's, which is judged.
+    """
+    given: dict[str, list[Any]] = {}
+    rollouts = [each for (kind, _), each in built.items() if kind == "Rollout"]
+    for place, value in (pair for each in rollouts for pair in leaves(each)):
+        if found := re.fullmatch(r"(.*\.args\.\d+)\.(name|valueFrom\.fieldRef\.fieldPath)", place):
+            given.setdefault(found[1], []).append(value)
+    both = [pair for pair in given.values() if len(pair) == 2]
+    return {f"{{{{args.{name}}}}}" for name, path in both if str(path).startswith("spec.template.")}
 
 
 def level(namespace: Document) -> str:
@@ -196,7 +218,7 @@ def bad_images(place: str, pod: dict[str, Any], known: set[str]) -> Iterator[Bre
         if name not in known:
             what = f"{place} runs {shown(image)}, whose name no manifest of the base has"
             yield Breach(what, name, f"image {name}")
-        elif "@" not in image and tag in ("", ":latest"):
+        elif "/" in name and "@" not in image and tag in ("", ":latest"):
             what = f"{place} runs {shown(image)}, which is another image tomorrow: name its version"
             yield Breach(what, name)
 
