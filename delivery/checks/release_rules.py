@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from delivery.checks.changes import FILE, REMOVED, Changed, Changes
 from delivery.checks.findings import Part
@@ -128,27 +129,28 @@ def check_file(changes: Changes, proposed: Proposed, witnesses: Witnesses, part:
     """Add what is wrong with a release file beside the base's history."""
     for judge in (not_canonical, not_history, not_in_registry, not_lineage):
         for key, sentence_ in judge(changes, proposed):
-            part.refuse(proposed.path, proposed.line(key), [sentence_])
+            line = key if isinstance(key, int) else proposed.line(key)
+            part.refuse(proposed.path, line, [sentence_])
     if proposed.kind == "promotion" and not part.findings:
         check_promotion(changes, proposed, witnesses, part)
 
 
-Sentences = Iterator[tuple[str, str]]  # the key that a sentence is about, and the sentence
+Sentences = Iterator[tuple[str | int, str]]  # the key or the line that a sentence is about, and it
 
 
 def not_canonical(changes: Changes, proposed: Proposed) -> Sentences:
     """Say where the file is not what a command writes; one that was there before may be older."""
-    wanted = proposed.release.to_yaml().splitlines()
-    if proposed.was_there or proposed.content == proposed.release.to_yaml().encode():
+    text, wanted = proposed.content.decode(), proposed.release.to_yaml()
+    if proposed.was_there or text == wanted:
         return
-    lines = proposed.content.decode().split("\n")
-    pairs = enumerate(zip([*lines, *[""] * len(wanted)], [*wanted, ""], strict=False), 1)
-    number, (is_, would) = next(each for each in pairs if each[1][0] != each[1][1])
-    key = would.split(":")[0].strip() or "commit"
+    pairs = enumerate(
+        zip_longest(text.split("\n"), wanted.split("\n"), fillvalue="the end of the file"), 1
+    )
+    number, (here, there) = next(each for each in pairs if each[1][0] != each[1][1])
     yield (
-        key,
-        f"line {number} is {shown(is_)} where `make {command(proposed)}` writes {shown(would)}: "
-        "the file is written by that command, not by hand",
+        number,
+        f"it is {shown(here)} and not {shown(there)}, as `make {command(proposed)}` writes it: a "
+        "release is not written by hand",
     )
 
 

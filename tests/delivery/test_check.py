@@ -173,19 +173,22 @@ def code_of_nobody(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.98).model_copy(update={"code": "e" * 64}))
 
 
-@bad(
-    f"{STAGING}, line 12",
-    "where `make release` writes '  support: \"200\"': the file is written by",
-)
+@bad(f"{STAGING}, line 12", """and not '  support: "200"', as `make release` writes it""")
 def harmless_number_in_other_quotes(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.98))
     repo.edit(STAGING, 'support: "200"', "support: '200'")
 
 
-@bad(f"{STAGING}, line 16", "line 17 is '# fine' where `make release` writes ''")
+@bad(f"{STAGING}, line 17", "it is '# fine' and not '', as `make release` writes it: a release")
 def harmless_comment_at_the_end(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.98))
     repo.write(STAGING, repo.text(STAGING) + "# fine\n")
+
+
+@bad(f"{STAGING}, line 17", "it is 'the end of the file' and not '', as `make release` writes it")
+def harmless_file_without_its_last_newline(repo: Repo) -> None:
+    repo.propose(repo.candidate(4, 0.98))
+    repo.write(STAGING, repo.text(STAGING).rstrip())
 
 
 @bad(f"{STAGING}, line 6", "version is 4, not text: write it in double quotes")
