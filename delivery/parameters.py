@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from delivery.git import Repository
 from workspace.pictures import MAX_PIXELS, WHITE
@@ -32,12 +32,24 @@ class Limits(Settings, strict=True):
 
 
 class Target(Settings):
-    """Section `release`: where images are pushed; what may be released and promoted."""
+    """Section `release`: where images are pushed, whose signature counts.
+
+    And what may be released and promoted.
+    """
 
     registry: str = Field(
         pattern=f"^{NAME}$",
         description="oci:<folder> or <host>/<name>, of ASCII letters, digits and ._:/+~=,-",
         examples=["oci:.local/registry"],
+    )
+    signing_key: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$",
+        description="null, or the file of a public key in Git",
+        examples=["signing.pub"],
+    )
+    require_signature: bool = Field(
+        default=False, description="false, or true with a signing_key beside it"
     )
     accept_interface_change: str | None = Field(
         default=None,
@@ -62,6 +74,14 @@ class Target(Settings):
         description="true: promote only what the status staging/healthy says is served well",
         examples=[True],
     )
+
+    @field_validator("require_signature")
+    @classmethod
+    def can_be_checked(cls, required: bool, beside: ValidationInfo) -> bool:
+        """Refuse to require what nothing can be checked with."""
+        if required and not beside.data.get("signing_key"):
+            raise ValueError("there is no signing_key")
+        return required
 
 
 class Policy(Settings):
@@ -105,6 +125,17 @@ def data_folder(root: Path) -> str:
 def read_parameters(root: Path) -> Parameters:
     """Read params.yaml. Raises SettingsError."""
     return check(Parameters, read_yaml(root / "params.yaml"), "params.yaml")
+
+
+def committed_target(repository: Repository, commit: str) -> Target | None:
+    """Read the section `release` alone, as a commit has it, if it has one. Raises SettingsError."""
+    content = repository.read(commit, "params.yaml")
+    if content is None:
+        return None
+    name = f"params.yaml of commit {commit[:12]}"
+    document = parse_yaml(content, name)
+    section = document.get("release") if isinstance(document, dict) else None
+    return None if section is None else check(Target, section, name, "release")
 
 
 def committed_parameters(repository: Repository, commit: str) -> Parameters:

@@ -16,10 +16,42 @@ REGION = "eu-central-1"
 START_SECONDS = 60
 
 # Programs that a mock cloud cannot answer: their arguments are noted, and they say yes.
-STAND_INS = ("aws", "gh", "kubectl")
+STAND_INS = ("gh", "kubectl")
 STAND_IN = """#!/bin/sh
 echo "${0##*/} $*" >> "$COMMANDS"
 [ "${0##*/} $*" != "kubectl config current-context" ] || echo mock
+"""
+# AWS's command line, as far as commands go whose names and options are those of AWS's own calls.
+AWS = f"""#!{sys.executable}
+import json, os, sys
+import boto3
+with open(os.environ["COMMANDS"], "a") as noted:
+    print("aws", *sys.argv[1:], file=noted)
+service, operation, *rest = sys.argv[1:]
+if (service, operation) == ("eks", "update-kubeconfig"):
+    sys.exit()
+named, words = {{}}, []
+for word in rest:
+    if word.startswith("--"):
+        named[word] = words = []
+    else:
+        words.append(word)
+named = {{
+    name: words if name.endswith("types") else words[0] for name, words in named.items()
+}}
+client = boto3.client(service, region_name=named.pop("--region", None) or "{REGION}")
+named.pop("--output", None)
+asked = {{
+    "".join(word.title() for word in name[2:].split("-")): value for name, value in named.items()
+}}
+for old in [name for name in asked if service == "logs"]:
+    asked[old[0].lower() + old[1:]] = asked.pop(old)
+try:
+    answer = getattr(client, operation.replace("-", "_"))(**asked)
+except client.exceptions.ClientError as error:
+    sys.exit(str(error))
+answer.pop("ResponseMetadata")
+print(json.dumps(answer, default=str))
 """
 
 
@@ -77,9 +109,9 @@ class Account:
 def stand_ins(folder: Path) -> dict[str, str]:
     """Make the stand-ins; return the environment that finds them first."""
     folder.mkdir()
-    for name in STAND_INS:
+    for name, text in (*((name, STAND_IN) for name in STAND_INS), ("aws", AWS)):
         program = folder / name
-        program.write_text(STAND_IN)
+        program.write_text(text)
         program.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return {"PATH": path, "COMMANDS": str(folder / "commands")}

@@ -565,7 +565,7 @@ def test_the_run_is_what_the_job_runs(ray_job, ray_pods) -> None:
 
 def test_the_cluster_runs_the_ray_of_the_image(ray_job) -> None:
     version = ray_job["spec"]["rayClusterSpec"]["rayVersion"]
-    assert f"ray=={version}\n" in (UNBAKED / "constraints.txt").read_text()
+    assert f"\nray=={version} " in (UNBAKED / "constraints.txt").read_text()
 
 
 def test_the_pods_run_as_the_user_of_the_image_and_write_to_memory_and_tmp_only(ray_pods) -> None:
@@ -796,9 +796,12 @@ def test_a_project_allows_exactly_what_it_needs(built, apps, folder: str, projec
         if document["kind"] == "Namespace":
             named = [name for group, kind, name in cluster if (group, kind) == ("", "Namespace")]
             assert any(fnmatch(document["metadata"]["name"], name) for name in named)
+        elif group_kind(document)[1].startswith("ValidatingAdmissionPolicy"):
+            assert (*group_kind(document), document["metadata"]["name"]) in cluster
         else:
             used.add(group_kind(document))
-    assert used <= namespaced
+    everywhere = {(group, kind) for group, kind, _ in cluster if kind != "Namespace"}
+    assert used <= namespaced | everywhere
     if project == "training":
         assert used == namespaced
     for entry in cluster | namespaced:
@@ -892,6 +895,25 @@ def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) 
     assert allowed(project, application)
     kinds = {each["kind"] for each in project["spec"]["namespaceResourceWhitelist"]}
     assert kinds == {"AppProject", "Application", "ApplicationSet"}
+
+
+def test_a_restart_of_prometheus_loses_nothing_and_its_disk_goes_with_it() -> None:
+    platform = TEMPLATE / "argocd/platform"
+    chart = yaml.safe_load((platform / "controllers/kube-prometheus-stack.yaml").read_text())
+    settings = chart["settings"]["prometheus"]["prometheusSpec"]
+    claim = settings["storageSpec"]["volumeClaimTemplate"]["spec"]
+    made = rendering.build(platform / "configs")
+    (disk,) = (each for each in made if each["kind"] == "StorageClass")
+    assert claim["storageClassName"] == disk["metadata"]["name"]
+    assert disk["provisioner"] == "ebs.csi.aws.com"
+    assert disk["parameters"] == {"type": "gp3", "encrypted": "true"}
+    assert disk["reclaimPolicy"] == "Delete"
+    kept = int(settings["retentionSize"].removesuffix("GB"))
+    gib = int(claim["resources"]["requests"]["storage"].removesuffix("Gi"))
+    assert kept <= 0.8 * gib, "the newest has no room"
+    assert settings["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+    addons = (TEMPLATE / "infra/gpu_cluster/addons.tf").read_text()
+    assert '"aws-ebs-csi-driver"' in addons
 
 
 def test_rollouts_to_try_has_the_settings_of_the_chart() -> None:

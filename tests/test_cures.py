@@ -135,6 +135,10 @@ delivery.commands.update.render_old
     test_update::test_an_answer_that_is_missing_is_named
 delivery.commands.update.merge_renderings
     test_update::test_an_answer_that_was_added_and_an_origin_that_was_committed_are_taken
+delivery.commands.verify.run
+    test_signing::test_a_key_that_nobody_is_told_of_is_named_first
+delivery.commands.verify.run
+    test_signing::test_a_version_that_is_not_there_is_named
 delivery.commands.webhook.run
     test_webhook::test_a_check_changes_nothing_and_says_what_is_missing
 delivery.commands.webhook.hook_addresses
@@ -278,10 +282,26 @@ delivery.oci.remote.Remote._run
     test_registries::test_a_missing_skopeo_is_one_sentence
 delivery.oci.remote.Remote._run
     test_registries::test_a_registry_that_never_ends_is_given_up
-delivery.oci.remote.Remote._failure
+delivery.oci.remote.Remote.failure
     test_registry::test_a_layer_that_the_registry_lost_is_pushed_again
-delivery.oci.remote.Remote._failure
+delivery.oci.remote.Remote.failure
     test_registry::test_a_password_of_docker_login_is_used
+delivery.oci.signature.public_key
+    test_signing::test_what_a_wrong_public_key_is_told_to_do_works
+delivery.oci.signature.private_key
+    test_signing::test_what_a_wrong_key_is_told_to_do_works
+delivery.proposals.signing.Trust.judge
+    test_signing::test_a_required_signature_needs_its_key
+delivery.proposals.signing.read_trust
+    test_signing::test_what_a_wrong_public_key_is_told_to_do_works
+delivery.proposals.signing.read_signer
+    test_signing::test_a_required_signature_needs_its_key
+delivery.proposals.signing.read_signer
+    test_signing::test_a_key_that_nobody_is_told_of_is_named_first
+delivery.proposals.signing.read_signer
+    test_signing::test_what_a_wrong_key_is_told_to_do_works
+delivery.proposals.signing._secret
+    test_signing::test_what_a_wrong_key_is_told_to_do_works
 delivery.proposals.config_map.parse_config_map
     test_foreign_text::test_a_release_file_hides_nothing_from_a_reviewer
 delivery.proposals.config_map.parse_config_map
@@ -400,6 +420,16 @@ infra.commands.roots.document
     test_infra_commands::test_a_first_apply_that_cannot_say_where_its_bucket_is_stays_local
 infra.commands.roots.apply
     test_infra_commands::test_a_root_is_applied_after_bootstrap
+infra.commands.roots.aws
+    test_infra_commands::test_an_answer_of_aws_that_breaks_off_is_not_an_empty_one
+infra.commands.roots.given
+    test_infra_commands::test_settings_without_a_project_are_told
+infra.commands.roots.saved_plan
+    test_infra_commands::test_a_saved_plan_is_applied_as_it_is_or_nothing_is
+infra.commands.comment.text
+    test_infra_commands::test_a_comment_has_what_is_planned
+infra.commands.quota.compare
+    test_infra_cost::test_a_quota_that_is_too_small_is_told_with_the_request
 infra.commands.roots.refuse_while_states_are_needed
     test_infra_commands::test_the_states_stay_while_a_root_needs_its_own
 infra.commands.roots.take_argocd_down

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pod_security import pod_templates
 
 import fake_argo_cd
+import rendering
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
 from terraform import shared_provider, terraform_environment
@@ -26,13 +28,21 @@ from terraform import shared_provider, terraform_environment
 MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))
 ROOTS = ["bootstrap", "cluster", "registry"]
 CHECKOV = "checkov==3.3.30"  # one version here and in benchmarks/checkov_peers.py
+CHECKED = ["dockerfile", "github_actions", "terraform"]
 MOST_VARIABLES = 10
+GPU = "nvidia.com/gpu"
 
 
 ACCOUNT = "123456789012"
 NAME = "digit-classifier"
 ADMIN = f"arn:aws:iam::{ACCOUNT}:role/platform"
 STATE, DATA = f"{NAME}-tfstate-{ACCOUNT}", f"{NAME}-data-{ACCOUNT}"
+
+
+ADDONS = (
+    *("aws-ebs-csi-driver", "coredns", "eks-node-monitoring-agent", "eks-pod-identity-agent"),
+    *("kube-proxy", "vpc-cni"),
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,7 @@ def tree(tmp_path_factory) -> Path:
     """The un-baked `infra/`, its link followed: initialising writes into the folders."""
     folder = tmp_path_factory.mktemp("unbaked") / "infra"
     shutil.copytree(UNBAKED / "infra", folder, ignore=shutil.ignore_patterns(".terraform*"))
+    shutil.copy(TEMPLATE / "tests/cluster.tftest.hcl", folder / "cluster")
     return folder
 
 
@@ -154,7 +165,7 @@ def results(tree) -> Results:
         with shared_provider(tree / ready[0]) as environment:
 
             def judge(folder: str) -> subprocess.CompletedProcess[str]:
-                command = "test" if folder.startswith("modules/") else "validate"
+                command = "test" if [*(tree / folder).glob("*.tftest.hcl")] else "validate"
                 return terraform(tree / folder, command, **environment)
 
             return results | dict(zip(ready, pool.map(judge, ready), strict=True))
@@ -162,6 +173,7 @@ def results(tree) -> Results:
 
 def test_there_are_the_modules_that_the_design_names():
     assert MODULES == [
+        "budget",
         "ci_identity",
         "data_store",
         "gpu_cluster",
@@ -248,19 +260,166 @@ def test_nothing_is_used_that_version_6_of_the_provider_removed(tree):
 
 
 def test_checkov_finds_nothing_and_skips_at_most_eight_with_reasons(tree):
+    """In Terraform, workflows and the Dockerfile."""
+    shutil.copytree(UNBAKED / ".github", tree.parent / ".github")
+    shutil.copy(UNBAKED / "Dockerfile", tree.parent)
     uv = Path(sys.executable).with_name("uv")
-    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--directory", str(tree)]
-    command += ["--framework", "terraform", "--skip-download", "--output", "json"]
+    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--directory", str(tree.parent)]
+    command += ["--framework", *CHECKED, "--skip-download", "--output", "json"]
     result = subprocess.run(command, env=terraform_environment(), capture_output=True, text=True)
-    report = json.loads(result.stdout)
-    assert report["summary"]["resource_count"] > 60, "checkov did not see the resources"
-    assert report["summary"]["parsing_errors"] == 0
-    assert [
-        (check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]
-    ] == []
-    assert report["summary"]["skipped"] <= 8
-    for check in report["results"]["skipped_checks"]:
+    reports = {report["check_type"]: report for report in json.loads(result.stdout)}
+    assert [*sorted(reports)] == CHECKED
+    assert reports["terraform"]["summary"]["resource_count"] > 60, "it did not see the resources"
+    skipped = []
+    for kind, report in reports.items():
+        assert report["summary"]["parsing_errors"] == 0, kind
+        assert [
+            (check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]
+        ] == [], kind
+        assert report["summary"]["passed"] > 50, kind
+        skipped += report["results"]["skipped_checks"]
+    assert reports["terraform"]["summary"]["skipped"] <= 8
+    assert len({(check["check_id"], check["file_path"]) for check in skipped}) <= 8
+    for check in skipped:
         assert len(check["check_result"]["suppress_comment"]) > 40, check["check_id"]
+
+
+# The workflows that plan and apply.
+
+WORKFLOWS = UNBAKED / ".github/workflows"
+
+
+@pytest.fixture(params=["infra-plan", "infra-apply"])
+def workflow(request) -> dict:
+    text = (WORKFLOWS / f"{request.param}.yaml").read_text()
+    assert len(text.splitlines()) <= 40
+    return yaml.safe_load(text)
+
+
+def test_steps_are_commands_of_the_project_and_actions_are_pinned(workflow):
+    makefile = (UNBAKED / "Makefile").read_text()
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            if "run" in step:
+                program, *words = step["run"].split(' ROOTS="')[0].split()
+                assert program == "make"
+                for target in words:
+                    assert "=" in target or f"\n{target}: " in makefile, target
+            else:
+                assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", step["uses"]), step
+        assert re.findall(r'ROOTS="([^"]*)"', str(job)) == ["registry cluster"]
+
+
+def test_a_fork_gets_no_plan_and_nobody_else_the_comment():
+    workflow = yaml.safe_load((WORKFLOWS / "infra-plan.yaml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["if"] == "github.event.pull_request.head.repo.full_name == github.repository"
+    assert workflow[True] == {"pull_request": {"paths": ["infra/**"]}}  # YAML's `on`
+    assert workflow["permissions"] == {}
+    assert job["permissions"] == {
+        "contents": "read",
+        "id-token": "write",
+        "pull-requests": "write",
+    }
+
+
+def test_what_was_planned_is_applied_from_the_branch_and_the_environment_that_roles_trust():
+    workflow = yaml.safe_load((WORKFLOWS / "infra-apply.yaml").read_text())
+    variables = (TEMPLATE / "infra/ci_identity/variables.tf").read_text()
+    defaults = dict(re.findall(r'variable "(\w+)" \{[^}]*?default += "([^"]*)"', variables))
+    assert workflow[True]["push"]["branches"] == [defaults["branch"]]
+    assert "environment" not in workflow["jobs"]["plan"]
+    job = workflow["jobs"]["apply"]
+    assert (job["environment"], job["needs"]) == (defaults["environment"], "plan")
+    assert "PLANNED=true" in job["steps"][-1]["run"]
+    assert "AWS_APPLY_ROLE" not in str(workflow["jobs"]["plan"])
+
+
+# What Git asks of the nodes.
+
+OF_THE_TYPE = {"cpu", "memory"}  # the autoscaler knows these of every instance type
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> list[dict]:
+    """Everything of a project with releases and a training run, as Argo CD renders it."""
+    folder = tmp_path_factory.mktemp("asked")
+    assert cookiecutter(folder).returncode == 0
+    argocd = folder / NAME / "argocd"
+    rendering.release_everywhere(argocd)
+    overlays = [*argocd.glob("environments/*"), argocd / "training"]
+    return [each for overlay in overlays for each in rendering.build(overlay)]
+
+
+def asked_of_gpu_nodes(manifests: list[dict]) -> list[str]:
+    """Names of the resources that pods with a GPU ask for."""
+    return [
+        name
+        for manifest in manifests
+        for pod in pod_templates(manifest).values()
+        if GPU in json.dumps(pod["spec"])
+        for container in pod["spec"]["containers"]
+        for kind in ("requests", "limits")
+        for name in container.get("resources", {}).get(kind, {})
+    ]
+
+
+def gpus(pod: dict) -> int:
+    return sum(
+        int(container.get("resources", {}).get("limits", {}).get(GPU, 0))
+        for container in pod["spec"]["containers"]
+    )
+
+
+def test_gpu_nodes_are_enough_for_all_that_git_asks_for(asked):
+    """All environments and a training run, and as many environments as change versions at once."""
+    servers = [each for each in asked if each["kind"] == "Rollout"]
+    assert len(servers) == 2
+    serving, surges = 0, 0
+    for rollout in servers:
+        each = gpus(rollout["spec"]["template"])
+        serving += each * rollout["spec"]["replicas"]
+        surges += each * rollout["spec"]["strategy"]["canary"]["maxSurge"]
+    (run,) = (each for each in asked if each["kind"] == "RayJob")
+    training = sum(
+        gpus(group["template"]) * group["replicas"]
+        for group in run["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    )
+    assert (serving, surges, training) == (3, 2, 2)
+    settings = (UNBAKED / "infra/cluster/terraform.tfvars").read_text()
+    most = int(re.search(r"max = (\d+)", settings)[1])  # nodes, each of one GPU at least
+    assert most >= serving + surges and most >= serving + 1 + training
+    sentence = settings.replace("\n# ", " ")
+    assert "staging 1, production 2, one more while a version changes, and 2 for a training" in (
+        sentence
+    )
+    for variables in (TEMPLATE / "infra/gpu_cluster", UNBAKED / "infra/cluster"):
+        text = (variables / "variables.tf").read_text()
+        assert re.search(rf"max +=.optional\(number, {most}\)", text), variables
+
+
+def test_what_pods_with_gpus_ask_for_is_known_of_nodes_that_are_not_there(asked):
+    named = asked_of_gpu_nodes(asked)
+    assert "ephemeral-storage" in named and GPU in named
+    hints = (TEMPLATE / "infra/gpu_cluster/instance_types.tf").read_text()
+    for name in {*named} - OF_THE_TYPE:
+        assert f'}}/resources/{name}"' in hints
+
+
+def test_one_minor_version_of_kubernetes_is_meant_everywhere(asked):
+    """Add-ons and images of nodes follow the cluster's by themselves."""
+    found = {
+        re.search(r'default += "(1\.\d+)"', (folder / "variables.tf").read_text())[1]
+        for folder in (TEMPLATE / "infra/gpu_cluster", UNBAKED / "infra/cluster")
+    }
+    scaler = (TEMPLATE / "argocd/platform/controllers/cluster-autoscaler.yaml").read_text()
+    found |= {re.search(r"image: \{tag: v(1\.\d+)\.", scaler)[1]}
+    labels = {
+        match
+        for path in (TEMPLATE / "argocd").rglob("*.yaml")
+        for match in re.findall(r"enforce-version: v(1\.\d+)", path.read_text())
+    }
+    assert found == labels and len(labels) == 1
 
 
 # On the mock of AWS.
@@ -272,7 +431,7 @@ def tags(pairs: list[dict[str, str]]) -> dict[str, str]:
 
 def test_the_plan_from_nothing_is_priced(walk):
     assert "287.81  USD a month while nothing runs" in walk.printed.read_text()
-    assert "1.0064 USD per GPU-hour in gpu (g6.xlarge, at most 2 nodes)" in walk.printed.read_text()
+    assert "1.0064 USD per GPU-hour in gpu (g6.xlarge, at most 6 nodes)" in walk.printed.read_text()
 
 
 def test_the_price_is_the_one_that_the_readme_states(walk):
@@ -309,6 +468,9 @@ def test_the_readme_connects_to_the_cluster_and_starts_argocd(walk):
     asked = walk.asked()
     assert f"aws eks update-kubeconfig --region {REGION} --name {NAME}" in asked
     assert asked[-1] == "kubectl apply --filename argocd/root.yaml"
+    assert "-- cluster: The cluster's API does not answer over the internet" in (
+        walk.printed.read_text()
+    )
     for namespace in (f"{NAME}-production", f"{NAME}-staging"):
         assert f"kubectl create namespace {namespace}" in asked
         secret = f"kubectl --namespace {namespace} create secret generic triton-administration "
@@ -324,6 +486,19 @@ def test_every_state_is_in_the_encrypted_bucket_and_none_on_disk(walk):
     ]
     left = {path.parent.name for path in walk.project.folder.glob("infra/**/*.tfstate")}
     assert left <= {".terraform"}, "a state lies beside its root"
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_state_is_encrypted_with_the_key_made_for_it(root, walk):
+    key = f"{root}/terraform.tfstate"
+    stored = walk.account.client("s3").head_object(Bucket=STATE, Key=key)
+    (alias,) = (
+        each
+        for each in walk.account.client("kms").list_aliases()["Aliases"]
+        if each["AliasName"] == f"alias/{STATE}"
+    )
+    assert stored["ServerSideEncryption"] == "aws:kms"
+    assert stored["SSEKMSKeyId"].rpartition("/")[2] == alias["TargetKeyId"]
 
 
 def test_no_state_lock_is_left(walk):
@@ -371,14 +546,26 @@ def test_what_can_be_tagged_has_the_project_and_the_environment(walk):
         }
 
 
-def test_gpu_nodes_have_the_image_the_taint_and_the_label(walk):
+def node_group(walk: Walk, name: str) -> dict:
+    """The node group of that name, without the number at its end."""
     eks = walk.account.client("eks")
-    group = eks.describe_nodegroup(clusterName=NAME, nodegroupName="gpu")["nodegroup"]
+    (found,) = (
+        each
+        for each in eks.list_nodegroups(clusterName=NAME)["nodegroups"]
+        if re.fullmatch(rf"{name}-\d+", each)
+    )
+    return eks.describe_nodegroup(clusterName=NAME, nodegroupName=found)["nodegroup"]
+
+
+def test_gpu_nodes_have_the_image_the_taint_and_the_label(walk):
+    group = node_group(walk, "gpu")
+    assert group["releaseVersion"] == "1.36.1-20261120"
+    assert group["nodeRepairConfig"] == {"enabled": True}
     assert group["amiType"] == "AL2023_x86_64_NVIDIA"
     assert group["instanceTypes"] == ["g6.xlarge"]
     assert group["taints"] == [{"key": "nvidia.com/gpu", "value": "true", "effect": "NO_SCHEDULE"}]
     assert group["labels"]["nvidia.com/gpu.present"] == "true"
-    assert group["scalingConfig"] == {"minSize": 0, "maxSize": 2, "desiredSize": 0}
+    assert group["scalingConfig"] == {"minSize": 0, "maxSize": 6, "desiredSize": 0}
     scaling = group["resources"]["autoScalingGroups"][0]["name"]
     hints = walk.account.client("autoscaling").describe_tags(
         Filters=[{"Name": "auto-scaling-group", "Values": [scaling]}]
@@ -386,6 +573,7 @@ def test_gpu_nodes_have_the_image_the_taint_and_the_label(walk):
     prefix = "k8s.io/cluster-autoscaler/node-template/"
     assert tags(hints)[prefix + "resources/nvidia.com/gpu"] == "1"
     assert tags(hints)[prefix + "taint/nvidia.com/gpu"] == "true:NoSchedule"
+    assert tags(hints)[prefix + "resources/ephemeral-storage"] == "208Gi"
 
 
 def test_the_cluster_is_private_encrypted_and_logged(walk):
@@ -504,6 +692,33 @@ def test_an_unknown_root_is_refused(walk):
     assert "there is no root clutser: choose of bootstrap, registry, cluster" in result.stderr
 
 
+def test_the_readmes_upgrade_takes_all_of_it_to_the_next_version(walk):
+    """With other GPU nodes, and more at least, at once."""
+    before = node_group(walk, "gpu")
+    settings = walk.project.folder / "infra/cluster/terraform.tfvars"
+    text = settings.read_text()
+    changed = text.replace('["g6.xlarge"], max', '["g6.2xlarge"], min = 1, max')
+    assert changed != text
+    settings.write_text(f'kubernetes_version = "1.37"\n{changed}')
+    result = walk.run(commands(walk.project.folder / "infra" / "README.md", "Upgrade"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    eks = walk.account.client("eks")
+    assert eks.describe_cluster(name=NAME)["cluster"]["version"] == "1.37"
+    for name in ADDONS:
+        addon = eks.describe_addon(clusterName=NAME, addonName=name)["addon"]
+        assert addon["addonVersion"] == "v1.37.0-eksbuild.1", name
+    for name in ("system", "gpu"):
+        group = node_group(walk, name)
+        assert (group["version"], group["releaseVersion"]) == ("1.37", "1.37.1-20261120")
+    assert group["nodegroupName"] != before["nodegroupName"]
+    assert group["instanceTypes"] == ["g6.2xlarge"]
+    assert group["scalingConfig"] == {"minSize": 1, "maxSize": 6, "desiredSize": 1}
+    steps = result.stdout
+    name = 'module.gpu_cluster.aws_eks_node_group.gpu["gpu"]'
+    made = steps.index(f"{name}: Creation complete")
+    assert made < steps.index(f"{name} (deposed object"), "the old nodes went first"
+
+
 # From here on the walk goes down; the order of these tests is the order of its steps.
 
 
@@ -544,15 +759,28 @@ def test_contents_stay_unless_their_deletion_is_said(walk):
     assert [item["Key"] for item in listed["Contents"]] == ["dvc/files/1"]
 
 
+def test_the_states_stay_while_the_cluster_is_there(walk):
+    result = walk.run("make infra-destroy ROOTS=bootstrap DELETE_CONTENTS=true")
+    assert result.returncode
+    assert "has resources, and the bucket keeps their state" in result.stderr
+    assert walk.account.client("s3").head_bucket(Bucket=STATE)
+
+
 def test_the_readme_leads_back_to_nothing(walk):
+    """But for what somebody else has in the account, and needs."""
+    iam = walk.account.client("iam")
+    (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Federated": provider["Arn"]}}]}
+    iam.create_role(RoleName="of-others", AssumeRolePolicyDocument=json.dumps(trust))
     result = walk.run(commands(walk.project.folder / "infra" / "README.md", "Down"))
     assert result.returncode == 0, result.stdout + result.stderr
     account = walk.account
     assert account.client("s3").list_buckets()["Buckets"] == []
     assert account.client("ecr").describe_repositories()["repositories"] == []
     assert account.client("eks").list_clusters()["clusters"] == []
-    assert account.client("iam").list_roles()["Roles"] == []
-    assert account.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
+    assert account.client("logs").describe_log_groups()["logGroups"] == []
+    assert [role["RoleName"] for role in iam.list_roles()["Roles"]] == ["of-others"]
+    assert len(iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]) == 1
     vpcs = account.client("ec2").describe_vpcs()["Vpcs"]
     assert [vpc for vpc in vpcs if not vpc["IsDefault"]] == []
     left = [path.name for path in (walk.project.folder / "infra").glob("*/terraform.tfstate*")]

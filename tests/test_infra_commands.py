@@ -1,5 +1,6 @@
 """What the infrastructure's commands do when Terraform fails, breaks off or is not there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,15 @@ import pytest
 import fake_argo_cd
 from conftest import TEMPLATE, clean_environment
 
+sys.path.insert(0, str(TEMPLATE / "infra/commands"))
+import roots
+
 REGISTRY = '{"settings": {"value": {"REGISTRY": "1.ecr/digits", "DATA_URL": "s3://data/dvc"}}}'
-CLUSTER = '{"settings": {"value": {"CLUSTER_NAME": "digits", "CLUSTER_ARN": "arn:1"}}}'
+CLUSTER = (
+    '{"settings": {"value": {"CLUSTER_NAME": "digits", "CLUSTER_ARN": "arn:1"}}, '
+    '"next": {"value": "From there: aws eks update-kubeconfig"}}'
+)
+PROVIDER = "arn:aws:iam::1:oidc-provider/token.actions.githubusercontent.com"
 SHOWN = (
     '{"variables": {"region": {"value": "eu-central-1"}}, '
     '"planned_values": {"root_module": {"resources": []}}}'
@@ -23,10 +31,20 @@ BACKEND = 'bucket = "states"\n'
 TERRAFORM = """#!/bin/sh
 root=${1##*/} command=$2 answers=$(dirname "$0")/answers
 echo "$root $command" >> "$answers/log"
-env > "$answers/env"
+shift 2; echo "$root $command $*" >> "$answers/whole"; set -- . "$command" "$@"
+env > "$answers/env"; env > "$answers/env.$command"
 [ "$command" = state ] && command=state.$3
 cat "$answers/$root.$command" 2>&-
 [ ! -e "$answers/$root.$command.fails" ] || { cat "$answers/$root.$command.fails" >&2; exit 1; }
+"""
+
+
+# Answers by service and operation from files, and fails where `aws.<operation>.fails` is.
+AWS = """#!/bin/sh
+answers=$(dirname "$0")/answers
+echo "aws $*" >> "$answers/whole"
+cat "$answers/aws.$2" 2>&-
+[ ! -e "$answers/aws.$2.fails" ] || { cat "$answers/aws.$2.fails" >&2; exit 1; }
 """
 
 
@@ -39,9 +57,14 @@ class Infra:
         self.answers = self.programs / "answers"
         for each in ROOTS:
             (self.folder / "infra" / each).mkdir(parents=True)
+            settings = self.folder / "infra" / each / "terraform.tfvars"
+            settings.write_text('project     = "digits"\nregion      = "eu-central-1"\n')
         self.answers.mkdir(parents=True)
-        (self.programs / "terraform").write_text(TERRAFORM)
-        (self.programs / "terraform").chmod(0o755)
+        for name, text in (("terraform", TERRAFORM), ("aws", AWS)):
+            (self.programs / name).write_text(text)
+            (self.programs / name).chmod(0o755)
+        self.says("aws", "list-open-id-connect-providers", '{"OpenIDConnectProviderList": []}')
+        self.says("aws", "list-roles", '{"Roles": []}')
         (self.folder / "infra/backend.hcl").write_text(BACKEND)
         (self.folder / "params.yaml").write_text('release:\n  registry: "oci:.local"\n')
         (self.folder / ".dvc").mkdir()
@@ -65,6 +88,10 @@ class Infra:
             capture_output=True,
             text=True,
         )
+
+    def whole(self) -> list[str]:
+        """The commands with all that they were given."""
+        return (self.answers / "whole").read_text().splitlines()
 
     def log(self) -> list[str]:
         return (self.answers / "log").read_text().splitlines()
@@ -323,10 +350,125 @@ def test_what_a_shell_adds_to_terraform_does_not_change_what_is_read(infra: Infr
     seen = (infra.answers / "env").read_text()
     assert "TF_CLI_ARGS" not in seen and "TF_WORKSPACE" not in seen
     assert infra.run("roots", "apply", "cluster", **added).returncode == 0
-    seen = (infra.answers / "env").read_text()
+    seen = (infra.answers / "env.apply").read_text()
     assert "TF_CLI_ARGS=-bogus" in seen and "TF_WORKSPACE" not in seen
 
 
 def test_a_disk_that_cannot_be_written_to_is_said_in_a_sentence(infra: Infra) -> None:
     (infra.folder / "infra/outputs.env.unfinished").mkdir()
     assert "Is a directory" in sentence(infra.run("outputs"))
+
+
+def test_the_last_logs_of_a_cluster_go_with_it(infra: Infra) -> None:
+    assert infra.run("roots", "destroy", "cluster").returncode == 0
+    deletes = (
+        "aws logs delete-log-group --log-group-name /aws/eks/digits/cluster "
+        "--region eu-central-1 --output json"
+    )
+    assert infra.whole()[-1] == deletes
+    gone = "An error occurred (ResourceNotFoundException): there is none"
+    infra.says("aws", "delete-log-group.fails", gone)
+    assert infra.run("roots", "destroy", "cluster").returncode == 0
+
+
+def test_logs_that_cannot_be_deleted_are_told(infra: Infra) -> None:
+    infra.fails("aws", "delete-log-group", "AccessDenied")
+    said = sentence(infra.run("roots", "destroy", "cluster"))
+    assert said == "error: aws logs delete-log-group failed: AccessDenied"
+
+
+def test_settings_without_a_project_are_told(infra: Infra) -> None:
+    settings = infra.folder / "infra/cluster/terraform.tfvars"
+    text = settings.read_text()
+    settings.write_text('region = "eu-central-1"\n')
+    said = sentence(infra.run("roots", "destroy", "cluster"))
+    assert 'terraform.tfvars has no line `project = "..."`: add it' in said
+    settings.write_text(text)
+    assert infra.run("roots", "destroy", "cluster").returncode == 0
+
+
+def test_a_cluster_is_made_with_how_to_reach_it(infra: Infra) -> None:
+    result = infra.run("roots", "apply", "cluster")
+    assert result.stdout.splitlines()[-1] == ("-- cluster: From there: aws eks update-kubeconfig")
+
+
+def provider(infra: Infra, *roles: str) -> None:
+    """Have the account's provider for GitHub, and roles that trust it."""
+    held = [{"Arn": "arn:aws:iam::1:oidc-provider/gitlab.com"}, {"Arn": PROVIDER}]
+    infra.says(
+        "aws", "list-open-id-connect-providers", json.dumps({"OpenIDConnectProviderList": held})
+    )
+    trust = {"Statement": [{"Principal": {"Federated": PROVIDER}}]}
+    listed = [{"RoleName": role, "AssumeRolePolicyDocument": trust} for role in roles]
+    others = {"RoleName": "of-nobody", "AssumeRolePolicyDocument": {"Statement": []}}
+    infra.says("aws", "list-roles", json.dumps({"Roles": [*listed, others]}))
+
+
+@pytest.mark.parametrize("action", ["plan", "apply"])
+def test_a_provider_that_somebody_else_made_is_used(infra: Infra, action: str) -> None:
+    provider(infra)
+    infra.says("bootstrap", "output", '"bucket = 1\\n"')
+    assert infra.run("roots", action, "bootstrap").returncode == 0
+    (done,) = (each for each in infra.whole() if each.startswith(f"bootstrap {action} "))
+    assert done.endswith(f"-var=oidc_provider_arn={PROVIDER}")
+
+
+def test_the_projects_own_provider_stays_its_own(infra: Infra) -> None:
+    provider(infra)
+    infra.says("bootstrap", "state.list", f"{roots.PROVIDER}\n")
+    assert infra.run("roots", "plan", "bootstrap").returncode == 0
+    assert not [each for each in infra.whole() if "oidc_provider_arn" in each]
+
+
+@pytest.mark.parametrize("others", [["digits-plan"], ["digits-plan", "letters-plan"]])
+def test_a_provider_that_others_trust_stays(infra: Infra, others: list[str]) -> None:
+    provider(infra, *others)
+    for root in ("registry", "cluster"):
+        infra.says(root, "state.list", "")
+    infra.says("bootstrap", "state.list", f"{roots.PROVIDER}\n")
+    result = infra.run("roots", "destroy", "bootstrap", DELETE_CONTENTS="true")
+    assert result.returncode == 0, result.stderr
+    left = [each for each in infra.whole() if each.startswith("bootstrap state rm ")]
+    if len(others) > 1:
+        assert left == [f"bootstrap state rm {roots.PROVIDER}"]
+        assert "provider stays, because letters-plan trust it" in result.stdout
+    else:
+        assert left == []
+
+
+def test_a_saved_plan_is_applied_as_it_is_or_nothing_is(infra: Infra) -> None:
+    said = sentence(infra.run("roots", "apply", "cluster", PLANNED="true"))
+    assert "infra/cluster has no saved plan: make it of this very commit, with `make infra-" in said
+    assert "cluster apply" not in infra.log()
+    assert infra.run("roots", "plan", "cluster").returncode == 0
+    (infra.folder / "infra/cluster/planned.tfplan").write_bytes(b"plan")  # as Terraform does
+    assert infra.run("roots", "apply", "cluster", PLANNED="true").returncode == 0
+    assert "cluster apply planned.tfplan" in infra.whole()
+
+
+def test_a_comment_has_what_is_planned(infra: Infra) -> None:
+    said = sentence(infra.run("comment"))
+    assert "nothing is planned yet: run `make infra-plan` first" in said
+    assert infra.run("roots", "plan", "registry", "cluster").returncode == 0
+    for root in ("registry", "cluster"):
+        (infra.folder / f"infra/{root}/planned.tfplan").write_bytes(b"plan")  # as Terraform does
+        infra.says(root, "show", f"{root} will be created\n")
+    assert infra.run("comment").returncode == 0
+    written = (infra.folder / "infra/plan.md").read_text()
+    assert written.startswith("### infra/registry\n\n~~~\nregistry will be created\n~~~\n")
+    assert "### infra/cluster\n" in written
+    infra.says("cluster", "show", "+ resource\n" * 10_000)
+    assert infra.run("comment").returncode == 0
+    written = (infra.folder / "infra/plan.md").read_text()
+    assert len(written) < 65_536 and written.endswith("the job's log has the rest.\n")
+
+
+def test_an_answer_of_aws_that_breaks_off_is_not_an_empty_one(infra: Infra) -> None:
+    infra.says("aws", "list-open-id-connect-providers", '{"OpenIDConnectPr')
+    said = sentence(infra.run("roots", "plan", "bootstrap"))
+    assert said == (
+        "error: aws iam list-open-id-connect-providers broke off: run the same command again"
+    )
+    assert "bootstrap plan" not in infra.log()
+    infra.says("aws", "list-open-id-connect-providers", '{"OpenIDConnectProviderList": []}')
+    assert infra.run("roots", "plan", "bootstrap").returncode == 0

@@ -10,6 +10,7 @@ from conftest import TEMPLATE, UNBAKED
 
 sys.path.insert(0, str(TEMPLATE / "infra/commands"))
 
+import quota
 from cost import Plan, report
 from outputs import with_registry, with_remote
 from roots import InfraError
@@ -44,12 +45,12 @@ def plan(*resources: dict, region: str = "eu-central-1") -> Plan:
 
 
 def node_group(name: str, kind: str, kept: int) -> tuple[dict, dict]:
-    disk = {"ebs": [{"volume_size": 100}]}
+    disk = {"ebs": [{"volume_size": 100, "iops": 4000, "throughput": 225}]}
     return (
         resource("aws_launch_template", index=name, block_device_mappings=[disk]),
         resource(
             "aws_eks_node_group",
-            node_group_name=name,
+            node_group_name_prefix=f"{name}-",
             instance_types=[kind],
             capacity_type="SPOT",
             scaling_config=[{"min_size": kept, "max_size": 3}],
@@ -59,7 +60,7 @@ def node_group(name: str, kind: str, kept: int) -> tuple[dict, dict]:
 
 def test_nodes_that_stay_are_priced_with_their_disks():
     page = "\n".join(report(plan(*node_group("gpu", "g6.xlarge", kept=2)), BOOK))
-    nodes, disks = 2 * 1.0064 * 730, 200 * 0.0952
+    nodes, disks = 2 * 1.0064 * 730, 2 * (100 * 0.0952 + 1000 * 0.006 + 100 * 0.048)
     assert f"{nodes:.2f}  2 g6.xlarge of node group gpu" in page
     assert f"{disks:.2f}  200 GiB disks of node group gpu" in page
     assert f"{nodes + disks:.2f}  USD a month while nothing runs" in page
@@ -68,7 +69,9 @@ def test_nodes_that_stay_are_priced_with_their_disks():
 def test_a_gpu_hour_of_a_node_of_four_is_a_quarter_of_the_node():
     tag = {"key": "k8s.io/…/resources/nvidia.com/gpu", "value": "4"}
     hint = resource("aws_autoscaling_group_tag", "gpu/resources/nvidia.com/gpu", tag=[tag])
-    page = "\n".join(report(plan(*node_group("gpu", "g6.12xlarge", kept=0), hint), BOOK))
+    tag = {"key": "k8s.io/…/resources/ephemeral-storage", "value": "90Gi"}
+    disk = resource("aws_autoscaling_group_tag", "gpu/resources/ephemeral-storage", tag=[tag])
+    page = "\n".join(report(plan(*node_group("gpu", "g6.12xlarge", kept=0), hint, disk), BOOK))
     assert "1.4386 USD per GPU-hour in gpu (g6.12xlarge, at most 3 nodes), less on spot" in page
 
 
@@ -129,3 +132,56 @@ def test_the_shipped_remote_is_replaced():
     assert with_remote(shipped, "s3://bucket/dvc") == shipped.replace(
         url, "url = s3://bucket/dvc\n"
     )
+
+
+VCPUS = {"t3.large": 2, "g6.xlarge": 4, "gr6.4xlarge": 16, "p5.48xlarge": 192}
+
+
+def answer(quota_value: float):
+    """AWS's command line in an account whose quotas are all the same."""
+
+    def aws(service: str, operation: str, *options: str) -> dict:
+        if operation == "describe-instance-types":
+            return {
+                "InstanceTypes": [
+                    {"InstanceType": kind, "VCpuInfo": {"DefaultVCpus": VCPUS[kind]}}
+                    for kind in options[1 : options.index("--region")]
+                ]
+            }
+        return {"Quota": {"Value": quota_value}}
+
+    return aws
+
+
+def test_a_quota_that_is_too_small_is_told_with_the_request(monkeypatch, capsys):
+    groups = plan(*node_group("system", "t3.large", kept=2), *node_group("gpu", "g6.xlarge", 0))
+    monkeypatch.setattr(quota, "aws", answer(quota_value=6.0))
+    with pytest.raises(InfraError) as told:
+        quota.compare(groups)
+    request = (
+        "`aws service-quotas request-service-quota-increase --service-code ec2 --quota-code "
+        "L-3819A6DF --region eu-central-1 --desired-value 12`"
+    )
+    assert (
+        f"1 of the account's quotas would keep nodes from starting: ask for more with {request}"
+        in str(told.value)
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "G and VT, SPOT: at most 12 vCPUs, the quota is 6",
+        "Standard, SPOT: at most 6 vCPUs, the quota is 6",
+    ]
+    monkeypatch.setattr(quota, "aws", answer(quota_value=12.0))
+    quota.compare(groups)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [
+        ("g6.xlarge", "G and VT"),
+        ("gr6.4xlarge", "G and VT"),
+        ("p5.48xlarge", "P"),
+        ("t3.large", "Standard"),
+    ],
+)
+def test_aws_counts_types_by_family(kind, family):
+    assert quota.family(kind) == family

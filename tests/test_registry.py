@@ -21,8 +21,10 @@ from delivery.model.packaging import package, tag_of
 from delivery.oci import remote
 from delivery.oci.image import parse_manifest
 from delivery.oci.layout import Layout
+from delivery.oci.referrers import attach, attached
 from delivery.oci.registry import pull, push
 from delivery.oci.remote import UnavailableError
+from delivery.oci.signature import BUNDLE
 from registry_tools import need
 
 PASSWORDS = "robot:$2b$04$0ivqTK4rcbb1UZeTMPmPeu7z3d/zV3cpXlL3wB6jkGSMTNYntVgRG\n"  # of "pa:ss"
@@ -181,6 +183,20 @@ def test_what_skopeo_copied_is_pulled(
     pulled = tmp_path / "models/classifier/8/model.onnx"
     original = model / "artifacts/model/classifier/1/model.onnx"
     assert pulled.read_bytes() == original.read_bytes()
+
+
+def test_a_signature_lies_beside_its_image(registry: Registry, layout: Layout, digest: str) -> None:
+    """This registry knows no list of what refers to an image, so there is one by tag."""
+    push(layout, digest, registry.name)
+    assert attach(registry.name, digest, b"{}") and not attach(registry.name, digest, b"{}")
+    attach(registry.name, digest, b"[]")
+    assert attached(registry.name, digest) == [b"{}", b"[]"]
+    tag = f"docker://{registry.name}:{digest.replace(':', '-')}"
+    listed = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", tag))["manifests"]
+    assert {each["artifactType"] for each in listed} == {BUNDLE}
+    one = f"docker://{registry.name}@{listed[0]['digest']}"
+    manifest = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", one))
+    assert (manifest["subject"]["digest"], len(manifest["layers"])) == (digest, 1)
 
 
 def test_the_second_push_uploads_nothing(

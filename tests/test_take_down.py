@@ -129,6 +129,8 @@ def test_nothing_is_left(down: Down, capsys: pytest.CaptureFixture[str]) -> None
         "-- nothing of digits is left in ctx",
     ]
     assert all(each.startswith("--context ctx ") for each in down.commands)
+    waits = [each for each in down.commands if " wait pods,persistentvolumeclaims --all " in each]
+    assert len(waits) == 5, "a disk would be left with its namespace"
     assert down.run() == 0, "there is nothing to do"
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conftest import TEMPLATE, UNBAKED, clean_environment
 from delivery.triton.cpu_image import write_context
 from delivery.triton.server import UNKNOWN
@@ -35,6 +37,22 @@ def test_packages_come_before_code_so_that_a_change_of_code_costs_one_layer() ->
     text = RECIPE.read_text()
     assert text.index("COPY pyproject.toml constraints.txt") < text.index("uv pip install")
     assert text.index("COPY --from=packages") < text.index("COPY . .")
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "serving/requirements.txt"])
+def test_every_package_is_pinned_by_version_and_hash(name: str) -> None:
+    pins = (UNBAKED / name).read_text().replace("\\\n", "").splitlines()
+    pin = re.compile(r"[a-z0-9-]+==[\w.!+]+( ;[^#]*?)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert len(pins) > 40 and not [line for line in pins if not pin.fullmatch(line)]
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, SERVER / "Dockerfile"], ids=["training", "server"])
+def test_an_image_has_the_bill_of_what_it_holds(recipe: Path) -> None:
+    """Written by the stage whose folder the image gets, of the packages in that folder."""
+    told = " ".join(recipe.read_text().replace("\\\n", " ").split())
+    (folder,) = re.findall(r"COPY --from=packages (\S+) \1", told)
+    where = f"--output-file {folder}/bom.cdx.json {folder}/bin/python"
+    assert f"cyclonedx-py environment --output-reproducible {where}" in told
 
 
 def test_the_servers_base_is_pinned_with_its_packages_and_the_user_is_the_rollouts() -> None:

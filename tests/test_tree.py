@@ -67,8 +67,12 @@ def test_a_generated_project_has_exactly_these_files(bake: Callable[..., Project
     )
     own = [name for name in files if not name.startswith(tuple(f"{each}/" for each in VENDORED))]
     assert own == TREE.read_text().split()
-    assert len(own) <= 90, "what an owner must know his way in"
-    assert sum((folder / name).read_text().count("\n") for name in own) <= 11_000
+    assert len(own) <= 91, "what an owner must know his way in"
+    lines = [line for name in own for line in (folder / name).read_text().splitlines()]
+    read = [
+        line for line in lines if not line.startswith("    --hash=sha256:")
+    ]  # nobody reads these
+    assert len(read) <= 11_000
     for vendored, source in VENDORED.items():
         for path in tracked():
             if path.parts[0] == source:

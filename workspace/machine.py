@@ -23,6 +23,7 @@ class Machine:
         waits_for_gpus: ACCELERATOR=gpu, whether a cluster that has no GPU yet will get some.
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
         tracking: MLFLOW_TRACKING_URI, the server that is told of every model; or empty.
+        signing_key: SIGNING_KEY, the file of the private key that signs releases; or empty.
         token_realm: TOKEN_REALM, `https://<host>` that may get the registry's password; or empty.
     """
 
@@ -35,6 +36,7 @@ class Machine:
     waits_for_gpus: bool = False
     compiler: str = ""
     tracking: str = ""
+    signing_key: str = ""
     token_realm: str = ""
 
     @classmethod
@@ -53,6 +55,7 @@ class Machine:
             waits_for_gpus=accelerator == "gpu",
             compiler=variables.get("CXX", ""),
             tracking=variables.get("MLFLOW_TRACKING_URI", ""),
+            signing_key=variables.get("SIGNING_KEY", ""),
             token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
 

@@ -14,6 +14,8 @@ from delivery.checks.pipeline_check import PARAMS, judge_data
 from delivery.checks.rehearsal import Rehearsal, rehearse
 from delivery.checks.release_rules import Proposed, check_file, read_proposed
 from delivery.checks.witnesses import Witnesses
+from delivery.oci.signature import SignatureError
+from delivery.proposals.signing import read_trust
 from workspace.settings import SettingsError, parse_yaml
 
 SETTINGS = ("gate", "release", "check")  # sections of params.yaml that the judge goes by
@@ -145,10 +147,13 @@ def judge_release(verdict: Verdict, changed: Changed, work: Path, bench: Bench) 
         return
 
     def ask_signature(part: Part) -> None:
-        found = bench.witnesses.signature(proposed.release.image)
-        verdict.signature = found.told
-        if not found.accepted:
-            part.refuse(path, proposed.line("image"), [f"signature: {found.told}"])
+        trust = read_trust(changes.repository, changes.base)
+        try:
+            verdict.signature = trust.judge(proposed.release)
+        except SignatureError as error:
+            verdict.signature = "refused"
+            key = "signature" if proposed.release.signature else "image"
+            part.refuse(path, proposed.line(key), [str(error)])
 
     def compare(part: Part) -> None:
         verdict.figures = judge_figures(changes, proposed, work, part)

@@ -19,9 +19,11 @@ from delivery.model.contest import Rival, Side, compared
 from delivery.model.pipeline_outputs import read_packaged, read_report
 from delivery.model.replay import FAILS, Replay, replay
 from delivery.oci.registry import pull
+from delivery.oci.signature import SignatureError
 from delivery.parameters import committed_parameters
 from delivery.proposals.release_file import FIGURES, Release, read_release
 from delivery.proposals.releases import all_releases, release_path, released
+from delivery.proposals.signing import Trust, read_trust
 from delivery.proposals.texts import describe
 from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
@@ -108,6 +110,8 @@ def rehearse(
         new = candidate(repository, head, environment, image, work / "candidate")
         servers.callback(new.server.kill)
         rehearsal.candidate = new.release
+        if not image:
+            rehearsal.checks.append(check_signature(new.release, read_trust(repository, base)))
         rehearsal.checks += [check_ready(new), *check_figures(new), *check_answers(new)]
         rehearsal.checks += check_restrictions(new)
         old = champion(rehearsal, repository, base, environment, work / "champion")
@@ -212,6 +216,14 @@ def check_ready(subject: Subject) -> Check:
     return Check("ready", True, f"{path} answered after {subject.loading:.1f} s")
 
 
+def check_signature(release: Release, trust: Trust) -> Check:
+    """Tell who signed the release, by the key of the branch that it is to be merged into."""
+    try:
+        return Check("signature", True, trust.judge(release))
+    except SignatureError as error:
+        return Check("signature", False, str(error))
+
+
 def check_figures(subject: Subject) -> Iterator[Check]:
     """Compare what the release file says with the account that travels in the image."""
     release = subject.release
@@ -219,7 +231,7 @@ def check_figures(subject: Subject) -> Iterator[Check]:
     wrong = [
         f"{name} is {value} in the release file and {getattr(told, name)} in the image"
         for name, value in vars(release).items()
-        if getattr(told, name) != value
+        if name != "signature" and getattr(told, name) != value
     ]
     detail = "; ".join(wrong) or f"{', '.join(FIGURES)} and revisions are those in the image"
     yield Check("figures", not wrong, detail)

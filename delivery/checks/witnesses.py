@@ -1,6 +1,6 @@
-"""What Git and the image cannot tell: whether an environment serves well, and who signed an image.
+"""What Git and the image cannot tell: whether an environment serves a model well.
 
-Who can ask gives these functions; without them the report says that nobody was asked.
+Who can ask gives such a function; without one the report says that nobody told.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,18 +16,9 @@ class Health:
     since: datetime
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What is known of an image's signature; an image that is not `accepted` is refused."""
-
-    accepted: bool
-    told: str
-
-
 # The commits of the base that have the release, newest first, and the status's name → what the
 # newest of them says that has such a status; None where none has.
 AskHealth = Callable[[Sequence[str], str], Health | None]
-AskSignature = Callable[[str], Signature]  # the image's reference by digest → its signature
 
 
 def nobody_told(commits: Sequence[str], status: str) -> Health | None:
@@ -35,14 +26,8 @@ def nobody_told(commits: Sequence[str], status: str) -> Health | None:
     return None
 
 
-def not_asked(image: str) -> Signature:
-    """Know nothing of signatures."""
-    return Signature(True, "not looked at")
-
-
 @dataclass(frozen=True)
 class Witnesses:
     """Whom a check asks."""
 
     health: AskHealth = field(default=nobody_told)
-    signature: AskSignature = field(default=not_asked)

@@ -81,12 +81,8 @@ class Kubectl:
         tell("kubectl", *arguments, **self.variables)
 
     def apply(self, text: str) -> None:
-        """Apply manifests, on the server. Raises DeliveryError.
-
-        Fields that an older Argo CD does not know are passed over, as it does itself.
-        """
-        server_side = ("--server-side", "--force-conflicts", "--validate=warn")
-        self.ask("apply", *server_side, "--filename", "-", stdin=text)
+        """Apply manifests, on the server. Raises DeliveryError."""
+        self.ask("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=text)
 
     def names(self, kinds: str, *options: str) -> list[str]:
         """List objects as `kind/name`. Raises DeliveryError."""

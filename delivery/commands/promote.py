@@ -15,6 +15,7 @@ from delivery.proposals.releases import (
     released,
     released_content,
 )
+from delivery.proposals.signing import read_trust
 from delivery.proposals.texts import release_proposal
 
 SOURCE, TARGET = "staging", "production"
@@ -45,6 +46,7 @@ def run(repository: Repository, context: str | None = None) -> None:
             f"{SOURCE} has model {candidate.version}, {TARGET} the newer {current.version}: "
             f"{back if had else 'the older one was never there to go back to'}"
         )
+    read_trust(repository, base).judge(candidate)
     doubt = check_served(repository, base, candidate, context)
     text = content.decode()
     rival = meet_again(candidate.image, current.image) if current else None

@@ -7,12 +7,14 @@ from delivery.model.lineage import check_lineage
 from delivery.model.packaging import LOCAL, package
 from delivery.model.pipeline_outputs import read_outputs
 from delivery.oci.layout import Layout
+from delivery.oci.referrers import attach
 from delivery.oci.registry import push
 from delivery.parameters import read_parameters
 from delivery.proposals.gate import challenge, check_gate
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import RELEASE_FILE, in_conflict
 from delivery.proposals.releases import FIRST, all_releases, check_image, next_version, released
+from delivery.proposals.signing import read_signer, read_trust, signed
 from delivery.proposals.texts import describe, release_proposal
 
 ARGUMENTS = {
@@ -35,6 +37,8 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     commit = releasable_commit(repository)
     repository.check_identity()
     check_lineage(repository, commit, account)
+    trust = read_trust(repository, commit)
+    signer = read_signer(trust)
     current = released(repository, commit, FIRST)
     past = all_releases(repository, commit)
     new_version = next_version(past)
@@ -49,6 +53,10 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     sent = "sent" if push(layout, digest, registry) else "nothing to send"
     print(f"model {new_version}: {registry}@{digest} ({sent})")
     candidate = describe(account, new_version, f"{registry}@{digest}", commit)
+    if signer:
+        candidate = signed(candidate, signer)
+        attach(registry, digest, candidate.bundle)
+    print(f"signature: {trust.judge(candidate)}")
     text = candidate.to_yaml()
     proposal = release_proposal(FIRST, text, candidate, champion, past, "make release")
     propose(repository, commit, proposal)

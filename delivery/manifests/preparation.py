@@ -21,7 +21,9 @@ from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
+from delivery.proposals.release_file import parse_release
 from delivery.proposals.releases import release_path
+from delivery.proposals.signing import read_trust
 from delivery.triton.server import killed
 from workspace.errors import sentence
 from workspace.files import discard
@@ -138,11 +140,15 @@ def end_with_parent() -> None:
 def prepare(wanted: Wanted) -> Iterator[News]:
     """Render, and pull unless there is nothing or nothing new."""
     path = release_path(wanted.environment)
-    if wanted.repository.read(wanted.commit, path) is None:
+    release = wanted.repository.read(wanted.commit, path)
+    if release is None:
         yield Rendered(None)
         return
     files = snapshot(wanted.repository, wanted.commit, wanted.folder / "manifests")
     pod = read_server_pod(render((files / path).parent))
     yield Rendered(pod)
     if pod != wanted.serving:
+        trust = read_trust(wanted.repository, wanted.commit)
+        if trust.key:
+            trust.judge(parse_release(release, path))
         yield Pulled(pull(pod.image, wanted.folder / "model"))

@@ -1,1 +1,1 @@
-"""Images: what one is, a layout on disk, registries."""
+"""Images: what one is, a layout on disk, registries, signatures."""

@@ -151,17 +151,22 @@ class Layout:
         """Store a small blob."""
         return self.add(media_type, lambda out: out.write(content))
 
-    def write_manifest(self, content: bytes, tag: str) -> bool:
-        """Store an image manifest and list it in the index; tell whether it was not there."""
-        blob = Blob(media_type=MANIFEST, digest=digest_of(content), size=len(content))
+    def tagged(self, tag: str) -> str | None:
+        """Return the digest of what the index lists by a tag, or None."""
+        return next((each["digest"] for each in self._listed() if _name(each) == tag), None)
+
+    def write_manifest(self, content: bytes, tag: str, media_type: str = MANIFEST) -> bool:
+        """Store a manifest and list it in the index by its tag; tell whether it was not there."""
+        blob = Blob(media_type=media_type, digest=digest_of(content), size=len(content))
         entry = {**blob.document(), "annotations": {REFERENCE_NAME: tag}}
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             listed = self._listed()
             if entry in listed and self.has(blob):
                 return False
-            self.add_bytes(MANIFEST, content)
+            self.add_bytes(media_type, content)
             others = [each for each in listed if each["digest"] != blob.digest]
+            others = [each for each in others if _name(each) != tag]
             index = {"schemaVersion": 2, "manifests": [*others, entry]}
             write(self.folder / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
             write(self.folder / "index.json", canonical(index))
@@ -179,6 +184,12 @@ class Layout:
                 "or released again is listed again"
             ) from None
         return [each.model_dump() for each in index.manifests]
+
+
+def _name(listed: dict[str, Any]) -> Any:
+    """Return the tag of an entry of an index, if it has one."""
+    annotations = listed.get("annotations")
+    return annotations.get(REFERENCE_NAME) if isinstance(annotations, dict) else None
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class Remote:
                 return self._run(words, key, folder, min(seconds, self.until - time.monotonic()))
             except subprocess.CalledProcessError as error:
                 why = error.stderr.decode(errors="replace").replace(gate.name, self.name)
-                raise gate.failure or self._failure(reason(why)) from None
+                raise gate.failure or self.failure(reason(why)) from None
 
     def _run(self, command: list[str], key: Path, folder: Path | None, seconds: float) -> bytes:
         """Run a command and return what it printed; on a terminal it shows what it copies."""
@@ -183,7 +183,8 @@ class Remote:
             raise subprocess.CalledProcessError(process.returncode, command, printed, errors)
         return printed or b""
 
-    def _failure(self, why: str) -> DeliveryError:
+    def failure(self, why: str) -> DeliveryError:
+        """Return what is raised for a reason that skopeo or the registry gave."""
         if ABSENT.search(why):
             return MissingBlobError(
                 f"{self.name} does not hold it ({why}): push the image to it again"

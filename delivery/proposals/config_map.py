@@ -9,9 +9,14 @@ Kind = TypeVar("Kind", bound=Settings)
 
 
 def write_config_map(name: str, values: Settings) -> str:
-    """Return the text of a ConfigMap; equal values give equal text."""
-    lines = [f"  {key}: {json.dumps(str(value))}\n" for key, value in values]
+    """Return the text of a ConfigMap; equal values give equal text. What is None is left out."""
+    lines = [f"  {key}: {json.dumps(value)}\n" for key, value in written(values).items()]
     return f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n{''.join(lines)}"
+
+
+def written(values: Settings) -> dict[str, str]:
+    """Return the values as the text has them."""
+    return {key: str(value) for key, value in values if value is not None}
 
 
 def parse_config_map(kind: type[Kind], text: str | bytes, name: str, file: str) -> Kind:

@@ -1,5 +1,6 @@
 """The release file of an environment: which model it serves."""
 
+import base64
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,12 @@ IMAGE = Field(
     description="an image by digest: <name>@sha256:<64 digits>, the name of ASCII letters, digits "
     "and ._:/+~=,-",
 )
+SIGNATURE = Field(
+    default=None,  # a release may be unsigned
+    max_length=20_000,
+    pattern=r"^(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    description="base64 of a signature, at most 20,000 characters, as `make release` writes it",
+)
 
 
 class Release(Settings):
@@ -61,11 +68,18 @@ class Release(Settings):
     test_data: str = SHA256
     code: str = SHA256
     commit: str = COMMIT
+    signature: str | None = SIGNATURE
 
     @property
     def digest(self) -> str:
         """The image's, which is the same wherever it is kept."""
         return self.image.rpartition("@")[2]
+
+    @property
+    def bundle(self) -> bytes:
+        """The signature, which must be there, as it lies in the registry."""
+        assert self.signature
+        return base64.b64decode(self.signature)
 
     def is_same_as(self, other: "Release") -> bool:
         """Tell whether both serve the same version of the same model."""

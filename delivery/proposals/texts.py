@@ -77,6 +77,7 @@ def describe_change(
     rows = [_figure_row(figure, candidate, champion) for figure in FIGURES]
     lines = [table(head, rows, right=(1, 2, 3)), f"- image: {code(candidate.image)}"]
     lines += [_revision_line(name, candidate, champion) for name in REVISIONS]
+    lines.append(f"- signature: {'in the file' if candidate.signature else '**none**'}")
     if champion and champion.test_data != candidate.test_data:
         lines += ["", "**The test data differ, so the figures above cannot be compared.**"]
     if champion and rival:

@@ -46,16 +46,20 @@ run "each_role_trusts_exactly_the_runs_that_are_meant" {
   assert {
     condition = { for name, role in aws_iam_role.this : name => jsondecode(role.assume_role_policy).Statement[0].Condition } == {
       plan = { StringEquals = {
-        "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:pull_request", "repo:octo@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
+        "token.actions.githubusercontent.com:sub"           = ["repo:octo@123456/digits@456789:pull_request", "repo:octo@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:repository_id" = "456789"
       } }
       apply = { StringEquals = {
-        "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:environment:infrastructure"]
+        "token.actions.githubusercontent.com:aud"           = "sts.amazonaws.com"
+        "token.actions.githubusercontent.com:sub"           = ["repo:octo@123456/digits@456789:environment:infrastructure"]
+        "token.actions.githubusercontent.com:repository_id" = "456789"
       } }
       publish = { StringEquals = {
-        "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-        "token.actions.githubusercontent.com:sub" = ["repo:octo@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:aud"              = "sts.amazonaws.com"
+        "token.actions.githubusercontent.com:sub"              = ["repo:octo@123456/digits@456789:ref:refs/heads/main"]
+        "token.actions.githubusercontent.com:repository_id"    = "456789"
+        "token.actions.githubusercontent.com:job_workflow_ref" = "octo/digits/.github/workflows/release.yaml@refs/heads/main"
       } }
     }
     error_message = jsonencode({ for name, role in aws_iam_role.this : name => role.assume_role_policy })
@@ -117,8 +121,112 @@ run "star_stands_only_where_aws_knows_no_name" {
   assert {
     condition = jsonencode(flatten([for name, policy in aws_iam_policy.this : [
       for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")
-    ]])) == jsonencode(["apply WriteNetwork", "apply CreateKeys", "plan ReadLists", "publish LogIn"])
+    ]])) == jsonencode(["apply WriteNetwork", "apply LetIn", "apply CreateKeys", "boundary Run", "plan ReadLists", "publish LogIn"])
     error_message = "statements on every resource: ${jsonencode(flatten([for name, policy in aws_iam_policy.this : [for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")]]))}"
+  }
+}
+
+run "an_older_repository_has_no_number" {
+  command = plan
+
+  variables {
+    repository = "octo_corp/digits"
+    branch     = "release@2+1"
+  }
+
+  assert {
+    condition = jsondecode(aws_iam_role.this["publish"].assume_role_policy).Statement[0].Condition.StringEquals == {
+      "token.actions.githubusercontent.com:aud"              = "sts.amazonaws.com"
+      "token.actions.githubusercontent.com:sub"              = ["repo:octo_corp/digits:ref:refs/heads/release@2+1"]
+      "token.actions.githubusercontent.com:job_workflow_ref" = "octo_corp/digits/.github/workflows/release.yaml@refs/heads/release@2+1"
+    }
+    error_message = aws_iam_role.this["publish"].assume_role_policy
+  }
+}
+
+run "an_environment_with_a_space_and_a_namespaced_repository_are_taken" {
+  command = plan
+
+  variables {
+    environment = "Infra of AWS"
+    registries  = ["team/digits"]
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_role.this["apply"].assume_role_policy, ":environment:Infra of AWS") && strcontains(aws_iam_policy.this["publish"].policy, "repository/team/digits")
+    error_message = aws_iam_role.this["apply"].assume_role_policy
+  }
+}
+
+run "whatever_ci_writes_into_a_role_stays_within_the_boundary" {
+  command = plan
+
+  assert {
+    condition = !anytrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
+      for action in flatten([statement.Action]) : endswith(action, ":*") && contains(["iam", "eks", "sts"], split(":", action)[0])
+    ]]))
+    error_message = "CI may do everything with identities: ${aws_iam_policy.this["apply"].policy}"
+  }
+
+  # What AWS lets carry the condition carries it; the others give nobody a right.
+  assert {
+    condition = alltrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
+      for action in flatten([statement.Action]) :
+      try(statement.Condition.StringEquals["iam:PermissionsBoundary"], "") == "arn:aws:iam::123456789012:policy/digits-boundary"
+      || contains(["iam:DeleteRole", "iam:TagRole", "iam:UntagRole", "iam:PassRole", "iam:CreateServiceLinkedRole"], action)
+      if startswith(action, "iam:")
+    ]]))
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  assert {
+    condition = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition.ArnEquals["iam:PolicyARN"] if contains(flatten([statement.Action]), "iam:AttachRolePolicy")]) == [
+      "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly",
+      "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy",
+      "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy",
+      "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
+      "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
+      "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy",
+    ]
+    error_message = "CI may attach other policies: ${aws_iam_policy.this["apply"].policy}"
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_policy.this["apply"].policy, ":policy/digits-boundary\"]") && !strcontains(aws_iam_policy.this["apply"].policy, "PolicyVersion")
+    error_message = "CI may write the boundary: ${aws_iam_policy.this["apply"].policy}"
+  }
+}
+
+run "the_boundary_lets_no_role_change_who_may_do_what" {
+  command = plan
+
+  assert {
+    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : [
+      for action in flatten([statement.Action]) : action if statement.Effect == "Allow" && (startswith(action, "iam:") || startswith(action, "sts:") || startswith(action, "eks:") || action == "*")
+    ]]))) == tolist(["eks:Describe*", "iam:CreateServiceLinkedRole"])
+    error_message = aws_iam_policy.this["boundary"].policy
+  }
+
+  assert {
+    condition     = one([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : statement.Resource if statement.Effect == "Deny"]) == var.state.key_arn && !strcontains(aws_iam_policy.this["boundary"].policy, "digits-tfstate")
+    error_message = "a role of the cluster could read the states"
+  }
+}
+
+run "ci_cannot_make_itself_an_administrator_of_the_cluster" {
+  command = plan
+
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : jsonencode(statement.Action) => coalesce(try(statement.Condition.ArnLike["eks:principalArn"], null), jsonencode(statement.Resource)) if statement.Effect == "Deny" } == {
+      "\"eks:CreateAccessEntry\""                                 = "arn:aws:iam::123456789012:role/digits-*"
+      "[\"eks:AssociateAccessPolicy\",\"eks:UpdateAccessEntry\"]" = "\"arn:aws:eks:eu-central-1:123456789012:access-entry/digits/role/123456789012/digits-*\""
+    }
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  assert {
+    condition     = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition if contains(flatten([statement.Action]), "eks:CreateCluster")]) == { Bool = { "eks:bootstrapClusterCreatorAdminPermissions" = "false" } }
+    error_message = aws_iam_policy.this["apply"].policy
   }
 }
 
@@ -131,6 +239,7 @@ run "applying_cannot_change_the_roles_of_ci" {
       "arn:aws:iam::123456789012:role/digits-cluster",
       "arn:aws:iam::123456789012:role/digits-node",
       "arn:aws:iam::123456789012:role/digits-autoscaler",
+      "arn:aws:iam::123456789012:role/digits-ebs-csi",
       "arn:aws:iam::123456789012:role/digits-training",
     ]
     error_message = aws_iam_policy.this["apply"].policy
@@ -242,5 +351,41 @@ run "a_prefix_that_is_the_whole_bucket_is_refused" {
 
   variables {
     data = { bucket = "digits-data", prefix = "" }
+  }
+}
+
+run "a_pattern_of_workflows_is_refused" {
+  command         = plan
+  expect_failures = [var.publish_workflow]
+
+  variables {
+    publish_workflow = "*.yaml"
+  }
+}
+
+run "a_malformed_registry_is_refused" {
+  command         = plan
+  expect_failures = [var.registries]
+
+  variables {
+    registries = ["digits-/x"]
+  }
+}
+
+run "a_malformed_bucket_is_refused" {
+  command         = plan
+  expect_failures = [var.data]
+
+  variables {
+    data = { bucket = "digits..data", prefix = "dvc" }
+  }
+}
+
+run "a_bucket_that_is_too_short_is_refused" {
+  command         = plan
+  expect_failures = [var.state]
+
+  variables {
+    state = { bucket_arn = "arn:aws:s3:::a-", key_arn = "arn:aws:kms:eu-central-1:123456789012:key/1234" }
   }
 }

@@ -22,10 +22,22 @@ locals {
     publish = ["repo:${var.repository}:ref:refs/heads/${var.branch}"]
   }
 
+  # A name can be given to another repository, a number can't; older repositories tell none.
+  number = one(regexall("@([0-9]+)$", var.repository))
+  # What publishes is one file, and not whatever else runs on the branch.
+  names    = replace(var.repository, "/@[0-9]+/", "")
+  workflow = "${local.names}/.github/workflows/${var.publish_workflow}@refs/heads/${var.branch}"
+  claims = {
+    plan    = {}
+    apply   = {}
+    publish = { "${local.issuer}:job_workflow_ref" = local.workflow }
+  }
+
   policies = {
-    plan    = local.plan
-    apply   = local.apply
-    publish = local.publish
+    plan     = local.plan
+    apply    = local.apply
+    publish  = local.publish
+    boundary = local.boundary
   }
 
   # Who applies must see what it changes.
@@ -58,10 +70,14 @@ resource "aws_iam_role" "this" {
       Principal = { Federated = local.provider }
       Action    = "sts:AssumeRoleWithWebIdentity"
       Condition = {
-        StringEquals = {
-          "${local.issuer}:aud" = "sts.amazonaws.com"
-          "${local.issuer}:sub" = each.value
-        }
+        StringEquals = merge(
+          {
+            "${local.issuer}:aud" = "sts.amazonaws.com"
+            "${local.issuer}:sub" = each.value
+          },
+          local.number == null ? {} : { "${local.issuer}:repository_id" = local.number[0] },
+          local.claims[each.key],
+        )
       }
     }]
   })
@@ -71,7 +87,7 @@ resource "aws_iam_policy" "this" {
   for_each = local.policies
 
   name        = "${var.name}-${each.key}"
-  description = "What GitHub Actions of ${var.repository} need to ${each.key}"
+  description = each.key == "boundary" ? "The most that roles of ${var.name} can do" : "What GitHub Actions of ${var.repository} need to ${each.key}"
   policy      = jsonencode({ Version = "2012-10-17", Statement = each.value })
 }
 

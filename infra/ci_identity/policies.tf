@@ -19,9 +19,80 @@ locals {
     "${local.logs}:/aws/vpc/${var.name}*",
   ]
   # The roles of the network and the cluster, by name: CI must not change its own.
-  roles    = [for role in ["flow-logs", "cluster", "node", "autoscaler", "training"] : "${local.iam}:role/${var.name}-${role}"]
+  roles    = [for role in ["flow-logs", "cluster", "node", "autoscaler", "ebs-csi", "training"] : "${local.iam}:role/${var.name}-${role}"]
   ci_roles = [for role in keys(local.subjects) : "${local.iam}:role/${var.name}-${role}"]
+  bounded  = { "iam:PermissionsBoundary" = "${local.iam}:policy/${var.name}-boundary" }
   ours     = { StringEquals = { "aws:ResourceTag/Project" = var.name } }
+
+  # What AWS wrote that the roles of the cluster need; nothing else is attached to them.
+  attachable = [
+    "AmazonEC2ContainerRegistryPullOnly",
+    "AmazonEKSClusterPolicy",
+    "AmazonEKSWorkerNodePolicy",
+    "AmazonEKS_CNI_Policy",
+    "AmazonSSMManagedInstanceCore",
+    "service-role/AmazonEBSCSIDriverPolicy",
+  ]
+
+  # The most that any role of the network and the cluster can do, whatever is written into it: CI makes
+  # these roles, and whoever makes a role could take it. Nothing here changes who may do what.
+  boundary = [
+    {
+      Sid    = "Run"
+      Effect = "Allow"
+      Action = [
+        "autoscaling:*",
+        "cloudwatch:PutMetricData",
+        "ec2:*",
+        "ec2messages:*",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "eks-auth:AssumeRoleForPodIdentity",
+        "eks:Describe*",
+        "elasticloadbalancing:*",
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:Encrypt",
+        "kms:GenerateDataKey*",
+        "kms:ListGrants",
+        "kms:ReEncrypt*",
+        "logs:CreateLogStream",
+        "logs:DescribeLogStreams",
+        "logs:PutLogEvents",
+        "ssm:Describe*",
+        "ssm:Get*",
+        "ssm:List*",
+        "ssm:PutComplianceItems",
+        "ssm:PutInventory",
+        "ssm:Update*Association*",
+        "ssm:UpdateInstanceInformation",
+        "ssmmessages:*",
+      ]
+      Resource = "*"
+    },
+    {
+      Sid       = "LinkServices"
+      Effect    = "Allow"
+      Action    = "iam:CreateServiceLinkedRole"
+      Resource  = "${local.iam}:role/aws-service-role/*"
+      Condition = { StringEquals = { "iam:AWSServiceName" = "elasticloadbalancing.amazonaws.com" } }
+    },
+    {
+      Sid      = "UseData"
+      Effect   = "Allow"
+      Action   = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"]
+      Resource = [local.data_bucket, "${local.data_bucket}/*"]
+    },
+    {
+      Sid      = "KeepOffTheStates"
+      Effect   = "Deny"
+      Action   = "kms:*"
+      Resource = var.state.key_arn
+    },
+  ]
 
   plan = [
     {
@@ -34,6 +105,7 @@ locals {
         "ec2:DescribeAddressesAttribute",
         "ec2:DescribeAvailabilityZones",
         "ec2:DescribeFlowLogs",
+        "ec2:DescribeInstanceTypeOfferings",
         "ec2:DescribeInstanceTypes",
         "ec2:DescribeInternetGateways",
         "ec2:DescribeLaunchTemplates",
@@ -49,6 +121,7 @@ locals {
         "ec2:DescribeVpcAttribute",
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
+        "eks:DescribeAddonVersions",
         "iam:ListOpenIDConnectProviders",
         "kms:ListAliases",
         "logs:DescribeLogGroups",
@@ -66,6 +139,12 @@ locals {
       Effect   = "Allow"
       Action   = ["eks:Describe*", "eks:List*"]
       Resource = local.cluster
+    },
+    {
+      Sid      = "ReadImagesOfNodes"
+      Effect   = "Allow"
+      Action   = "ssm:GetParameter"
+      Resource = "arn:${local.partition}:ssm:${local.region}::parameter/aws/service/eks/optimized-ami/*"
     },
     {
       Sid      = "ReadLogGroups"
@@ -90,7 +169,7 @@ locals {
       Effect = "Allow"
       Action = ["iam:Get*", "iam:List*"]
       Resource = concat(local.roles, local.ci_roles, [
-        for role in keys(local.subjects) : "${local.iam}:policy/${var.name}-${role}"
+        for policy in concat(keys(local.subjects), ["boundary"]) : "${local.iam}:policy/${var.name}-${policy}"
       ], [local.provider])
     },
     {
@@ -141,10 +220,41 @@ locals {
       Condition = { StringEquals = { "aws:ResourceTag/eks:cluster-name" = var.name } }
     },
     {
-      Sid      = "WriteCluster"
-      Effect   = "Allow"
-      Action   = "eks:*"
+      Sid       = "CreateCluster" # without staying its administrator
+      Effect    = "Allow"
+      Action    = "eks:CreateCluster"
+      Resource  = local.cluster[0]
+      Condition = { Bool = { "eks:bootstrapClusterCreatorAdminPermissions" = "false" } }
+    },
+    {
+      Sid    = "WriteCluster"
+      Effect = "Allow"
+      Action = [
+        "eks:AssociateAccessPolicy",
+        "eks:CreateAccessEntry",
+        "eks:CreateAddon",
+        "eks:CreateNodegroup",
+        "eks:CreatePodIdentityAssociation",
+        "eks:Delete*",
+        "eks:DisassociateAccessPolicy",
+        "eks:TagResource",
+        "eks:UntagResource",
+        "eks:Update*",
+      ]
       Resource = local.cluster
+    },
+    {
+      Sid       = "LetIn" # nobody whom CI is or could make
+      Effect    = "Deny"
+      Action    = "eks:CreateAccessEntry"
+      Resource  = "*"
+      Condition = { ArnLike = { "eks:principalArn" = "${local.iam}:role/${var.name}-*" } }
+    },
+    {
+      Sid      = "MakeAdministrator" # of nobody whom CI is or could make
+      Effect   = "Deny"
+      Action   = ["eks:AssociateAccessPolicy", "eks:UpdateAccessEntry"]
+      Resource = "${local.eks}:access-entry/${var.name}/role/${local.account}/${var.name}-*"
     },
     {
       Sid      = "WriteLogGroups"
@@ -185,10 +295,45 @@ locals {
       Resource = [local.data_bucket, "${local.data_bucket}/*"]
     },
     {
-      Sid      = "WriteRoles"
+      Sid    = "WriteRoles" # none that can do more than the boundary
+      Effect = "Allow"
+      Action = [
+        "iam:CreateRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+      ]
+      Resource  = local.roles
+      Condition = { StringEquals = local.bounded }
+    },
+    {
+      Sid      = "AttachPolicies"
       Effect   = "Allow"
-      Action   = "iam:*"
+      Action   = "iam:AttachRolePolicy"
       Resource = local.roles
+      Condition = {
+        StringEquals = local.bounded
+        ArnEquals    = { "iam:PolicyARN" = [for policy in local.attachable : "arn:${local.partition}:iam::aws:policy/${policy}"] }
+      }
+    },
+    {
+      Sid      = "ForgetRoles"
+      Effect   = "Allow"
+      Action   = ["iam:DeleteRole", "iam:TagRole", "iam:UntagRole"]
+      Resource = local.roles
+    },
+    {
+      Sid      = "PassRoles"
+      Effect   = "Allow"
+      Action   = "iam:PassRole"
+      Resource = local.roles
+      Condition = { StringEquals = { "iam:PassedToService" = [
+        "eks.amazonaws.com",
+        "ec2.amazonaws.com",
+        "pods.eks.amazonaws.com",
+        "vpc-flow-logs.amazonaws.com",
+      ] } }
     },
     {
       Sid      = "LinkServices"

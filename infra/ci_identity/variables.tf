@@ -13,7 +13,7 @@ variable "repository" {
   description = "GitHub repository as its tokens name it: owner@id/name@id for repositories created since 15 July 2026, owner/name for older ones."
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*/[A-Za-z0-9._-]+$", var.repository)) || can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*@[0-9]+/[A-Za-z0-9._-]+@[0-9]+$", var.repository))
+    condition     = can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*(_[A-Za-z0-9]+)?/[A-Za-z0-9._-]+$", var.repository)) || can(regex("^[A-Za-z0-9](-?[A-Za-z0-9])*(_[A-Za-z0-9]+)?@[0-9]+/[A-Za-z0-9._-]+@[0-9]+$", var.repository))
     error_message = "repository is \"${var.repository}\": use owner/name, or owner@123456/name@456789 for a repository created since 15 July 2026."
   }
 }
@@ -24,7 +24,7 @@ variable "branch" {
   default     = "main"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9._/-]+$", var.branch))
+    condition     = can(regex("^[A-Za-z0-9._/@+#-]+$", var.branch))
     error_message = "branch is \"${var.branch}\": name one branch; patterns are refused."
   }
 }
@@ -35,8 +35,19 @@ variable "environment" {
   default     = "infrastructure"
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9._-]+$", var.environment))
-    error_message = "environment is \"${var.environment}\": name one environment with letters, digits, dots, hyphens and underscores."
+    condition     = can(regex("^[A-Za-z0-9._-]+( [A-Za-z0-9._-]+)*$", var.environment))
+    error_message = "environment is \"${var.environment}\": name one environment with letters, digits, dots, hyphens, underscores and single spaces."
+  }
+}
+
+variable "publish_workflow" {
+  type        = string
+  description = "File in .github/workflows of the branch that alone may publish."
+  default     = "release.yaml"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._-]+\\.ya?ml$", var.publish_workflow))
+    error_message = "publish_workflow is \"${var.publish_workflow}\": name one file, for example release.yaml."
   }
 }
 
@@ -59,7 +70,7 @@ variable "state" {
   description = "Bucket of the Terraform state and the key that encrypts it."
 
   validation {
-    condition     = can(regex("^arn:[a-z-]+:s3:::[a-z0-9.-]+$", var.state.bucket_arn)) && can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.state.key_arn))
+    condition     = can(regex("^arn:[a-z-]+:s3:::[a-z0-9]([.-]?[a-z0-9]){2,62}$", var.state.bucket_arn)) && can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.state.key_arn))
     error_message = "state is ${jsonencode(var.state)}: give the ARN of a bucket and of a KMS key."
   }
 }
@@ -69,7 +80,7 @@ variable "registries" {
   description = "Names of the ECR repositories that images are pushed to."
 
   validation {
-    condition     = length(var.registries) > 0 && alltrue([for name in var.registries : can(regex("^[a-z0-9][a-z0-9._/-]*$", name))])
+    condition     = length(var.registries) > 0 && alltrue([for name in var.registries : can(regex("^[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*$", name))])
     error_message = "registries is ${jsonencode(var.registries)}: give the names of one or more ECR repositories, without their host."
   }
 }
@@ -82,7 +93,7 @@ variable "data" {
   description = "Bucket and prefix of the data versions."
 
   validation {
-    condition     = can(regex("^[a-z0-9][a-z0-9.-]{2,62}$", var.data.bucket)) && can(regex("^[a-z0-9]([a-z0-9/_-]*[a-z0-9])?$", var.data.prefix))
+    condition     = can(regex("^[a-z0-9]([.-]?[a-z0-9]){2,62}$", var.data.bucket)) && length(var.data.bucket) <= 63 && can(regex("^[a-z0-9]([a-z0-9/_-]*[a-z0-9])?$", var.data.prefix))
     error_message = "data is ${jsonencode(var.data)}: give the bucket's name and a prefix without leading or trailing slash."
   }
 }

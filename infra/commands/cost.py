@@ -73,20 +73,34 @@ def instance_price(prices: dict[str, Any], instance_type: str) -> float:
     return prices["instance_hour"][instance_type]
 
 
+def group_name(group: Resource) -> str:
+    """Return the name of a node group without the number that AWS's has at its end."""
+    return group["node_group_name_prefix"].removesuffix("-")
+
+
+def disk_price(prices: dict[str, Any], disk: dict[str, Any]) -> float:
+    """Return USD in a month of a gp3 disk, which comes with 3000 IOPS and 125 MiB/s."""
+    return (
+        disk["volume_size"] * prices["gp3_gib_month"]
+        + ((disk.get("iops") or 3000) - 3000) * prices["gp3_iops_month"]
+        + ((disk.get("throughput") or 125) - 125) * prices["gp3_mibps_month"]
+    )
+
+
 def node_lines(plan: Plan, prices: dict[str, Any], hours: int) -> Iterator[Line]:
     """Price the nodes that every group keeps, with their disks."""
     disks = {
-        template["key"]: template["block_device_mappings"][0]["ebs"][0]["volume_size"]
+        template["key"]: template["block_device_mappings"][0]["ebs"][0]
         for template in plan.of("aws_launch_template")
     }
     for group in plan.of("aws_eks_node_group"):
-        name, kept = group["node_group_name"], group["scaling_config"][0]["min_size"]
+        name, kept = group_name(group), group["scaling_config"][0]["min_size"]
         if kept:
             kind = group["instance_types"][0]
             hour = instance_price(prices, kind)
             yield f"{kept} {kind} of node group {name}", kept * hour * hours
-            gib = kept * disks[name]
-            yield f"{gib} GiB disks of node group {name}", gib * prices["gp3_gib_month"]
+            gib, disk = kept * disks[name]["volume_size"], disk_price(prices, disks[name])
+            yield f"{gib} GiB disks of node group {name}", kept * disk
 
 
 def floor_lines(plan: Plan, prices: dict[str, Any], hours: int) -> list[Line]:
@@ -114,10 +128,10 @@ def gpu_lines(plan: Plan, prices: dict[str, Any]) -> Iterator[str]:
     gpus = {
         tag["key"].split("/")[0]: int(tag["tag"][0]["value"])
         for tag in plan.of("aws_autoscaling_group_tag")
-        if "/resources/" in tag["key"]
+        if tag["key"].endswith("/resources/nvidia.com/gpu")
     }
     for group in plan.of("aws_eks_node_group"):
-        name = group["node_group_name"]
+        name = group_name(group)
         if name in gpus:
             kind = group["instance_types"][0]
             hour = instance_price(prices, kind) / gpus[name]

@@ -11,6 +11,7 @@ Standard library only: a workflow that plans needs Terraform and Python, not the
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ BACKEND = INFRA / "backend.hcl"
 ADDED = ("TF_CLI_ARGS", "TF_WORKSPACE")  # variables that change what Terraform answers
 NO_STATE = "No state file was found"  # Terraform's words before the first apply
 KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}
+ISSUER = "oidc-provider/token.actions.githubusercontent.com"
+PROVIDER = "module.ci_identity.aws_iam_openid_connect_provider.github[0]"  # in bootstrap's state
 
 
 def terraform(root: str, *arguments: str) -> None:
@@ -72,13 +75,35 @@ def document(root: str, *arguments: str) -> Any:
     return found
 
 
-def has_resources(root: str) -> bool:
-    """Tell whether a root that is ready has anything in its state. Raises InfraError."""
+def aws(*arguments: str) -> Any:
+    """Return what AWS's command line answers. Raises InfraError."""
+    result = run(["aws", *arguments, "--output", "json"], capture_output=True)
+    if result.returncode:
+        reason = " ".join(result.stderr.split())
+        raise InfraError(f"aws {' '.join(arguments[:2])} failed: {reason}")
     try:
-        return bool(answer(root, "state", "list"))
+        return json.loads(result.stdout or "{}")
+    except (ValueError, RecursionError):
+        what = f"aws {' '.join(arguments[:2])}"
+        raise InfraError(f"{what} broke off: run the same command again") from None
+
+
+def given(root: str, name: str) -> str:
+    """Return a text of a root's settings. Raises InfraError."""
+    path = INFRA / root / "terraform.tfvars"
+    found = re.search(rf'^{name} *= *"([^"]+)"', path.read_text(), re.MULTILINE)
+    if not found:
+        raise InfraError(f'{path} has no line `{name} = "..."`: add it')
+    return found[1]
+
+
+def resources(root: str) -> list[str]:
+    """Return what a root that is ready has in its state. Raises InfraError."""
+    try:
+        return answer(root, "state", "list").splitlines()
     except InfraError as error:
         if NO_STATE in str(error):
-            return False
+            return []
         raise
 
 
@@ -133,7 +158,7 @@ def plan(root: str) -> None:
     """Plan into `planned.tfplan`. Without a state bucket, everything is planned as new."""
     with ready(root):
         # A lock is an object in the bucket, and the role that CI plans with cannot write one.
-        terraform(root, "plan", "-lock=false", "-out=planned.tfplan")
+        terraform(root, "plan", "-lock=false", "-out=planned.tfplan", *adopted(root))
 
 
 def apply(root: str) -> None:
@@ -145,12 +170,53 @@ def apply(root: str) -> None:
         )
     moves = state_is_local(root)
     with ready(root):
-        terraform(root, "apply")
+        terraform(root, "apply", *(saved_plan(root) or adopted(root)))
+        if root == "cluster" and (advice := document(root, "output", "-json").get("next")):
+            print(f"-- {root}: {advice['value']}")
         if moves:
             replace_file(BACKEND, document(root, "output", "-json", "backend"))
     if moves:
         init(root, "-migrate-state", "-force-copy", f"-backend-config={BACKEND}")
         forget_local_state(root)
+
+
+def saved_plan(root: str) -> list[str]:
+    """Return the plan to apply as it is, if PLANNED=true. Raises InfraError if there is none."""
+    if os.environ.get("PLANNED") != "true":
+        return []
+    if not (INFRA / root / "planned.tfplan").exists():
+        raise InfraError(
+            f"infra/{root} has no saved plan: make it of this very commit, with "
+            f"`make infra-plan ROOTS={root}`"
+        )
+    return ["planned.tfplan"]
+
+
+def adopted(root: str) -> list[str]:
+    """Return the option by which bootstrap uses a provider for GitHub that it did not make.
+
+    An account takes only one. Raises InfraError.
+    """
+    if root != "bootstrap" or PROVIDER in resources(root):
+        return []
+    found = aws("iam", "list-open-id-connect-providers")["OpenIDConnectProviderList"]
+    arns = [each["Arn"] for each in found]
+    return [f"-var=oidc_provider_arn={arn}" for arn in arns if arn.endswith(ISSUER)]
+
+
+def leave_provider(root: str) -> None:
+    """Let the account keep its provider for GitHub while others' roles trust it."""
+    if root != "bootstrap" or PROVIDER not in resources(root):
+        return
+    ours = {f"{given(root, 'project')}-{role}" for role in ("plan", "apply", "publish")}
+    others = [
+        role["RoleName"]
+        for role in aws("iam", "list-roles")["Roles"]
+        if ISSUER in json.dumps(role["AssumeRolePolicyDocument"]) and role["RoleName"] not in ours
+    ]
+    if others:
+        print(f"-- {root}: GitHub's OIDC provider stays, because {', '.join(others)} trust it")
+        terraform(root, "state", "rm", PROVIDER)
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -179,25 +245,42 @@ def destroy(root: str) -> None:
         refuse_while_states_are_needed()
         fetch_state(root)
     with ready(root):
-        if not has_resources(root):
+        if not resources(root):
             print(f"-- {root}: nothing to destroy")
         elif keeps_contents:
+            leave_provider(root)
+            options = ["-var=delete_contents=true", *adopted(root)]
             # AWS deletes contents only where the state says so, which takes an apply.
-            terraform(root, "apply", "-refresh=false", "-var=delete_contents=true")
-            terraform(root, "destroy", "-var=delete_contents=true")
+            terraform(root, "apply", "-refresh=false", *options)
+            terraform(root, "destroy", *options)
         else:
             take_argocd_down(root)
             terraform(root, "destroy")
+    if root == "cluster":
+        delete_last_logs(root)
     if root == "bootstrap":
         BACKEND.unlink(missing_ok=True)
         forget_local_state(root)
+
+
+def delete_last_logs(root: str) -> None:
+    """Delete the log group that EKS makes again for what a cluster says while it goes.
+
+    The next cluster of that name could not be made beside it. Raises InfraError.
+    """
+    group, region = f"/aws/eks/{given(root, 'project')}/cluster", given(root, "region")
+    try:
+        aws("logs", "delete-log-group", "--log-group-name", group, "--region", region)
+    except InfraError as error:
+        if "ResourceNotFoundException" not in str(error):
+            raise
 
 
 def refuse_while_states_are_needed() -> None:
     """Raise InfraError while a root has resources: their state would go with the bucket."""
     for root in ROOTS[1:]:
         with ready(root):
-            if has_resources(root):
+            if resources(root):
                 raise InfraError(
                     f"infra/{root} has resources, and the bucket keeps their state: destroy it "
                     f"first, with `make infra-destroy DELETE_CONTENTS=true ROOTS={root}`"

@@ -223,11 +223,9 @@ def remove_namespaces(cluster: Cluster, names: list[str]) -> None:
     there = {each["metadata"]["name"] for each in cluster.find("namespaces")}
     for name in sorted(there & set(names)):
         place = f"--namespace={name}"
-        # the last pods may be on their way out; whatever else is there, is said below
-        run(
-            cluster.command("wait", "pods", "--all", "--for=delete", place, "--timeout=2m"),
-            capture_output=True,
-        )
+        # the last pods and their disks may be on their way out; what else is there, is said below
+        leaving = ("wait", "pods,persistentvolumeclaims", "--all", "--for=delete")
+        run(cluster.command(*leaving, place, "--timeout=2m"), capture_output=True)
         left = cluster.ask("get", "all,persistentvolumeclaims", place, "--output=name").split()
         if left:
             say(f"the namespace {name} stays, with what is not from Git: {', '.join(left)}")

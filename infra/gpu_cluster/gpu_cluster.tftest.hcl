@@ -22,8 +22,21 @@ mock_provider "aws" {
   mock_data "aws_ec2_instance_type" {
     defaults = {
       supported_architectures = ["x86_64"]
+      default_vcpus           = 48
       gpus                    = [{ count = 4, manufacturer = "NVIDIA", memory_size = 22888, name = "L4" }]
     }
+  }
+
+  mock_data "aws_ec2_instance_type_offerings" {
+    defaults = { locations = ["eu-central-1b", "eu-central-1a"] }
+  }
+
+  mock_data "aws_eks_addon_version" {
+    defaults = { version = "v1.2.3-eksbuild.4" }
+  }
+
+  mock_data "aws_ssm_parameter" {
+    defaults = { insecure_value = "1.36.1-20261120" }
   }
 
   mock_resource "aws_kms_key" {
@@ -43,7 +56,10 @@ mock_provider "aws" {
   }
 
   mock_resource "aws_eks_cluster" {
-    defaults = { arn = "arn:aws:eks:eu-central-1:123456789012:cluster/digits" }
+    defaults = {
+      arn        = "arn:aws:eks:eu-central-1:123456789012:cluster/digits"
+      vpc_config = { cluster_security_group_id = "sg-1234" }
+    }
   }
 
   mock_resource "aws_eks_node_group" {
@@ -125,8 +141,161 @@ run "network_policies_take_effect" {
   }
 
   assert {
-    condition     = concat(keys(aws_eks_addon.node), [aws_eks_addon.coredns.addon_name]) == ["eks-pod-identity-agent", "kube-proxy", "vpc-cni", "coredns"]
+    condition     = concat(keys(aws_eks_addon.node), keys(aws_eks_addon.system)) == ["eks-pod-identity-agent", "kube-proxy", "vpc-cni", "aws-ebs-csi-driver", "coredns", "eks-node-monitoring-agent"]
     error_message = "add-ons are missing"
+  }
+}
+
+run "a_network_that_is_connected_reaches_the_api_inside" {
+  command = plan
+
+  variables {
+    private_cidrs = ["10.8.0.0/22"]
+  }
+
+  assert {
+    condition     = [for rule in aws_vpc_security_group_ingress_rule.api : [rule.security_group_id, rule.cidr_ipv4, tostring(rule.from_port), tostring(rule.to_port)]] == [["sg-1234", "10.8.0.0/22", "443", "443"]]
+    error_message = "the API's addresses let in ${jsonencode([for rule in aws_vpc_security_group_ingress_rule.api : rule.cidr_ipv4])}"
+  }
+
+  assert {
+    condition     = !aws_eks_cluster.this.vpc_config[0].endpoint_public_access
+    error_message = "the API is reached from the internet, too"
+  }
+}
+
+run "addons_and_images_of_nodes_follow_the_clusters_version" {
+  command = plan
+
+  variables {
+    kubernetes_version = "1.37"
+  }
+
+  assert {
+    condition     = alltrue([for addon in data.aws_eks_addon_version.this : addon.kubernetes_version == "1.37"]) && alltrue([for addon in merge(aws_eks_addon.node, aws_eks_addon.system) : addon.addon_version == "v1.2.3-eksbuild.4"])
+    error_message = "an add-on stays with the version that it was made with"
+  }
+
+  assert {
+    condition = { for nodes, image in data.aws_ssm_parameter.image : nodes => image.name } == {
+      system = "/aws/service/eks/optimized-ami/1.37/amazon-linux-2023/x86_64/standard/recommended/release_version"
+      gpu    = "/aws/service/eks/optimized-ami/1.37/amazon-linux-2023/x86_64/nvidia/recommended/release_version"
+    }
+    error_message = "the image of the nodes is another version's"
+  }
+
+  assert {
+    condition     = alltrue([for group in [aws_eks_node_group.system, aws_eks_node_group.gpu["gpu"]] : group.release_version == "1.36.1-20261120"])
+    error_message = "nodes keep the image that they were made with"
+  }
+}
+
+run "a_group_that_is_changed_keeps_as_many_nodes_as_it_has" {
+  command = plan
+
+  override_data {
+    target          = data.aws_autoscaling_groups.made
+    override_during = plan
+    values          = { names = ["eks-gpu"] }
+  }
+
+  override_data {
+    target          = data.aws_autoscaling_group.made
+    override_during = plan
+    values = {
+      desired_capacity = 5
+      tag              = [{ key = "eks:nodegroup-name", value = "gpu-20261126000000000000000001", propagate_at_launch = true }]
+    }
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].scaling_config[0].desired_size == 5 && aws_eks_node_group.system.scaling_config[0].desired_size == 2
+    error_message = "GPU nodes: ${aws_eks_node_group.gpu["gpu"].scaling_config[0].desired_size}, system nodes: ${aws_eks_node_group.system.scaling_config[0].desired_size}"
+  }
+}
+
+run "more_nodes_at_least_are_more_nodes_now" {
+  command = plan
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.12xlarge"], min = 2 } }
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].scaling_config[0].desired_size == 2
+    error_message = "EKS would refuse ${aws_eks_node_group.gpu["gpu"].scaling_config[0].desired_size} nodes"
+  }
+}
+
+run "broken_nodes_are_replaced_and_can_be_looked_into" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for group in [aws_eks_node_group.system, aws_eks_node_group.gpu["gpu"]] : group.node_repair_config[0].enabled])
+    error_message = "a node whose GPU broke stays"
+  }
+
+  assert {
+    condition     = contains(keys(aws_iam_role_policy_attachment.node), "AmazonSSMManagedInstanceCore")
+    error_message = "nobody can get into a node"
+  }
+}
+
+run "gpu_nodes_start_only_where_their_type_is_offered" {
+  command = plan
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.12xlarge"] } }
+  }
+
+  override_data {
+    target          = data.aws_ec2_instance_type_offerings.gpu
+    override_during = plan
+    values          = { locations = ["eu-central-1a", "eu-central-1c"] }
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].subnet_ids == toset(["subnet-a"])
+    error_message = "GPU nodes would start in ${jsonencode(aws_eks_node_group.gpu["gpu"].subnet_ids)}"
+  }
+}
+
+run "a_type_that_no_zone_offers_is_refused" {
+  command         = plan
+  expect_failures = [aws_eks_node_group.gpu]
+
+  override_data {
+    target          = data.aws_ec2_instance_type_offerings.gpu
+    override_during = plan
+    values          = { locations = ["eu-central-1c"] }
+  }
+}
+
+run "types_of_different_shapes_in_one_group_are_refused" {
+  command         = plan
+  expect_failures = [aws_eks_node_group.gpu]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.12xlarge", "g6.xlarge"] } }
+  }
+
+  override_data {
+    target          = data.aws_ec2_instance_type.gpu["g6.xlarge"]
+    override_during = plan
+    values = {
+      supported_architectures = ["x86_64"]
+      default_vcpus           = 4
+      gpus                    = [{ count = 1, manufacturer = "NVIDIA", memory_size = 22888, name = "L4" }]
+    }
+  }
+}
+
+run "disks_unpack_an_image_faster_than_gp3_comes" {
+  command = plan
+
+  assert {
+    condition     = [for disk in aws_launch_template.node["gpu"].block_device_mappings[0].ebs : [disk.iops, disk.throughput]] == [[3000, 500]]
+    error_message = "the disk is ${jsonencode(aws_launch_template.node["gpu"].block_device_mappings[0].ebs)}"
   }
 }
 
@@ -161,10 +330,36 @@ run "the_autoscaler_knows_a_gpu_node_before_there_is_one" {
     condition = { for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value } == {
       "k8s.io/cluster-autoscaler/node-template/label/k8s.amazonaws.com/accelerator" = "nvidia-l4"
       "k8s.io/cluster-autoscaler/node-template/label/nvidia.com/gpu.present"        = "true"
+      "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage"         = "180Gi"
       "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/gpu"            = "4"
       "k8s.io/cluster-autoscaler/node-template/taint/nvidia.com/gpu"                = "true:NoSchedule"
     }
     error_message = jsonencode({ for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value })
+  }
+}
+
+run "disks_in_the_machine_hold_images_and_pods_and_the_autoscaler_knows_them" {
+  command = plan
+
+  override_data {
+    target          = data.aws_ec2_instance_type.gpu
+    override_during = plan
+    values = {
+      supported_architectures = ["x86_64"]
+      default_vcpus           = 4
+      total_instance_storage  = 250
+      gpus                    = [{ count = 1, manufacturer = "NVIDIA", memory_size = 22888, name = "L4" }]
+    }
+  }
+
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.node["gpu"].user_data), "\"strategy\": \"RAID0\"") && aws_launch_template.node["system"].user_data == null
+    error_message = "the disks stay unused"
+  }
+
+  assert {
+    condition     = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value == "208Gi"
+    error_message = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value
   }
 }
 
@@ -363,5 +558,108 @@ run "logs_that_are_kept_for_ever_are_refused" {
 
   variables {
     log_retention_days = 0
+  }
+}
+
+run "a_version_that_there_is_not_is_refused" {
+  command         = plan
+  expect_failures = [var.kubernetes_version]
+
+  variables {
+    kubernetes_version = "1.99"
+  }
+}
+
+run "a_pattern_of_administrators_is_refused" {
+  command         = plan
+  expect_failures = [var.admins]
+
+  variables {
+    admins = ["arn:aws:iam::123456789012:role/*"]
+  }
+}
+
+run "ipv6_is_refused" {
+  command         = plan
+  expect_failures = [var.endpoint_cidrs]
+
+  variables {
+    endpoint_cidrs = ["2001:db8::/32"]
+  }
+}
+
+run "a_private_range_of_the_internet_is_refused" {
+  command         = plan
+  expect_failures = [var.endpoint_cidrs]
+
+  variables {
+    endpoint_cidrs = ["100.64.0.0/16"]
+  }
+}
+
+run "everybody_inside_is_refused_too" {
+  command         = plan
+  expect_failures = [var.private_cidrs]
+
+  variables {
+    private_cidrs = ["0.0.0.0/0"]
+  }
+}
+
+run "ipv6_inside_is_refused_too" {
+  command         = plan
+  expect_failures = [var.private_cidrs]
+
+  variables {
+    private_cidrs = ["fd00::/8"]
+  }
+}
+
+run "an_empty_instance_type_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = [""] } }
+  }
+}
+
+run "a_doubled_instance_type_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.xlarge", "g6.xlarge"] } }
+  }
+}
+
+run "a_disk_faster_than_gp3_is_refused" {
+  command         = plan
+  expect_failures = [var.gpu_node_groups]
+
+  variables {
+    gpu_node_groups = { gpu = { instance_types = ["g6.xlarge"], disk_iops = 3000, disk_throughput = 800 } }
+  }
+}
+
+run "logs_that_are_kept_a_week_are_taken" {
+  command = plan
+
+  variables {
+    log_retention_days = 7
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.control_plane.retention_in_days == 7
+    error_message = "logs are kept for ${aws_cloudwatch_log_group.control_plane.retention_in_days} days"
+  }
+}
+
+run "no_role_can_do_more_than_the_boundary" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for role in [aws_iam_role.cluster, aws_iam_role.node, aws_iam_role.autoscaler, aws_iam_role.ebs_csi] : role.permissions_boundary == "arn:aws:iam::123456789012:policy/digits-boundary"])
+    error_message = "CI may not make a role without the boundary"
   }
 }

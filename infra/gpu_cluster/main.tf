@@ -94,6 +94,18 @@ resource "aws_eks_cluster" "this" {
   ]
 }
 
+# The control plane's addresses in the network have the group that EKS makes, which only nodes pass.
+resource "aws_vpc_security_group_ingress_rule" "api" {
+  for_each = var.private_cidrs
+
+  security_group_id = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
+  description       = "The cluster's API from a connected network"
+  cidr_ipv4         = each.key
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+}
+
 resource "aws_eks_access_entry" "admin" {
   for_each = var.admins
 

@@ -1,80 +1,43 @@
-data "aws_default_tags" "current" {}
-
-data "aws_ec2_instance_type" "gpu" {
-  for_each = toset(flatten([for group in var.gpu_node_groups : group.instance_types]))
-
-  instance_type = each.key
-
-  lifecycle {
-    postcondition {
-      condition     = contains(self.supported_architectures, "x86_64") && anytrue([for gpu in self.gpus : gpu.manufacturer == "NVIDIA"])
-      error_message = "The instance type ${each.key} has no NVIDIA GPU or no x86-64 processor: use, for example, g6.xlarge."
-    }
+# How many nodes each group has now: whoever changes a group must not send the autoscaler's nodes away.
+data "aws_autoscaling_groups" "made" {
+  filter {
+    name   = "tag:eks:cluster-name"
+    values = [var.name]
   }
+}
+
+data "aws_autoscaling_group" "made" {
+  for_each = toset(data.aws_autoscaling_groups.made.names)
+
+  name = each.key
+}
+
+# The newest machine image for the cluster's version.
+data "aws_ssm_parameter" "image" {
+  for_each = { system = "standard", gpu = "nvidia" }
+
+  name = "/aws/service/eks/optimized-ami/${var.kubernetes_version}/amazon-linux-2023/x86_64/${each.value}/recommended/release_version"
 }
 
 locals {
-  gpus = { for name, group in var.gpu_node_groups : name => one(data.aws_ec2_instance_type.gpu[group.instance_types[0]].gpus) }
-
-  gpu_labels = { for name, gpu in local.gpus : name => {
-    # The device plugin and the GPU's metrics exporter run where this is set.
-    "nvidia.com/gpu.present" = "true"
-    # The cluster autoscaler waits for the GPUs of nodes that have this before it adds more.
-    "k8s.amazonaws.com/accelerator" = "nvidia-${replace(lower(gpu.name), " ", "-")}"
-  } }
-
-  # A group of no nodes has none to learn from: the autoscaler reads what one would be like here.
-  scale_from_zero_hints = merge([for name, gpu in local.gpus : merge(
-    { for label, value in local.gpu_labels[name] : "${name}/label/${label}" => { group = name, value = value } },
-    { "${name}/taint/nvidia.com/gpu" = { group = name, value = "true:NoSchedule" } },
-    { "${name}/resources/nvidia.com/gpu" = { group = name, value = tostring(gpu.count) } },
-  )]...)
-
-  disks = merge({ system = var.system_nodes.disk_gib }, { for name, group in var.gpu_node_groups : name => group.disk_gib })
-}
-
-resource "aws_launch_template" "node" {
-  for_each = local.disks
-
-  name                   = "${var.name}-${each.key}"
-  update_default_version = true
-
-  # Pods are one hop further away than the node, so they cannot take the node's credentials.
-  metadata_options {
-    http_endpoint               = "enabled"
-    http_tokens                 = "required"
-    http_put_response_hop_limit = 1
-  }
-
-  block_device_mappings {
-    device_name = "/dev/xvda"
-
-    ebs {
-      volume_type           = "gp3"
-      volume_size           = each.value
-      encrypted             = true
-      delete_on_termination = true
-    }
-  }
-
-  dynamic "tag_specifications" {
-    for_each = toset(["instance", "volume", "network-interface"])
-
-    content {
-      resource_type = tag_specifications.key
-      tags          = merge(data.aws_default_tags.current.tags, { Name = "${var.name}-${each.key}" })
-    }
-  }
+  # By the name before the number that EKS's groups get here; none before the first apply.
+  nodes = { for group in concat(["system"], keys(var.gpu_node_groups)) : group => max(0, [
+    for made in data.aws_autoscaling_group.made : made.desired_capacity if anytrue([
+      for tag in made.tag : tag.key == "eks:nodegroup-name" && can(regex("^${group}(-[0-9]{26})?$", tag.value))
+    ])
+  ]...) }
 }
 
 resource "aws_eks_node_group" "system" {
-  cluster_name    = aws_eks_cluster.this.name
-  node_group_name = "system"
-  node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = values(var.subnet_ids)
-  version         = aws_eks_cluster.this.version
-  ami_type        = "AL2023_x86_64_STANDARD"
-  instance_types  = var.system_nodes.instance_types
+  cluster_name = aws_eks_cluster.this.name
+  # A group that is replaced is made anew, with as many nodes, before the old one goes.
+  node_group_name_prefix = "system-"
+  node_role_arn          = aws_iam_role.node.arn
+  subnet_ids             = values(var.subnet_ids)
+  version                = aws_eks_cluster.this.version
+  release_version        = data.aws_ssm_parameter.image["system"].insecure_value
+  ami_type               = "AL2023_x86_64_STANDARD"
+  instance_types         = var.system_nodes.instance_types
 
   launch_template {
     id      = aws_launch_template.node["system"].id
@@ -84,16 +47,19 @@ resource "aws_eks_node_group" "system" {
   scaling_config {
     min_size     = var.system_nodes.min
     max_size     = var.system_nodes.max
-    desired_size = var.system_nodes.min
+    desired_size = min(var.system_nodes.max, max(var.system_nodes.min, local.nodes["system"]))
   }
 
   update_config {
     max_unavailable = 1
   }
 
-  # The number of nodes belongs to the autoscaler once the group exists.
+  node_repair_config {
+    enabled = true
+  }
+
   lifecycle {
-    ignore_changes = [scaling_config[0].desired_size]
+    create_before_destroy = true
   }
 
   depends_on = [aws_eks_addon.node, aws_iam_role_policy_attachment.node]
@@ -102,15 +68,16 @@ resource "aws_eks_node_group" "system" {
 resource "aws_eks_node_group" "gpu" {
   for_each = var.gpu_node_groups
 
-  cluster_name    = aws_eks_cluster.this.name
-  node_group_name = each.key
-  node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = [for zone, id in var.subnet_ids : id if length(each.value.zones) == 0 || contains(each.value.zones, zone)]
-  version         = aws_eks_cluster.this.version
-  ami_type        = "AL2023_x86_64_NVIDIA"
-  instance_types  = each.value.instance_types
-  capacity_type   = each.value.capacity_type
-  labels          = local.gpu_labels[each.key]
+  cluster_name           = aws_eks_cluster.this.name
+  node_group_name_prefix = "${each.key}-"
+  node_role_arn          = aws_iam_role.node.arn
+  subnet_ids             = [for zone in local.gpu_zones[each.key] : var.subnet_ids[zone]]
+  version                = aws_eks_cluster.this.version
+  release_version        = data.aws_ssm_parameter.image["gpu"].insecure_value
+  ami_type               = "AL2023_x86_64_NVIDIA"
+  instance_types         = each.value.instance_types
+  capacity_type          = each.value.capacity_type
+  labels                 = local.gpu_labels[each.key]
 
   # Keeps off GPU nodes what does not ask for a GPU.
   taint {
@@ -127,20 +94,35 @@ resource "aws_eks_node_group" "gpu" {
   scaling_config {
     min_size     = each.value.min
     max_size     = each.value.max
-    desired_size = each.value.min
+    desired_size = min(each.value.max, max(each.value.min, local.nodes[each.key]))
   }
 
   update_config {
     max_unavailable = 1
   }
 
+  # A node whose GPU broke is replaced; the agent that sees it is one of the add-ons.
+  node_repair_config {
+    enabled = true
+  }
+
   lifecycle {
-    ignore_changes = [scaling_config[0].desired_size]
+    create_before_destroy = true
 
     # Not a validation of the variable: everything read for it would then wait for the subnets.
     precondition {
       condition     = length(setsubtract(each.value.zones, keys(var.subnet_ids))) == 0
       error_message = "The zones of ${each.key} are ${jsonencode(each.value.zones)}: those with a subnet are ${jsonencode(keys(var.subnet_ids))}."
+    }
+
+    precondition {
+      condition     = length(local.gpu_zones[each.key]) > 0
+      error_message = "No zone of ${each.key} has ${jsonencode(each.value.instance_types)}: there are subnets in ${jsonencode(keys(var.subnet_ids))}, and the type is offered in ${jsonencode(distinct(flatten([for type in each.value.instance_types : data.aws_ec2_instance_type_offerings.gpu[type].locations])))}."
+    }
+
+    precondition {
+      condition     = length(distinct([for type in each.value.instance_types : local.shapes[type]])) == 1
+      error_message = "The instance types of ${each.key} differ: ${jsonencode({ for type in each.value.instance_types : type => local.shapes[type] })}; give each shape a group of its own."
     }
   }
 

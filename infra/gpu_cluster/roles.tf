@@ -1,12 +1,30 @@
 locals {
   managed_policies = "arn:${local.partition}:iam::aws:policy"
 
+  # The most that a role here can do; bootstrap makes it, and CI may make no role without it.
+  boundary = "arn:${local.partition}:iam::${local.account}:policy/${var.name}-boundary"
+
   # EKS tags the scaling groups it makes with this; the autoscaler finds and may change only those.
   owned = "k8s.io/cluster-autoscaler/${var.name}"
+
+  # Who may take a role that EKS gives to pods of this cluster.
+  pods = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = local.account }
+        ArnEquals    = { "aws:SourceArn" = aws_eks_cluster.this.arn }
+      }
+    }]
+  })
 }
 
 resource "aws_iam_role" "cluster" {
-  name = "${var.name}-cluster"
+  name                 = "${var.name}-cluster"
+  permissions_boundary = local.boundary
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -38,7 +56,8 @@ resource "aws_iam_role_policy" "cluster_key" {
 }
 
 resource "aws_iam_role" "node" {
-  name = "${var.name}-node"
+  name                 = "${var.name}-node"
+  permissions_boundary = local.boundary
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -51,27 +70,27 @@ resource "aws_iam_role" "node" {
 }
 
 resource "aws_iam_role_policy_attachment" "node" {
-  for_each = toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly"])
+  for_each = toset(["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly", "AmazonSSMManagedInstanceCore"])
 
   role       = aws_iam_role.node.name
   policy_arn = "${local.managed_policies}/${each.key}"
 }
 
-resource "aws_iam_role" "autoscaler" {
-  name = "${var.name}-autoscaler"
+resource "aws_iam_role" "ebs_csi" {
+  name                 = "${var.name}-ebs-csi"
+  permissions_boundary = local.boundary
+  assume_role_policy   = local.pods
+}
 
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Principal = { Service = "pods.eks.amazonaws.com" }
-      Action    = ["sts:AssumeRole", "sts:TagSession"]
-      Condition = {
-        StringEquals = { "aws:SourceAccount" = local.account }
-        ArnEquals    = { "aws:SourceArn" = aws_eks_cluster.this.arn }
-      }
-    }]
-  })
+resource "aws_iam_role_policy_attachment" "ebs_csi" {
+  role       = aws_iam_role.ebs_csi.name
+  policy_arn = "${local.managed_policies}/service-role/AmazonEBSCSIDriverPolicy"
+}
+
+resource "aws_iam_role" "autoscaler" {
+  name                 = "${var.name}-autoscaler"
+  permissions_boundary = local.boundary
+  assume_role_policy   = local.pods
 }
 
 resource "aws_iam_role_policy" "autoscaler" {

@@ -7,6 +7,8 @@ locals {
   account   = data.aws_caller_identity.current.account_id
   region    = data.aws_region.current.id
   log_group = "/aws/vpc/${var.name}"
+  # The most that a role here can do; bootstrap makes it, and CI may make no role without it.
+  boundary = "arn:${local.partition}:iam::${local.account}:policy/${var.name}-boundary"
 }
 
 resource "aws_kms_key" "logs" {
@@ -48,7 +50,8 @@ resource "aws_cloudwatch_log_group" "flow" {
 }
 
 resource "aws_iam_role" "flow" {
-  name = "${var.name}-flow-logs"
+  name                 = "${var.name}-flow-logs"
+  permissions_boundary = local.boundary
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"

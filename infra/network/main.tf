@@ -4,6 +4,9 @@ data "aws_availability_zones" "available" {
   #checkov:skip=CKV_AWS_394:Zone letters differ by region and account; the first by name are taken, and a new zone sorts behind them
   state = "available"
 
+  # EKS takes no subnets here, whichever letter an account calls them by.
+  exclude_zone_ids = ["use1-az3", "usw1-az2", "cac1-az3"]
+
   # Local and Wavelength zones are opt-in, and EKS control planes do not run there.
   filter {
     name   = "opt-in-status"
@@ -13,7 +16,7 @@ data "aws_availability_zones" "available" {
   lifecycle {
     postcondition {
       condition     = length(self.names) >= var.zone_count
-      error_message = "The region has ${length(self.names)} zones and zone_count is ${var.zone_count}: lower zone_count or choose another region."
+      error_message = "EKS can use ${length(self.names)} zones of the region and zone_count is ${var.zone_count}: lower it in `network` of terraform.tfvars, or choose another region."
     }
   }
 }

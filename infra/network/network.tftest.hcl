@@ -60,6 +60,29 @@ run "private_and_public_subnets_lie_in_the_first_three_zones_by_name" {
   }
 }
 
+run "zones_that_eks_refuses_are_left_out" {
+  command = plan
+
+  assert {
+    condition     = data.aws_availability_zones.available.exclude_zone_ids == toset(["use1-az3", "usw1-az2", "cac1-az3"])
+    error_message = "subnets would lie where no cluster can be"
+  }
+}
+
+run "shared_addresses_and_a_week_of_logs_are_taken" {
+  command = plan
+
+  variables {
+    cidr               = "100.64.0.0/16"
+    log_retention_days = 7
+  }
+
+  assert {
+    condition     = aws_vpc.this.cidr_block == "100.64.0.0/16" && aws_cloudwatch_log_group.flow.retention_in_days == 7
+    error_message = "the network is ${aws_vpc.this.cidr_block}"
+  }
+}
+
 run "one_nat_gateway_serves_every_zone_by_default" {
   command = plan
 
@@ -123,6 +146,11 @@ run "flow_logs_are_encrypted_kept_a_year_and_written_by_a_role_that_can_do_nothi
       Condition = { StringEquals = { "aws:SourceAccount" = "123456789012" } }
     }]
     error_message = "the role's trust is ${aws_iam_role.flow.assume_role_policy}"
+  }
+
+  assert {
+    condition     = aws_iam_role.flow.permissions_boundary == "arn:aws:iam::123456789012:policy/digits-boundary"
+    error_message = "CI may not make a role without the boundary"
   }
 
   assert {

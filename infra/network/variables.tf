@@ -14,7 +14,7 @@ variable "cidr" {
   default     = "10.0.0.0/16"
 
   validation {
-    condition     = try(cidrhost(var.cidr, 0) == split("/", var.cidr)[0], false) && can(regex("^(10\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.).*/(1[6-9]|20)$", var.cidr))
+    condition     = try(cidrhost(var.cidr, 0) == split("/", var.cidr)[0], false) && can(regex("^(10\\.|100\\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.).*/(1[6-9]|20)$", var.cidr))
     error_message = "cidr is \"${var.cidr}\": give a private range from /16 to /20 by its first address, for example 10.0.0.0/16."
   }
 }
@@ -58,7 +58,7 @@ variable "log_retention_days" {
   default     = 365
 
   validation {
-    condition     = contains([90, 180, 365, 400, 545, 731, 1096, 1827, 3653], var.log_retention_days)
-    error_message = "log_retention_days is ${var.log_retention_days}: CloudWatch takes 90, 180, 365, 400, 545, 731, 1096, 1827 or 3653 here."
+    condition     = contains([7, 14, 30, 60, 90, 180, 365, 400, 545, 731, 1096, 1827, 3653], var.log_retention_days)
+    error_message = "log_retention_days is ${var.log_retention_days}: CloudWatch takes 7, 14, 30, 60, 90, 180, 365, 400, 545, 731, 1096, 1827 or 3653 here."
   }
 }

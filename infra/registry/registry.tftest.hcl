@@ -101,3 +101,25 @@ run "an_empty_prefix_which_would_keep_everything_is_refused" {
     release_tag_prefix = ""
   }
 }
+
+run "a_namespaced_name_is_taken" {
+  command = plan
+
+  variables {
+    name = "team/digits"
+  }
+
+  assert {
+    condition     = aws_ecr_repository.this.name == "team/digits"
+    error_message = "the repository is ${aws_ecr_repository.this.name}"
+  }
+}
+
+run "a_name_that_ends_in_a_slash_is_refused" {
+  command         = plan
+  expect_failures = [var.name]
+
+  variables {
+    name = "team/"
+  }
+}

@@ -3,8 +3,8 @@ variable "name" {
   description = "Name of the repository."
 
   validation {
-    condition     = can(regex("^[a-z](-?[a-z0-9])*$", var.name)) && length(var.name) >= 3 && length(var.name) <= 64
-    error_message = "name is \"${var.name}\": use 3 to 64 lower-case letters, digits and single hyphens, a letter first."
+    condition     = can(regex("^[a-z](-?[a-z0-9])*(/[a-z](-?[a-z0-9])*)*$", var.name)) && length(var.name) >= 3 && length(var.name) <= 256
+    error_message = "name is \"${var.name}\": use 3 to 256 lower-case letters, digits and single hyphens, a letter first; a slash ends a namespace."
   }
 }
 

@@ -10,11 +10,14 @@ locals {
   partition = data.aws_partition.current.partition
   account   = data.aws_caller_identity.current.account_id
   region    = data.aws_region.current.id
-  bucket    = "arn:${local.partition}:s3:::${var.data.bucket}"
+  # The most that a role here can do; bootstrap makes it, and CI may make no role without it.
+  boundary = "arn:${local.partition}:iam::${local.account}:policy/${var.cluster.name}-boundary"
+  bucket   = "arn:${local.partition}:s3:::${var.data.bucket}"
 }
 
 resource "aws_iam_role" "this" {
-  name = var.name
+  name                 = var.name
+  permissions_boundary = local.boundary
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"

@@ -39,6 +39,11 @@ run "one_service_account_of_one_cluster_gets_the_role" {
   }
 
   assert {
+    condition     = aws_iam_role.this.permissions_boundary == "arn:aws:iam::123456789012:policy/digits-boundary"
+    error_message = "CI may not make a role without the boundary"
+  }
+
+  assert {
     condition     = aws_eks_pod_identity_association.this.namespace == "digits-training" && aws_eks_pod_identity_association.this.service_account == "train" && aws_eks_pod_identity_association.this.role_arn == aws_iam_role.this.arn
     error_message = "the role goes to ${aws_eks_pod_identity_association.this.namespace}/${aws_eks_pod_identity_association.this.service_account}"
   }
@@ -117,5 +122,45 @@ run "checkpoints_among_the_data_are_refused" {
 
   variables {
     data = { bucket = "digits-data", checkpoints = "dvc" }
+  }
+}
+
+run "data_among_the_checkpoints_is_refused" {
+  command         = plan
+  expect_failures = [var.data]
+
+  variables {
+    data = { bucket = "digits-data", versions = "training/dvc", checkpoints = "training" }
+  }
+}
+
+run "checkpoints_below_the_data_are_refused" {
+  command         = plan
+  expect_failures = [var.data]
+
+  variables {
+    data = { bucket = "digits-data", checkpoints = "dvc/files" }
+  }
+}
+
+run "prefixes_that_only_begin_alike_are_taken" {
+  command = plan
+
+  variables {
+    data = { bucket = "digits-data", versions = "train", checkpoints = "training" }
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_role_policy.this.policy, "digits-data/train/*")
+    error_message = aws_iam_role_policy.this.policy
+  }
+}
+
+run "a_malformed_bucket_name_is_refused" {
+  command         = plan
+  expect_failures = [var.data]
+
+  variables {
+    data = { bucket = "digits-.data-" }
   }
 }

@@ -51,7 +51,7 @@ variable "data" {
   description = "Bucket of the data store, the prefix of data and models, and that of checkpoints of runs that are not finished."
 
   validation {
-    condition     = can(regex("^[a-z0-9][a-z0-9.-]{2,62}$", var.data.bucket)) && alltrue([for prefix in [var.data.versions, var.data.checkpoints] : can(regex("^[a-z0-9]([a-z0-9/_-]*[a-z0-9])?$", prefix))]) && var.data.versions != var.data.checkpoints
-    error_message = "data is ${jsonencode(var.data)}: give the bucket's name and two different prefixes without leading or trailing slash."
+    condition     = can(regex("^[a-z0-9]([.-]?[a-z0-9]){2,62}$", var.data.bucket)) && length(var.data.bucket) <= 63 && alltrue([for prefix in [var.data.versions, var.data.checkpoints] : can(regex("^[a-z0-9]([a-z0-9/_-]*[a-z0-9])?$", prefix))]) && !startswith("${var.data.versions}/", "${var.data.checkpoints}/") && !startswith("${var.data.checkpoints}/", "${var.data.versions}/")
+    error_message = "data is ${jsonencode(var.data)}: give the bucket's name and two prefixes without leading or trailing slash, neither of them in the other: pods delete checkpoints."
   }
 }

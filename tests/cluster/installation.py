@@ -156,7 +156,22 @@ def place_upstream(folder: Path, base: Path) -> None:
         path = Path(*Path(url).parts[4:])  # after the host, owner, name and commit
         place = folder / url
         place.parent.mkdir(parents=True)
-        place.write_bytes((module(program) / path).read_bytes())
+        place.write_text(known_fields((module(program) / path).read_text()))
+
+
+def known_fields(manifest: str) -> str:
+    """Return a manifest whose AppProjects may name what they allow, as in Argo CD 3.3 and later.
+
+    Without the field in the definition the API server refuses Argo CD's own trial of a change.
+    """
+    documents = list(yaml.safe_load_all(manifest))
+    for each in documents:
+        if each and each["metadata"]["name"] == "appprojects.argoproj.io":
+            schema = each["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+            allowed = schema["properties"]["spec"]["properties"]["clusterResourceWhitelist"]
+            allowed["items"]["properties"]["name"] = {"type": "string"}
+            return yaml.safe_dump_all(documents)
+    return manifest
 
 
 def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) -> str:

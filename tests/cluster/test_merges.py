@@ -11,7 +11,7 @@ def test_what_is_merged_is_what_answers(delivered: Delivered) -> None:
     assert second.version == following
 
     project.delivery("promote")
-    project.merge(f"promote/production-v{second.version}")
+    project.merge(f"release/production-v{second.version}")
     delivered.served(project.released("production"), "production")
     assert len(delivered.pods("production")) == 2
 

@@ -28,7 +28,7 @@ SCALER = {
             {
                 "type": "cron",
                 "metadata": {
-                    "timezone": "Etc/UTC",
+                    "timezone": "UTC",
                     "start": "0 0 * * *",
                     "end": "59 23 * * *",
                     "desiredReplicas": "3",

@@ -16,6 +16,9 @@ from delivery.triton.server import MODEL
 
 LIBRARIES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 PICTURES = np.zeros((1, 1, 1, 1), np.uint8)
+# Seconds from an answer to the next question: clients that never rest take the two cores that new
+# servers start on.
+REST = 0.05
 
 
 def picture(library: Any) -> Any:
@@ -95,5 +98,6 @@ class Traffic:
                 first = False
                 with suppress(threading.BrokenBarrierError):
                     self._begun.wait(60)
+            self._over.wait(REST)
         if client:
             client.close()

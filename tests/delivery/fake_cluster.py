@@ -205,7 +205,7 @@ def kubectl(
             state["folders"].append(folder)
             (named,) = documents((Path(folder) / "namespace.yaml").read_text())
             put(objects, named)
-        case ["apply", "--server-side", "--force-conflicts", "--validate=warn", "--filename", "-"]:
+        case ["apply", "--server-side", "--force-conflicts", "--filename", "-"]:
             for each in documents(stdin):
                 put(objects, each)
         case ["create", "secret", "generic", name, *_]:

@@ -85,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
     def get(self, name: str) -> None:
         if self.path == "/v2/":
             return self.answer(200)
+        if "/referrers/" in self.path:
+            return self.answer(404)
         content = self.server.content.get(self.server.tags.get(name, name))
         if content is None:
             return self.answer(404)
@@ -102,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         self.post(_)
 
     def put(self, name: str) -> None:
-        content = self.body() if "/manifests/" in self.path else self.server.uploading
+        content = self.body() or self.server.uploading
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if "/manifests/" in self.path:
             self.server.tags[name] = digest

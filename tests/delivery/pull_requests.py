@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import fake_pipeline
 from conftest import UNBAKED, mark_root
@@ -63,6 +65,8 @@ release:
   soak: 24
   require_healthy: true
 """
+SIGNED = "release:\n  signing_key: signing.pub\n  require_signature: true\n"
+KEY = ec.generate_private_key(ec.SECP256R1())
 WHEN = "2026-11-20T12:00:00+00:00"
 
 
@@ -180,6 +184,12 @@ def make_repository(folder: Path, releases: dict[int, float] = RELEASED) -> Repo
     repo.git("checkout", "--quiet", "-b", "strict")
     repo.edit("params.yaml", "release:\n", STRICT)
     repo.commit("Promote only what is served well for a day")
+    repo.git("checkout", "--quiet", "-b", "signed", "main")
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = KEY.public_key().public_bytes(serialization.Encoding.PEM, form)
+    fake_pipeline.write(folder, "signing.pub", public)
+    repo.edit("params.yaml", "release:\n", SIGNED)
+    repo.commit("Release only what is signed")
     return Repo(folder)
 
 

@@ -23,11 +23,12 @@ from delivery.checks.changes import read_changes
 from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.checks.report import report
-from delivery.checks.witnesses import Health, Signature, Witnesses
+from delivery.checks.witnesses import Health, Witnesses
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
+from delivery.proposals.signing import signed
 from delivery.triton import load
-from pull_requests import BENCH, PRODUCTION, STAGING, Repo, make_repository, rehearsed
+from pull_requests import BENCH, KEY, PRODUCTION, STAGING, Repo, make_repository, rehearsed
 from tiny import write_repository
 
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
@@ -253,13 +254,15 @@ def promotion_of_what_staging_does_not_serve(repo: Repo) -> None:
     promote(repo)
 
 
-@bad(
-    f"{STAGING}, line 7",
-    "signature: nobody signed it",
-    bench=asked(signature=lambda image: Signature(False, "nobody signed it")),
-)
+@bad(f"{STAGING}, line 7", "model 4 is unsigned, and release.require_signature in", "signed")
 def image_that_nobody_signed(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.98))
+
+
+@bad(f"{STAGING}, line 17", "accuracy is '0.98' in the release file and '0.97' in what", "signed")
+def harmless_figure_changed_after_it_was_signed(repo: Repo) -> None:
+    made = signed(repo.candidate(4, 0.97), KEY)
+    repo.propose(made.model_copy(update={"accuracy": 0.98}))
 
 
 @bad(f"{STAGING}, line 1", "does not hold sha256:5555")
@@ -552,6 +555,11 @@ def better_model(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.98))
 
 
+@good("signed")
+def better_model_that_is_signed(repo: Repo) -> None:
+    repo.propose(signed(repo.candidate(4, 0.98), KEY))
+
+
 @good("strict", healthy_for(30))
 def promotion_of_what_served_long_enough(repo: Repo) -> None:
     promote(repo)
@@ -792,7 +800,7 @@ def test_a_release_is_rehearsed_on_the_real_triton(
     repo.commit("Release model 2")
     assert main(["check", "--base", "main"]) == 0, capsys.readouterr().err
     text = Path(".local/reports/check.md").read_text()
-    assert "Rehearsed on the real Triton: 12 of 12 checks passed; 70 of 70 golden answers" in text
+    assert "Rehearsed on the real Triton: 13 of 13 checks passed; 70 of 70 golden answers" in text
     assert "(model 2) beside " in text
     repo.git("checkout", "--quiet", "-B", "proposed", "main")
     repo.propose(tiny(repo, 2, answers=1))

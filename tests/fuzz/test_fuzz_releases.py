@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import UNBAKED
 from delivery.dvc import parse_lock
 from delivery.model.differences import output_hashes
+from delivery.oci.signature import PublicKey, public_key, sign, verify
 from delivery.proposals.config_map import parse_config_map
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.run_file import RUN_NAME, Run
+from delivery.proposals.signing import Trust
 from delivery.proposals.template import read_origin
 from delivery.proposals.texts import describe_change
 from example_release import RELEASE
@@ -45,6 +48,26 @@ def test_release_files_with_other_values(values: dict[str, Any], data: st.DataOb
     ]
     head = RELEASE.to_yaml().partition("  version")[0]
     value_or_sentence(parse_release, (head + "".join(lines)).encode(), "model.yaml")
+
+
+SIGNATURES = Path(__file__).parents[1] / "delivery/signatures"
+KEY = public_key((SIGNATURES / "sigstore-go-1.2.2.pub").read_bytes(), "signing.pub")
+BUNDLE = json.loads((SIGNATURES / "sigstore-go-1.2.2.json").read_bytes())
+
+
+@given(files(BUNDLE))
+def test_a_signature(content: bytes) -> None:
+    found = value_or_sentence(verify, content, RELEASE.digest, KEY)
+    assert found is None or found.is_about(RELEASE.digest)
+
+
+@given(
+    files({"subject": [{"digest": {"sha256": "1" * 64}}], "predicateType": "x", "predicate": {}})
+)
+def test_what_somebody_signed(content: bytes) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    trust = Trust(PublicKey("signing.pub", private.public_key()))
+    value_or_sentence(trust.vouches, sign(content, private), RELEASE)
 
 
 @given(texts(RUN.to_yaml()))

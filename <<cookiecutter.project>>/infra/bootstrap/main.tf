@@ -30,3 +30,14 @@ module "ci_identity" {
     prefix = "dvc"
   }
 }
+
+module "budget" {
+  source = "../modules/budget"
+  count  = var.budget == null ? 0 : 1
+
+  name               = var.project
+  usd                = var.budget.usd
+  gpu_hours          = var.budget.gpu_hours
+  gpu_instance_types = var.budget.gpu_instance_types
+  emails             = var.budget.emails
+}

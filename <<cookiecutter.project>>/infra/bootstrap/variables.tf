@@ -49,6 +49,22 @@ variable "oidc_provider_arn" {
   }
 }
 
+variable "budget" {
+  type = object({
+    usd                = number
+    gpu_hours          = number
+    gpu_instance_types = set(string)
+    emails             = set(string)
+  })
+  description = "What a month may cost before somebody is told; modules/budget says what each field means. null: nobody is."
+  default     = null
+
+  validation {
+    condition     = var.budget == null || try(length(var.budget.emails) > 0, false)
+    error_message = "budget is ${jsonencode(var.budget)}: name at least one address in emails."
+  }
+}
+
 variable "delete_contents" {
   type        = bool
   description = "Whether destroying the state bucket may delete the states in it."

@@ -2,9 +2,19 @@ data "aws_caller_identity" "current" {}
 
 module "network" {
   source = "../modules/network"
+  count  = length(var.network.subnet_ids) == 0 ? 1 : 0
 
-  name   = var.project
-  egress = var.egress
+  name                = var.project
+  cidr                = var.network.cidr
+  zone_count          = var.network.zone_count
+  egress              = var.network.egress
+  interface_endpoints = var.network.interface_endpoints
+  log_retention_days  = var.network.log_retention_days
+}
+
+moved {
+  from = module.network
+  to   = module.network[0]
 }
 
 module "gpu_cluster" {
@@ -12,10 +22,13 @@ module "gpu_cluster" {
 
   name               = var.project
   kubernetes_version = var.kubernetes_version
-  subnet_ids         = module.network.private_subnet_ids
+  subnet_ids         = merge(var.network.subnet_ids, module.network[*].private_subnet_ids...)
   admins             = var.admins
   endpoint_cidrs     = var.endpoint_cidrs
+  private_cidrs      = var.private_cidrs
+  system_nodes       = var.system_nodes
   gpu_node_groups    = var.gpu_node_groups
+  log_retention_days = var.network.log_retention_days
 }
 
 module "training_identity" {

@@ -8,10 +8,22 @@ terraform {
     }
   }
 
-  # Bucket and region come from ../backend.hcl, which the first apply writes.
+  # Bucket and region come from ../backend.hcl, which the first apply writes. The bucket encrypts with
+  # its own key: `encrypt` would ask for another one.
   backend "s3" {
     key          = "cluster/terraform.tfstate"
-    encrypt      = true
     use_lockfile = true
+  }
+}
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = {
+      Project     = var.project
+      Environment = var.environment
+      ManagedBy   = "terraform"
+    }
   }
 }

@@ -28,14 +28,21 @@ variable "region" {
   }
 }
 
-variable "egress" {
-  type        = string
-  description = "\"one_zone\" or \"every_zone\": how many NAT gateways and endpoints there are."
-  default     = "one_zone"
+variable "network" {
+  type = object({
+    cidr                = optional(string, "10.0.0.0/16")
+    zone_count          = optional(number, 3)
+    egress              = optional(string, "one_zone")
+    interface_endpoints = optional(set(string), ["ecr.api", "ecr.dkr"])
+    log_retention_days  = optional(number, 365)
+    subnet_ids          = optional(map(string), {})
+  })
+  description = "The network that is made; modules/network says what each field means. The days are those of the control plane's logs, too. With subnet_ids, private subnets of a network that there is by their availability zones, none is made."
+  default     = {}
 
   validation {
-    condition     = contains(["one_zone", "every_zone"], var.egress)
-    error_message = "egress is \"${var.egress}\": use \"one_zone\" or \"every_zone\"."
+    condition     = length(var.network.subnet_ids) == 0 || (length(var.network.subnet_ids) >= 2 && alltrue([for zone, id in var.network.subnet_ids : can(regex("^[a-z]{2}(-[a-z]+)+-[0-9][a-z]$", zone)) && can(regex("^subnet-[0-9a-f]+$", id))]))
+    error_message = "network is ${jsonencode(var.network)}: name subnets in two zones or more, for example { eu-central-1a = \"subnet-0123\", eu-central-1b = \"subnet-4567\" }."
   }
 }
 
@@ -45,8 +52,8 @@ variable "kubernetes_version" {
   default     = "1.36"
 
   validation {
-    condition     = can(regex("^1\\.(3[5-9]|[4-9][0-9])$", var.kubernetes_version))
-    error_message = "kubernetes_version is \"${var.kubernetes_version}\": use 1.35 or newer, for example 1.36."
+    condition     = can(regex("^1\\.(3[5-9]|4[0-5])$", var.kubernetes_version))
+    error_message = "kubernetes_version is \"${var.kubernetes_version}\": use a version of EKS, 1.35 or newer, for example 1.36."
   }
 }
 
@@ -66,19 +73,48 @@ variable "endpoint_cidrs" {
   default     = []
 
   validation {
-    condition     = alltrue([for cidr in var.endpoint_cidrs : can(cidrhost(cidr, 0))])
+    condition     = alltrue([for cidr in var.endpoint_cidrs : can(cidrnetmask(cidr))])
     error_message = "endpoint_cidrs is ${jsonencode(var.endpoint_cidrs)}: use IPv4 ranges, for example 203.0.113.7/32."
+  }
+}
+
+variable "private_cidrs" {
+  type        = set(string)
+  description = "IPv4 ranges of connected networks (VPN, bastion, peering) that reach the cluster's API inside the network."
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.private_cidrs : can(cidrnetmask(cidr))])
+    error_message = "private_cidrs is ${jsonencode(var.private_cidrs)}: use IPv4 ranges, for example 10.8.0.0/22."
+  }
+}
+
+variable "system_nodes" {
+  type = object({
+    instance_types = optional(list(string), ["t3.large"])
+    min            = optional(number, 2)
+    max            = optional(number, 4)
+    disk_gib       = optional(number, 50)
+  })
+  description = "Nodes for everything that needs no GPU; modules/gpu_cluster says what each field means."
+  default     = {}
+
+  validation {
+    condition     = length(var.system_nodes.instance_types) > 0
+    error_message = "system_nodes is ${jsonencode(var.system_nodes)}: name an instance type, for example t3.large."
   }
 }
 
 variable "gpu_node_groups" {
   type = map(object({
-    instance_types = list(string)
-    capacity_type  = optional(string, "ON_DEMAND")
-    min            = optional(number, 0)
-    max            = optional(number, 2)
-    disk_gib       = optional(number, 200)
-    zones          = optional(set(string), [])
+    instance_types  = list(string)
+    capacity_type   = optional(string, "ON_DEMAND")
+    min             = optional(number, 0)
+    max             = optional(number, 6)
+    disk_gib        = optional(number, 200)
+    disk_iops       = optional(number, 3000)
+    disk_throughput = optional(number, 500)
+    zones           = optional(set(string), [])
   }))
   description = "Groups of GPU nodes by name; modules/gpu_cluster says what each field means."
 
