@@ -8,7 +8,7 @@ PROJECT := <<cookiecutter.project>>
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster fuzz lint bench clean
+.PHONY: help demo test test-cluster fuzz lint bench newest clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,10 +29,13 @@ fuzz: $(VENV)/with-project ## have everything read what nobody should write, ane
 	end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),10) )); while [ $$(date +%s) -lt $$end ]; do \
 		$(VENV)/bin/pytest --quiet --numprocesses 2 --maxfail 1 tests/fuzz || exit 1; done
 
+ZIZMOR := zizmor==1.32.0
 lint: $(VENV)/ready ## check style and formatting of the template and of the un-baked tree
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/yamllint --strict .
+	$(VENV)/bin/uv tool run --from $(ZIZMOR) zizmor --offline .github/workflows \
+		"$(PROJECT)/.github/workflows"
 
 # -- benchmarks ------------------------------------------------------------------------------------
 
@@ -53,6 +56,9 @@ $(BENCH_VENV)/ready: <<cookiecutter.project>>/pyproject.toml <<cookiecutter.proj
 	$(BENCH_VENV)/bin/uv pip install --python $(BENCH_VENV)/bin/python --no-deps $(SHIPPED)
 
 # -- upkeep ----------------------------------------------------------------------------------------
+
+newest: $(VENV)/ready ## have projects take the newest versions of their packages, as `make lock` does there
+	$(MAKE) -C "$(PROJECT)" VENV=$(abspath $(VENV)) --assume-old $(abspath $(VENV))/ready lock
 
 clean: ## remove what the commands made
 	rm -rf $(VENV) $(TRITON_VENV) .cache demo-output .pytest_cache .ruff_cache

@@ -31,6 +31,8 @@ REASONS = set(
 FOLLOWED = """
 delivery.checks.changes.commit_of
     test_check::test_a_base_that_is_not_here_is_named_and_another_is_given
+delivery.commands.comment.run
+    test_comment::test_a_job_that_may_not_comment_is_told_what_it_needs
 delivery.commands.data_pull.run
     test_data_store::test_what_was_never_pushed_is_had_after_a_push
 delivery.commands.data_push.run
@@ -59,6 +61,10 @@ delivery.cluster.programs.tell
     test_cluster::test_what_was_interrupted_anywhere_goes_on
 delivery.cluster.remote.public_address
     test_cluster::test_a_remote_that_asks_for_a_key_gets_an_address_that_does_not
+delivery.commands.login.run
+    test_login::test_a_folder_that_others_do_not_have_is_nowhere_to_push_to
+delivery.commands.login.answer
+    test_login::test_a_job_without_its_role_or_program_is_told_so
 delivery.commands.pin.pin_chart
     test_pin::test_what_a_refusal_says_helps
 delivery.commands.pin.unmoved
@@ -77,6 +83,8 @@ delivery.commands.pipeline.reproduce
     test_order::test_a_pipeline_without_its_images
 delivery.commands.preview.Preview.settle
     test_preview::test_fault_is_told_and_not_served_and_a_revert_heals
+delivery.commands.promote.doubtful
+    test_health::test_where_nobody_tells_the_approver_judges_unless_the_project_wants_to_know
 delivery.commands.promote.run
     test_promotion::test_nothing_in_staging
 delivery.commands.promote.run
@@ -111,6 +119,10 @@ delivery.manifests.answers.apart
     test_status::test_an_answer_without_an_end_is_given_up
 delivery.commands.promote.check_served
     test_cluster_status::test_what_a_refused_promotion_says_helps
+delivery.commands.propose.push
+    test_login::test_another_training_of_the_same_commit_is_proposed_once_the_first_is_closed
+delivery.commands.propose.run
+    test_login::test_a_commit_that_main_does_not_have_is_merged_first
 delivery.commands.status.run
     test_status::test_a_disagreement_fails
 delivery.commands.status._pair
@@ -306,7 +318,7 @@ delivery.proposals.config_map.parse_config_map
     test_foreign_text::test_a_release_file_hides_nothing_from_a_reviewer
 delivery.proposals.config_map.parse_config_map
     test_corrected::test_what_is_corrected_as_the_sentence_says_is_taken
-delivery.proposals.github.GitHub.ask
+delivery.proposals.github.GitHub._checked
     test_protect::test_an_answer_that_is_none_is_not_believed
 delivery.proposals.github.find_github
     test_protect::test_without_its_command_line_nothing_is_done

@@ -35,6 +35,8 @@ ASKED = {
     "protect": {"CHECK=1": "--check"},
     "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
     "update": {"TO=v2": '--to "v2"'},
+    "comment": {"REPORT=a.md": '--report "$REPORT"'},
+    "login": {"PUSH=ghcr.io/a/b": "--push"},
 }
 NEEDED = {
     "rollback": ["ENV=staging"],
@@ -42,6 +44,7 @@ NEEDED = {
     "rehearse": ["ENV=staging"],
     "tune-serving": ["P99=20"],
     "webhook": ["URL=https://a"],
+    "comment": ["PR=7"],
 }
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]

@@ -5,16 +5,8 @@ Who can ask gives such a function; without one the report says that nobody told.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
-
-@dataclass(frozen=True)
-class Health:
-    """What a commit status such as `staging/healthy` says: whether, and since when."""
-
-    healthy: bool
-    since: datetime
-
+from delivery.proposals.health import Health
 
 # The commits of the base that have the release, newest first, and the status's name → what the
 # newest of them says that has such a status; None where none has.

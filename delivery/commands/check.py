@@ -1,13 +1,17 @@
 """Judge a pull request by what it changes: one verdict, one report."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from delivery.checks.changes import read_changes
 from delivery.checks.judge import Bench, Verdict, judge
 from delivery.checks.report import report
+from delivery.checks.witnesses import Witnesses
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
+from delivery.proposals.github import reached_github
+from delivery.proposals.health import newest_word
 from workspace.files import write
 from workspace.markdown import cell
 
@@ -29,9 +33,15 @@ def run(
         write(path, f"# Not judged\n\n{cell(error)}\n")
         raise
     with tempfile.TemporaryDirectory(prefix="check-") as work:
-        verdict = judge(changes, Path(work).resolve(), bench or Bench())
+        verdict = judge(changes, Path(work).resolve(), bench or Bench(asked(repository)))
     write(path, report(verdict))
     conclude(verdict, path)
+
+
+def asked(repository: Repository) -> Witnesses:
+    """Return whom a check asks: GitHub for commit statuses, where gh reaches it."""
+    github = reached_github(repository)
+    return Witnesses(health=partial(newest_word, github)) if github else Witnesses()
 
 
 def conclude(verdict: Verdict, path: Path) -> None:

@@ -5,7 +5,9 @@ from delivery.git import Repository
 from delivery.manifests.cluster import Standing, UnknownError, standing
 from delivery.manifests.preview_status import read_status
 from delivery.model.contest import meet_again
+from delivery.parameters import committed_parameters
 from delivery.proposals.gate import Champion
+from delivery.proposals.health import status_name, told_health
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import (
@@ -17,6 +19,7 @@ from delivery.proposals.releases import (
 )
 from delivery.proposals.signing import read_trust
 from delivery.proposals.texts import release_proposal
+from workspace.errors import said
 
 SOURCE, TARGET = "staging", "production"
 ARGUMENTS = {
@@ -59,20 +62,38 @@ def run(repository: Repository, context: str | None = None) -> None:
 def check_served(repository: Repository, base: str, candidate: Release, context: str | None) -> str:
     """Raise DeliveryError unless staging serves a release well; say that nobody could tell.
 
-    Projects without a cluster promote, too, so what is not known is for the approver to judge.
+    Who can't look into the cluster, as in CI, believes the commit status of who can.
     """
     try:
         stands = seen(repository, base, candidate, context)
     except UnknownError as error:
-        doubt = f"whether {SOURCE} serves model {candidate.version} is not known here ({error})"
-        print(doubt)
-        return f"**{doubt[0].upper()}{doubt[1:]}.**\n\n"
+        if (health := told_health(repository, base, SOURCE)) is None:
+            return doubtful(repository, base, candidate, error)
+        stands = Standing(
+            (str(candidate.version),),
+            "" if health.healthy else f"its status says {said(health.says)}",
+        )
     if stands.trouble:
         raise DeliveryError(
             f"{SOURCE} does not serve model {candidate.version}: {stands.trouble}: `make rollback "
             f"ENV={SOURCE}` if it never will, otherwise promote it once `make status` says agree"
         )
     return ""
+
+
+def doubtful(repository: Repository, base: str, candidate: Release, error: UnknownError) -> str:
+    """Say that nobody could tell: projects without a cluster promote, too, as the approver judges.
+
+    Raises DeliveryError where the project wants to know.
+    """
+    doubt = f"whether {SOURCE} serves model {candidate.version} is not known here ({error})"
+    if committed_parameters(repository, base).release.require_healthy:
+        raise DeliveryError(
+            f"{doubt}, nor by a commit status `{status_name(SOURCE)}`: wait for the status, or set "
+            "`require_healthy: false` below `release:` in params.yaml"
+        )
+    print(doubt)
+    return f"**{doubt[0].upper()}{doubt[1:]}.**\n\n"
 
 
 def seen(repository: Repository, base: str, release: Release, context: str | None) -> Standing:

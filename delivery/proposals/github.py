@@ -1,5 +1,6 @@
 """The remote as a repository on GitHub, asked through GitHub's command line."""
 
+import json
 import os
 import re
 import shutil
@@ -45,19 +46,30 @@ class GitHub:
 
     def answer(self, path: str, *options: str, body: str | None = None) -> str:
         """Return what GitHub answers; `body` is what `--input -` sends. Raises GitHubError."""
-        result = gh(self.folder, *self.command(path, *options)[1:], text=body)
+        return self._answer(self.command(path, *options), path, body)
+
+    def query(self, kind: type[Kind], query: str, what: str) -> Kind:
+        """Return the data that a query of GitHub's GraphQL finds. Raises GitHubError."""
+        body = json.dumps({"query": query})
+        command = ["gh", "api", "--hostname", self.host, "--method", "POST", "--input", "-"]
+        return self._checked(kind, self._answer([*command, "graphql"], what, body), what)
+
+    def _answer(self, command: list[str], what: str, body: str | None) -> str:
+        result = gh(self.folder, *command[1:], text=body)
         if result.returncode:
-            raise self._error(path, said(result.stderr))
+            raise self._error(what, said(result.stderr))
         return result.stdout
 
     def ask(self, kind: type[Kind], path: str, *options: str, body: str | None = None) -> Kind:
         """Return the JSON of some kind that GitHub answers. Raises GitHubError."""
-        text = self.answer(path, *options, body=body)
+        return self._checked(kind, self.answer(path, *options, body=body), path)
+
+    def _checked(self, kind: type[Kind], text: str, what: str) -> Kind:
         try:
-            return check(kind, parse_json(text, path), path)
+            return check(kind, parse_json(text, what), what)
         except SettingsError as error:
             raise GitHubError(
-                f"{self.host} gave no JSON for {path} that can be read ({error}): try again"
+                f"{self.host} gave no JSON for {what} that can be read ({error}): try again"
             ) from None
 
     def _error(self, path: str, reason: str) -> GitHubError:
@@ -141,3 +153,9 @@ def find_github(repository: Repository) -> GitHub:
     if not knows(host):
         raise DeliveryError(f"gh is not logged in to {host}: `gh auth login --hostname {host}`")
     return GitHub(host, name, repository.folder)
+
+
+def reached_github(repository: Repository) -> GitHub | None:
+    """Return the remote's repository on GitHub, or None where gh does not reach one."""
+    host, _, name = (github_repository(repository) or "").partition("/")
+    return GitHub(host, name, repository.folder) if host and knows(host) else None

@@ -1,16 +1,23 @@
-"""GitHub's command line as far as rulesets and webhooks need it: it keeps them, checks requests.
+"""GitHub's command line as far as delivery needs it: it keeps what is made, and checks requests.
 
 The schemas are those of the REST API's description, "Create a repository ruleset", "Create a
 repository webhook" and "Update a repository webhook".
 """
 
+import io
 import json
 import os
+import re
+import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
+
+if TYPE_CHECKING:
+    import pytest
 
 HOST = "github.com"
 
@@ -116,7 +123,7 @@ class GitHub:
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
         script.chmod(0o755)
         self.write(name="acme/digits", account=True, owners=[], rulesets=[], hooks=[])
-        self.write(calls=[], fails={})
+        self.write(calls=[], fails={}, comments=[], statuses={}, pulls=[], author="Bot")
 
     def write(self, **state: Any) -> None:
         before = json.loads(self.place.read_text()) if self.place.exists() else {}
@@ -135,6 +142,22 @@ class GitHub:
         return {each["type"]: each.get("parameters", {}) for each in rules}
 
 
+def in_process(programs: dict[str, Any], monkeypatch: "pytest.MonkeyPatch") -> Any:
+    """`subprocess.run` that has the stand-ins answer without a start of Python for each call."""
+    run = subprocess.run
+
+    def answered(command: Any, **options: Any) -> Any:
+        if options.get("shell") or command[0] not in programs:
+            return run(command, **options)
+        program, place = programs[command[0]]
+        monkeypatch.setattr(sys, "stdin", io.StringIO(options.get("input") or ""))
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
+            status = program.main(command[1:], place)
+        return subprocess.CompletedProcess(command, status, out.getvalue(), error.getvalue())
+
+    return answered
+
+
 class RequestError(Exception):
     """An HTTP status and what GitHub says."""
 
@@ -146,6 +169,9 @@ def main(arguments: list[str], place: Path) -> int:
     try:
         if arguments[:2] == ["auth", "status"]:
             return 0 if arguments[2:] == ["--hostname", HOST] and state["account"] else 1
+        if arguments[0] == "pr":
+            print(pull_request(arguments[1], arguments[2:], state))
+            return 0
         answer = request(arguments, state)
         print(answer if isinstance(answer, str) else json.dumps(answer))
     except RequestError as error:
@@ -170,6 +196,8 @@ def request(arguments: list[str], state: dict[str, Any]) -> Any:
             if isinstance(failure, str):
                 return failure
             raise RequestError(*failure)
+    if path == "graphql":
+        return queried(state, json.loads(content(given["--input"]))["query"])
     prefix = f"repos/{state['name']}/"
     if not path.startswith(prefix):
         raise RequestError(404, "Not Found")
@@ -279,6 +307,90 @@ def found_hook(state: dict[str, Any], route: str) -> dict[str, Any]:
     raise RequestError(404, "Not Found")
 
 
+COMMENT = {
+    "type": "object",
+    "properties": {"body": {"type": "string", "minLength": 1, "maxLength": 65536}},
+    "required": ["body"],
+    "additionalProperties": False,
+}
+
+
+def comments(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    """A page of what is said about a pull request, oldest first."""
+    given = dict(each.split("=") for each in query.split("&"))
+    size, page = int(given["per_page"]), int(given["page"])
+    about = [each for each in state["comments"] if route == f"issues/{each['about']}/comments"]
+    return about[(page - 1) * size : page * size]
+
+
+def say(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body, COMMENT)
+    if int(route.split("/")[1]) > 100:
+        raise RequestError(404, "Not Found")
+    bot = state["author"] == "Bot"
+    made = {
+        "id": 1 + max((each["id"] for each in state["comments"]), default=0),
+        "about": int(route.split("/")[1]),
+        "user": {"login": "github-actions[bot]" if bot else "somebody", "type": state["author"]},
+        "author_association": "NONE" if bot else "MEMBER",
+    }
+    state["comments"].append(made | body)
+    return made | body
+
+
+def said(state: dict[str, Any], route: str) -> dict[str, Any]:
+    for each in state["comments"]:
+        if route == f"issues/comments/{each['id']}":
+            return each
+    raise RequestError(404, "Not Found")
+
+
+def edit(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body, COMMENT)
+    said(state, route).update(body)
+    return said(state, route)
+
+
+def unsay(state: dict[str, Any], route: str, query: str, body: None) -> str:
+    state["comments"].remove(said(state, route))
+    return ""
+
+
+def queried(state: dict[str, Any], query: str) -> Any:
+    """The newest status of a name for each commit that a query of GraphQL names."""
+    owner, name = re.findall(r'repository\(owner: "(.*?)", name: "(.*?)"\)', query)[0]
+    if f"{owner}/{name}" != state["name"]:
+        raise RequestError(404, "Could not resolve to a Repository")
+    commit = r'(\w+): object\(oid: "([0-9a-f]{40})"\) \{ \.\.\. on Commit \{ status \{ '
+    each = re.findall(commit + r'context\(name: "(.*?)"\) \{ state createdAt description', query)
+    assert len(each) == query.count("object(") <= 100
+    return {"data": {"repository": {alias: _status(state, *of) for alias, *of in each}}}
+
+
+def _status(state: dict[str, Any], commit: str, name: str) -> Any:
+    if commit not in state["statuses"]:
+        return {"status": None}
+    of = [each for each in state["statuses"][commit] if each["context"] == name]
+    return {"status": {"context": of[-1] if of else None}}
+
+
+def pull_request(what: str, arguments: list[str], state: dict[str, Any]) -> str:
+    """List or open pull requests, as `gh pr` does; returns the address, or nothing."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert given["--repo"] == f"{HOST}/{state['name']}"
+    for pattern, failure in state["fails"].items():
+        if f"pr {what}".startswith(pattern):
+            raise RequestError(*failure)
+    numbers = [
+        1 + place for place, each in enumerate(state["pulls"]) if each["--head"] == given["--head"]
+    ]
+    if what == "create":
+        assert not numbers and Path(given["--body-file"]).is_file()
+        state["pulls"].append(given)
+        numbers = [len(state["pulls"])]
+    return "".join(f"https://{HOST}/{state['name']}/pull/{each}" for each in numbers)
+
+
 def owners(state: dict[str, Any], route: str, query: str, body: None) -> Any:
     assert (route, query) == ("codeowners/errors", "ref=main")
     if state["owners"] is None:
@@ -295,6 +407,10 @@ ROUTES = {
     ("GET", "hooks"): hooks,
     ("POST", "hooks"): make_hook,
     ("PATCH", "hooks"): change_hook,
+    ("GET", "issues"): comments,
+    ("POST", "issues"): say,
+    ("PATCH", "issues"): edit,
+    ("DELETE", "issues"): unsay,
 }
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from delivery.checks.changes import read_changes
 from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.checks.report import report
-from delivery.checks.witnesses import Health, Witnesses
+from delivery.checks.witnesses import Witnesses
+from delivery.proposals.health import Health
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
 from delivery.proposals.signing import signed

@@ -1,11 +1,8 @@
 """`make webhook`: GitHub tells both of Argo CD's endpoints of a push."""
 
-import io
 import json
 import shutil
 import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import fake_kubectl
 from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.webhook import QUERIES, hook_addresses
-from fake_gh import GitHub
+from fake_gh import GitHub, in_process
 from fake_kubectl import Cluster
 from fake_project import Project, follow, kill, make_project
 
@@ -49,22 +46,6 @@ def cluster(github: GitHub, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     programs = {"gh": (fake_gh, github.place), "kubectl": (fake_kubectl, made.place)}
     monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
     return made
-
-
-def in_process(programs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`subprocess.run` that has the stand-ins answer without a start of Python for each call."""
-    run = subprocess.run
-
-    def answered(command: Any, **options: Any) -> Any:
-        if options.get("shell") or command[0] not in programs:
-            return run(command, **options)
-        program, place = programs[command[0]]
-        monkeypatch.setattr(sys, "stdin", io.StringIO(options.get("input") or ""))
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as error:
-            status = program.main(command[1:], place)
-        return subprocess.CompletedProcess(command, status, out.getvalue(), error.getvalue())
-
-    return answered
 
 
 def said(capfd: pytest.CaptureFixture[str], *options: str, url: str = URL) -> str:

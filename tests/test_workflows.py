@@ -1,0 +1,451 @@
+"""The workflows: what they may be, and each run step by step against a bare repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import TEMPLATE, UNBAKED
+from fake_gh import GitHub
+from fake_pipeline import write, write_outputs
+from fake_project import Project, code_sha256, make_project
+from github_runner import APP_TOKEN, TOKEN, Runner, machine
+
+ZIZMOR = "zizmor==1.32.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12"
+OURS = UNBAKED / ".github/workflows"
+FOLDERS = (OURS, TEMPLATE / ".github/workflows")
+WORKFLOWS = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
+NAMES = [f"{path.parents[2].name}-{path.stem}" for path in WORKFLOWS]
+LINES = 40
+WHICH = shutil.which
+
+
+def jobs(path: Path) -> dict[str, dict]:
+    return yaml.safe_load(path.read_text())["jobs"]
+
+
+def steps(path: Path) -> Iterator[dict]:
+    for job in jobs(path).values():
+        yield from job["steps"]
+
+
+# -- what they may be ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=NAMES)
+def test_a_workflow_is_short_and_runs_what_make_runs(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LINES
+    makefile = path.parents[2] / "Makefile"
+    targets = re.findall(r"^([a-z-]+):.* ## ", makefile.read_text(), re.M)
+    known = {*targets, "check"}  # which a project gets with its judge
+    for step in steps(path):
+        for line in step.get("run", "make help").splitlines():
+            if re.match(r"git switch |cat [\w./-]+ >> |sudo apt-get ", line):
+                continue  # where the program comes from, what GitHub reads, what a machine lacks
+            program, *words = re.sub(
+                r'"[^"]*"', "x", line.removeprefix('sudo env "PATH=$PATH" ')
+            ).split()
+            asked = {word for word in words if re.fullmatch("[a-z-]+", word)} - {"tail"}
+            assert program == "make" and asked and asked <= known | {"x"}, line
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=NAMES)
+def test_a_workflow_can_do_no_more_than_it_needs(path: Path) -> None:
+    text = path.read_text()
+    when = yaml.safe_load(text)[True]  # YAML's `on`
+    assert not {"pull_request_target", "workflow_run"} & {*when}
+    assert set(re.findall(r"secrets\.(\w+)", text)) <= {"APP_PRIVATE_KEY"}
+    assert "${{ secrets.APP_PRIVATE_KEY }}" not in text or "vars.APP_CLIENT_ID" in text
+    assert "zizmor: ignore" not in text
+    assert not writes(yaml.safe_load(text)["permissions"]), "a right is a job's"
+    for name, job in jobs(path).items():
+        may_write = writes(job.get("permissions", {})) - {"id-token"}
+        if path.name == "checks.yaml":
+            assert may_write == ({"pull-requests"} if name == "comment" else set())
+        elif "pull_request" in when:
+            assert may_write <= {"pull-requests"}
+
+
+def writes(permissions: dict[str, str]) -> set[str]:
+    return {name for name, value in permissions.items() if value == "write"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=NAMES)
+def test_an_action_is_the_commit_that_its_comment_names(path: Path) -> None:
+    used = re.findall(r"- uses: (\S+)(.*)", path.read_text())
+    for action, comment in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action)
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment)
+    assert used
+
+
+def test_an_action_is_one_commit_everywhere() -> None:
+    used = {each["uses"] for path in WORKFLOWS for each in steps(path) if "uses" in each}
+    assert len(used) == len({each.partition("@")[0] for each in used})
+
+
+def test_zizmor_finds_nothing() -> None:
+    tool = [Path(sys.executable).parent / "uv", "tool", "run", "--from", ZIZMOR, "zizmor"]
+    result = subprocess.run(
+        [*tool, "--offline", "--no-config", *FOLDERS], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "No findings to report" in result.stdout
+
+
+def test_actionlint_finds_nothing() -> None:
+    """Its schema check, its own rules, and ShellCheck's where that is installed."""
+    if not shutil.which("go"):
+        pytest.skip("actionlint is built with Go, which is not here")
+    module, version = ACTIONLINT
+    cache = TEMPLATE / ".cache/actionlint" / version
+    if not (cache / "actionlint").exists():
+        environment = {"GOBIN": str(cache), "GOFLAGS": "-mod=mod"}
+        command = ["go", "install", f"{module}@{version}"]
+        subprocess.run(command, env=machine(cache, **environment), cwd="/", check=True)
+    result = subprocess.run(
+        [cache / "actionlint", *WORKFLOWS], capture_output=True, text=True, cwd=TEMPLATE
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_gitlab_runs_the_same_targets() -> None:
+    text = (UNBAKED / ".gitlab-ci.yml").read_text()
+    asked = re.findall(r"COMMANDS: ([^}]+)}", text) + re.findall(r"- make (\w+)", text)
+    targets = re.findall(r"^([a-z-]+):.* ## ", (UNBAKED / "Makefile").read_text(), re.M)
+    words = {word for each in asked for word in each.split() if "=" not in word}
+    assert words <= {*targets, "check"}
+    assert {"check", "release", "promote", "rollback", "propose"} <= words
+    base = re.search(r"ARG BASE=(\S+)", (UNBAKED / "Dockerfile").read_text())
+    assert base and f"image: {base[1]}\n" in text, "one image of Python"
+
+
+def test_renovate_knows_every_pin_and_no_release() -> None:
+    settings = json.loads((UNBAKED / "renovate.json").read_text())
+    paths = [path.relative_to(UNBAKED).as_posix() for path in UNBAKED.rglob("*") if path.is_file()]
+    paths += [f"argocd/base/{path.relative_to(TEMPLATE / 'argocd')}" for path in CHARTS]
+    manager = settings["customManagers"][0]
+    assert "argocd/environments/**" in settings["ignorePaths"]
+    files = matched(manager, paths)
+    assert len(files) == len(CHARTS) > 5
+    pattern = re.compile(re.sub(r"\?<(\w+)>", r"?P<\1>", manager["matchStrings"][0]))
+    for path in CHARTS:
+        chart = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        for version in (
+            text,
+            text.replace("repository:", f"digest: sha256:{'a' * 64}\nrepository:"),
+        ):
+            (found,) = pattern.finditer(version)
+            assert found["depName"] == chart["chart"]
+            assert found["currentValue"] == str(chart["version"])
+            assert found["registryUrl"] == chart["repository"]
+    assert matched(settings["pip_requirements"], paths) == {
+        "constraints.txt",
+        "serving/requirements.txt",
+    }
+    for pattern in settings["kubernetes"]["managerFilePatterns"]:
+        path = pattern.strip("/").strip("^$").replace("\\", "").removeprefix("argocd/base/")
+        assert re.search(r"(?m)^ *image: \S+/\S+:", (TEMPLATE / "argocd" / path).read_text())
+
+
+CHARTS = sorted((TEMPLATE / "argocd/platform/controllers").glob("*.yaml"))
+
+
+def matched(manager: dict, paths: list[str]) -> set[str]:
+    patterns = [re.compile(each.strip("/")) for each in manager["managerFilePatterns"]]
+    return {path for path in paths if any(each.search(path) for each in patterns)}
+
+
+# -- each run step by step -------------------------------------------------------------------------
+
+STAND_INS = """
+# The judge: what it says is in a file of the base, what it judges in one of the head.
+check:
+	@mkdir -p .local/reports && git show "$(HEAD):verdict" > .local/reports/check.md
+	@echo "judged by $$(cat judge), from $(BASE)" >> .local/reports/check.md
+	@grep -q good .local/reports/check.md
+data-pull pipeline:
+	@cp -R "$(TRAINED)/." .
+data-push:
+	@echo pushed
+image:
+	@echo built; echo $(PUSH)@sha256:$(shell printf '%064d' 7)
+train-on-cluster:
+	@echo "proposed a run of $(IMAGE) on $(NODES)"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with the generated Makefile, whose data and training come by copying."""
+    made = make_project(tmp_path, monkeypatch)
+    write_outputs(tmp_path / "trained", 0.97, 0.96, code_sha256())
+    makefile = (UNBAKED / "Makefile").read_text().replace("<<cookiecutter.project>>", "digits")
+    write(made.folder, "Makefile", makefile + STAND_INS)
+    for name in ("pyproject.toml", "constraints.txt", "serving/requirements.txt"):
+        write(made.folder, name, "")
+    for name in ("delivery", "reporting", "workspace"):
+        (made.folder / "src" / name).symlink_to(TEMPLATE / name)
+    params = made.folder / "params.yaml"
+    params.write_text(params.read_text().replace("oci:.local/", f"oci:{tmp_path}/"))
+    write(made.folder, "judge", "the base")
+    write(made.folder, "verdict", "good")
+    made.commit("Set up")
+    made.serve_as("git@github.com:acme/digits.git")
+    return made
+
+
+@pytest.fixture
+def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
+    monkeypatch.setattr("shutil.which", WHICH)
+    return GitHub(project.folder.parent)
+
+
+@pytest.fixture
+def runner(project: Project, github: GitHub) -> Callable[..., Runner]:
+    """Make a fresh runner for an event."""
+    root = project.folder.parent
+    venv = root / "venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    triton = root / "venv-triton"
+    triton.mkdir()
+    for each in (venv, triton):
+        (each / "ready").touch()
+        os.utime(each / "ready", (2**31, 2**31))  # newer than whatever is checked out
+    made = iter(range(100))
+
+    def make(name: str = "workflow_dispatch", commit: str = "main", **given) -> Runner:
+        folder = root / f"runner-{next(made)}"
+        folder.mkdir()
+        found = project.git("rev-parse", commit, folder=project.origin)
+        # without a kubeconfig of whoever runs the tests
+        variables = {"FAKE_GITHUB": str(github.place), "GIT_SSH_COMMAND": str(root / "connect")}
+        variables |= {"VENV": str(venv), "TRITON_VENV": str(triton), "KUBECONFIG": "/dev/null"}
+        variables |= {"TRAINED": str(root / "trained")}
+        environment = machine(github.programs, **variables)
+        return Runner(
+            project.origin,
+            folder,
+            github.programs,
+            name,
+            found,
+            environment=environment,
+            **given,
+        )
+
+    return make
+
+
+def pulls(github: GitHub) -> list[str]:
+    return [each["--head"] for each in github.read("pulls")]
+
+
+def test_a_good_release_is_proposed_once(runner: Callable[..., Runner], github: GitHub) -> None:
+    """When its training is merged, where the project wants that, or by hand."""
+    assert runner("push").run(OURS / "release.yaml", "release") == "skipped"
+    wanted = {"RELEASE_ON_MERGE": "true", "APP_CLIENT_ID": "Iv1"}
+    ran = runner("push", variables=wanted, secrets={"APP_PRIVATE_KEY": "key"})
+    assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
+    assert ran.tokens == [TOKEN, TOKEN, APP_TOKEN], "the App's opens what starts the checks"
+    assert pulls(github) == ["release/staging-v1"]
+    ran = runner()
+    assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
+    assert ran.tokens == [TOKEN] * 3 and pulls(github) == ["release/staging-v1"]
+
+
+def test_a_bad_model_is_not_proposed(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    write_outputs(project.folder, 0.5, 0.5, code_sha256())
+    write_outputs(project.folder.parent / "trained", 0.5, 0.5, code_sha256())
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "-m", "Train")
+    project.git("push", "--quiet", "origin", "main")
+    ran = runner()
+    assert ran.run(OURS / "release.yaml", "release") == "failure"
+    assert "min_accuracy: accuracy 0.5 is below the floor 0.9" in ran.printed
+    assert pulls(github) == [] and "release/staging-v1" not in project.branches()
+
+
+def test_an_image_that_only_the_runner_would_have_is_not_proposed(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    params = project.folder / "params.yaml"
+    params.write_text(re.sub(r"oci:[^\"]+", "oci:.local/registry", params.read_text()))
+    project.commit("Go back to the default")
+    ran = runner()
+    assert ran.run(OURS / "release.yaml", "release") == "failure"
+    assert "a folder that only this machine has: name a registry that all reach" in ran.printed
+    assert pulls(github) == []
+
+
+def test_an_api_that_fails_half_way_is_said_and_the_next_run_ends_it(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    github.write(fails={"pr create": (502, "Bad Gateway")})
+    ran = runner()
+    assert ran.run(OURS / "release.yaml", "release") == "failure"
+    assert "error: the branch is pushed, but gh pr create failed" in ran.printed
+    before = project.branches()
+    assert "release/staging-v1" in before and pulls(github) == []
+    github.write(fails={})
+    assert runner().run(OURS / "release.yaml", "release") == "success"
+    assert project.branches() == before and pulls(github) == ["release/staging-v1"]
+
+
+def test_a_promotion_waits_for_staging(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    project.deploy("staging", 1)
+    status = {"context": "staging/healthy", "description": "1 of 2 pods is ready"}
+    status |= {"createdAt": "2026-11-20T08:00:00Z", "state": "PENDING"}
+    tip = project.git("rev-parse", "HEAD")
+    github.write(statuses={tip: [status]})
+    ran = runner()
+    assert ran.run(OURS / "promote.yaml", "promote") == "failure"
+    assert "staging does not serve model 1: its status says 1 of 2 pods is ready" in ran.printed
+    assert pulls(github) == []
+    github.write(statuses={tip: [status, status | {"state": "SUCCESS"}]})
+    ran = runner()
+    assert ran.run(OURS / "promote.yaml", "promote") == "success", ran.printed
+    assert pulls(github) == ["release/production-v1"]
+
+
+def test_who_is_on_call_rolls_back(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    project.deploy("production", 1)
+    project.deploy("production", 2)
+    ran = runner(inputs={"environment": "production", "version": ""})
+    assert ran.run(OURS / "rollback.yaml", "rollback") == "success", ran.printed
+    assert pulls(github) == ["rollback/production-v2-to-v1"]
+
+
+def test_a_training_is_proposed_and_takes_nothing_else_along(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    write_outputs(project.folder.parent / "trained", 0.98, 0.97, code_sha256())
+    label = {"event": {"label": {"name": "train"}}}
+    assert runner("issues", event={"label": {"name": "bug"}}).run(OURS / "train.yaml", "train") == (
+        "skipped"
+    )
+    for given in (label, {"inputs": {"where": "runner"}}):
+        ran = runner("issues" if given is label else "workflow_dispatch", **given)
+        assert ran.run(OURS / "train.yaml", "train") == "success", ran.printed
+        branch = f"training/{ran.commit[:12]}"
+        assert pulls(github) == [branch], "the same training is proposed once"
+    changed = project.git("diff", "--name-only", f"main..{branch}", folder=project.origin)
+    assert "metrics.json" in changed.split() and "Makefile" not in changed.split()
+    assert not [path for path in changed.split() if path.startswith((".local", "artifacts"))]
+
+
+def test_the_cluster_is_asked_to_train(runner: Callable[..., Runner], github: GitHub) -> None:
+    ran = runner(inputs={"where": "cluster", "nodes": 3})
+    ran.environment["TRAINING_REGISTRY"] = "registry.example.com/training"
+    assert ran.run(OURS / "train.yaml", "train") == "success", ran.printed
+    assert f"a run of registry.example.com/training@sha256:{7:064d} on 3" in ran.printed
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def proposed(project: Project, *, verdict: str, **files: str) -> dict:
+    """Push a pull request's merge with main; return the event."""
+    project.git("checkout", "--quiet", "-B", "change", "main")
+    for path, content in {"verdict": verdict, **files}.items():
+        write(project.folder, path, content)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--allow-empty", "-m", "Change")
+    project.git("checkout", "--quiet", "--detach", "main")
+    project.git("merge", "--quiet", "--no-ff", "-m", "Merge", "change")
+    project.git("push", "--quiet", "--force", "origin", "HEAD:refs/pull/7/merge")
+    project.git("checkout", "--quiet", "main")
+    return {"number": 7, "pull_request": {"head": {"repo": {"full_name": "acme/digits"}}}}
+
+
+def checked(ran: Runner) -> list[str]:
+    return [ran.run(OURS / "checks.yaml", name) for name in ("checks", "comment")]
+
+
+def test_a_good_change_passes_and_its_comment_is_edited_when_it_is_pushed_again(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    for verdict, result in (("bad", "failure"), ("good", "success")):
+        event = proposed(project, verdict=verdict)
+        ran = runner("pull_request", "refs/pull/7/merge", event=event)
+        assert checked(ran) == [result, "success"], ran.printed
+        assert f"{verdict}judged by the base" in (ran.folder / "summary.md").read_text()
+        (comment,) = github.read("comments")
+        assert f"{verdict}judged by the base" in comment["body"]
+
+
+def test_a_change_of_the_judge_is_judged_by_the_base(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    own = "check comment:\n\t@mkdir -p .local/reports; echo passed > .local/reports/check.md\n"
+    event = proposed(project, verdict="bad", judge="myself", Makefile=own)
+    ran = runner("pull_request", "refs/pull/7/merge", event=event)
+    assert checked(ran) == ["failure", "success"]
+    assert "judged by the base" in github.read("comments")[0]["body"]
+
+
+def test_a_fork_gets_a_summary_and_no_token(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    write(project.folder, "infra/outputs.env", "AWS_PLAN_ROLE=arn\nAWS_REGION=eu\n")
+    project.commit("Have a cloud")
+    event = proposed(project, verdict="bad")
+    event["pull_request"]["head"]["repo"]["full_name"] = "mallory/digits"
+    ran = runner("pull_request", "refs/pull/7/merge", event=event)
+    assert checked(ran) == ["failure", "skipped"]
+    assert not any(ran.tokens) and "role" not in ran.printed
+    assert "judged by the base" in (ran.folder / "summary.md").read_text()
+    assert github.read("comments") == []
+    event["pull_request"]["head"]["repo"]["full_name"] = "acme/digits"
+    ran = runner("pull_request", "refs/pull/7/merge", event=event)
+    assert checked(ran) == ["failure", "success"] and TOKEN in ran.tokens
+    assert "role arn in eu" in ran.printed
+
+
+def test_a_merge_queue_and_main_are_judged_too(
+    runner: Callable[..., Runner], project: Project
+) -> None:
+    base = project.git("rev-parse", "HEAD")
+    proposed(project, verdict="good")
+    queued = {"merge_group": {"base_sha": base}}
+    ran = runner("merge_group", "refs/pull/7/merge", event=queued)
+    assert checked(ran) == ["success", "skipped"], ran.printed
+    assert f"from {base}" in (ran.folder / "summary.md").read_text()
+    assert checked(runner("push", event={"created": True})) == ["skipped", "skipped"]
+    project.commit("Go on")
+    ran = runner("push", event={"created": False})
+    assert checked(ran) == ["success", "skipped"], ran.printed
+
+
+def test_a_comment_that_github_does_not_take_is_said_in_its_job(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    event = proposed(project, verdict="good")
+    github.write(fails={"POST": (502, "Bad Gateway")})
+    ran = runner("pull_request", "refs/pull/7/merge", event=event)
+    assert checked(ran) == ["success", "failure"]
+    assert "error: GitHub does not answer issues/7/comments" in ran.printed
+
+
+def test_what_the_checks_are_required_by_is_a_job_that_always_ends() -> None:
+    """A required check behind a filter of paths would wait for ever where it is skipped."""
+    when = yaml.safe_load((OURS / "checks.yaml").read_text())[True]
+    assert when["pull_request"] == when["merge_group"] == {}
+    assert "needs" not in jobs(OURS / "checks.yaml")["checks"]
