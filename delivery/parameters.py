@@ -71,7 +71,7 @@ class Target(Settings):
     require_healthy: bool = Field(
         default=False,
         strict=True,
-        description="true: promote only what is known to be served well, by `staging/healthy` or here",
+        description="true: promote only what is known to be served well",
         examples=[True],
     )
 
