@@ -12,6 +12,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pod_security import violations
 
 import fake_pipeline
 import rendering
@@ -25,7 +26,6 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.signing import signed
 from example_release import RELEASE
-from pod_security import violations
 
 VERSION = 8
 
