@@ -44,11 +44,10 @@ def steps(path: Path) -> Iterator[dict]:
 def test_a_workflow_is_short_and_runs_what_make_runs(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LINES
     makefile = path.parents[2] / "Makefile"
-    targets = re.findall(r"^([a-z-]+):.* ## ", makefile.read_text(), re.M)
-    known = {*targets, "check"}  # which a project gets with its judge
+    known = {*re.findall(r"^([a-z-]+):.* ## ", makefile.read_text(), re.M)}
     for step in steps(path):
         for line in step.get("run", "make help").splitlines():
-            if re.match(r"git switch |cat [\w./-]+ >> |sudo apt-get ", line):
+            if re.match(r'git switch |cat [\w./-]+ >> "\$GITHUB_STEP_SUMMARY"|sudo apt-get ', line):
                 continue  # where the program comes from, what GitHub reads, what a machine lacks
             program, *words = re.sub(
                 r'"[^"]*"', "x", line.removeprefix('sudo env "PATH=$PATH" ')
@@ -145,7 +144,7 @@ def test_gitlab_runs_the_same_targets() -> None:
     asked = re.findall(r"COMMANDS: ([^}]+)}", text) + re.findall(r"- make (\w+)", text)
     targets = re.findall(r"^([a-z-]+):.* ## ", (UNBAKED / "Makefile").read_text(), re.M)
     words = {word for each in asked for word in each.split() if "=" not in word}
-    assert words <= {*targets, "check"}
+    assert words <= {*targets}
     assert {"check", "release", "promote", "rollback", "propose"} <= words
     base = re.search(r"ARG BASE=(\S+)", (UNBAKED / "Dockerfile").read_text())
     assert base and f"image: {base[1]}\n" in text, "one image of Python"
