@@ -89,7 +89,7 @@ class Job:
         env = self.env | self.texts(step.get("env", {}))
         self.runner.tokens.append(env.get("GH_TOKEN", ""))
         plain = {key: str(path) for key, path in files.items()}
-        plain["GITHUB_SHA"] = self.runner.commit
+        plain |= {"GITHUB_SHA": self.runner.commit, "RUNNER_TEMP": str(self.runner.folder)}
         done = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=self.workspace,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from conftest import TEMPLATE, UNBAKED
 from fake_gh import GitHub
@@ -61,7 +63,8 @@ def test_a_workflow_can_do_no_more_than_it_needs(path: Path) -> None:
     text = path.read_text()
     when = yaml.safe_load(text)[True]  # YAML's `on`
     assert not {"pull_request_target", "workflow_run"} & {*when}
-    assert set(re.findall(r"secrets\.(\w+)", text)) <= {"APP_PRIVATE_KEY"}
+    kept = {"APP_PRIVATE_KEY"} | ({"SIGNING_KEY"} if path.name == "release.yaml" else set())
+    assert set(re.findall(r"secrets\.(\w+)", text)) <= kept
     assert "${{ secrets.APP_PRIVATE_KEY }}" not in text or "vars.APP_CLIENT_ID" in text
     assert "zizmor: ignore" not in text
     assert not writes(yaml.safe_load(text)["permissions"]), "a right is a job's"
@@ -280,11 +283,34 @@ def test_a_good_release_is_proposed_once(runner: Callable[..., Runner], github: 
     wanted = {"RELEASE_ON_MERGE": "true", "APP_CLIENT_ID": "Iv1"}
     ran = runner("push", variables=wanted, secrets={"APP_PRIVATE_KEY": "key"})
     assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
-    assert ran.tokens == [TOKEN, TOKEN, APP_TOKEN], "the App's opens what starts the checks"
+    assert ran.tokens == [TOKEN] * 3 + [APP_TOKEN], "the App's opens what starts the checks"
+    assert "signature: unsigned" in ran.printed and not (ran.folder / "signing.pem").exists()
     assert pulls(github) == ["release/staging-v1"]
     ran = runner()
     assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
-    assert ran.tokens == [TOKEN] * 3 and pulls(github) == ["release/staging-v1"]
+    assert ran.tokens == [TOKEN] * 4 and pulls(github) == ["release/staging-v1"]
+
+
+def test_a_release_is_signed_where_there_is_a_key(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    write(project.folder, "signing.pub", public)
+    params = project.folder / "params.yaml"
+    params.write_text(
+        params.read_text().replace("release: {", "release: {signing_key: signing.pub, ")
+    )
+    project.commit("Sign releases")
+    form = serialization.PrivateFormat.PKCS8
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    ran = runner(secrets={"SIGNING_KEY": pem.decode().strip()})
+    assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
+    assert "signature: signed with signing.pub" in ran.printed and "PRIVATE" not in ran.printed
+    assert (ran.folder / "signing.pem").stat().st_mode & 0o777 == 0o600
+    assert pulls(github) == ["release/staging-v1"]
 
 
 def test_a_bad_model_is_not_proposed(
