@@ -1,5 +1,6 @@
 """The workflows: what they may be, and each run step by step against a bare repository."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from conftest import TEMPLATE, UNBAKED
+from delivery.proposals.releases import release_path
 from fake_gh import GitHub
 from fake_pipeline import write, write_outputs
 from fake_project import Project, code_sha256, make_project
 from github_runner import APP_TOKEN, TOKEN, Runner, machine
+from tiny import write_repository
 
 ZIZMOR = "zizmor==1.32.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12"
@@ -192,12 +196,14 @@ def matched(manager: dict, paths: list[str]) -> set[str]:
 
 # -- each run step by step -------------------------------------------------------------------------
 
-STAND_INS = """
-# The judge: what it says is in a file of the base, what it judges in one of the head.
+JUDGE = """
+# What it says is in a file of the base, what it judges in one of the head.
 check:
 	@mkdir -p .local/reports && git show "$(HEAD):verdict" > .local/reports/check.md
 	@echo "judged by $$(cat judge), from $(BASE)" >> .local/reports/check.md
 	@grep -q good .local/reports/check.md
+"""
+STAND_INS = """
 data-pull pipeline:
 	@cp -R "$(TRAINED)/." .
 data-push:
@@ -215,7 +221,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = make_project(tmp_path, monkeypatch)
     write_outputs(tmp_path / "trained", 0.97, 0.96, code_sha256())
     makefile = (UNBAKED / "Makefile").read_text().replace("<<cookiecutter.project>>", "digits")
-    write(made.folder, "Makefile", makefile + STAND_INS)
+    write(made.folder, "Makefile", makefile + JUDGE + STAND_INS)
     for name in ("pyproject.toml", "constraints.txt", "serving/requirements.txt"):
         write(made.folder, name, "")
     for name in ("delivery", "reporting", "workspace"):
@@ -497,3 +503,108 @@ def test_what_the_checks_are_required_by_is_a_job_that_always_ends() -> None:
     when = yaml.safe_load((OURS / "checks.yaml").read_text())[True]
     assert when["pull_request"] == when["merge_group"] == {}
     assert "needs" not in jobs(OURS / "checks.yaml")["checks"]
+
+
+# -- by the project's own judge --------------------------------------------------------------------
+
+STAGING = release_path("staging")
+
+
+@pytest.fixture
+def judged(project: Project, github: GitHub, runner: Callable[..., Runner]) -> Project:
+    """A project with manifests, a model that Triton serves, and no stand-in for the judge."""
+    trained = project.folder.parent / "trained"
+    shutil.rmtree(trained / "artifacts/model")
+    model = write_repository(trained / "artifacts/model") / "classifier/1/model.onnx"
+    export = trained / "artifacts/export.json"
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    export.write_text(json.dumps(json.loads(export.read_text()) | {"onnx_sha256": digest}))
+    answers = trained / "artifacts/predictions.csv"
+    answers.write_text(re.sub(",(zero|one)", named, answers.read_text()))
+    shutil.rmtree(project.folder / "argocd")
+    shutil.copytree(UNBAKED / "argocd", project.folder / "argocd")
+    for path in (project.folder / "argocd").rglob("*.yaml"):
+        text = path.read_text().replace("<<cookiecutter.project>>", "digits")
+        path.write_text(text.replace("<<cookiecutter.github_owner>>", "acme"))
+    makefile = project.folder / "Makefile"
+    makefile.write_text(makefile.read_text().replace(JUDGE, ""))
+    project.commit("Have a judge")
+    triton = project.folder.parent / "venv-triton"
+    for path in Path(os.environ["TRITON_VENV"]).iterdir():
+        if path.name != "ready":
+            (triton / path.name).symlink_to(path)
+    ran = runner()
+    assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
+    return project
+
+
+def named(word: re.Match[str]) -> str:
+    """The classes of the model that Triton serves."""
+    return {"zero": ",class 0", "one": ",class 1"}[word[1]]
+
+
+def opened(
+    project: Project, branch: str, change: Callable[[Path], object] = lambda folder: None
+) -> dict:
+    """Change the branch of a pull request, and push its merge with main; return the event."""
+    reviewer = project.reviewer
+    project.review("fetch", "--quiet", "origin")
+    project.review("checkout", "--quiet", "--detach", f"origin/{branch}")
+    change(reviewer)
+    project.review("add", "--all")
+    project.review("commit", "--quiet", "--allow-empty", "-m", "Change")
+    proposed = project.review("rev-parse", "HEAD")
+    project.review("checkout", "--quiet", "--detach", "origin/main")
+    project.review("merge", "--quiet", "--no-ff", "-m", "Merge", proposed)
+    project.review("push", "--quiet", "--force", "origin", "HEAD:refs/pull/7/merge")
+    project.review("checkout", "--quiet", "main")
+    return {"number": 7, "pull_request": {"head": {"repo": {"full_name": "acme/digits"}}}}
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        text = (folder / path).read_text()
+        assert old in text
+        (folder / path).write_text(text.replace(old, new))
+
+    return change
+
+
+def summary(ran: Runner) -> str:
+    return (ran.folder / "summary.md").read_text()
+
+
+def test_a_release_is_judged_by_the_real_judge_from_its_proposal_to_its_promotion(
+    runner: Callable[..., Runner], github: GitHub, judged: Project
+) -> None:
+    branch = "release/staging-v1"
+    for change, sentence in (
+        (edit(STAGING, 'accuracy: "0.97"', 'accuracy: "0.99"'), "accuracy is 0.99 here and 0.97"),
+        (edit(STAGING, 'image: "oci:', 'image: "evil.io'), "and this project's are in"),
+        (edit("params.yaml", "accuracy: 0.9", "accuracy: 0.1"), "params.yaml changes, too"),
+    ):
+        event = opened(judged, branch, change)
+        ran = runner("pull_request", "refs/pull/7/merge", event=event)
+        assert ran.run(OURS / "checks.yaml", "checks") == "failure", ran.printed
+        assert "model 1 to staging: refused" in summary(ran) and sentence in summary(ran)
+
+    ran = runner("pull_request", "refs/pull/7/merge", event=opened(judged, branch))
+    assert checked(ran) == ["success", "success"], ran.printed
+    (comment,) = github.read("comments")
+    assert "Release of model 1 to staging: passed" in comment["body"]
+    assert "Rehearsed on the real Triton" in comment["body"]
+
+    judged.merge(branch)
+    params = judged.folder / "params.yaml"
+    wanted = "release: {soak: 24, require_healthy: true, "
+    params.write_text(params.read_text().replace("release: {", wanted))
+    judged.commit("Let staging serve for a day")
+    begun = datetime.now(UTC) - timedelta(hours=3)
+    status = {"context": "staging/healthy", "description": "well", "state": "SUCCESS"}
+    status |= {"createdAt": begun.isoformat()}
+    github.write(statuses={judged.git("rev-parse", "HEAD"): [status]})
+    assert runner().run(OURS / "promote.yaml", "promote") == "success"
+    event = opened(judged, "release/production-v1")
+    ran = runner("pull_request", "refs/pull/7/merge", event=event)
+    assert ran.run(OURS / "checks.yaml", "checks") == "failure", ran.printed
+    assert "staging has model 1 for 3.0 hours, and release.soak of the base" in summary(ran)
