@@ -232,6 +232,7 @@ ACTIONS: dict[str, Callable[[Job, dict[str, str]], dict[str, str] | None]] = {
     "actions/upload-artifact": upload,
     "actions/download-artifact": download,
     "aws-actions/configure-aws-credentials": assume_role,
+    "hashicorp/setup-terraform": lambda *_: {},
 }
 
 

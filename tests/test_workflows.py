@@ -200,7 +200,7 @@ JUDGE = """
 # What it says is in a file of the base, what it judges in one of the head.
 check:
 	@mkdir -p .local/reports && git show "$(HEAD):verdict" > .local/reports/check.md
-	@echo "judged by $$(cat judge), from $(BASE)" >> .local/reports/check.md
+	@echo "judged by $$(cat judge), from $$(git rev-parse $(BASE))" >> .local/reports/check.md
 	@grep -q good .local/reports/check.md
 """
 STAND_INS = """
@@ -496,6 +496,19 @@ def test_a_comment_that_github_does_not_take_is_said_in_its_job(
     ran = runner("pull_request", "refs/pull/7/merge", event=event)
     assert checked(ran) == ["success", "failure"]
     assert "error: GitHub does not answer issues/7/comments" in ran.printed
+
+
+def test_what_the_checks_would_leave_undone_without_it_is_installed() -> None:
+    """GitHub's machines have no Terraform, and what is not done is not passed."""
+    used = [
+        step.get("uses", step.get("run", ""))
+        for step in jobs(OURS / "checks.yaml")["checks"]["steps"]
+    ]
+    (terraform,) = (
+        place for place, each in enumerate(used) if "hashicorp/setup-terraform@" in each
+    )
+    (check,) = (place for place, each in enumerate(used) if each.startswith("make check "))
+    assert terraform < check
 
 
 def test_what_the_checks_are_required_by_is_a_job_that_always_ends() -> None:
