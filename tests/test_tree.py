@@ -113,7 +113,7 @@ def test_nothing_names_this_machine_or_a_package_registry() -> None:
     traces = re.compile(r"/wor[k]/|/roo[t]/|pyp[i]\.org|pythonhoste[d]|npmj[s]\.|deb\.debia[n]")
     for path in tracked():
         if not (TEMPLATE / path).is_symlink():
-            assert not traces.findall((TEMPLATE / path).read_text()), path
+            assert not traces.findall((TEMPLATE / path).read_text(errors="replace")), path
 
 
 def test_the_vendored_folders_are_links() -> None:
