@@ -4,6 +4,7 @@ Expressions are those that the workflows use. Actions are known by name, and do 
 them there: a checkout is a clone, an artifact a folder, a token of an App a text.
 """
 
+import json
 import os
 import re
 import shutil
@@ -83,9 +84,11 @@ class Job:
         assert "${{" not in step["run"], "an expression in a script is an injection"
         files = {
             "GITHUB_ENV": self.runner.folder / "env",
+            "GITHUB_OUTPUT": self.runner.folder / "output",
             "GITHUB_STEP_SUMMARY": self.summary,
         }
-        files["GITHUB_ENV"].write_text("")
+        for name in ("GITHUB_ENV", "GITHUB_OUTPUT"):
+            files[name].write_text("")
         env = self.env | self.texts(step.get("env", {}))
         self.runner.tokens.append(env.get("GH_TOKEN", ""))
         plain = {key: str(path) for key, path in files.items()}
@@ -98,8 +101,9 @@ class Job:
             text=True,
         )
         self.runner.printed += f"$ {step['run']}\n{done.stdout}{done.stderr}"
-        lines = files["GITHUB_ENV"].read_text().splitlines()
-        self.env |= dict(line.split("=", 1) for line in lines if line)
+        self.env |= assigned(files["GITHUB_ENV"])
+        if "id" in step:
+            self.outputs[step["id"]] = assigned(files["GITHUB_OUTPUT"])
         return done.returncode == 0
 
     def action(self, step: Mapping[str, Any]) -> bool:
@@ -180,6 +184,10 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def assigned(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text().splitlines() if line)
+
+
 def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
 
@@ -210,6 +218,14 @@ def assume_role(job: Job, given: dict[str, str]) -> dict[str, str]:
     return {}
 
 
+def attest(job: Job, given: dict[str, str]) -> dict[str, str]:
+    assert re.fullmatch("sha256:[0-9a-f]{64}", given["subject-digest"])
+    assert given["subject-name"] and given["predicate-type"].startswith("urn:")
+    json.loads((job.workspace / given["predicate-path"]).read_text())
+    job.runner.printed += f"attested {given['subject-digest']}\n"
+    return {}
+
+
 def upload(job: Job, given: dict[str, str]) -> dict[str, str]:
     source = job.workspace / given["path"]
     if source.is_dir():
@@ -227,6 +243,7 @@ def download(job: Job, given: dict[str, str]) -> dict[str, str] | None:
 
 ACTIONS: dict[str, Callable[[Job, dict[str, str]], dict[str, str] | None]] = {
     "actions/checkout": check_out,
+    "actions/attest": attest,
     "actions/cache": lambda *_: {},
     "actions/create-github-app-token": app_token,
     "actions/upload-artifact": upload,

@@ -12,7 +12,11 @@ VENV = Path(sys.prefix)  # stands for the project's environment
 
 # Target: what its command line may say, and the option that comes of it.
 ASKED = {
-    "release": {"VERSION=7": "--version 7", "ACCEPT_TEST_DATA=1": "--accept-test-data"},
+    "release": {
+        "VERSION=7": "--version 7",
+        "ACCEPT_TEST_DATA=1": "--accept-test-data",
+        "OUTPUT=said": '--output "$OUTPUT"',
+    },
     "rollback": {"TO=3": "--to 3"},
     "reproduce": {"KEEP=1": "--keep", "ENV=qa": "--environment qa"},
     "rehearse": {"IMAGE=oci:x": "--image oci:x"},

@@ -286,15 +286,18 @@ def pulls(github: GitHub) -> list[str]:
 def test_a_good_release_is_proposed_once(runner: Callable[..., Runner], github: GitHub) -> None:
     """When its training is merged, where the project wants that, or by hand."""
     assert runner("push").run(OURS / "release.yaml", "release") == "skipped"
-    wanted = {"RELEASE_ON_MERGE": "true", "APP_CLIENT_ID": "Iv1"}
+    wanted = {"RELEASE_ON_MERGE": "true", "APP_CLIENT_ID": "Iv1", "ATTEST": "true"}
     ran = runner("push", variables=wanted, secrets={"APP_PRIVATE_KEY": "key"})
     assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
     assert ran.tokens == [TOKEN] * 3 + [APP_TOKEN], "the App's opens what starts the checks"
     assert "signature: unsigned" in ran.printed and not (ran.folder / "signing.pem").exists()
+    (digest,) = re.findall(r"attested (sha256:\w+)", ran.printed)
+    assert f"@{digest} (sent)" in ran.printed
     assert pulls(github) == ["release/staging-v1"]
     ran = runner()
     assert ran.run(OURS / "release.yaml", "release") == "success", ran.printed
     assert ran.tokens == [TOKEN] * 4 and pulls(github) == ["release/staging-v1"]
+    assert "attested" not in ran.printed
 
 
 def test_a_release_is_signed_where_there_is_a_key(

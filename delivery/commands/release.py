@@ -1,5 +1,7 @@
 """Release the model of this commit to staging: gate, push data and image, propose."""
 
+from pathlib import Path
+
 from delivery.dvc import DvcError, default_store, dvc, unavailable
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
@@ -23,10 +25,16 @@ ARGUMENTS = {
         "action": "store_true",
         "help": "release although nothing could be compared with the released model",
     },
+    "--output": {"type": Path, "help": "file that `digest=…` is added to, for whoever attests it"},
 }
 
 
-def run(repository: Repository, version: int | None = None, accept_test_data: bool = False) -> None:
+def run(
+    repository: Repository,
+    version: int | None = None,
+    accept_test_data: bool = False,
+    output: Path | None = None,
+) -> None:
     """Propose the model in the working tree as the next version in staging.
 
     Nothing is visible to others before every check has passed. Raises UserError.
@@ -60,6 +68,9 @@ def run(repository: Repository, version: int | None = None, accept_test_data: bo
     text = candidate.to_yaml()
     proposal = release_proposal(FIRST, text, candidate, champion, past, "make release")
     propose(repository, commit, proposal)
+    if output:
+        with output.open("a") as file:
+            file.write(f"digest={digest}\n")
 
 
 def releasable_commit(repository: Repository) -> str:
