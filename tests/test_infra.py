@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pod_security import pod_templates
 
 import fake_argo_cd
 import rendering
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
+from delivery.checks.pod_security import pod_templates
 from terraform import shared_provider, terraform_environment
 
 MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pod_security import violations
 
 import fake_pipeline
 import rendering
 from conftest import UNBAKED
+from delivery.checks.pod_security import violations
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.model.packaging import package
