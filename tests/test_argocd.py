@@ -829,6 +829,10 @@ def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:
     values = yaml.safe_load(charts["cluster-autoscaler"]["source"]["helm"]["values"])
     assert values["autoDiscovery"] == {"clusterName": "digit-classifier"}
     assert values["awsRegion"] == "eu-central-1"
+    values = yaml.safe_load(charts["kube-prometheus-stack"]["source"]["helm"]["values"])
+    (address,) = apps["AppProject", "models"]["spec"]["sourceRepos"]
+    labels = values["prometheus"]["prometheusSpec"]["externalLabels"]
+    assert labels == {"repository": address.removesuffix(".git")}
 
 
 def test_argo_cd_itself_is_pinned_to_a_commit(released: Path) -> None:
@@ -856,8 +860,7 @@ def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
 ) -> None:
     made = with_webhook(released, tmp_path)
     before = {(each["kind"], each["metadata"]["name"]) for each in built["argocd/base/argo-cd"]}
-    deployments = {("Deployment", "argocd-repo-server"), ("Deployment", "argocd-server")}
-    assert made.keys() - before - deployments == {("HTTPRoute", "webhook")}
+    assert made.keys() - before - set(rendering.PROGRAMS) == {("HTTPRoute", "webhook")}
     route = made["HTTPRoute", "webhook"]
     assert route["metadata"]["namespace"] == "argocd"
     assert route["spec"]["hostnames"] == ["argocd.example.com"] and route["spec"]["parentRefs"]
@@ -875,8 +878,8 @@ def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
     assert {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"} in allowed_kinds
 
 
-def arguments(made: dict[tuple[str, str], dict], name: str) -> list[str]:
-    return made["Deployment", name]["spec"]["template"]["spec"]["containers"][0]["args"]
+def arguments(made: dict[tuple[str, str], dict], name: str, kind: str = "Deployment") -> list[str]:
+    return made[kind, name]["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_the_server_is_without_tls_behind_a_gateway_only(released: Path, tmp_path: Path) -> None:
@@ -887,6 +890,8 @@ def test_the_server_is_without_tls_behind_a_gateway_only(released: Path, tmp_pat
     without = {(each["kind"], each["metadata"]["name"]): each for each in plain}
     assert "--insecure" not in arguments(without, "argocd-server")
     assert "--revision-cache-expiration=10s" in arguments(without, "argocd-repo-server")
+    controller = arguments(without, "argocd-application-controller", "StatefulSet")
+    assert "--metrics-application-labels=model-version" in controller
 
 
 def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) -> None:
