@@ -673,6 +673,21 @@ def test_each_released_environment_is_an_application_that_shows_its_version(gene
         assert application["spec"]["destination"]["namespace"] == f"digit-classifier-{name}"
 
 
+def test_a_released_environment_tells_people_what_it_serves(generated) -> None:
+    release = yaml.safe_load(rendering.RELEASE)["data"]
+    for application in generated["models"]:
+        address = application["spec"]["source"]["repoURL"].removesuffix(".git")
+        path = application["spec"]["source"]["path"]
+        told = {each["name"]: each["value"] for each in application["spec"]["info"]}
+        assert told == {
+            "Version": release["version"],
+            "Accuracy": f"{release['accuracy']} of {release['support']} test pictures",
+            "Image": release["image"],
+            "Model": f"{address}/blob/{release['commit']}/MODEL_CARD.md",
+            "Pull requests": f"{address}/commits/main/{path}/model.yaml",
+        }
+
+
 def test_a_release_file_further_down_deploys_nothing(released: Path, apps, tmp_path: Path) -> None:
     shutil.copytree(released / "argocd", tmp_path / "argocd")
     for folder in ("argocd/environments/a/b", "argocd/environments"):
