@@ -1,4 +1,4 @@
-"""The rules of Prometheus: each alert fires, keeps still and recovers, and real figures reach them.
+"""Alerts fire, keep still and recover; they and the dashboards find what a real server tells.
 
 Series are written in promtool's own way, a sample each minute: `1x3` is 1 four times, `0+6x3` is
 0 6 12 18, `_x3` is nothing three times.
@@ -8,11 +8,14 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +257,30 @@ def test_a_projects_promises_are_those_that_the_alerts_follow(tmp_path: Path) ->
 OF_TRITON = re.compile(r"\b(?:nv|slo|model|objective)[_:][\w:]+(?:\{[^}]*\})?")
 
 
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
+QUERIES = {
+    f"{name}: {panel['title']} {target['refId']}": target["expr"]
+    for name, dashboard in DASHBOARDS.items()
+    for panel in dashboard["panels"]
+    for target in panel["targets"]
+} | {
+    f"{name}: {each['name']}": each["expr"]
+    for name, dashboard in DASHBOARDS.items()
+    for each in dashboard["annotations"]["list"]
+}
+# What a person chooses, and the step of what is summed over a week.
+CHOSEN = {"$namespace": "p-staging", "$price": "2", "[7d:1h]": "[7d:1s]"}
+# What other programs than Triton tell of, as Prometheus reads it of them.
+EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
+    f"DCGM_FI_DEV_FB_USED{{{GPU}}}",
+    f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
+    f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
+    'analysis_run_info{namespace="p-staging", name="triton-1", phase="Successful"}',
+    'kube_node_status_capacity{node="node", resource="nvidia_com_gpu", unit="integer"}',
+    'kube_pod_container_resource_requests{namespace="p-staging", resource="nvidia_com_gpu"}',
+]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = write_repository(tmp_path_factory.mktemp("model"))
@@ -265,9 +292,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.kill()
 
 
+class Exporter(BaseHTTPRequestHandler):
+    """Tells of each series that it is 1."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write("".join(f"{series} 1\n" for series in EXPORTED).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[int]:
+    """The port of what stands in for the programs that cannot run here."""
+    with ThreadingHTTPServer((HOST, 0), Exporter) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web.server_port
+        web.shutdown()
+
+
 @pytest.fixture(scope="module")
 def prometheus(
-    server: Server, rules: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a Prometheus that scrapes the server as in the namespace of staging."""
     folder, port = tmp_path_factory.mktemp("prometheus"), choose(Ports()).http
@@ -275,7 +324,14 @@ def prometheus(
     settings = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
-        "scrape_configs": [{"job_name": "triton", "static_configs": [target]}],
+        "scrape_configs": [
+            {"job_name": "triton", "static_configs": [target]},
+            {
+                "job_name": "others",
+                "honor_labels": True,
+                "static_configs": [{"targets": [f"{HOST}:{exporter}"]}],
+            },
+        ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
     options = {
@@ -307,19 +363,83 @@ def ask(address: str, path: str, **query: str) -> dict:
         return {}
 
 
+def chosen(query: str) -> str:
+    """A panel's query as Grafana asks it."""
+    for name, value in CHOSEN.items():
+        query = query.replace(name, value)
+    return query
+
+
 def test_every_expression_finds_what_the_real_server_tells(server: Server, prometheus: str) -> None:
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
-    missing |= {rule["expr"] for group in read_rules("model")[:2] for rule in group["rules"]}
-    assert len(missing) > 20
+    missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
+    assert len(missing) > 50
     deadline = time.monotonic() + 60
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:
             client.infer(np.zeros((2, *SHAPE), np.uint8))
             missing -= {
-                each for each in missing if ask(prometheus, "query", query=each).get("result")
+                each
+                for each in missing
+                if ask(prometheus, "query", query=chosen(each)).get("result")
             }
             time.sleep(0.1)
     groups = ask(prometheus, "rules")["groups"]
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+# -- dashboards ------------------------------------------------------------------------------------
+
+UNITS = set("currencyUSD h none percent percentunit reqps s short watt".split())
+KINDS = {"stat", "state-timeline", "table", "timeseries"}
+SOURCE = {"type": "prometheus", "uid": "prometheus"}
+
+
+def overlap(one: dict, other: dict) -> bool:
+    """Whether two panels lie on each other."""
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "w"), ("y", "h"))
+    )
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_is_one_screen_of_panels_side_by_side(name: str) -> None:
+    panels = DASHBOARDS[name]["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) >= 5
+    places = [panel["gridPos"] for panel in panels]
+    assert all(each["x"] + each["w"] <= 24 and each["y"] + each["h"] <= 24 for each in places)
+    assert not any(overlap(*pair) for pair in combinations(places, 2))
+    for panel in panels:
+        assert panel["type"] in KINDS and panel["fieldConfig"]["defaults"]["unit"] in UNITS
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references) >= 1
+        asked = [panel, *panel["targets"]]
+        assert all(each["datasource"] == SOURCE for each in asked)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_asks_with_the_variables_that_it_has_and_shows_releases(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    has = {each["name"] for each in dashboard["templating"]["list"]}
+    text = json.dumps([panel["targets"] for panel in dashboard["panels"]])
+    assert set(re.findall(r"\$(\w+)", text)) == has <= {each[1:] for each in CHOSEN}
+    assert [each["name"] for each in dashboard["annotations"]["list"]] == ["Releases"]
+
+
+def test_grafana_takes_in_every_dashboard_and_each_has_its_own_address() -> None:
+    (made,) = [each for each in rendering.build(CONFIGS) if each["kind"] == "ConfigMap"]
+    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert {name: json.loads(text) for name, text in made["data"].items()} == {
+        f"{name}.json": dashboard for name, dashboard in DASHBOARDS.items()
+    }
+    assert len({each["uid"] for each in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
+
+
+def test_the_price_of_a_gpu_is_the_one_that_a_new_project_pays() -> None:
+    prices = json.loads((TEMPLATE / "infra/commands/prices.json").read_text())
+    paid = prices["regions"]["eu-central-1"]["instance_hour"]["g6.xlarge"]
+    (price,) = DASHBOARDS["gpu-and-cost"]["templating"]["list"]
+    assert (price["type"], float(price["query"])) == ("textbox", paid)
