@@ -32,9 +32,9 @@ class Limits(Settings, strict=True):
 
 
 class Target(Settings):
-    """Section `release`: the registry that images are pushed to; whose signature counts.
+    """Section `release`: where images are pushed, whose signature counts.
 
-    And what may change for clients, and what a promotion asks for.
+    And what may be released and promoted.
     """
 
     registry: str = Field(
@@ -56,10 +56,23 @@ class Target(Settings):
         description="null, or the change as the gate's refusal names it",
         examples=["labels: + otter"],
     )
+    accept_test_data: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{12,64}$",
+        description="null, or the start, in 12 digits or more, of the test data's SHA-256",
+        examples=["3f0a9c51d2e7"],
+    )
+    soak: float = Field(
+        default=0,
+        ge=0,
+        description="hours that staging serves a model before it may be promoted",
+        examples=[24],
+    )
     require_healthy: bool = Field(
-        default=False,  # files of earlier versions have none
-        description="true, or false where nobody writes the commit status `staging/healthy`",
-        examples=[False],
+        default=False,
+        strict=True,
+        description="true: promote only what is known to be served well",
+        examples=[True],
     )
 
     @field_validator("require_signature")
@@ -69,6 +82,16 @@ class Target(Settings):
         if required and not beside.data.get("signing_key"):
             raise ValueError("there is no signing_key")
         return required
+
+
+class Policy(Settings):
+    """Section `check`: what the fixed policy of `make check` lets pass nevertheless."""
+
+    accept: tuple[str, ...] = Field(
+        default=(),
+        description="what is accepted, as the refusal names it",
+        examples=[["cluster kind PriorityClass"]],
+    )
 
 
 class Pictures(Settings, extra="ignore"):
@@ -84,6 +107,7 @@ class Parameters(Settings, extra="ignore"):
 
     gate: Limits = Field(description="the gate's limits")
     release: Target = Field(description="where releases go")
+    check: Policy = Field(default=Policy(), description="what the fixed policy accepts")
 
 
 def read_pictures(root: Path) -> Pictures:

@@ -16,8 +16,8 @@ import yaml
 import rendering
 import schemas
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
+from delivery.checks.pod_security import pod_templates, violations
 from delivery.triton.server import translate
-from pod_security import pod_templates, violations
 
 CHECKOV = "checkov==3.3.30"
 ENVIRONMENTS = ("staging", "production")

@@ -29,6 +29,8 @@ REASONS = set(
 )
 
 FOLLOWED = """
+delivery.checks.changes.commit_of
+    test_check::test_a_base_that_is_not_here_is_named_and_another_is_given
 delivery.commands.comment.run
     test_comment::test_a_job_that_may_not_comment_is_told_what_it_needs
 delivery.commands.data_pull.run

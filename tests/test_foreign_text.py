@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delivery.commands.rehearse import changes
+from delivery.checks.rehearsal_report import changes
 from delivery.errors import DeliveryError
 from delivery.proposals.config_map import parse_config_map
 from delivery.proposals.gate import GateError

@@ -9,9 +9,9 @@ import yaml
 import rendering
 import schemas
 from conftest import cookiecutter
+from delivery.checks.pod_security import pod_templates, violations
 from delivery.manifests.rendering import check_keys
 from delivery.manifests.server_pod import read_server_pod
-from pod_security import pod_templates, violations
 
 SERVER = {"app.kubernetes.io/name": "triton"}
 GATEWAY = {"app.kubernetes.io/name": "gateway"}

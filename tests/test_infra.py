@@ -22,7 +22,7 @@ import fake_argo_cd
 import rendering
 from cloud import REGION, Account, commands, credentials, mock_cloud, stand_ins
 from conftest import TEMPLATE, UNBAKED, Project, cookiecutter
-from pod_security import pod_templates
+from delivery.checks.pod_security import pod_templates
 from terraform import shared_provider, terraform_environment
 
 MODULES = sorted(path.parent.name for path in (TEMPLATE / "infra").glob("*/main.tf"))

@@ -30,6 +30,7 @@ ASKED = {
         "HOST=10.0.0.1": '--host "10.0.0.1"',
         "IMAGE=oci:x": '--image "oci:x"',
     },
+    "check": {"BASE=v1": '--base "$BASE"', "HEAD=v2": '--head "$HEAD"'},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
     "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import fake_pipeline
 import rendering
 from conftest import UNBAKED
+from delivery.checks.pod_security import violations
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.model.packaging import package
@@ -25,7 +26,6 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.signing import signed
 from example_release import RELEASE
-from pod_security import violations
 
 VERSION = 8
 

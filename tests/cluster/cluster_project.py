@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import yaml
 
 import fake_pipeline
 from conftest import TEMPLATE, UNBAKED, cookiecutter, mark_root
@@ -117,6 +118,20 @@ class ClusterProject(Project):
         return self.git("rev-parse", "HEAD")
 
 
+def hurry(overlay: Path) -> None:
+    """Make the pause of a new version a second, as the owner of an overlay may decide."""
+    place = "/spec/strategy/canary/steps/2/pause/duration"
+    settings = yaml.safe_load(overlay.read_text())
+    settings.setdefault("patches", []).append(without_pause(place))
+    overlay.write_text(yaml.safe_dump(settings))
+
+
+def without_pause(place: str) -> dict[str, Any]:
+    """A patch of an overlay that makes the pause at a place of the Rollout short."""
+    change = [{"op": "replace", "path": place, "value": "1s"}]
+    return {"target": {"kind": "Rollout", "name": "triton"}, "patch": yaml.safe_dump(change)}
+
+
 def make_project(folder: Path, remotes: Path) -> ClusterProject:
     """A project without a release; its remote lies below `remotes` as its address says."""
     project = ClusterProject(folder / "project", remotes / ADDRESS, folder / "reviewer")
@@ -129,6 +144,8 @@ def make_project(folder: Path, remotes: Path) -> ClusterProject:
     for part in ("argocd", ".template.json"):
         place = folder / "generated" / NAME / part
         (shutil.copytree if place.is_dir() else shutil.copy)(place, project.folder / part)
+    for environment in ("staging", "production"):
+        hurry(project.path(environment).with_name("kustomization.yaml"))
     for path, content in CODE.items():
         fake_pipeline.write(project.folder, path, content)
     fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")

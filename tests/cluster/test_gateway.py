@@ -22,18 +22,17 @@ import tritonclient.http
 import tritonclient.http.auth
 import yaml
 
-from cluster_project import NAME
+from cluster_project import NAME, without_pause
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import Object
 from traffic import Traffic, picture
 
 STAGING = f"{NAME}-staging"
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
-LINE = "  - ../../base/components/gateway\n"
 HOST, CALLER = "gateway.test", "shop"
 CLIENTS = {"http": 6, "grpc": 6}
 BUMPS = 20
-PAUSES = {"staging": 4, "production": 2}  # which of their steps is one
+ENVIRONMENTS = ("staging", "production")
 INFER = "/v2/models/classifier/infer"
 QUESTION = (
     b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 1], "data": [0]}]}'
@@ -110,17 +109,29 @@ def gateway(twice: Delivered) -> Iterator[Gateway]:
     release = twice.project.released()
     twice.kubernetes.until("application/gateway-kinds", synced)
     password = make_secrets(twice)
-    twice.project.change(OVERLAY, "components:\n", f"components:\n{LINE}")
+    overlay = twice.project.folder / OVERLAY
+    before = overlay.read_text()
+    overlay.write_text(opened(before))
+    twice.project.commit("Open the gateway")
     twice.see()
     twice.kubernetes.until("deployment/gateway", whole, STAGING)
     twice.served(release)
     service = twice.kubernetes.get("service/gateway", STAGING)
     authority = twice.here.folder / "authority.crt"
     yield Gateway(twice, f"{service['spec']['clusterIP']}:443", authority, password)
-    twice.project.change(OVERLAY, LINE, "")
+    overlay.write_text(before)
+    twice.project.commit("Close the gateway")
     twice.served(twice.project.released())
     assert not twice.kubernetes.items("deployments", STAGING)
     assert not twice.kubernetes.items("ingressroutes", STAGING)
+
+
+def opened(overlay: str) -> str:
+    """An overlay with the gateway, and with the pause that the cluster's project takes away."""
+    settings = yaml.safe_load(overlay)
+    settings["components"].append("../../base/components/gateway")
+    settings["patches"] = [each for each in settings["patches"] if "pause" not in each["patch"]]
+    return yaml.safe_dump(settings)
 
 
 def make_secrets(delivered: Delivered) -> str:
@@ -221,36 +232,26 @@ def half_way(rollout: Object, version: int) -> bool:
 
 
 @pytest.fixture
-def quick(gateway: Gateway) -> Iterator[Delivered]:
-    """Staging and production without a minute of pause, as their owners may decide."""
+def hurried(gateway: Gateway) -> Delivered:
+    """Production serves, too, and staging has no pause of a minute again."""
     project = gateway.delivered.project
     if not project.path("production").exists():
         gateway.delivered.deploy(project.released(), "production")
-    overlays = {name: OVERLAY.replace("staging", name) for name in PAUSES}
-    before = {name: (project.folder / overlay).read_text() for name, overlay in overlays.items()}
-    for name, overlay in overlays.items():
-        settings = yaml.safe_load(before[name])
-        settings.setdefault("patches", []).append(without_pause(PAUSES[name]))
-        project.change(overlay, before[name], yaml.safe_dump(settings))
-    yield gateway.delivered
-    for name, overlay in overlays.items():
-        project.change(overlay, (project.folder / overlay).read_text(), before[name])
-
-
-def without_pause(step: int) -> Object:
-    """A patch of an overlay that makes one of the Rollout's steps short."""
-    place = f"/spec/strategy/canary/steps/{step}/pause/duration"
-    change = [{"op": "replace", "path": place, "value": "1s"}]
-    return {"target": {"kind": "Rollout", "name": "triton"}, "patch": yaml.safe_dump(change)}
+    overlay = project.folder / OVERLAY
+    settings = yaml.safe_load(overlay.read_text())
+    settings["patches"].append(without_pause("/spec/strategy/canary/steps/4/pause/duration"))
+    overlay.write_text(yaml.safe_dump(settings))
+    project.commit("Take the pause away")
+    return gateway.delivered
 
 
 def test_bumps_lose_no_request_and_without_the_gateway_none_over_grpc(
-    gateway: Gateway, quick: Delivered
+    gateway: Gateway, hurried: Delivered
 ) -> None:
-    direct = {"grpc": quick.address("grpc", "production")}
+    direct = {"grpc": hurried.address("grpc", "production")}
     with gateway.traffic() as behind, Traffic(direct, {"grpc": 6}) as without:
         for _ in range(BUMPS):
-            bump(quick)
+            bump(hurried)
     assert all(len(versions) == 2 for versions in behind.versions.values())
     assert len(without.versions["grpc"]) == 2
     assert not any(behind.lost.values()), behind.lost
@@ -261,7 +262,7 @@ def bump(delivered: Delivered) -> None:
     """Have both environments serve the other version."""
     release = delivered.merge_the_other()
     delivered.project.deploy_release(release, "production")
-    for environment in PAUSES:
+    for environment in ENVIRONMENTS:
         delivered.see(environment)
-    for environment in PAUSES:
+    for environment in ENVIRONMENTS:
         delivered.rollout(lambda seen: healthy_with(seen, release.version), environment)

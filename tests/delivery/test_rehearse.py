@@ -13,7 +13,7 @@ import yaml
 from onnx import numpy_helper
 
 from delivery.__main__ import main
-from delivery.commands import rehearse
+from delivery.checks import rehearsal
 from delivery.proposals.release_file import Release
 from delivery.triton import load
 from tiny import write_repository
@@ -28,7 +28,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyProject:
     made = make_project(tmp_path)
     monkeypatch.chdir(made.folder)
     monkeypatch.setattr(load, "SECONDS", 0.05)
-    monkeypatch.setattr(rehearse, "LOADS", load.LOADS[:2])
+    monkeypatch.setattr(rehearsal, "LOADS", load.LOADS[:2])
     return made
 
 

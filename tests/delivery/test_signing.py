@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import fake_pipeline
 from delivery.__main__ import main
+from delivery.checks.rehearsal import check_signature
 from delivery.commands.promote import run as promote
-from delivery.commands.rehearse import check_signature
 from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
 from delivery.manifests.preparation import Rendered, Wanted, prepare

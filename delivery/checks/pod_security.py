@@ -1,6 +1,10 @@
 """The restricted Pod Security level: the controls of the Kubernetes documentation's page
 "Pod Security Standards", baseline's included."""
 
+from typing import Any
+
+Part = dict[str, Any]  # of a manifest
+
 VOLUMES = {
     "configMap",
     "csi",
@@ -30,7 +34,7 @@ SYSCTLS = {
 }
 
 
-def pod_templates(document: dict) -> dict[str, dict]:
+def pod_templates(document: Part) -> dict[str, Part]:
     """Return metadata and spec of the pods that any manifest makes, by their part in it."""
     if document["kind"] == "RayJob":
         cluster = document["spec"]["rayClusterSpec"]
@@ -41,7 +45,7 @@ def pod_templates(document: dict) -> dict[str, dict]:
     return {"": template} if template else {}
 
 
-def pod_template(document: dict) -> dict | None:
+def pod_template(document: Part) -> Part | None:
     """Return the pod's metadata and spec in a manifest of a kind that makes one sort of pod."""
     spec = document.get("spec") or {}
     if document["kind"] == "Pod":
@@ -52,7 +56,7 @@ def pod_template(document: dict) -> dict | None:
     return template if isinstance(template, dict) and "containers" in template["spec"] else None
 
 
-def violations(pod: dict) -> set[str]:
+def violations(pod: Part) -> set[str]:
     """Return the fields by which a pod's spec breaks the restricted level."""
     found = {key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)}
     found |= {
@@ -70,7 +74,8 @@ def violations(pod: dict) -> set[str]:
     return found
 
 
-def container_violations(container: dict, shared: dict) -> set[str]:
+def container_violations(container: Part, shared: Part) -> set[str]:
+    """Return what a container adds; what it does not say is the pod's."""
     own = container.get("securityContext", {})
     capabilities = own.get("capabilities", {})
     effective = {key: own.get(key, shared.get(key)) for key in ("runAsNonRoot", "seccompProfile")}
@@ -94,7 +99,8 @@ def container_violations(container: dict, shared: dict) -> set[str]:
     return found | probe_violations(container)
 
 
-def probe_violations(container: dict) -> set[str]:
+def probe_violations(container: Part) -> set[str]:
+    """Return whether a probe or a hook asks another host than the pod."""
     lifecycle = container.get("lifecycle", {})
     handlers = [container.get(f"{name}Probe", {}) for name in ("startup", "readiness", "liveness")]
     handlers += [lifecycle.get(name, {}) for name in ("preStop", "postStart")]
@@ -102,7 +108,7 @@ def probe_violations(container: dict) -> set[str]:
     return {"probe host" for action in actions if action.get("host")}
 
 
-def context_violations(context: dict) -> set[str]:
+def context_violations(context: Part) -> set[str]:
     """Return what a pod's and a container's security context have in common."""
     found = set()
     if context.get("runAsUser") == 0:

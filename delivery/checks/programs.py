@@ -1,0 +1,263 @@
+"""Code, infrastructure and workflows, judged by programs on a checkout of the head.
+
+Only lint and tests of code run anything of the head, by the base's Makefile.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from delivery.checks.changes import Changes
+from delivery.checks.findings import Part
+from delivery.git import Repository
+from workspace.errors import said, shown
+from workspace.machine import this_machine
+from workspace.markdown import block
+from workspace.settings import parse_yaml
+
+ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
+TAIL = 30  # lines of what a program printed
+PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([\w./-]+):(\d+):\d+")
+# What a program of the head is not told: settings of an outer make, and what opens other doors.
+OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECRET|PASSWORD|_KEY$")
+PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
+DANGEROUS = ("pull_request_target", "workflow_run")
+CHECKOV = "checkov==3.3.30"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: status, and all that it printed."""
+
+    status: int
+    printed: str
+
+    @property
+    def tail(self) -> str:
+        """The end of what it printed, as Markdown."""
+        return block("\n".join(self.printed.splitlines()[-TAIL:]))
+
+
+Run = Callable[[Sequence[str], Path], Ended]  # a command line, and the folder that it runs in
+
+
+def run(command: Sequence[str], folder: Path) -> Ended:
+    """Run a program to its end. Raises OSError when it cannot be started."""
+    environment = {name: value for name, value in os.environ.items() if not OUTER.search(name)}
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return Ended(result.returncode, re.sub(r"\x1b\[[0-9;]*m", "", result.stdout))
+
+
+def check_out(repository: Repository, tree: str, folder: Path) -> Path:
+    """Write the files of a tree into a new folder, without filters; return it."""
+    folder.mkdir(parents=True)
+    with repository.index_apart(tree) as index:
+        plain = ["core.autocrlf=false", "core.eol=lf", "core.symlinks=true", "filter.lfs.smudge="]
+        repository.run(
+            "checkout-index", "--all", "--force", index=index, work_tree=folder, settings=plain
+        )
+    return folder
+
+
+# -- code ------------------------------------------------------------------------------------------
+
+
+def judge_code(changes: Changes, head: Path, part: Part, run: Run = run) -> None:
+    """Lint and test the head in its checkout, in this environment if it asks for no other."""
+    makefile = head.parent / "Makefile"
+    makefile.write_bytes(changes.before("Makefile") or b"")
+    for target in ("lint", "test"):
+        ended = run(["make", "--file", str(makefile), *environment(changes), target], head)
+        if ended.status:
+            path, line, what = blamed(ended.printed, head)
+            part.refuse(path or fallback(changes), line, [f"`make {target}` fails: {what}"])
+            part.folded[f"what `make {target}` printed"] = ended.tail
+        else:
+            part.told.append(f"`make {target}` passes{counted(ended.printed)}.")
+
+
+def environment(changes: Changes) -> list[str]:
+    """Return the settings of make that take this environment, where the head asks for no other."""
+    same = all(changes.before(name) == changes.after(name) for name in ENVIRONMENT)
+    here = Path(sys.prefix)
+    if not same or not (here / "bin/ruff").exists():
+        return []
+    triton = this_machine().triton_venv.absolute()
+    ready = [f"--assume-old={each}/ready" for each in (here, triton) if each.is_dir()]
+    return [f"VENV={here}", f"TRITON_VENV={triton}", *ready]
+
+
+def blamed(printed: str, head: Path) -> tuple[str, int, str]:
+    """Return file, line and reason of the first complaint that a program printed."""
+    text = printed.replace(f"{head}/", "")
+    for found in PLACE.finditer(text):
+        path = found[1] or found[4]
+        if (head / path).is_file():
+            before = text[: found.start()].rstrip().splitlines()
+            why = found[3] if found[1] else (before[-1] if before else "")
+            return path, int(found[2] or found[5]), said(why)
+    if unformatted := re.search(r"(?m)^Would reformat: (.+)$", text):
+        return unformatted[1], 1, "ruff would format it otherwise"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "", 1, said(lines[-1] if lines else "nothing was printed")
+
+
+def fallback(changes: Changes) -> str:
+    """Return the first changed file of code."""
+    return next((each.path for each in changes.of("code")), "Makefile")
+
+
+def counted(printed: str) -> str:
+    """Return how many tests passed, if pytest says so."""
+    found = re.search(r"\d+ passed.*?(?= in )", printed)
+    return f": {found[0]}" if found else ""
+
+
+# -- infrastructure --------------------------------------------------------------------------------
+
+
+def judge_infrastructure(changes: Changes, head: Path, part: Part, run: Run = run) -> None:
+    """Format, validate and test the Terraform of the head; look for what is insecure."""
+    if shutil.which("terraform") is None:
+        part.undone.append("not run: terraform is not installed: install Terraform 1.11 or newer")
+        return
+    formatted(changes, head, part, run)
+    for folder in sorted({path.parent for path in head.glob("infra/**/main.tf")}):
+        validated(head, folder, part, run)
+    checkov(head, part, run)
+    part.without.append("not run: the plan, which needs the cloud's credentials (make infra-plan)")
+
+
+def formatted(changes: Changes, head: Path, part: Part, run: Run) -> None:
+    """Refuse files that Terraform would format otherwise."""
+    ended = run(["terraform", "fmt", "-check", "-recursive", "-diff", "-no-color"], head / "infra")
+    path = ""
+    for line in ended.printed.splitlines():
+        if line.startswith("+++ "):
+            path = line.split()[1].removeprefix("new/")
+        elif hunk := re.match(r"@@ -(\d+)", line):
+            what = "`terraform fmt` would write it otherwise"
+            part.refuse(f"infra/{path}", int(hunk[1]), [what])
+            path = ""
+    if ended.status and not part.findings:
+        broken = re.search(r"on (\S+\.tf) line (\d+)", ended.printed)
+        place = changes.place("", ["infra/"])
+        if broken:
+            place = f"infra/{broken[1].removeprefix('infra/')}", int(broken[2])
+        part.refuse(*place, [f"`terraform fmt`: {reason(ended)}"])
+
+
+def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
+    """Refuse a module that is not valid, or whose tests fail."""
+    place = folder.relative_to(head)
+    steps = [["init", "-backend=false", "-input=false"], ["validate"]]
+    steps += [["test"]] if list(folder.glob("*.tftest.hcl")) else []
+    for step in steps:
+        ended = run(["terraform", f"-chdir={folder}", *step, "-no-color"], head)
+        if ended.status and step[0] == "init":
+            part.undone.append(f"not run: {place} cannot be initialised ({reason(ended)})")
+            return
+        if ended.status:
+            broken = re.search(r"on (\S+\.(?:tf|hcl)) line (\d+)", ended.printed)
+            path, line = (
+                (f"{place}/{broken[1]}", int(broken[2])) if broken else (f"{place}/main.tf", 1)
+            )
+            part.refuse(path, line, [f"`terraform {step[0]}`: {reason(ended)}"])
+            return
+    part.told.append(f"`{place}`: {', '.join(step[0] for step in steps[1:])} passed.")
+
+
+def checkov(head: Path, part: Part, run: Run) -> None:
+    """Refuse what checkov finds insecure, where it can be had."""
+    uv = next(
+        (each for each in (Path(sys.prefix) / "bin/uv",) if each.exists()), shutil.which("uv")
+    )
+    if uv is None:
+        part.without.append("not run: checkov, which needs uv")
+        return
+    command = [str(uv), "tool", "run", "--from", CHECKOV, "checkov", "--compact", "--quiet"]
+    ended = run([*command, "--directory", "infra", "--framework", "terraform"], head)
+    if failed := re.findall(
+        r"Check: (\w+): \"(.*?)\"\s+FAILED[^\n]*\s+File: /?(\S+?):(\d+)", ended.printed
+    ):
+        for rule, what, path, line in failed:
+            part.refuse(
+                f"infra/{path.removeprefix('infra/')}", int(line), [f"checkov {rule}: {said(what)}"]
+            )
+    elif ended.status:
+        part.without.append(f"not run: checkov ({reason(ended)})")
+    else:
+        part.told.append("checkov finds nothing.")
+
+
+def reason(ended: Ended) -> str:
+    """Return what a program complains of, on one line."""
+    errors = re.search(r"Error: (.*)", ended.printed)
+    lines = [line for line in ended.printed.splitlines() if line.strip()]
+    return said(errors[1] if errors else (lines[-1] if lines else f"status {ended.status}"))
+
+
+# -- workflows -------------------------------------------------------------------------------------
+
+
+def judge_workflows(changes: Changes, head: Path, part: Part, run: Run = run) -> None:
+    """Refuse triggers that lend strangers secrets, actions that can move, and what tools find."""
+    for path, line, sentence in rules(changes):
+        part.refuse(path, line, [sentence])
+    files = [each.path for each in changes.of("workflows") if (head / each.path).is_file()]
+    github = [each for each in files if each.startswith(".github/workflows/")]
+    for tool, arguments in (
+        ("actionlint", ["-no-color", *github]),
+        ("zizmor", ["--offline", "--no-progress", "--format=github", *github]),
+    ):
+        program = shutil.which(
+            tool, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', '')}"
+        )
+        if program is None:
+            part.without.append(f"not run: {tool}, which is not installed")
+        elif github:
+            reported(tool, run([program, *arguments], head), head, part)
+
+
+def rules(changes: Changes) -> Iterator[tuple[str, int, str]]:
+    """Give what of the new lines is never allowed."""
+    for each in changes.of("workflows"):
+        content = changes.after(each.path)
+        if content is not None and each.path.endswith((".yml", ".yaml")):
+            parse_yaml(content, each.path)
+        for number, line in changes.added.get(each.path, {}).items():
+            if found := PINNED.match(line):
+                what = (
+                    f"{found[1]} is taken by {shown(found[2])}, which can be moved: give its commit"
+                )
+                yield each.path, number, what
+            for trigger in DANGEROUS:
+                if re.search(rf"\b{trigger}\b", line.partition("#")[0]):
+                    what = f"{trigger} runs with the base's secrets on what strangers wrote"
+                    yield each.path, number, what
+
+
+def reported(tool: str, ended: Ended, head: Path, part: Part) -> None:
+    """Add what a tool found; a tool that fails without finding anything is not a pass."""
+    text = re.sub(r"(?m)^::\w+ file=([^,]+),line=(\d+).*?::", r"\1:\2: ", ended.printed)
+    found = [each for each in PLACE.finditer(text) if each[1] and (head / each[1]).is_file()]
+    for each in found:
+        part.refuse(each[1], int(each[2]), [f"{tool}: {said(each[3])}"])
+    if ended.status and not found:
+        part.undone.append(f"not run: {tool} ({reason(ended)})")
+    elif not found:
+        part.told.append(f"{tool} finds nothing.")
