@@ -24,6 +24,7 @@ import yaml
 
 import rendering
 from conftest import TEMPLATE, UNBAKED
+from delivery.errors import DeliveryError
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start
@@ -388,6 +389,27 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+BUCKETS = """
+model_metrics { metric_control: [ {
+  metric_identifier: { family: "nv_inference_first_response_histogram_ms" }
+  histogram_options: { buckets: [ 1, 9, 49, 99 ] }
+} ] }
+"""
+
+
+def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "model")
+    with (repository / "classifier/config.pbtxt").open("a") as file:
+        file.write(BUCKETS)
+    refused = start(repository, tmp_path / "log")
+    with refused, pytest.raises(DeliveryError, match="failed to read text proto"):
+        refused.wait(ready_path(1), 60)
+    assert 'no field named "model_metrics"' in (tmp_path / "log").read_text()
+    asked = [*(rule["expr"] for rule in RULES), *QUERIES.values()]
+    newer = ("nv_inference_first_response_histogram_ms", "nv_model_load_duration_secs")
+    assert not [each for each in asked if any(name in each for name in newer)]
 
 
 # -- dashboards ------------------------------------------------------------------------------------
