@@ -1,4 +1,4 @@
-"""Programs that tests with registries need: installed where they are missing."""
+"""Debian's programs that some tests need: installed where they are missing."""
 
 import shutil
 import subprocess

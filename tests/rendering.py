@@ -40,14 +40,19 @@ data:
   commit: "{commit}"
 """.format(digest="2" * 64, commit="d" * 40)
 
+PROGRAMS = (  # of Argo CD
+    ("Deployment", "argocd-repo-server"),
+    ("Deployment", "argocd-server"),
+    ("StatefulSet", "argocd-application-controller"),
+)
 # What Argo CD's own manifests hold of the objects that ours patch.
 ARGO_CD = "".join(
     f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n"
     for name in ("argocd-cm", "argocd-cmd-params-cm")
 ) + "".join(
-    f"---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n"
+    f"---\napiVersion: apps/v1\nkind: {kind}\nmetadata:\n  name: {name}\n"
     f"spec: {{template: {{spec: {{containers: [{{args: [/usr/local/bin/{name}]}}]}}}}}}\n"
-    for name in ("argocd-repo-server", "argocd-server")
+    for kind, name in PROGRAMS
 )
 
 # The kinds that a gateway consists of.
@@ -85,7 +90,11 @@ def build(folder: Path) -> list[dict]:
     if not any(resource.startswith("https://") for resource in kustomization["resources"]):
         return kustomize(folder)
     made = kustomize(without_remote(folder, kustomization))
-    return [document for document in made if document["kind"] != "Deployment"]
+    return [document for document in made if named(document) not in PROGRAMS]
+
+
+def named(document: dict) -> tuple[str, str]:
+    return document["kind"], document["metadata"]["name"]
 
 
 def kustomize(folder: Path) -> list[dict]:

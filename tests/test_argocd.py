@@ -673,6 +673,21 @@ def test_each_released_environment_is_an_application_that_shows_its_version(gene
         assert application["spec"]["destination"]["namespace"] == f"digit-classifier-{name}"
 
 
+def test_a_released_environment_tells_people_what_it_serves(generated) -> None:
+    release = yaml.safe_load(rendering.RELEASE)["data"]
+    for application in generated["models"]:
+        address = application["spec"]["source"]["repoURL"].removesuffix(".git")
+        path = application["spec"]["source"]["path"]
+        told = {each["name"]: each["value"] for each in application["spec"]["info"]}
+        assert told == {
+            "Version": release["version"],
+            "Accuracy": f"{release['accuracy']} of {release['support']} test pictures",
+            "Image": release["image"],
+            "Model": f"{address}/blob/{release['commit']}/MODEL_CARD.md",
+            "Pull requests": f"{address}/commits/main/{path}/model.yaml",
+        }
+
+
 def test_a_release_file_further_down_deploys_nothing(released: Path, apps, tmp_path: Path) -> None:
     shutil.copytree(released / "argocd", tmp_path / "argocd")
     for folder in ("argocd/environments/a/b", "argocd/environments"):
@@ -829,6 +844,10 @@ def test_every_chart_is_pinned_and_knows_its_cluster(generated, apps) -> None:
     values = yaml.safe_load(charts["cluster-autoscaler"]["source"]["helm"]["values"])
     assert values["autoDiscovery"] == {"clusterName": "digit-classifier"}
     assert values["awsRegion"] == "eu-central-1"
+    values = yaml.safe_load(charts["kube-prometheus-stack"]["source"]["helm"]["values"])
+    (address,) = apps["AppProject", "models"]["spec"]["sourceRepos"]
+    labels = values["prometheus"]["prometheusSpec"]["externalLabels"]
+    assert labels == {"repository": address.removesuffix(".git")}
 
 
 def test_argo_cd_itself_is_pinned_to_a_commit(released: Path) -> None:
@@ -856,8 +875,7 @@ def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
 ) -> None:
     made = with_webhook(released, tmp_path)
     before = {(each["kind"], each["metadata"]["name"]) for each in built["argocd/base/argo-cd"]}
-    deployments = {("Deployment", "argocd-repo-server"), ("Deployment", "argocd-server")}
-    assert made.keys() - before - deployments == {("HTTPRoute", "webhook")}
+    assert made.keys() - before - set(rendering.PROGRAMS) == {("HTTPRoute", "webhook")}
     route = made["HTTPRoute", "webhook"]
     assert route["metadata"]["namespace"] == "argocd"
     assert route["spec"]["hostnames"] == ["argocd.example.com"] and route["spec"]["parentRefs"]
@@ -875,8 +893,8 @@ def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
     assert {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"} in allowed_kinds
 
 
-def arguments(made: dict[tuple[str, str], dict], name: str) -> list[str]:
-    return made["Deployment", name]["spec"]["template"]["spec"]["containers"][0]["args"]
+def arguments(made: dict[tuple[str, str], dict], name: str, kind: str = "Deployment") -> list[str]:
+    return made[kind, name]["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_the_server_is_without_tls_behind_a_gateway_only(released: Path, tmp_path: Path) -> None:
@@ -887,6 +905,8 @@ def test_the_server_is_without_tls_behind_a_gateway_only(released: Path, tmp_pat
     without = {(each["kind"], each["metadata"]["name"]): each for each in plain}
     assert "--insecure" not in arguments(without, "argocd-server")
     assert "--revision-cache-expiration=10s" in arguments(without, "argocd-repo-server")
+    controller = arguments(without, "argocd-application-controller", "StatefulSet")
+    assert "--metrics-application-labels=model-version" in controller
 
 
 def test_the_root_leads_to_the_applications_and_to_nothing_else(released: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from delivery.proposals.releases import all_releases, next_version
 from delivery.triton.client import PROTOCOLS, Client
 from kubernetes_api import PATIENCE, Kubernetes, Object
 from local_cluster import LocalCluster
+from traffic import PICTURES
 
 PORTS = {"http": 8000, "grpc": 8001}
 
@@ -147,8 +149,10 @@ class Delivered:
         self.application(
             lambda seen: synced(seen) and seen_version(seen) == release.version, environment
         )
-        for protocol, port in PORTS.items():  # a Service that is new has its rules a moment later
-            self.here.wait_for_port(self.address(protocol, environment).split(":")[0], port)
+        for protocol, port in PORTS.items():  # a node has a Service's new rules a moment later
+            address = self.address(protocol, environment)
+            self.here.wait_for_port(address.split(":")[0], port)
+            leads_to(address, protocol, release.version)
         self.answers(release, environment)
         if environment == "staging":
             self.good[:] = [each for each in self.good if each != release] + [release]
@@ -193,6 +197,15 @@ def healthy_with(rollout: Object, version: int) -> bool:
         and status.get("phase") == "Healthy"
         and status.get("stableRS") == status.get("currentPodHash")
     )
+
+
+def leads_to(address: str, protocol: str, version: int) -> None:
+    """Wait until ten connections in a row reach a version, of which old rules would miss some."""
+    reached, end = 0, time.monotonic() + PATIENCE
+    while reached < 10:
+        assert time.monotonic() < end, f"{address} does not lead to model {version} only"
+        with Client(protocol, address) as client:
+            reached = reached + 1 if client.infer(PICTURES).version == version else 0
 
 
 def led_to_only(endpoints: Object, pods: str) -> bool:

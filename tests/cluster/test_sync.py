@@ -1,6 +1,8 @@
 """From an empty cluster to what Git says, and back to it when somebody changes the cluster."""
 
 import json
+import re
+from urllib.request import urlopen
 
 import pytest
 
@@ -81,6 +83,39 @@ def test_what_git_never_had_is_left_alone(serving: Delivered) -> None:
     kubernetes.kubectl("delete", "service/triton", "-n", NAMESPACE)
     kubernetes.until("service/triton", lambda seen: uid(seen) != service, NAMESPACE)
     assert kubernetes.get("configmap/of-somebody", NAMESPACE) == before
+
+
+def test_argo_tells_prometheus_what_the_alerts_ask_for(serving: Delivered) -> None:
+    version = serving.application(synced)["metadata"]["labels"]["model-version"]
+    told = metrics(serving, "argocd", "argocd-application-controller", 8082)
+    assert {"name": NAMESPACE, "label_model_version": version} in seen_of(
+        told["argocd_app_labels"], "name", "label_model_version"
+    )
+    state = {"name": NAMESPACE, "autosync_enabled": "true", "sync_status": "Synced"}
+    assert state in seen_of(told["argocd_app_info"], *state)
+    told = metrics(serving, "argo-rollouts", "argo-rollouts", 8090)
+    server = {"namespace": NAMESPACE, "name": "triton"}
+    for name in ("info", "info_replicas_available", "info_replicas_desired"):
+        assert server in seen_of(told[f"rollout_{name}"], *server)
+    assert all("phase" in each for each in told["rollout_info"])
+
+
+def metrics(serving: Delivered, namespace: str, name: str, port: int) -> dict[str, list[Object]]:
+    """The labels of every series that a program tells, by the metric's name."""
+    selector = f"app.kubernetes.io/name={name}"
+    (pod,) = serving.kubernetes.items("pods", namespace, selector)
+    with urlopen(f"http://{pod['status']['podIP']}:{port}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    found: dict[str, list[Object]] = {}
+    for line in lines:
+        name, _, rest = line.partition("{")
+        found.setdefault(name, []).append(dict(re.findall(r'(\w+)="([^"]*)"', rest)))
+    return found
+
+
+def seen_of(series: list[Object], *names: str) -> list[Object]:
+    """The labels of these names only."""
+    return [{name: each.get(name) for name in names} for each in series]
 
 
 def scale(serving: Delivered, replicas: int) -> None:

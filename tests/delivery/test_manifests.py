@@ -81,7 +81,7 @@ BAD_RELEASES = {
     "image-missing": (
         "  image:",
         "  picture:",
-        "there is no 'data.picture': known are version, image",
+        "there is no 'data.picture': did you mean 'signature'?",
     ),
     "data-missing": ("  data:", "  date:", "there is no 'data.date': did you mean 'data'?"),
     "key-unknown": (
@@ -184,7 +184,12 @@ BAD_MANIFESTS: dict[str, tuple[str, str, str, str]] = {
         "models/other/versions/0",
         "/v2/models/other/versions/8/ready",
     ),
-    "volume-renamed": (ROLLOUT, "- name: model\n", "- name: weights\n", "cannot be built: .*model"),
+    "volume-renamed": (
+        ROLLOUT,
+        "- name: model\n          image",
+        "- name: weights\n          image",
+        "cannot be built: .*model",
+    ),
     "missing-file": (OVERLAY, "base/triton", "base/tritom", "cannot be built: .*tritom"),
     "not-yaml": (ROLLOUT, "spec:", "spec: [", "cannot be built: .*rollout.yaml"),
     "rollout-without-spec": (

@@ -1,0 +1,467 @@
+"""Alerts fire, keep still and recover; they and the dashboards find what a real server tells.
+
+Series are written in promtool's own way, a sample each minute: `1x3` is 1 four times, `0+6x3` is
+0 6 12 18, `_x3` is nothing three times.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import rendering
+from conftest import TEMPLATE, UNBAKED
+from delivery.errors import DeliveryError
+from delivery.triton.client import connect
+from delivery.triton.loopback import HOST
+from delivery.triton.server import Ports, Server, choose, ready_path, start
+from registry_tools import need
+from tiny import SHAPE, write_repository
+
+CONFIGS = TEMPLATE / "argocd/platform/configs"
+RUNBOOK = TEMPLATE / "argocd/operations.md"
+FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
+REPOSITORY = "https://github.example/o/p"
+
+
+def read_rules(name: str) -> list[dict]:
+    """The groups of a PrometheusRule."""
+    return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
+
+
+GROUPS = [*read_rules("model"), *read_rules("delivery")]
+RULES = [rule for group in GROUPS for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+
+SERVED = 'namespace="p-staging", model="classifier"'
+SUCCESS = f'nv_inference_request_success{{{SERVED}, version="8"}}'
+FAILURE = f'nv_inference_request_failure{{{SERVED}, version="8", reason="BACKEND"}}'
+DURATION = f'nv_inference_request_duration_us{{{SERVED}, version="8"}}'
+ROLLOUT = 'namespace="p-staging", name="triton"'
+AVAILABLE = f"rollout_info_replicas_available{{{ROLLOUT}}}"
+IN_GIT = 'argocd_app_labels{name="p-staging", label_model_version="8"}'
+APPLICATION = 'argocd_app_info{name="p-staging", autosync_enabled="true", sync_status="Synced"}'
+GPU = 'Hostname="node", gpu="0"'
+WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
+
+# Ten requests a second, each of them 10 ms; callers who leave are nobody's failure.
+HEALTHY = {
+    SUCCESS: "0+600x600",
+    FAILURE: "0x600",
+    FAILURE.replace("BACKEND", "CANCELED"): "0+60x600",
+    DURATION: "0+6000000x600",
+    AVAILABLE: "2x600",
+    f"rollout_info_replicas_desired{{{ROLLOUT}}}": "2x600",
+    f'rollout_info{{{ROLLOUT}, phase="Completed"}}': "1x600",
+    APPLICATION: "1x600",
+    IN_GIT: "1x600",
+    'argocd_app_sync_total{name="p-staging", phase="Succeeded"}': "1x600",
+    'up{namespace="argo-rollouts"}': "1x600",
+    f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x600",
+    f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x600",
+}
+# What is otherwise, and which alerts fire after how many minutes; no others do.
+CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
+    "healthy": ({}, {minute: set() for minute in (5, 60, 200)}),
+    "a tenth fails for an hour": (
+        {FAILURE: "0x60 0+60x60 3600x480"},
+        {
+            60: set(),
+            90: {"ModelErrorsFast", "ModelErrorsSlow"},
+            200: {"ModelErrorsSlow"},
+            590: set(),
+        },
+    ),
+    "five times as many fail as may": (
+        {FAILURE: "0+3x120 360x480"},
+        {100: {"ModelErrorsSlow"}, 590: set()},
+    ),
+    "half as many fail as may": ({FAILURE: "0+0.3x600"}, {100: set(), 200: set()}),
+    "one of few requests fails": (
+        {SUCCESS: "0+0.1x600", FAILURE: "0x60 1x540"},
+        {61: set(), 90: set(), 200: set()},
+    ),
+    "requests take ten times as long": (
+        {DURATION: "0+6000000x60 420000000+60000000x60 4026000000+6000000x480"},
+        {60: set(), 110: {"ModelSlow"}, 130: set()},
+    ),
+    "all servers go": (
+        {AVAILABLE: "2x60 0x30 2x510"},
+        {62: set(), 65: {"ModelDown"}, 95: set()},
+    ),
+    "a first release waits for its node": ({AVAILABLE: "0x600"}, {60: set(), 200: set()}),
+    "servers are not scraped": (
+        {SUCCESS: "0+600x30 stale _x60 60000+600x500"},
+        {38: set(), 60: {"ModelUnseen"}, 120: set()},
+    ),
+    "two syncs fail": (
+        {'argocd_app_sync_total{name="p-staging", phase="Failed"}': "_x60 1x60 2x480"},
+        {50: set(), 70: {"SyncFailed"}, 90: set(), 130: {"SyncFailed"}, 150: set()},
+    ),
+    "the cluster is not as Git says": (
+        {APPLICATION.replace("Synced", "OutOfSync"): "_x60 1x60 stale"},
+        {80: set(), 100: {"OutOfSync"}, 130: set()},
+    ),
+    "a version is aborted": (
+        {f'rollout_info{{{ROLLOUT}, phase="Abort"}}': "_x60 1x30 stale"},
+        {62: set(), 75: {"RolloutDegraded"}, 100: set()},
+    ),
+    "a rollout goes on, waits, and does not end": (
+        {
+            f'rollout_info{{{ROLLOUT}, phase="Progressing"}}': "_x60 1x30 stale",
+            f'rollout_info{{{ROLLOUT}, phase="Paused"}}': "_x91 1x60 stale",
+        },
+        {100: set(), 140: {"RolloutStuck"}, 160: set()},
+    ),
+    "the next version does not come": (
+        {
+            IN_GIT: "1x60 stale",
+            IN_GIT.replace('"8"', '"9"'): "_x61 1x539",
+            SUCCESS: "0+600x120 stale",
+            SUCCESS.replace('"8"', '"9"'): "_x121 0+600x480",
+        },
+        {60: set(), 90: set(), 110: {"VersionDiffers"}, 125: set()},
+    ),
+    "an image cannot be pulled": (
+        {
+            f'{WAITING}, reason="ErrImagePull"}}': "_x60 1x3 stale",
+            f'{WAITING}, reason="ImagePullBackOff"}}': "_x64 1x10 stale",
+            f'{WAITING}, reason="ContainerCreating"}}': "1x600",
+        },
+        {63: set(), 70: {"ImagePullFailing"}, 80: set()},
+    ),
+    "a GPU falls off its bus": (
+        {f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x60 79x30 0x500"},
+        {60: set(), 65: {"GpuFault"}, 95: set()},
+    ),
+    "a program reads beyond its memory": (
+        {f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "31x600"},
+        {60: set(), 90: set()},
+    ),
+    "a GPU does nothing": (
+        {f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x60 0x420 40x120"},
+        {400: set(), 450: {"GpuIdle"}, 500: set()},
+    ),
+    "nobody sees Argo Rollouts": (
+        {'up{namespace="argo-rollouts"}': "1x60 0x30 1x500"},
+        {70: set(), 80: {"DeliveryUnseen"}, 95: set()},
+    ),
+    "nobody sees Argo CD": (
+        {APPLICATION: "1x60 stale _x30 1x500"},
+        {70: set(), 80: {"DeliveryUnseen"}, 95: set()},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules in the form that Prometheus reads without its operator."""
+    need("prometheus")
+    file = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": GROUPS}))
+    return file
+
+
+def promtool(rules: Path, folder: Path, series: dict[str, str], expected: dict) -> None:
+    """Have promtool evaluate the rules on series beside the healthy ones."""
+    inputs = [{"series": name, "values": values} for name, values in (HEALTHY | series).items()]
+    test = {"interval": "1m", "input_series": inputs, **expected}
+    test["external_labels"] = {"repository": REPOSITORY}
+    file = folder / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "tests": [test]}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_alerts_fire_keep_still_and_recover(rules: Path, tmp_path: Path, case: str) -> None:
+    series, moments = CASES[case]
+    asked = [
+        {
+            "expr": FIRING,
+            "eval_time": f"{minute}m",
+            "exp_samples": [
+                {"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(alerts)
+            ],
+        }
+        for minute, alerts in moments.items()
+    ]
+    promtool(rules, tmp_path, series, {"promql_expr_test": asked})
+
+
+def test_every_alert_is_seen_to_fire_and_to_recover() -> None:
+    fired = {
+        name for _, moments in CASES.values() for alerts in moments.values() for name in alerts
+    }
+    assert fired == set(ALERTS)
+    for case, (_, moments) in CASES.items():
+        assert moments[max(moments)] == set(), f"{case}: say when it is over"
+
+
+def test_an_alert_says_where_and_leads_to_its_runbook(rules: Path, tmp_path: Path) -> None:
+    alert = {
+        "exp_labels": {"severity": "page", "namespace": "p-staging", "name": "triton"},
+        "exp_annotations": {
+            "summary": "p-staging: no server is available, and one was within the last day",
+            "runbook_url": f"{REPOSITORY}/blob/main/argocd/base/operations.md#modeldown",
+        },
+    }
+    asked = [{"eval_time": "65m", "alertname": "ModelDown", "exp_alerts": [alert]}]
+    series, _ = CASES["all servers go"]
+    promtool(rules, tmp_path, series, {"alert_rule_test": asked})
+
+
+def test_every_alert_has_its_part_of_the_runbook() -> None:
+    text = RUNBOOK.read_text()
+    assert set(re.findall(r"(?m)^### (\w+)$", text)) == set(ALERTS)
+    assert set(re.findall(r"\(#(\w+)\)", text)) == {name.lower() for name in ALERTS}
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook_url"].endswith(f"/operations.md#{name.lower()}")
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_a_projects_promises_are_those_that_the_alerts_follow(tmp_path: Path) -> None:
+    documents = yaml.safe_load_all((UNBAKED / "argocd/apps/platform.yaml").read_text())
+    (source,) = (
+        each["spec"]["source"]
+        for each in documents
+        if (each["kind"], each["metadata"]["name"]) == ("Application", "configs")
+    )
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    file = tmp_path / "configs/kustomization.yaml"
+    asked = yaml.safe_dump(source["kustomize"]).replace("vector(0.", "vector(0.4")
+    file.write_text(file.read_text() + asked)
+    (made,) = [each for each in rendering.build(file.parent) if each["metadata"]["name"] == "model"]
+    before, after = (groups[0]["rules"] for groups in (GROUPS, made["spec"]["groups"]))
+    for old, new in zip(before, after, strict=True):
+        assert new == old | {"expr": old["expr"].replace("vector(0.", "vector(0.4")}
+        used = f"scalar({new['record']})"
+        assert any(used in rule["expr"] for rule in ALERTS.values()), used
+
+
+# -- real figures ----------------------------------------------------------------------------------
+
+# What Triton tells, and what is recorded of it; the other names are those of the series above.
+OF_TRITON = re.compile(r"\b(?:nv|slo|model|objective)[_:][\w:]+(?:\{[^}]*\})?")
+
+
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
+QUERIES = {
+    f"{name}: {panel['title']} {target['refId']}": target["expr"]
+    for name, dashboard in DASHBOARDS.items()
+    for panel in dashboard["panels"]
+    for target in panel["targets"]
+} | {
+    f"{name}: {each['name']}": each["expr"]
+    for name, dashboard in DASHBOARDS.items()
+    for each in dashboard["annotations"]["list"]
+}
+# What a person chooses, and the step of what is summed over a week.
+CHOSEN = {"$namespace": "p-staging", "$price": "2", "[7d:1h]": "[7d:1s]"}
+# What other programs than Triton tell of, as Prometheus reads it of them.
+EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
+    f"DCGM_FI_DEV_FB_USED{{{GPU}}}",
+    f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
+    f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
+    'analysis_run_info{namespace="p-staging", name="triton-1", phase="Successful"}',
+    'kube_node_status_capacity{node="node", resource="nvidia_com_gpu", unit="integer"}',
+    'kube_pod_container_resource_requests{namespace="p-staging", resource="nvidia_com_gpu"}',
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    repository = write_repository(tmp_path_factory.mktemp("model"))
+    running = start(repository, repository.parent / "triton.log")
+    try:
+        running.wait(ready_path(1), 60)
+        yield running
+    finally:
+        running.kill()
+
+
+class Exporter(BaseHTTPRequestHandler):
+    """Tells of each series that it is 1."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write("".join(f"{series} 1\n" for series in EXPORTED).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[int]:
+    """The port of what stands in for the programs that cannot run here."""
+    with ThreadingHTTPServer((HOST, 0), Exporter) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web.server_port
+        web.shutdown()
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a Prometheus that scrapes the server as in the namespace of staging."""
+    folder, port = tmp_path_factory.mktemp("prometheus"), choose(Ports()).http
+    target = {"targets": [f"{HOST}:{server.ports.metrics}"], "labels": {"namespace": "p-staging"}}
+    settings = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(rules)],
+        "scrape_configs": [
+            {"job_name": "triton", "static_configs": [target]},
+            {
+                "job_name": "others",
+                "honor_labels": True,
+                "static_configs": [{"targets": [f"{HOST}:{exporter}"]}],
+            },
+        ],
+    }
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
+    options = {
+        "config.file": folder / "prometheus.yaml",
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": f"{HOST}:{port}",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stderr=log
+        )
+    try:
+        yield f"http://{HOST}:{port}/api/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(address: str, path: str, **query: str) -> dict:
+    """What Prometheus answers; nothing before it is ready."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{address}/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        assert error.code == 503, f"{query}: {error.read().decode()}"
+        return {}
+    except OSError:
+        return {}
+
+
+def chosen(query: str) -> str:
+    """A panel's query as Grafana asks it."""
+    for name, value in CHOSEN.items():
+        query = query.replace(name, value)
+    return query
+
+
+def test_every_expression_finds_what_the_real_server_tells(server: Server, prometheus: str) -> None:
+    missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
+    missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
+    assert len(missing) > 50
+    deadline = time.monotonic() + 60
+    with connect("http", server.ports) as client:
+        while missing and time.monotonic() < deadline:
+            client.infer(np.zeros((2, *SHAPE), np.uint8))
+            missing -= {
+                each
+                for each in missing
+                if ask(prometheus, "query", query=chosen(each)).get("result")
+            }
+            time.sleep(0.1)
+    groups = ask(prometheus, "rules")["groups"]
+    assert len(groups) == len(GROUPS)
+    health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    assert "err" not in health.values(), health
+
+
+BUCKETS = """
+model_metrics { metric_control: [ {
+  metric_identifier: { family: "nv_inference_first_response_histogram_ms" }
+  histogram_options: { buckets: [ 1, 9, 49, 99 ] }
+} ] }
+"""
+
+
+def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "model")
+    with (repository / "classifier/config.pbtxt").open("a") as file:
+        file.write(BUCKETS)
+    refused = start(repository, tmp_path / "log")
+    with refused, pytest.raises(DeliveryError, match="failed to read text proto"):
+        refused.wait(ready_path(1), 60)
+    assert 'no field named "model_metrics"' in (tmp_path / "log").read_text()
+    asked = [*(rule["expr"] for rule in RULES), *QUERIES.values()]
+    newer = ("nv_inference_first_response_histogram_ms", "nv_model_load_duration_secs")
+    assert not [each for each in asked if any(name in each for name in newer)]
+
+
+# -- dashboards ------------------------------------------------------------------------------------
+
+UNITS = set("currencyUSD h none percent percentunit reqps s short watt".split())
+KINDS = {"stat", "state-timeline", "table", "timeseries"}
+SOURCE = {"type": "prometheus", "uid": "prometheus"}
+
+
+def overlap(one: dict, other: dict) -> bool:
+    """Whether two panels lie on each other."""
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "w"), ("y", "h"))
+    )
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_is_one_screen_of_panels_side_by_side(name: str) -> None:
+    panels = DASHBOARDS[name]["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) >= 5
+    places = [panel["gridPos"] for panel in panels]
+    assert all(each["x"] + each["w"] <= 24 and each["y"] + each["h"] <= 24 for each in places)
+    assert not any(overlap(*pair) for pair in combinations(places, 2))
+    for panel in panels:
+        assert panel["type"] in KINDS and panel["fieldConfig"]["defaults"]["unit"] in UNITS
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references) >= 1
+        asked = [panel, *panel["targets"]]
+        assert all(each["datasource"] == SOURCE for each in asked)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_asks_with_the_variables_that_it_has_and_shows_releases(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    has = {each["name"] for each in dashboard["templating"]["list"]}
+    text = json.dumps([panel["targets"] for panel in dashboard["panels"]])
+    assert set(re.findall(r"\$(\w+)", text)) == has <= {each[1:] for each in CHOSEN}
+    assert [each["name"] for each in dashboard["annotations"]["list"]] == ["Releases"]
+
+
+def test_grafana_takes_in_every_dashboard_and_each_has_its_own_address() -> None:
+    (made,) = [each for each in rendering.build(CONFIGS) if each["kind"] == "ConfigMap"]
+    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert {name: json.loads(text) for name, text in made["data"].items()} == {
+        f"{name}.json": dashboard for name, dashboard in DASHBOARDS.items()
+    }
+    assert len({each["uid"] for each in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
+
+
+def test_the_price_of_a_gpu_is_the_one_that_a_new_project_pays() -> None:
+    prices = json.loads((TEMPLATE / "infra/commands/prices.json").read_text())
+    paid = prices["regions"]["eu-central-1"]["instance_hour"]["g6.xlarge"]
+    (price,) = DASHBOARDS["gpu-and-cost"]["templating"]["list"]
+    assert (price["type"], float(price["query"])) == ("textbox", paid)
