@@ -1,6 +1,8 @@
 """A gateway in an overlay: one line more, and what it makes of an environment."""
 
 import re
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,9 @@ def seconds(duration: str) -> int:
 # -- the line --------------------------------------------------------------------------------------
 
 
+AGES = ("--grpc-max-connection-age=4000", "--grpc-max-connection-age=2147483647")
+
+
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_the_line_changes_how_versions_change_and_whom_the_server_hears(
     project: Path, plain: Documents, guarded: Documents, environment: str
@@ -84,15 +89,21 @@ def test_the_line_changes_how_versions_change_and_whom_the_server_hears(
         after = built(project, "gateway", environment=environment)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {("Rollout", "triton"), ("NetworkPolicy", "clients")}
-    pods = [each["Rollout", "triton"]["spec"]["template"] for each in (before, after)]
-    assert pods[0] == pods[1], "no pod is replaced for it"
+    pods = [deepcopy(each["Rollout", "triton"]["spec"]["template"]) for each in (before, after)]
+    arguments = [pod["spec"]["containers"][0].pop("args") for pod in pods]
+    assert pods[0] == pods[1]
+    differing = [pair for pair in zip(*arguments, strict=True) if len(set(pair)) > 1]
+    assert differing == [AGES], "its connections need not be sent away"
     assert not [name for kind, name in before if "gateway" in name or "Traefik" in kind]
 
 
 def test_the_server_is_rehearsed_as_without_it(plain: Documents, guarded: Documents) -> None:
     for document in guarded.values():
         check_keys(document)
-    assert read_server_pod(plain) == read_server_pod(guarded)
+    served = [read_server_pod(each) for each in (plain, guarded)]
+    arguments = [[AGES[0] if each == AGES[1] else each for each in pod.arguments] for pod in served]
+    assert arguments[0] == arguments[1]
+    assert replace(served[0], arguments=()) == replace(served[1], arguments=())
 
 
 def test_everything_is_valid_to_the_last_key(guarded: Documents, certified: Documents) -> None:
