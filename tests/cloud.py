@@ -114,7 +114,8 @@ def stand_ins(folder: Path) -> dict[str, str]:
         program.write_text(text)
         program.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "COMMANDS": str(folder / "commands")}
+    # A `python3` that chooses among versions puts a folder before these.
+    return {"PATH": path, "COMMANDS": str(folder / "commands"), "PYTHON": sys.executable}
 
 
 def commands(readme: Path, *sections: str) -> str:
