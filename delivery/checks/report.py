@@ -16,7 +16,7 @@ LOWER = ("calibration_error", "loss")  # figures of which less is better
 KINDS = {"release": "Release", "promotion": "Promotion", "rollback": "Rollback"}
 EFFECTS = {  # kind of change: what merging does, and how that is undone
     "manifests": "Argo CD applies the differences above. Undo: a pull request with `git revert`.",
-    "infrastructure": "Nothing is applied before `make infra-apply`. Undo: revert, apply again.",
+    "infrastructure": "Applied by a person, or by CI behind a reviewer. Undo: revert, apply again.",
     "workflows": "CI runs otherwise from the next event on. Undo: `git revert`.",
     "data": "Nothing is deployed: the next `make pipeline` and `make release` go by it.",
     "code": "Nothing is deployed: the next `make pipeline` and `make release` go by it.",
