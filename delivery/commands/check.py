@@ -40,7 +40,8 @@ def run(
 
 def asked(repository: Repository) -> Witnesses:
     """Return whom a check asks: GitHub for commit statuses, where gh reaches it."""
-    github = reached_github(repository)
+    there = repository.says_yes("remote", "get-url", REMOTE)
+    github = reached_github(repository) if there else None
     return Witnesses(health=partial(newest_word, github)) if github else Witnesses()
 
 

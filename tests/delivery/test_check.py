@@ -79,8 +79,8 @@ def asked(**witnesses: object) -> Bench:
 
 
 def healthy_for(hours: float) -> Bench:
-    since = datetime.now(UTC) - timedelta(hours=hours)
-    return asked(health=lambda commits, status: Health(True, since))
+    lasted = timedelta(hours=hours)
+    return asked(health=lambda commits, status: Health(True, datetime.now(UTC) - lasted))
 
 
 def served(repo: Repo, path: str = STAGING):
@@ -386,7 +386,7 @@ def rights_in_the_whole_cluster(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - rights.yaml\n")
 
 
-@bad(f"{MODELS}, line 65", "repoURL is 'https://github.com/evil/digits.git', a source that no")
+@bad(f"{MODELS}, line 75", "repoURL is 'https://github.com/evil/digits.git', a source that no")
 def manifests_of_another_repository(repo: Repo) -> None:
     text = repo.text(MODELS)
     source = "      source:\n        repoURL: "
@@ -408,7 +408,7 @@ def harmless_default_project(repo: Repo) -> None:
     repo.edit(MODELS, "project: models", "project: default")
 
 
-@bad(f"{MODELS}, line 66", "targetRevision is 'next', a source that no manifest of the base has")
+@bad(f"{MODELS}, line 76", "targetRevision is 'next', a source that no manifest of the base has")
 def harmless_another_branch(repo: Repo) -> None:
     repo.edit(MODELS, "targetRevision: main", "targetRevision: next")
 
