@@ -646,13 +646,17 @@ def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
         trust = iam.get_role(RoleName=f"{NAME}-{name}")["Role"]["AssumeRolePolicyDocument"]
         (statement,) = trust["Statement"]
         assert statement["Principal"] == {"Federated": provider["Arn"]}
-        assert [*statement["Condition"]] == ["StringEquals"]
-        equals = statement["Condition"]["StringEquals"]
+        equals, like = statement["Condition"]["StringEquals"], statement["Condition"]["StringLike"]
         assert equals["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
-        subjects[name] = equals["token.actions.githubusercontent.com:sub"]
+        assert [*like] == ["token.actions.githubusercontent.com:sub"]
+        (subjects[name],) = like.values()
     repository = f"repo:acme@123456/{NAME}@456789"
     assert subjects == {
-        "plan": [f"{repository}:pull_request", f"{repository}:ref:refs/heads/main"],
+        "plan": [
+            f"{repository}:pull_request",
+            f"{repository}:ref:refs/heads/main",
+            f"{repository}:ref:refs/heads/gh-readonly-queue/main/*",
+        ],
         "apply": [f"{repository}:environment:infrastructure"],
         "publish": [f"{repository}:ref:refs/heads/main"],
     }
