@@ -40,8 +40,7 @@ def run(
 
 def asked(repository: Repository) -> Witnesses:
     """Return whom a check asks: GitHub for commit statuses, where gh reaches it."""
-    there = repository.says_yes("remote", "get-url", REMOTE)
-    github = reached_github(repository) if there else None
+    github = reached_github(repository)
     return Witnesses(health=partial(newest_word, github)) if github else Witnesses()
 
 

@@ -157,5 +157,7 @@ def find_github(repository: Repository) -> GitHub:
 
 def reached_github(repository: Repository) -> GitHub | None:
     """Return the remote's repository on GitHub, or None where gh does not reach one."""
+    if not repository.says_yes("remote", "get-url", REMOTE):
+        return None
     host, _, name = (github_repository(repository) or "").partition("/")
     return GitHub(host, name, repository.folder) if host and knows(host) else None
