@@ -208,7 +208,9 @@ def test_pods_keep_the_restricted_level_and_their_namespaces_enforce_it(document
     }
     job = "RayJob digit-classifier-training/train-3"
     servers = {(f"Rollout digit-classifier-{name}/triton", "") for name in ENVIRONMENTS}
-    assert set(pods) == servers | {(job, part) for part in ("head", "gpu", "submitter")}
+    asking = "AnalysisTemplate digit-classifier-{}/golden-answers"
+    askers = {(asking.format(name), "answers") for name in ENVIRONMENTS}
+    assert set(pods) == servers | askers | {(job, part) for part in ("head", "gpu", "submitter")}
     for name, each in pods.items():
         assert violations(each["spec"]) == set(), name
     namespaces = [each["metadata"] for each in documents if each["kind"] == "Namespace"]

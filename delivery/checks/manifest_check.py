@@ -63,11 +63,11 @@ def built(repository: Repository, commit: str, places: tuple[str, ...]) -> Built
     found = Built()
     there = set(repository.files(commit, MANIFESTS))
     wanted = [each for each in places if f"{each}/kustomization.yaml" in there]
-    keys = [content_key(repository, commit, each) for each in wanted]
-    missing = [each for each, key in zip(wanted, keys, strict=True) if key not in MADE]
+    keys = {each: content_key(repository, commit, each) for each in wanted}
+    missing = {each: key for each, key in keys.items() if key not in MADE}
     if missing:
         build_all(repository, commit, missing)
-    for place, key in zip(wanted, keys, strict=True):
+    for place, key in keys.items():
         found.documents[place], wrong = MADE[key]
         if wrong:
             found.wrong[place] = wrong
@@ -84,14 +84,14 @@ def content_key(repository: Repository, commit: str, place: str) -> tuple[str, s
     return place, repository.ask("rev-parse", f"{commit}:{place if is_alone else MANIFESTS}")
 
 
-def build_all(repository: Repository, commit: str, places: list[str]) -> None:
-    """Build places of a commit, two at a time."""
+def build_all(repository: Repository, commit: str, places: dict[str, tuple[str, str]]) -> None:
+    """Build places of a commit, two at a time; each has the key that it is kept by."""
     with tempfile.TemporaryDirectory(prefix="manifests-") as work, ThreadPoolExecutor(2) as pool:
         root = Path(work).resolve() / "all"
         manifests(repository, commit, root)
         add_samples(root)
-        for place, made in zip(places, pool.map(partial(tried, root), places), strict=True):
-            key = content_key(repository, commit, place)
+        made_of = pool.map(partial(tried, root), places)
+        for key, made in zip(places.values(), made_of, strict=True):
             MADE[key] = made[0], made[1].replace(f"{root}/", "")
 
 

@@ -41,6 +41,9 @@ def pod_templates(document: Part) -> dict[str, Part]:
         workers = {each["groupName"]: each["template"] for each in cluster["workerGroupSpecs"]}
         submitter = document["spec"]["submitterPodTemplate"]
         return {"head": cluster["headGroupSpec"]["template"], "submitter": submitter} | workers
+    if document["kind"] == "AnalysisTemplate":
+        jobs = [each for each in document["spec"]["metrics"] if "job" in each["provider"]]
+        return {each["name"]: each["provider"]["job"]["spec"]["template"] for each in jobs}
     template = pod_template(document)
     return {"": template} if template else {}
 

@@ -169,7 +169,7 @@ def untagged(image: str) -> str:
 def in_documents(built: Documents, known: set[str], is_environment: bool) -> Iterator[Breach]:
     """Judge the objects of one place: pods, server, namespaces; `known` are names of images."""
     for (kind, name), document in built.items():
-        for part, pod in pods(document).items():
+        for part, pod in pod_templates(document).items():
             place = f"{kind} {name}{f' ({part})' if part else ''}"
             for field in sorted(violations(pod["spec"])):
                 what = f"{place} breaks the Pod Security level restricted by {field}"
@@ -181,14 +181,6 @@ def in_documents(built: Documents, known: set[str], is_environment: bool) -> Ite
             yield Breach(what, ENFORCE, f"level {level(document)} {name}")
     if is_environment:
         yield from bad_server(built)
-
-
-def pods(document: Document) -> dict[str, Document]:
-    """Return the pods that a manifest makes, those of an analysis's Jobs, too."""
-    if document["kind"] != "AnalysisTemplate":
-        return pod_templates(document)
-    jobs = [each for each in document["spec"]["metrics"] if "job" in each["provider"]]
-    return {each["name"]: each["provider"]["job"]["spec"]["template"] for each in jobs}
 
 
 def arguments(built: Documents) -> set[str]:
