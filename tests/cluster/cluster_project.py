@@ -118,18 +118,14 @@ class ClusterProject(Project):
         return self.git("rev-parse", "HEAD")
 
 
-def hurry(overlay: Path) -> None:
+def hurry(overlay: Path, step: int) -> None:
     """Make the pause of a new version a second, as the owner of an overlay may decide."""
-    place = "/spec/strategy/canary/steps/2/pause/duration"
+    place = f"/spec/strategy/canary/steps/{step}/pause/duration"
+    change = yaml.safe_dump([{"op": "replace", "path": place, "value": "1s"}])
     settings = yaml.safe_load(overlay.read_text())
-    settings.setdefault("patches", []).append(without_pause(place))
+    target = {"kind": "Rollout", "name": "triton"}
+    settings.setdefault("patches", []).append({"target": target, "patch": change})
     overlay.write_text(yaml.safe_dump(settings))
-
-
-def without_pause(place: str) -> dict[str, Any]:
-    """A patch of an overlay that makes the pause at a place of the Rollout short."""
-    change = [{"op": "replace", "path": place, "value": "1s"}]
-    return {"target": {"kind": "Rollout", "name": "triton"}, "patch": yaml.safe_dump(change)}
 
 
 def make_project(folder: Path, remotes: Path) -> ClusterProject:
@@ -145,7 +141,7 @@ def make_project(folder: Path, remotes: Path) -> ClusterProject:
         place = folder / "generated" / NAME / part
         (shutil.copytree if place.is_dir() else shutil.copy)(place, project.folder / part)
     for environment in ("staging", "production"):
-        hurry(project.path(environment).with_name("kustomization.yaml"))
+        hurry(project.path(environment).with_name("kustomization.yaml"), step=2)
     for path, content in CODE.items():
         fake_pipeline.write(project.folder, path, content)
     fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")

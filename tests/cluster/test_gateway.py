@@ -22,7 +22,7 @@ import tritonclient.http
 import tritonclient.http.auth
 import yaml
 
-from cluster_project import NAME, without_pause
+from cluster_project import NAME, hurry
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic, picture
@@ -209,19 +209,22 @@ def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
         project.deploy_release(new)
         delivered.see()
         delivered.rollout(lambda seen: half_way(seen, new.version))
-        known = traffic.answered + 1000  # by then both of the gateway's pods have the weights
-        while traffic.answered < known:
-            assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), new.version)
+        answer(traffic, 1000, delivered, new.version)  # both gateways have the weights then
         before = {name: Counter(answered) for name, answered in traffic.versions.items()}
-        enough = traffic.answered + 2000
-        while traffic.answered < enough:
-            assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), new.version)
+        answer(traffic, 2000, delivered, new.version)
         during = {name: Counter(traffic.versions[name]) - before[name] for name in before}
         delivered.served(new)
     for protocol, answered in during.items():
         share = answered[new.version] / answered.total()
         assert abs(share - 0.5) <= 0.03, (protocol, answered)
     assert not traffic.lost["http"] and not traffic.lost["grpc"], traffic.lost
+
+
+def answer(traffic: Traffic, requests: int, delivered: Delivered, version: int) -> None:
+    """Wait until so many more requests are answered, all while a version is half way."""
+    enough = traffic.answered + requests
+    while traffic.answered < enough:
+        assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), version)
 
 
 def half_way(rollout: Object, version: int) -> bool:
@@ -241,10 +244,7 @@ def hurried(gateway: Gateway) -> Delivered:
     project = gateway.delivered.project
     if not project.path("production").exists():
         gateway.delivered.deploy(project.released(), "production")
-    overlay = project.folder / OVERLAY
-    settings = yaml.safe_load(overlay.read_text())
-    settings["patches"].append(without_pause("/spec/strategy/canary/steps/4/pause/duration"))
-    overlay.write_text(yaml.safe_dump(settings))
+    hurry(project.folder / OVERLAY, step=4)
     project.commit("Take the pause away")
     return gateway.delivered
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
 HOST = "github.com"
+WHICH = shutil.which  # as it is before a project of the tests finds no programs
 
 
 def rule(kind: str, required: tuple[str, ...] = (), **parameters: Any) -> dict[str, Any]:
@@ -140,6 +142,15 @@ class GitHub:
     def in_force(self) -> dict[str, Any]:
         rules = rules_of_a_branch({"rulesets": self.read("rulesets")}, "main", "", None)
         return {each["type"]: each.get("parameters", {}) for each in rules}
+
+
+def logged_in(folder: Path, patch: "pytest.MonkeyPatch") -> GitHub:
+    """Have a test's commands find this `gh`, which knows one repository."""
+    made = GitHub(folder)
+    patch.setattr("shutil.which", WHICH)
+    patch.setenv("PATH", str(made.programs), prepend=":")
+    patch.setenv("FAKE_GITHUB", str(made.place))
+    return made
 
 
 def in_process(programs: dict[str, Any], monkeypatch: "pytest.MonkeyPatch") -> Any:

@@ -1,6 +1,5 @@
 """`make comment`: one comment on a pull request, edited in place."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import fake_gh
 from delivery.__main__ import main
 from delivery.commands import comment
 from delivery.commands.comment import CUT, LARGEST, MARKER, REPORT
-from fake_gh import GitHub, in_process
+from fake_gh import GitHub, in_process, logged_in
 from fake_pipeline import write
 from fake_project import Project, kill, make_project
 
-WHICH = shutil.which
 GOOD, BAD = "# Good\n\nAll is well.\n", "# Bad\n\nLine 3 is not.\n"
 
 
@@ -27,10 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = GitHub(project.folder.parent)
-    monkeypatch.setattr("shutil.which", WHICH)
-    monkeypatch.setenv("PATH", str(made.programs), prepend=":")
-    monkeypatch.setenv("FAKE_GITHUB", str(made.place))
+    made = logged_in(project.folder.parent, monkeypatch)
     programs = {"gh": (fake_gh, made.place)}
     monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
     return made

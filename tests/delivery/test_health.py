@@ -1,7 +1,6 @@
 """Commit statuses `<environment>/healthy`, as `make promote` believes them."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ import fake_gh
 from delivery.__main__ import main
 from delivery.manifests.cluster import UnknownError
 from delivery.proposals.health import MOST, told_health
-from fake_gh import GitHub, in_process
+from fake_gh import GitHub, in_process, logged_in
 from fake_project import Project, make_project
 
-WHICH = shutil.which
 CONTEXT = "staging/healthy"
 BRANCH = "release/production-v1"
 
@@ -35,10 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = GitHub(project.folder.parent)
-    monkeypatch.setattr("shutil.which", WHICH)
-    monkeypatch.setenv("PATH", str(made.programs), prepend=":")
-    monkeypatch.setenv("FAKE_GITHUB", str(made.place))
+    made = logged_in(project.folder.parent, monkeypatch)
     programs = {"gh": (fake_gh, made.place)}
     monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
     project.serve_as("git@github.com:acme/digits.git")

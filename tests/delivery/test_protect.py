@@ -17,7 +17,7 @@ from delivery.commands.protect import CHECKS, NAME, RULES
 from delivery.commands.protect import run as protect
 from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
-from fake_gh import GitHub
+from fake_gh import GitHub, logged_in
 from fake_project import Project, code_sha256, follow, make_project
 
 WHICH = shutil.which
@@ -43,11 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = GitHub(project.folder.parent)
-    monkeypatch.setattr("shutil.which", WHICH)
-    monkeypatch.setenv("PATH", str(made.programs), prepend=":")
-    monkeypatch.setenv("FAKE_GITHUB", str(made.place))
-    return made
+    return logged_in(project.folder.parent, monkeypatch)
 
 
 def said(capfd: pytest.CaptureFixture[str], *options: str) -> str:

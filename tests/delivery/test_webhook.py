@@ -1,7 +1,6 @@
 """`make webhook`: GitHub tells both of Argo CD's endpoints of a push."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ import fake_kubectl
 from conftest import TEMPLATE
 from delivery.__main__ import main
 from delivery.commands.webhook import QUERIES, hook_addresses
-from fake_gh import GitHub, in_process
+from fake_gh import GitHub, in_process, logged_in
 from fake_kubectl import Cluster
 from fake_project import Project, follow, kill, make_project
 
-WHICH = shutil.which
 URL = "https://argocd.example.com"
 ADDRESSES = hook_addresses(URL)
 
@@ -32,11 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = GitHub(project.folder.parent)
-    monkeypatch.setattr("shutil.which", WHICH)
-    monkeypatch.setenv("PATH", str(made.programs), prepend=":")
-    monkeypatch.setenv("FAKE_GITHUB", str(made.place))
-    return made
+    return logged_in(project.folder.parent, monkeypatch)
 
 
 @pytest.fixture
