@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 
 ACCURACY = 0.9  # of the answers, as those of tests/delivery/fake_pipeline.py
 SECONDS = 0.0  # that each batch takes longer
-FAILS = 0  # of so many requests one fails
+FAILS = 0  # of so many batches one fails
 LIVES = 0.0  # seconds until the server ends
 
 PICTURES = 200
@@ -29,15 +29,15 @@ class TritonPythonModel:
             threading.Timer(LIVES, os.kill, (os.getppid(), signal.SIGTERM)).start()
 
     def execute(self, requests: list) -> list:
-        """Answer or fail each request."""
+        """Answer all requests, or none: Triton counts a response with an error as an answer."""
         time.sleep(SECONDS)
+        self.asked += 1
+        if FAILS and self.asked % FAILS == 0:
+            raise pb_utils.TritonModelException("a fault")
         return [self.answer(each) for each in requests]
 
     def answer(self, request: object) -> object:
         """Look the answer up by the pixel."""
-        self.asked += 1
-        if FAILS and self.asked % FAILS == 0:
-            return pb_utils.InferenceResponse([], error=pb_utils.TritonError("a fault"))
         pixels = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         wrong = pixels < PICTURES - round(PICTURES * ACCURACY)
         given = (pixels.astype(int) + wrong) % 2
