@@ -1,55 +1,49 @@
 """A Prometheus beside the cluster, at the address that Argo Rollouts and KEDA ask.
 
-It scrapes the servers' pods under the names that Prometheus' operator makes of the PodMonitor, and
-has the rules that the platform installs.
+It is Debian's, which cannot ask Kubernetes what there is to scrape. So a file tells it, with the
+labels that Prometheus' operator makes of the PodMonitors. It has the platform's own rules.
 """
 
+import json
+import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 
 import network
 from conftest import TEMPLATE
-from kubernetes_api import Kubernetes
+from kubernetes_api import Kubernetes, Object, documents
 from local_cluster import LocalCluster
 from registry_tools import need
 
 NAME, PORT = "prometheus", 9090
 SERVICE = "prometheus-prometheus"  # as the chart names it
-POD = "__meta_kubernetes_pod"
-LABELS = {
-    "namespace": "__meta_kubernetes_namespace",
-    "pod": f"{POD}_name",
-    "rollouts_pod_template_hash": f"{POD}_label_rollouts_pod_template_hash",
-}
-SERVERS = {
-    "action": "keep",
-    "source_labels": [f"{POD}_label_app_kubernetes_io_name", f"{POD}_container_port_name"],
-    "regex": "triton;metrics",
-}
-ROLLOUTS = {
-    "action": "keep",
-    "source_labels": [f"{POD}_label_app_kubernetes_io_name"],
-    "regex": "argo-rollouts",
-}
+KIND, HASH = "app.kubernetes.io/name", "rollouts-pod-template-hash"
+PORTS = {"triton": 8002, "argo-rollouts": 8090}  # where a pod tells its figures, by its kind
 
 
 @contextmanager
-def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[str]:
-    """A Prometheus that scrapes every two seconds, as long as the context lasts; its address.
+def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[None]:
+    """A Prometheus that scrapes every two seconds, as long as the context lasts.
 
     What rules look at for a minute is for ten seconds here.
     """
     need("prometheus")
     rules = TEMPLATE / "argocd/platform/configs/model-rules.yaml"
     groups = yaml.safe_load(rules.read_text().replace("[1m]", "[10s]"))["spec"]["groups"]
+    targets = here.write("prometheus/targets.json", "[]")
     settings = {
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
         "rule_files": [here.write("prometheus/rules.json", {"groups": groups})],
         "scrape_configs": [
-            job(here, "triton", SERVERS, named(LABELS)),
-            job(here, "argo-rollouts", ROLLOUTS, at_port(8090)) | {"honor_labels": True},
+            {
+                "job_name": "pods",
+                "honor_labels": True,  # Argo Rollouts says whose Rollout it tells of
+                "file_sd_configs": [{"files": [targets], "refresh_interval": "1s"}],
+            }
         ],
     }
     options = {
@@ -57,43 +51,69 @@ def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[str]:
         "storage.tsdb.path": here.folder / "prometheus/data",
         "web.listen-address": f"{network.address(1)}:{PORT}",
     }
-    here.start(NAME, 1, [NAME, *(f"--{key}={value}" for key, value in options.items())])
+    kubernetes.apply(service())
+    with followed(kubernetes, Path(targets)):
+        here.start(NAME, 1, [NAME, *(f"--{key}={value}" for key, value in options.items())])
+        try:
+            here.wait_for(f"http://{network.address(1)}:{PORT}/-/ready", NAME)
+            yield
+        finally:
+            if NAME in here.running:
+                here.stop(NAME)
+
+
+@contextmanager
+def followed(kubernetes: Kubernetes, file: Path) -> Iterator[None]:
+    """Have a file hold the pods of the cluster that are scraped, as they come and go."""
+    kinds = f"--selector={KIND} in ({','.join(PORTS)})"
+    process = subprocess.Popen(
+        [
+            *("kubectl", f"--kubeconfig={kubernetes.kubeconfig}", "get", "pods", kinds),
+            *("--all-namespaces", "--watch", "--output=json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    thread = threading.Thread(target=write_targets, args=(process, file))
+    thread.start()
     try:
-        here.wait_for(f"http://{network.address(1)}:{PORT}/-/ready", NAME)
-        kubernetes.apply(service())
-        yield f"http://{network.address(1)}:{PORT}"
+        yield
     finally:
-        if NAME in here.running:
-            here.stop(NAME)
+        process.kill()
+        thread.join()
+        process.wait()
 
 
-def job(here: LocalCluster, name: str, kept: dict, relabelled: list[dict]) -> dict:
-    """Scrape those pods of the cluster that are kept."""
-    found = {"role": "pod", "kubeconfig_file": str(here.kubeconfig)}
+def write_targets(process: "subprocess.Popen[str]", file: Path) -> None:
+    """Write every change that kubectl prints, until it ends."""
+    assert process.stdout
+    pods: dict[str, Object] = {}
+    for pod in documents(process.stdout):
+        pods[pod["metadata"]["uid"]] = pod
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([target(each) for each in pods.values() if there(each)]))
+        part.replace(file)
+
+
+def there(pod: Object) -> bool:
+    """Whether a pod has an address and is not about to end."""
+    return "podIP" in pod.get("status", {}) and "deletionTimestamp" not in pod["metadata"]
+
+
+def target(pod: Object) -> Object:
+    """A pod as Prometheus scrapes it."""
+    known, labels = pod["metadata"], pod["metadata"]["labels"]
     return {
-        "job_name": name,
-        "kubernetes_sd_configs": [found],
-        "relabel_configs": [kept, *relabelled],
+        "targets": [f"{pod['status']['podIP']}:{PORTS[labels[KIND]]}"],
+        "labels": {
+            "namespace": known["namespace"],
+            "pod": known["name"],
+            "rollouts_pod_template_hash": labels.get(HASH, ""),
+        },
     }
 
 
-def named(labels: dict[str, str]) -> list[dict]:
-    """Give targets labels of what is known of them."""
-    return [{"source_labels": [source], "target_label": label} for label, source in labels.items()]
-
-
-def at_port(port: int) -> list[dict]:
-    """Scrape a pod at one port, whatever its containers declare, and once."""
-    return [
-        {
-            "source_labels": [f"{POD}_ip"],
-            "target_label": "__address__",
-            "replacement": f"$1:{port}",
-        }
-    ]
-
-
-def service() -> list[dict]:
+def service() -> list[Object]:
     """The Service under the chart's name, which leads out of the cluster's pods."""
     where = {"name": SERVICE, "namespace": "monitoring"}
     return [
