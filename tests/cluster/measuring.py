@@ -1,7 +1,7 @@
 """A Prometheus beside the cluster, at the address that Argo Rollouts and KEDA ask.
 
-It scrapes the servers' pods under the names that Prometheus' operator makes of the PodMonitor, and
-has the rules that the platform installs.
+It is Debian's, which cannot ask Kubernetes what there is to scrape. So a file tells it, with the
+labels that Prometheus' operator makes of the PodMonitors. It has the platform's own rules.
 """
 
 import json
@@ -21,26 +21,29 @@ from registry_tools import need
 
 NAME, PORT = "prometheus", 9090
 SERVICE = "prometheus-prometheus"  # as the chart names it
-PORTS = {"triton": 8002, "argo-rollouts": 8090}  # of metrics, by the name of what runs in a pod
-HASH = "rollouts-pod-template-hash"
+KIND, HASH = "app.kubernetes.io/name", "rollouts-pod-template-hash"
+PORTS = {"triton": 8002, "argo-rollouts": 8090}  # where a pod tells its figures, by its kind
 
 
 @contextmanager
-def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[str]:
-    """A Prometheus that scrapes every two seconds, as long as the context lasts; its address.
+def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[None]:
+    """A Prometheus that scrapes every two seconds, as long as the context lasts.
 
     What rules look at for a minute is for ten seconds here.
     """
     need("prometheus")
-    found = {name: here.folder / "prometheus" / f"{name}.json" for name in PORTS}
     rules = TEMPLATE / "argocd/platform/configs/model-rules.yaml"
     groups = yaml.safe_load(rules.read_text().replace("[1m]", "[10s]"))["spec"]["groups"]
+    targets = here.write("prometheus/targets.json", "[]")
     settings = {
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
         "rule_files": [here.write("prometheus/rules.json", {"groups": groups})],
         "scrape_configs": [
-            {"job_name": name, "file_sd_configs": [{"files": [str(file)]}], "honor_labels": True}
-            for name, file in found.items()
+            {
+                "job_name": "pods",
+                "honor_labels": True,  # Argo Rollouts says whose Rollout it tells of
+                "file_sd_configs": [{"files": [targets], "refresh_interval": "1s"}],
+            }
         ],
     }
     options = {
@@ -48,70 +51,69 @@ def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[str]:
         "storage.tsdb.path": here.folder / "prometheus/data",
         "web.listen-address": f"{network.address(1)}:{PORT}",
     }
-    with discovered(kubernetes, found):
+    kubernetes.apply(service())
+    with followed(kubernetes, Path(targets)):
         here.start(NAME, 1, [NAME, *(f"--{key}={value}" for key, value in options.items())])
         try:
             here.wait_for(f"http://{network.address(1)}:{PORT}/-/ready", NAME)
-            kubernetes.apply(service())
-            yield f"http://{network.address(1)}:{PORT}"
+            yield
         finally:
             if NAME in here.running:
                 here.stop(NAME)
 
 
 @contextmanager
-def discovered(kubernetes: Kubernetes, files: dict[str, Path]) -> Iterator[None]:
-    """Keep up with the pods: Debian's Prometheus is built without finding them by itself.
-
-    Each file has the pods of one name, in the form that Prometheus reads again when it changes.
-    """
-    watch = ["get", "pods", "--all-namespaces", "--watch", "--output-watch-events", "-o", "json"]
+def followed(kubernetes: Kubernetes, file: Path) -> Iterator[None]:
+    """Have a file hold the pods of the cluster that are scraped, as they come and go."""
+    kinds = f"--selector={KIND} in ({','.join(PORTS)})"
     process = subprocess.Popen(
-        ["kubectl", f"--kubeconfig={kubernetes.kubeconfig}", *watch],
+        [
+            *("kubectl", f"--kubeconfig={kubernetes.kubeconfig}", "get", "pods", kinds),
+            *("--all-namespaces", "--watch", "--output=json"),
+        ],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert process.stdout
-    thread = threading.Thread(target=keep_up, args=(documents(process.stdout), files))
+    thread = threading.Thread(target=write_targets, args=(process, file))
     thread.start()
     try:
         yield
     finally:
         process.kill()
-        process.wait()
         thread.join()
+        process.wait()
 
 
-def keep_up(events: Iterator[Object], files: dict[str, Path]) -> None:
-    """Write the targets of each file anew whenever a pod comes, changes or goes."""
+def write_targets(process: "subprocess.Popen[str]", file: Path) -> None:
+    """Write every change that kubectl prints, until it ends."""
+    assert process.stdout
     pods: dict[str, Object] = {}
-    for event in events:
-        pod = event["object"]
-        pods.pop(pod["metadata"]["uid"], None)
-        if event["type"] != "DELETED" and pod["status"].get("podIP"):
-            pods[pod["metadata"]["uid"]] = pod
-        for name, file in files.items():
-            targets = [target(each, PORTS[name]) for each in pods.values() if called(each) == name]
-            half = file.with_suffix(".part")
-            half.write_text(json.dumps(targets))
-            half.replace(file)
+    for pod in documents(process.stdout):
+        pods[pod["metadata"]["uid"]] = pod
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([target(each) for each in pods.values() if there(each)]))
+        part.replace(file)
 
 
-def called(pod: Object) -> str:
-    """What runs in a pod, by its label."""
-    return pod["metadata"].get("labels", {}).get("app.kubernetes.io/name", "")
+def there(pod: Object) -> bool:
+    """Whether a pod has an address and is not about to end."""
+    return "podIP" in pod.get("status", {}) and "deletionTimestamp" not in pod["metadata"]
 
 
-def target(pod: Object, port: int) -> dict:
-    """Where a pod is scraped, with the labels that a PodMonitor of ours leads to."""
-    metadata = pod["metadata"]
-    labels = {"namespace": metadata["namespace"], "pod": metadata["name"]}
-    labels["rollouts_pod_template_hash"] = metadata["labels"].get(HASH, "")
-    return {"targets": [f"{pod['status']['podIP']}:{port}"], "labels": labels}
+def target(pod: Object) -> Object:
+    """A pod as Prometheus scrapes it."""
+    known, labels = pod["metadata"], pod["metadata"]["labels"]
+    return {
+        "targets": [f"{pod['status']['podIP']}:{PORTS[labels[KIND]]}"],
+        "labels": {
+            "namespace": known["namespace"],
+            "pod": known["name"],
+            "rollouts_pod_template_hash": labels.get(HASH, ""),
+        },
+    }
 
 
-def service() -> list[dict]:
+def service() -> list[Object]:
     """The Service under the chart's name, which leads out of the cluster's pods."""
     where = {"name": SERVICE, "namespace": "monitoring"}
     return [
