@@ -2,6 +2,7 @@
 
 import functools
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,17 @@ import rendering
 import schemas
 from conftest import TEMPLATE, UNBAKED, cookiecutter
 from delivery.manifests.rendering import check_keys
+from registry_tools import need
 
 CONFIGS = TEMPLATE / "argocd/platform/configs"
 NAMESPACE = "digit-classifier-{}"
+RECORDED = {
+    rule["record"]: rule["expr"]
+    for file in CONFIGS.glob("*-rules.yaml")
+    for group in yaml.safe_load(file.read_text())["spec"]["groups"]
+    for rule in group["rules"]
+    if "record" in rule
+}
 
 Documents = dict[tuple[str, str], dict]
 
@@ -52,18 +61,11 @@ def test_the_line_adds_a_scaler_that_asks_for_its_own_namespace(
         "kind": "Rollout",
         "name": rollout["metadata"]["name"],
     }
-    recorded = {
-        rule["record"]
-        for file in CONFIGS.glob("*-rules.yaml")
-        for group in yaml.safe_load(file.read_text())["spec"]["groups"]
-        for rule in group["rules"]
-        if "record" in rule
-    }
     queries = [
         each["metadata"]["query"] for each in scaler(after)["triggers"] if "query" in str(each)
     ]
     asked = {query.partition("{")[0] for query in queries}
-    assert asked and asked <= recorded
+    assert asked and asked <= RECORDED.keys()
     where = f'{{namespace="{NAMESPACE.format(environment)}"}}'
     assert all(query.endswith(where) and query.count('"') == 2 for query in queries)
 
@@ -116,3 +118,70 @@ def test_the_scaler_asks_the_prometheus_that_the_platform_installs(project: Path
     for environment, component in (("production", "autoscale"), ("staging", "asleep")):
         for trigger in scaler(built(project, environment, component))["triggers"]:
             assert trigger["metadata"].get("serverAddress", address) == address
+
+
+# -- what Prometheus finds -------------------------------------------------------------------------
+
+HELD, MERGED = "rollout:held_replicas:max", "delivery:version_in_git:new1h"
+WAITING, QUEUE = "model:waiting_requests:mean1m", "model:queue_seconds:rate1m"
+
+
+def rollout(phase: str, desired: int, updated: int) -> dict[str, str]:
+    """What two controllers tell of a Rollout, a sample each quarter of a minute."""
+    told = {
+        f'rollout_info{{phase="{phase}", ': 1,
+        "rollout_info_replicas_desired{": desired,
+        "rollout_info_replicas_updated{": updated,
+    }
+    return {
+        f'{name}namespace="p", name="triton", pod="{pod}"}}': f"{value}x300"
+        for name, value in told.items()
+        for pod in "ab"
+    }
+
+
+def waiting(pod: str, requests: int) -> dict[str, str]:
+    """What a server tells while so many requests wait, of two seconds each."""
+    who = f'namespace="p", model="classifier", pod="{pod}"'
+    return {
+        f"nv_inference_pending_request_count{{{who}}}": f"{requests}x300",
+        f"nv_inference_queue_duration_us{{{who}}}": f"0+{requests * 15_000_000}x300",
+    }
+
+
+VERSION = 'delivery:version_in_git:info{namespace="p", name="p", version="%s"}'
+# What is told, what is asked, and the answer after an hour and a minute.
+TOLD: list[tuple[dict[str, str], str, float]] = [
+    (rollout("Completed", 3, 3), HELD, 0),
+    (rollout("Paused", 3, 1), HELD, 3),
+    (rollout("Progressing", 3, 1), HELD, 3),
+    (rollout("Progressing", 3, 3), HELD, 0),  # as many more start for load
+    (rollout("Abort", 3, 0), HELD, 0),
+    (waiting("a", 5) | waiting("b", 2), WAITING, 7),
+    (waiting("a", 5) | waiting("b", 2), QUEUE, 7),
+    (waiting("a", 0), QUEUE, 0),
+    ({VERSION % 8: "1x300"}, MERGED, 0),
+    ({VERSION % 8: "1x200", VERSION % 9: "_x200 1x100"}, MERGED, 1),
+]
+
+
+def test_how_many_servers_load_and_versions_ask_for(tmp_path: Path) -> None:
+    need("prometheus")
+    tests = [
+        {
+            "interval": "15s",
+            "input_series": [{"series": name, "values": each} for name, each in series.items()],
+            "promql_expr_test": [
+                {
+                    "expr": RECORDED[name],
+                    "eval_time": "61m",
+                    "exp_samples": [{"labels": '{namespace="p"}', "value": value}],
+                }
+            ],
+        }
+        for series, name, value in TOLD
+    ]
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": tests}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -32,7 +32,7 @@ HASH = "rollouts-pod-template-hash"  # tells the pods of one version's template 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CREATING = ("", "ContainerCreating", "PodInitializing")
 FIGURES = {  # of live requests, as `components/judged` has them; what each says of a version
-    "failing": "of its live requests {:.1%} more failed than of the version before",
+    "failing": "{:.1%} more of its live requests failed than of the version before",
     "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
 }
 FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d+)?")

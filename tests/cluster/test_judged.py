@@ -124,7 +124,7 @@ def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: De
     for metric, message in found.items():
         assert f'Metric "{metric}" assessed Failed' in message
     status = judged.command("status").stdout
-    assert re.search(r"it was taken away again, because of its live requests \d", status)
+    assert re.search(r"taken away again, because \d\S+ more of its live requests failed", status)
     assert re.search(r"its live requests took \d\S+ times as long as is promised", status)
     before = judged.good[-1].version
     assert all(each.versions["http"][before] for each in traffic), "the one before went on"
@@ -156,4 +156,5 @@ def test_without_prometheus_a_good_version_passes_and_a_restarting_one_does_not(
         figures = passes(judged, "staging", good)
     assert all(each["error"] and not each.get("failed") for each in figures) and figures
     assert 'Metric "restarts" assessed Failed' in taken_away(judged, "production", ending)
-    assert "its container was started anew 2 times" in judged.command("status").stdout
+    told = r"its container (was started anew 2 times|crashed)"  # until its pod is gone
+    assert re.search(told, judged.command("status").stdout)

@@ -86,8 +86,8 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
 
 # -- by load ---------------------------------------------------------------------------------------
 
-SLOW = 0.2  # seconds of a batch, so that requests wait
-FEW, MANY = 2, 24  # callers: of these about half wait, and four at a server are enough
+SLOW = 0.3  # seconds of a batch, so that requests wait
+FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
 QUICKER = yaml.safe_dump(
     [
         {"op": "replace", "path": f"/spec/{place}", "value": value}

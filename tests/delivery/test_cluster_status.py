@@ -210,7 +210,7 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
     ),
     "failing": (
         lambda world: world.does_worse("failing", "[0.0513]"),
-        "it was taken away again, because of its live requests 5.1% more failed than of the "
+        "it was taken away again, because 5.1% more of its live requests failed than of the "
         "version before",
     ),
     "slow": (
