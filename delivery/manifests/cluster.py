@@ -14,7 +14,6 @@ from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.manifests.answers import serving
 from delivery.manifests.rendering import Part, Pod, at
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import ENVIRONMENTS
@@ -247,6 +246,8 @@ def standing(
     found = cluster.standing(namespace, release)
     if found.trouble:
         return found
+    from delivery.manifests.answers import serving  # which brings Triton's client
+
     with cluster.address(namespace) as address:
         running = serving(address, release)
     well = running == f"model {release.version}"
