@@ -22,9 +22,12 @@ import numpy as np
 import pytest
 import yaml
 
+import monitored
 import rendering
 from conftest import TEMPLATE, UNBAKED
+from delivery.commands.drift import nested
 from delivery.errors import DeliveryError
+from delivery.model.drift import Behaviour, Feature
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start
@@ -42,7 +45,7 @@ def read_rules(name: str) -> list[dict]:
     return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
 
 
-GROUPS = [*read_rules("model"), *read_rules("delivery")]
+GROUPS = [*read_rules("model"), *read_rules("delivery"), *read_rules("behaviour")]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
@@ -55,6 +58,37 @@ AVAILABLE = f"rollout_info_replicas_available{{{ROLLOUT}}}"
 IN_GIT = 'argocd_app_labels{name="p-staging", label_model_version="8"}'
 APPLICATION = 'argocd_app_info{name="p-staging", autosync_enabled="true", sync_status="Synced"}'
 GPU = 'Hostname="node", gpu="0"'
+VERSION = 'namespace="p-staging", model="classifier", version="8"'
+JUDGED = f'behaviour_seen_total{{{VERSION}, outcome="judged"}}'
+
+
+def bins(feature: str, **values: str) -> dict[str, str]:
+    """Series of the pictures in the bins of a feature."""
+    return {
+        f'behaviour_pictures_total{{{VERSION}, feature="{feature}", bin="{name}"}}': series
+        for name, series in values.items()
+    }
+
+
+def shares(feature: str, **values: float) -> dict[str, str]:
+    """Series of the shares of held-out pictures there."""
+    return {
+        f'behaviour_reference_share{{{VERSION}, feature="{feature}", bin="{name}"}}': f"{value}x600"
+        for name, value in values.items()
+    }
+
+
+# Twenty pictures a minute, as they were held out: of two classes, and 19 of 20 answers are sure.
+BEHAVING = {
+    JUDGED: "0+20x600",
+    f"behaviour_reference_pictures{{{VERSION}}}": "600x600",
+    f"behaviour_reference_labelled{{{VERSION}}}": "300x600",
+    f"behaviour_reference_accuracy{{{VERSION}}}": "0.95x600",
+    **shares("class", cat=0.5, dog=0.3, owl=0.2),
+    **shares("sure", yes=0.95, no=0.05),
+    **bins("class", cat="0+10x600", dog="0+6x600", owl="0+4x600"),
+    **bins("sure", yes="0+19x600", no="0+1x600"),
+}
 WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
 
 # Ten requests a second, each of them 10 ms; callers who leave are nobody's failure.
@@ -72,6 +106,7 @@ HEALTHY = {
     'up{namespace="argo-rollouts"}': "1x600",
     f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x600",
     f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x600",
+    **BEHAVING,
 }
 # What is otherwise, and which alerts fire after how many minutes; no others do.
 CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
@@ -154,6 +189,39 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
     "a GPU does nothing": (
         {f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x60 0x420 40x120"},
         {400: set(), 450: {"GpuIdle"}, 500: set()},
+    ),
+    "most pictures are of one class for an hour": (
+        bins(
+            "class",
+            cat="0+10x60 600+0x60 600+10x480",
+            dog="0+6x60 360+1x60 420+6x480",
+            owl="0+4x60 240+19x60 1380+4x480",
+        ),
+        {60: set(), 110: {"ModelDrifting"}, 140: set(), 200: set()},
+    ),
+    "a class has a few more pictures": (
+        bins("class", cat="0+8x600", dog="0+7x600", owl="0+5x600"),
+        {60: set(), 200: set(), 400: set()},
+    ),
+    "few pictures are of one class": (
+        {
+            JUDGED: "0+3x600",
+            **bins("class", cat="0x600", dog="0x600", owl="0+3x600"),
+            **bins("sure", yes="0+3x600", no="0x600"),
+        },
+        {60: set(), 200: set()},
+    ),
+    "three of ten answers are not sure for an hour": (
+        bins("sure", yes="0+19x60 1140+14x60 1980+19x480", no="0+1x60 60+6x60 420+1x480"),
+        {60: set(), 115: {"ModelDrifting", "ModelUnsure"}, 140: set(), 200: set()},
+    ),
+    "the monitor dies, and is there again": (
+        {JUDGED: "0+20x60 1200x60 0+20x480"},
+        {60: set(), 100: {"BehaviourUnseen"}, 140: set()},
+    ),
+    "requests are not looked at, as nobody asked for it": (
+        dict.fromkeys(BEHAVING, "_x600"),
+        {60: set(), 200: set()},
     ),
     "nobody sees Argo Rollouts": (
         {'up{namespace="argo-rollouts"}': "1x60 0x30 1x500"},
@@ -272,7 +340,8 @@ QUERIES = {
 # What a person chooses, and the step of what is summed over a week.
 CHOSEN = {"$namespace": "p-staging", "$price": "2", "[7d:1h]": "[7d:1s]"}
 # What other programs than Triton tell of, as Prometheus reads it of them.
-EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
+OF_THE_SERVER = ("nv_", "up", "behaviour_")
+EXPORTED = [series for series in HEALTHY if not series.startswith(OF_THE_SERVER)] + [
     f"DCGM_FI_DEV_FB_USED{{{GPU}}}",
     f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
     f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
@@ -284,8 +353,10 @@ EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    repository = write_repository(tmp_path_factory.mktemp("model"))
-    running = start(repository, repository.parent / "triton.log")
+    """A server with a monitor in the path, which tells what one without tells, and more."""
+    folder = tmp_path_factory.mktemp("model")
+    monitored.arrange(monitored.write_model(folder), folder / "monitored")
+    running = start(folder / "monitored", folder / "triton.log")
     try:
         running.wait(ready_path(1), 60)
         yield running
@@ -315,6 +386,14 @@ def exporter() -> Iterator[int]:
         web.shutdown()
 
 
+def kept() -> list[dict]:
+    """What the PodMonitor keeps of a server with a monitor in the path, as Prometheus has it."""
+    file = TEMPLATE / "argocd/components/monitor-in-path/pod-monitor.yaml"
+    (patch,) = yaml.safe_load(file.read_text())
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return [{names.get(key, key): value for key, value in rule.items()} for rule in patch["value"]]
+
+
 @pytest.fixture(scope="module")
 def prometheus(
     server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
@@ -326,7 +405,7 @@ def prometheus(
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
-            {"job_name": "triton", "static_configs": [target]},
+            {"job_name": "triton", "static_configs": [target], "metric_relabel_configs": kept()},
             {
                 "job_name": "others",
                 "honor_labels": True,
@@ -389,6 +468,39 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, prometheus: str) -> None:
+    series = "behaviour:pictures:increase1h", "behaviour_reference_share"
+    with connect("http", server.ports) as client:
+        deadline, found = time.monotonic() + 60, {}
+        while not (found and found["class"].pictures > 100):
+            assert time.monotonic() < deadline
+            client.infer(monitored.pictures(8, seed=9) // 2)
+            moment = str(time.time() - 1)  # all of a moment that is over
+            values = [
+                [(each["metric"], float(each["value"][1])) for each in answer.get("result", [])]
+                for answer in (ask(prometheus, "query", query=name, time=moment) for name in series)
+            ]
+            counted, shares = (nested(each).get("1", {}) for each in values)
+            found = {name: Feature(counted.get(name, {}), each) for name, each in shares.items()}
+            time.sleep(0.1)
+        asked = {
+            name: ask(prometheus, "query", query=f"behaviour:{name}:1h", time=moment)["result"]
+            for name in ("psi", "js", "psi_by_chance")
+        }
+        told = {
+            name: {each["metric"]["feature"]: float(each["value"][1]) for each in result}
+            for name, result in asked.items()
+        }
+    whole = Behaviour(found, 600, 300, 0.9)
+    assert found.keys() == told["psi"].keys() >= {"class", "sure", "brightness", "saturation"}
+    for name, feature in found.items():
+        assert told["psi"][name] == pytest.approx(feature.psi(), rel=1e-6, abs=1e-9)
+        assert told["js"][name] == pytest.approx(feature.js(), rel=1e-6, abs=1e-9)
+        chance = pytest.approx(whole.by_chance(feature), rel=1e-6)
+        assert told["psi_by_chance"][name] == chance
+    assert found["brightness"].psi() > 0.2
 
 
 BUCKETS = """
