@@ -157,6 +157,31 @@ def test_what_it_cannot_do_is_one_sentence(
     assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_place_and_a_component_are_what_it_needs(
+    repository: Repository, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for metrics_at, told in ((None, "METRICS=127.0.0.1:8002"), (served.address, "component")):
+        served.text = HEAD
+        with pytest.raises(DeliveryError, match=told):
+            drift.run(repository, "staging", metrics=metrics_at)
+    served.text = metrics()  # as the server of a component tells
+    drift.run(repository, "staging", metrics=served.address)
+    assert "300 pictures were looked at" in capsys.readouterr().out
+
+
+def test_another_address_helps(
+    repository: Repository, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeliveryError, match="forward its port, or give another"):
+        drift.run(repository, "staging", metrics=f"{HOST}:1")
+    served.text = metrics().replace(" 0.95\n", " 0.9.5\n")
+    with pytest.raises(DeliveryError, match="give the address of another server"):
+        drift.run(repository, "staging", metrics=served.address)
+    served.text = metrics()
+    drift.run(repository, "staging", metrics=served.address)
+    assert "300 pictures were looked at" in capsys.readouterr().out
+
+
 def test_what_is_no_prometheus_is_said(repository: Repository, served: Served) -> None:
     served.answer = lambda path: "<html>"
     with pytest.raises(DeliveryError, match="is no Prometheus"):
