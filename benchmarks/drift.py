@@ -2,16 +2,15 @@
 
     python benchmarks/drift.py [--runs 5]
 
-A network learns digits, and one products; a stream of pictures that neither has seen is judged by
-the alerts' own formulas each 50 pictures, from 200 to 1,000. A test holds the formulas to a real
-Prometheus' answers.
+A network learns digits, and one patches of photographs; a stream of pictures that neither has seen
+is judged by the alerts' own formulas each 50 pictures, from 200 to 1,000. A test holds the formulas
+to a real Prometheus' answers.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -19,13 +18,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from fair_gate import distort
-from product_pictures import PRODUCTS, photograph
 from results import PROJECT, RESULTS, table, write
 
 sys.path.insert(0, str(PROJECT / "src"))
@@ -38,8 +36,10 @@ from workspace import behaviour
 UNSHIFTED = 20  # runs of each data set
 STEP, LONGEST = 50, 1000  # pictures from one look to the next, and of a run
 VALIDATION, TEST, LIVE = 300, 300, 3000
+SIDE, PLACES = 24, 5  # of a patch; in each of two photographs
 STRENGTHS = ("weak", "middling", "strong")
 Images = np.ndarray  # uint8 (N, H, W, C)
+Labelled = tuple[np.ndarray, np.ndarray]  # pictures, and their classes (N,)
 Rng = np.random.Generator
 
 
@@ -72,14 +72,19 @@ def draw_digits(count: int, rng: Rng, first: int, last: int) -> tuple[Images, np
     return (drawn.clip(0, 1) * 255).astype(np.uint8)[..., None], digits.target[chosen]
 
 
-def draw_products(count: int, rng: Rng, side: int = 24) -> tuple[Images, np.ndarray]:
-    """Photographs of products."""
-    labels = rng.integers(0, len(PRODUCTS), count)
-    kinds = list(PRODUCTS.values())
-    drawn = [
-        np.asarray(photograph(kinds[label], rng).resize((side, side)))
-        for label in tqdm(labels, "products")
-    ]
+def draw_places(count: int, rng: Rng, first: float, last: float) -> tuple[Images, np.ndarray]:
+    """Patches of ten places in two photographs, from a part of each; in any light, mirrored."""
+    labels, drawn = rng.integers(0, 2 * PLACES, count), []
+    photographs = load_sample_images().images
+    for label in labels:
+        photograph = photographs[label // PLACES]
+        width = photograph.shape[1] // PLACES
+        room = width * (last - first) - SIDE
+        left = int(width * (label % PLACES + first) + rng.uniform(0, room))
+        top = rng.integers(0, photograph.shape[0] - SIDE)
+        patch = photograph[top : top + SIDE, left : left + SIDE]
+        patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+        drawn.append(whole(patch * rng.uniform(0.8, 1.2) + rng.normal(0, 4, patch.shape)))
     return np.stack(drawn), labels
 
 
@@ -95,28 +100,29 @@ def grow(images: Images, like: Images) -> Images:
 
 
 def worlds() -> list[World]:
-    """Digits and products; the one's pictures are nothing that the other's model knows."""
+    """Digits and photographs; the one's pictures are nothing that the other's model knows."""
     rng = np.random.default_rng(0)
-    parts = [draw_digits(3000, rng, 0, 1200), draw_digits(4000, rng, 1200, 1797)]
-    digits = tuple(np.concatenate(each) for each in zip(*parts, strict=True))
-    products = draw_products(6600, rng)
-    names = [[str(each) for each in range(10)], list(PRODUCTS)]
-    made = []
-    for name, (images, labels), classes, others in (
-        ("digits", digits, names[0], products[0]),
-        ("products", products, names[1], digits[0]),
-    ):
-        count = len(labels) - LIVE - TEST - VALIDATION
-        model = MLPClassifier((96,), max_iter=60, early_stopping=True, random_state=0)
-        model.fit(rows(images[:count]), labels[:count])
-        at = [count, count + VALIDATION, count + VALIDATION + TEST]
-        held_out = [images[start:end] for start, end in pairwise(at)]
-        probabilities = [model.predict_proba(rows(each)).astype(np.float32) for each in held_out]
-        seen = [behaviour.figures(*each) for each in zip(held_out, probabilities, strict=True)]
-        reference = behave(*seen, labels[at[0] : at[1]], classes)
-        other = grow(others[:LIVE], images[:1])
-        made.append(World(name, model, reference, images[at[2] :], labels[at[2] :], other))
-    return made
+    few = VALIDATION + TEST + LIVE
+    digits = [draw_digits(3000, rng, 0, 1200), draw_digits(few, rng, 1200, 1797)]
+    places = [draw_places(3000, rng, 0.0, 0.6), draw_places(few, rng, 0.6, 1.0)]
+    return [
+        make("digits", *digits, grow(places[1][0][:LIVE], digits[0][0])),
+        make("photographs", *places, grow(digits[1][0][:LIVE], places[0][0])),
+    ]
+
+
+def make(name: str, train: Labelled, held_out: Labelled, others: Images) -> World:
+    """A model of a data set, and what `evaluate` would say of it."""
+    model = MLPClassifier((96,), max_iter=60, early_stopping=True, random_state=0)
+    model.fit(rows(train[0]), train[1])
+    images, labels = held_out
+    probabilities = model.predict_proba(rows(images)).astype(np.float32)
+    parts = [(0, VALIDATION), (VALIDATION, VALIDATION + TEST)]
+    seen = [behaviour.figures(images[a:b], probabilities[a:b]) for a, b in parts]
+    classes = [str(each) for each in model.classes_]
+    reference = behave(*seen, labels[:VALIDATION], classes)
+    end = VALIDATION + TEST
+    return World(name, model, reference, images[end:], labels[end:], others)
 
 
 # -- changes ---------------------------------------------------------------------------------------
