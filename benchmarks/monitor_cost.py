@@ -152,7 +152,19 @@ def placed(
             pid, port = held.enter_context(gateway(program, server, copies))
             counted["gateway"] = psutil.Process(pid)
             way = replace(way, address=f"127.0.0.1:{port}")
+            if copies:
+                load(way, 8, 0.5)
+                share = answered(copies) / answered(server)
+                assert abs(share - SHARE / 100) < 0.02, share
         yield way, counted
+
+
+def answered(server: Server) -> int:
+    """How many requests a server has answered."""
+    client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{server.ports.http}")
+    with contextlib.closing(client):
+        told = client.get_inference_statistics("classifier")["model_stats"][0]
+    return int(told["inference_stats"]["success"]["count"])
 
 
 def measure(
