@@ -296,6 +296,7 @@ GIVEN = {"namespace": "p-staging", "pods": PODS, "stable": PODS, "requests": "1"
 # What other programs than Triton tell of, as Prometheus reads it of them.
 EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
     f"rollout_info_replicas_updated{{{ROLLOUT}}}",
+    f'behaviour_pictures_total{{{SERVED}, feature="class", rollouts_pod_template_hash="{PODS}"}}',
     f"DCGM_FI_DEV_FB_USED{{{GPU}}}",
     f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
     f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
@@ -399,7 +400,7 @@ def chosen(query: str) -> str:
 def test_every_expression_finds_what_the_real_server_tells(server: Server, prometheus: str) -> None:
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
     missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
-    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (2, 4)
+    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (3, 4)
     deadline = time.monotonic() + 60
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:
