@@ -5,19 +5,14 @@ staging a model whose graph does not load, production one that answers otherwise
 one more environment one whose image is nowhere.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import cluster_project
-from conftest import TEMPLATE
-from delivered import Delivered
+from delivered import Delivered, aborted
 from delivery.proposals.release_file import Release
-from kubernetes_api import Object
 from traffic import Traffic
 
 QA = "qa"
@@ -74,23 +69,6 @@ def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
     return found
 
 
-def aborted(rollout: Object) -> bool:
-    """Whether the newest version was taken away again."""
-    return bool(rollout.get("status", {}).get("abort"))
-
-
-def delivery(delivered: Delivered, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run one of the project's commands, which knows the cluster."""
-    known = {"KUBECONFIG": str(delivered.here.kubeconfig), "PYTHONPATH": str(TEMPLATE)}
-    return subprocess.run(
-        [sys.executable, "-m", "delivery", *arguments],
-        cwd=delivered.project.folder,
-        env=os.environ | cluster_project.PEOPLE | known,
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize(
     ("environment", "metric"), [("staging", "starts"), (QA, "starts"), ("production", "answers")]
 )
@@ -106,7 +84,7 @@ def test_the_version_before_goes_on(
 
 
 def test_status_says_why(delivered: Delivered, bad: dict[str, Release]) -> None:
-    result = delivery(delivered, "status")
+    result = delivered.command("status")
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     told = {line.split()[0]: lines[place + 1] for place, line in enumerate(lines) if "Git:" in line}
@@ -124,11 +102,11 @@ def test_status_says_why(delivered: Delivered, bad: dict[str, Release]) -> None:
 def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
     delivered: Delivered, before: Release, bad: dict[str, Release]
 ) -> None:
-    refused = delivery(delivered, "promote")
+    refused = delivered.command("promote")
     version = bad["staging"].version
     assert refused.returncode == 1
     assert f"staging does not serve model {version}: it was taken away again" in refused.stderr
-    assert delivery(delivered, "rollback", "staging").returncode == 0
+    assert delivered.command("rollback", "staging").returncode == 0
     delivered.project.merge(f"rollback/staging-v{version}-to-v{before.version}")
     delivered.served(before)
-    assert "running: model" in delivery(delivered, "status").stdout
+    assert "running: model" in delivered.command("status").stdout
