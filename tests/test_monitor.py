@@ -164,6 +164,7 @@ def ask(server: Server, first: int) -> None:
 
 def test_a_picture_that_it_fails_with_is_counted_and_answered(broken: Server) -> None:
     ask(broken, 0)
+    until(lambda: monitored.passed(broken).get("judged") == 1, broken.log)
     ask(broken, 1)
     until(lambda: monitored.passed(broken) == {"judged": 1, "failed": 1, "left out": 0}, broken.log)
 
@@ -171,7 +172,7 @@ def test_a_picture_that_it_fails_with_is_counted_and_answered(broken: Server) ->
 @pytest.mark.parametrize("fault", [2, 3])
 def test_a_thread_that_hangs_or_dies_costs_no_answer(broken: Server, fault: int) -> None:
     ask(broken, fault)
-    for _ in range(100):  # more than may wait to be looked at
+    for _ in range(200):  # more than may wait to be looked at
         ask(broken, 0)
 
 

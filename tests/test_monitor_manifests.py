@@ -71,6 +71,18 @@ def test_everything_is_valid_to_the_last_key(in_path: Documents, beside: Documen
         assert "set-by-the-" not in str(documents)
 
 
+@pytest.mark.skipif(
+    not (schemas.FOLDER / "traefik.io_v1alpha1_traefikservice.json").is_file(),
+    reason=f"the schemas of Traefik's kinds are not in {schemas.FOLDER}; name their folder in "
+    "CRD_SCHEMAS",
+)
+def test_traefiks_kinds_are_valid_to_the_last_key(beside: Documents) -> None:
+    routes = [
+        each for (kind, _), each in beside.items() if kind in ("IngressRoute", "TraefikService")
+    ]
+    assert [schemas.crd_errors(each) for each in routes] == [[]] * 4
+
+
 FILES = ("arrange.py", "behaviour.py", "monitor.py")
 
 

@@ -141,8 +141,10 @@ def get(url: str, **query: str) -> str:
         answer = session.get(url, params=query, timeout=PATIENCE)
         answer.raise_for_status()
     except (requests.RequestException, ValueError) as error:
+        refused = isinstance(error, requests.ConnectionError)  # of which the library says a lot
+        why = "no connection" if refused else sentence(error)
         raise DeliveryError(
-            f"{shown(url)} does not answer ({sentence(error)}): forward its port, or give another"
+            f"{shown(url)} does not answer ({why}): forward its port, or give another"
         ) from None
     return answer.text
 
