@@ -55,6 +55,10 @@ AVAILABLE = f"rollout_info_replicas_available{{{ROLLOUT}}}"
 IN_GIT = 'argocd_app_labels{name="p-staging", label_model_version="8"}'
 APPLICATION = 'argocd_app_info{name="p-staging", autosync_enabled="true", sync_status="Synced"}'
 GPU = 'Hostname="node", gpu="0"'
+PROBE = 'namespace="p-staging", cronjob="probe"'
+ASKED, ANSWERED = (
+    f"kube_cronjob_{name}{{{PROBE}}}" for name in ("created", "status_last_successful_time")
+)
 WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
 
 # Ten requests a second, each of them 10 ms; callers who leave are nobody's failure.
@@ -72,6 +76,8 @@ HEALTHY = {
     'up{namespace="argo-rollouts"}': "1x600",
     f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x600",
     f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x600",
+    ASKED: "0x600",
+    ANSWERED: "0+60x600",  # seconds
 }
 # What is otherwise, and which alerts fire after how many minutes; no others do.
 CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
@@ -103,6 +109,15 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
         {62: set(), 65: {"ModelDown"}, 95: set()},
     ),
     "a first release waits for its node": ({AVAILABLE: "0x600"}, {60: set(), 200: set()}),
+    "a recorded request has no answer for a quarter of an hour": (
+        {ANSWERED: "0+60x60 3600x15 4560+60x520"},
+        {64: set(), 66: {"ModelUnanswered"}, 75: {"ModelUnanswered"}, 77: set()},
+    ),
+    "a recorded request never had an answer": (
+        {ANSWERED: "_x120 7200+60x480"},
+        {60: set(), 61: {"ModelUnanswered"}, 119: {"ModelUnanswered"}, 121: set()},
+    ),
+    "nobody asks": ({ASKED: "_x600", ANSWERED: "_x600"}, {5: set(), 200: set()}),
     "servers are not scraped": (
         {SUCCESS: "0+600x30 stale _x60 60000+600x500"},
         {38: set(), 60: {"ModelUnseen"}, 120: set()},
