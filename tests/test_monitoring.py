@@ -267,6 +267,37 @@ def test_a_projects_promises_are_those_that_the_alerts_follow(tmp_path: Path) ->
         assert any(used in rule["expr"] for rule in ALERTS.values()), used
 
 
+def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
+    shutil.copytree(TEMPLATE / "argocd", tmp_path / "argocd")
+    folder = tmp_path / "argocd/platform/configs"
+    asked = "components: [../../components/issues]\n"
+    assert asked.strip() in (UNBAKED / "argocd/apps/platform.yaml").read_text()
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write(asked)
+    made = {(each["kind"], each["metadata"]["name"]): each for each in rendering.build(folder)}
+    spec = made["AlertmanagerConfig", "issues"]["spec"]
+    (matcher,) = spec["route"]["matchers"]
+    assert matcher["matchType"] == "=~"
+    assert set(matcher["value"].split("|")) == {
+        each["labels"]["severity"] for each in ALERTS.values()
+    }
+    (receiver,) = spec["receivers"]
+    assert receiver["name"] == spec["route"]["receiver"]
+    (webhook,) = receiver["webhookConfigs"]
+    named = {webhook["urlSecret"]["name"]}
+    named.add(webhook["httpConfig"]["authorization"]["credentials"]["name"])
+    readme = (UNBAKED / "argocd/README.md").read_text()
+    (secret,) = named
+    assert f"create secret generic {secret} " in readme
+    used = set(re.findall(r"\.(Annotations|Labels)\.(\w+)", webhook["payload"]))
+    for alert in ALERTS.values():
+        has = {("Annotations", name) for name in alert["annotations"]}
+        assert used <= has | {("Labels", name) for name in alert["labels"]}
+    chart = yaml.safe_load((CONFIGS.parent / "controllers/kube-prometheus-stack.yaml").read_text())
+    strategy = chart["settings"]["alertmanager"]["alertmanagerSpec"]
+    assert strategy == {"alertmanagerConfigMatcherStrategy": {"type": "None"}}, "of all namespaces"
+
+
 # -- real figures ----------------------------------------------------------------------------------
 
 # What Triton tells, and what is recorded of it; the other names are those of the series above.

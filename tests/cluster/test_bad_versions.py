@@ -180,7 +180,11 @@ def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
     assert refused.returncode == 1
     assert f"staging does not serve model {version}: it was taken away again" in refused.stderr
     assert delivery(delivered, "rollback", "staging").returncode == 0
-    delivered.project.merge(f"rollback/staging-v{version}-to-v{before.version}")
+    branch = f"rollback/staging-v{version}-to-v{before.version}"
+    project = delivered.project
+    said = project.git("log", "-1", "--format=%B", branch, folder=project.origin)
+    assert f"**Model {version} is not served well:** it was taken away again, because its" in said
+    project.merge(branch)
     delivered.served(before)
     assert "running: model" in delivery(delivered, "status").stdout
 
