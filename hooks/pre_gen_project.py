@@ -83,7 +83,8 @@ for name, (check, example) in CHECKS.items():
 # Cookiecutter stands in the template while a hook runs in the project, wherever its user stood.
 BROUGHT = next(Path(f"/proc/{os.getppid()}/cwd").glob("*cookiecutter.project*"), None)
 
-for folder in ("infra/modules", "argocd/base", "src/delivery", "src/reporting", "src/workspace"):
+SOURCES = (f"src/{name}" for name in ("delivery", "reporting", "tuning", "workspace"))
+for folder in ("infra/modules", "argocd/base", *SOURCES):
     if BROUGHT and not (BROUGHT / folder).is_dir():
         sys.exit(
             f"{folder} is not a folder: this copy of the template lost its symbolic links, as zip "

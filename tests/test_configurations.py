@@ -1,8 +1,7 @@
 """A project's own tests pass whatever its owner sets in params.yaml; as generated, elsewhere."""
 
-import subprocess
+import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ import pytest
 import yaml
 
 from conftest import Project, cookiecutter
+
+# The tests of a project to which its params.yaml can make a difference.
+READERS = {"tests/test_params.py"}
 
 FLOORS = {"min_accuracy": 0.5, "min_macro_f1": 0.4, "tolerance": 0.02}
 NO_AUGMENTATION = {"shift": 0.0, "rotate": 0.0, "scale": 0.0, "flip": False}
@@ -55,32 +57,27 @@ def set_values(place: dict[str, Any], values: dict[str, Any]) -> None:
             place[name] = value
 
 
-def run_tests(name: str, output: Path) -> "subprocess.CompletedProcess[str]":
-    """Generate a project, configure it and run its tests."""
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose parameters each test sets."""
+    output = tmp_path_factory.mktemp("configured")
     assert cookiecutter(output).returncode == 0
     (folder,) = output.iterdir()
-    path = folder / "params.yaml"
-    content = yaml.safe_load(path.read_text())
-    set_values(content, CONFIGURATIONS[name])
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    return Project(folder).run(*command, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
-
-
-@pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, "subprocess.CompletedProcess[str]"]:
-    """What the tests of each configuration's project said; two projects at a time."""
-    folders = [tmp_path_factory.mktemp("configured") for _ in CONFIGURATIONS]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CONFIGURATIONS, pool.map(run_tests, CONFIGURATIONS, folders), strict=True))
+    return Project(folder)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_projects_own_tests_pass_as_its_owner_configures_it(
-    name: str, results: dict[str, "subprocess.CompletedProcess[str]"]
+    name: str, generated: Project, tmp_path: Path
 ) -> None:
-    result = results[name]
+    """Those that read it: a test of the generated project sees that no other test does."""
+    project = Project(tmp_path / "project")
+    shutil.copytree(generated.folder, project.folder)
+    path = project.folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    set_values(content, CONFIGURATIONS[name])
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *READERS)
+    result = project.run(*command, PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
     assert result.returncode == 0, result.stdout[-6000:]
     assert " passed" in result.stdout and "failed" not in result.stdout

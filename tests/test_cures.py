@@ -17,9 +17,9 @@ from conftest import TEMPLATE, UNBAKED
 ROOMS = {
     **{
         name: TEMPLATE / name
-        for name in ("delivery", "reporting", "workspace", "hooks", "infra/commands")
+        for name in ("delivery", "reporting", "tuning", "workspace", "hooks", "infra/commands")
     },
-    **{name: UNBAKED / "src" / name for name in ("classifier", "curation", "tuning")},
+    **{name: UNBAKED / "src" / name for name in ("classifier", "curation")},
 }
 ERROR = re.compile(r"(.*\.)?(\w*Error|sys\.exit)")
 # Words with which a clause begins that says why or what is known, and nothing to do.

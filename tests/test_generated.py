@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from conftest import Project, clean_environment
+from test_configurations import READERS
 
 STAGES = ["prepare", "train", "evaluate", "export", "report"]
 PORTS = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT")
@@ -51,9 +52,35 @@ def test_its_lint_is_clean(project: Project) -> None:
     project.make("lint")
 
 
+# Every Python of an environment notes which file of tests opens a certain file.
+WATCH = """
+import os, sys
+def note(event, given):
+    if event == "open" and isinstance(given[0], str) and os.path.abspath(given[0]) == {watched!r}:
+        with open({log!r}, "a") as log:
+            print(os.environ.get("PYTEST_CURRENT_TEST", "no test").partition("::")[0], file=log)
+sys.addaudithook(note)
+"""
+
+
+@contextmanager
+def watched(project: Project, name: str) -> Iterator[Path]:
+    """Have the tests noted that open a file of the project, until the block ends."""
+    (packages,) = (project.folder / ".venv/lib").glob("python*/site-packages")
+    log = project.folder.parent / "opened"
+    watch = WATCH.format(watched=str(project.folder / name), log=str(log))
+    (packages / "watch.py").write_text(watch)
+    (packages / "watch.pth").write_text("import watch\n")
+    yield log
+    (packages / "watch.pth").unlink()
+
+
 def test_its_tests_pass(project: Project) -> None:
-    printed = project.make("test", timeout=1800)
+    """And what the owner sets is of account to those alone that are run as others set it."""
+    with watched(project, "params.yaml") as log:
+        printed = project.make("test", timeout=1800)
     assert re.search(r"\d+ passed", printed) and "failed" not in printed
+    assert set(log.read_text().splitlines()) == READERS
 
 
 def test_a_second_run_of_the_pipeline_does_nothing(trained: Project) -> None:

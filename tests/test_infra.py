@@ -151,24 +151,29 @@ Results = dict[str, subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def results(tree) -> Results:
-    """What Terraform said of every folder, two at a time; `test` validates before it runs."""
+    """What Terraform said of every folder, two at a time; `test` validates before it runs.
 
-    def init(folder: str) -> subprocess.CompletedProcess[str]:
-        return terraform(tree / folder, "init", "-backend=false")
+    The first to be initialised brings the provider, which the others are told of. That it is of a
+    version that all of them want is seen when the roots are applied.
+    """
 
-    folders = [*(f"modules/{module}" for module in MODULES), *ROOTS]
-    with ThreadPoolExecutor(2) as pool:
-        results = dict(zip(folders, pool.map(init, folders), strict=True))
-        ready = [folder for folder in folders if results[folder].returncode == 0]
-        if not ready:
-            return results
-        with shared_provider(tree / ready[0]) as environment:
+    def init(folder: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return terraform(tree / folder, "init", "-backend=false", **environment)
 
-            def judge(folder: str) -> subprocess.CompletedProcess[str]:
-                command = "test" if [*(tree / folder).glob("*.tftest.hcl")] else "validate"
-                return terraform(tree / folder, command, **environment)
+    first, *others = [*(f"modules/{module}" for module in MODULES), *ROOTS]
+    begun = init(first)
+    if begun.returncode:
+        return dict.fromkeys([first, *others], begun)
+    with shared_provider(tree / first) as environment, ThreadPoolExecutor(2) as pool:
 
-            return results | dict(zip(ready, pool.map(judge, ready), strict=True))
+        def judge(folder: str) -> subprocess.CompletedProcess[str]:
+            if folder != first and (failed := init(folder, **environment)).returncode:
+                return failed
+            command = "test" if [*(tree / folder).glob("*.tftest.hcl")] else "validate"
+            return terraform(tree / folder, command, **environment)
+
+        folders = [first, *others]
+        return dict(zip(folders, pool.map(judge, folders), strict=True))
 
 
 def test_there_are_the_modules_that_the_design_names():

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.manifests.answers import serving
 from delivery.manifests.cluster import UnknownError, standing
 from delivery.manifests.preview_status import read_status
 from delivery.proposals.release_file import Release
@@ -47,6 +46,8 @@ def run(repository: Repository, addresses: list[str], context: str | None = None
         preview = read_status(repository.folder, environment)
         wanted = f"model {release.version}" if release else "nothing"
         if address := given.get(environment) or (preview and preview.address):
+            from delivery.manifests.answers import serving  # which brings Triton's client
+
             running = serving(address, release)
             found = Found(running, running == wanted)
         else:

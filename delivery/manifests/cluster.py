@@ -4,6 +4,7 @@ kubectl asks it, in its current context unless another is named. Where nothing c
 an UnknownError, and never an answer.
 """
 
+import math
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.manifests.answers import serving
 from delivery.manifests.rendering import Part, Pod, at
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import ENVIRONMENTS
@@ -30,6 +30,11 @@ VERSION = "app.kubernetes.io/version"
 HASH = "rollouts-pod-template-hash"  # tells the pods of one version's template from another's
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CREATING = ("", "ContainerCreating", "PodInitializing")
+FIGURES = {  # of live requests, as `components/judged` has them; what each says of a version
+    "failing": "{:.1%} more of its live requests failed than of the version before",
+    "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
+}
+FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 Objects = tuple[dict[str, Any], ...]
 FORWARDED = re.compile(rf"Forwarding from ({re.escape(HOST)}:\d+) ->")
 
@@ -239,6 +244,8 @@ def standing(
     found = cluster.standing(namespace, release)
     if found.trouble:
         return found
+    from delivery.manifests.answers import serving  # which brings Triton's client
+
     with cluster.address(namespace) as address:
         running = serving(address, release)
     well = running == f"model {release.version}"
@@ -270,8 +277,10 @@ def trouble(
 def not_healthy(state: RolloutState, objects: Objects, pods: list[Server]) -> str:
     """Say why a Rollout is not healthy. Raises SettingsError."""
     new = [each for each in pods if each.template == state.current and not each.leaving]
-    cause = failed_start(new) or failed_start(last_seen(objects, state.current))
+    cause = failed_start(new) or failed_start(last_seen("starts", objects, state.current))
     cause = cause or wrong_answers(objects, state.current)
+    cause = cause or restarted(last_seen("restarts", objects, state.current))
+    cause = cause or worse(objects, state.current)
     if state.aborted:
         if "timed out progressing" in state.message:
             cause = cause or f"it was not ready within {state.deadline} s"
@@ -286,9 +295,9 @@ def is_of(release: Release, rollout: dict[str, Any]) -> bool:
     return (pod.version, images) == (str(release.version), [release.image])
 
 
-def last_seen(objects: Objects, template: str) -> list[Server]:
-    """Return the pods of a template as the analysis that failed saw them. Raises SettingsError."""
-    seen = [each.value for each in failed("starts", objects, template)]
+def last_seen(metric: str, objects: Objects, template: str) -> list[Server]:
+    """Return the pods of a template as the metric that failed saw them. Raises SettingsError."""
+    seen = [each.value for each in failed(metric, objects, template)]
     found = [pod for text in seen for pod in parse_json(text, "the analysis")]
     return [check(Server, each, "a pod") for each in found]
 
@@ -304,6 +313,18 @@ def wrong_answers(objects: Objects, template: str) -> str:
     asked = [each for pod in pods if pod.asks == template for each in pod.containers]
     words = [each.result for each in asked if each.result] or ["whoever asked ended without a word"]
     return f"its golden requests were not answered as recorded ({said(words[0])})"
+
+
+def worse(objects: Objects, template: str) -> str:
+    """Say which figure of live requests took a template's pods away; nothing if none did.
+
+    Raises SettingsError.
+    """
+    for name, told in FIGURES.items():
+        for measured in failed(name, objects, template):
+            found = FIGURE.search(measured.value)  # Argo Rollouts writes `[0.05]`
+            return told.format(float(found[0]) if found else math.inf)
+    return ""
 
 
 def failed(metric: str, objects: Objects, template: str) -> list[Measurement]:
@@ -330,6 +351,16 @@ def failed_start(pods: list[Server]) -> str:
             return f"its container crashed with exit status {each.status} ({words})"
         if each.waits not in CREATING:
             return f"its container cannot be made ({each.waits}: {said(each.waits_for)})"
+    return ""
+
+
+def restarted(pods: list[Server]) -> str:
+    """Say how a container among the pods ended that had served; nothing if none did."""
+    for each in (container for pod in pods for container in pod.containers):
+        if each.status is not None:
+            words = said(reason_in(each.words) or each.ended)
+            times = f"{each.restarts} times, at last with exit status {each.status} ({words})"
+            return f"its container was started anew {times}"
     return ""
 
 

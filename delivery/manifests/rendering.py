@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 from pydantic import AliasPath, Field
 
 from delivery.errors import DeliveryError
@@ -160,6 +159,8 @@ def check_keys(document: Document) -> None:
     A Rollout is judged as the Deployment that it otherwise is, since its pods are; of other kinds
     that come with a controller only the metadata is judged, the rest is left to that controller.
     """
+    import kubernetes_validate  # only here, as it takes long, and most commands judge no manifest
+
     try:
         judge(as_deployment(document) if document["kind"] == "Rollout" else document)
     except kubernetes_validate.ValidationError as error:
@@ -172,6 +173,8 @@ def check_keys(document: Document) -> None:
 
 def judge(document: Document) -> None:
     """Validate strictly, or the metadata alone where Kubernetes has no schema of the kind."""
+    import kubernetes_validate
+
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.SchemaNotFoundError:

@@ -6,9 +6,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from delivery.errors import DeliveryError
 from workspace.errors import printable, sentence
 from workspace.settings import read_text
@@ -29,6 +26,9 @@ class Interface:
 
 def read_interface(model: Path) -> Interface:
     """Read what the model in a model repository says to its clients. Raises DeliveryError."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2  # brings gRPC, which is not needed otherwise
+
     folder = model / "classifier"
     try:
         text = read_text(folder / "config.pbtxt")
@@ -48,6 +48,8 @@ def read_interface(model: Path) -> Interface:
 
 def type_name(number: int) -> str:
     """Return a type as clients name it: UINT8."""
+    from tritonclient.grpc import model_config_pb2
+
     return str(model_config_pb2.DataType.Name(number)).removeprefix("TYPE_")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -100,6 +99,8 @@ def ask(model: Path, interface: Interface, test: Pictures, keep: Path | None = N
 
 def run(model: Path, interface: Interface, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return a model's probabilities (N, K) of pictures; progress is shown. As `ask`."""
+    import onnxruntime  # only here, as most commands run no model
+
     shape = "x".join(map(str, images.shape[1:]))
     if shape != interface.shape:
         raise DeliveryError(f"it takes {shown(interface.shape)}, the test pictures are {shape}")

@@ -148,8 +148,8 @@ def use_stores(project: Path, clone: Path) -> None:
     DVC lists them with paths that are absolute, from all of its configuration files.
     """
     config = configparser.RawConfigParser()
-    cache = dvc(project, "cache", "dir").strip()  # what is here need not be fetched
-    for place, value in (dvc_settings(project) | {"cache.dir": cache}).items():
+    cache = {"cache.dir": str(project.absolute() / ".dvc/cache")}  # what is here: not fetched
+    for place, value in (cache | dvc_settings(project)).items():
         section, _, option = place.rpartition(".")
         if section.startswith("remote."):
             section = f"'remote \"{section.removeprefix('remote.')}\"'"

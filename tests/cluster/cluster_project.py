@@ -1,6 +1,7 @@
 """A project as its owner has it: the generated manifests, a remote, and models that are tiny."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ PEOPLE = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
 }
+FAULTY = Path(__file__).parent / "faulty_model.py"
 INTERFACE = fake_pipeline.CONFIG.partition("\ninput")[2]
 
 
@@ -82,6 +84,19 @@ class ClusterProject(Project):
     def build(self, version: int, accuracy: float = 0.97) -> Release:
         """Package a model as a version and push it, without releasing it."""
         self.write_model(accuracy)
+        return self.packaged(version)
+
+    def build_faulty(self, version: int, accuracy: float, **faults: float) -> Release:
+        """Build a version with right golden answers, and with faults that faulty_model.py names."""
+        self.write_model(accuracy)
+        model = self.folder / "artifacts/model/classifier"
+        config = (model / "config.pbtxt").read_text()
+        (model / "config.pbtxt").write_text(config.replace('"onnxruntime"', '"python"'))
+        text = FAULTY.read_text()
+        for name, value in (faults | {"ACCURACY": accuracy}).items():
+            text, found = re.subn(rf"(?m)^{name} = \S+", f"{name} = {value}", text)
+            assert found == 1, name
+        (model / "1/model.py").write_text(text)
         return self.packaged(version)
 
     def packaged(self, version: int) -> Release:

@@ -1,6 +1,9 @@
 """A project whose manifests Argo CD keeps on a cluster, and what people do and see there."""
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from typing import Any
 import cluster_project
 import installation
 from cluster_project import ClusterProject
+from conftest import TEMPLATE
 from delivery.model import golden
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
@@ -50,6 +54,17 @@ class Delivered:
         """Run one of the documented commands in the project, on the cluster's network."""
         return installation.in_the_cluster(
             self.here, self.hosts, "env", "-C", str(self.project.folder), *command
+        )
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of the project's commands, which knows the cluster, whatever becomes of it."""
+        known = {"KUBECONFIG": str(self.here.kubeconfig), "PYTHONPATH": str(TEMPLATE)}
+        return subprocess.run(
+            [sys.executable, "-m", "delivery", *arguments],
+            cwd=self.project.folder,
+            env=os.environ | cluster_project.PEOPLE | known,
+            capture_output=True,
+            text=True,
         )
 
     def namespace(self, environment: str = "staging") -> str:
@@ -197,6 +212,13 @@ def healthy_with(rollout: Object, version: int) -> bool:
         and status.get("phase") == "Healthy"
         and status.get("stableRS") == status.get("currentPodHash")
     )
+
+
+def aborted(rollout: Object, version: int | None = None) -> bool:
+    """Whether the newest version was taken away again, if it is that one."""
+    is_of = rollout["metadata"]["labels"]["app.kubernetes.io/version"]
+    status = rollout.get("status", {})
+    return bool(status.get("abort")) and (version is None or is_of == str(version))
 
 
 def leads_to(address: str, protocol: str, version: int) -> None:

@@ -232,6 +232,7 @@ class LocalCluster:
                 f"--service-account-private-key-file={self.folder}/api.key",
                 "--use-service-account-credentials",
                 "--leader-elect=false",
+                "--horizontal-pod-autoscaler-sync-period=2s",
             ],
         )
         self.start(

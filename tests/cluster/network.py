@@ -7,7 +7,7 @@ what runs outside reaches nodes, pods and services through the bridge.
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network
 
 BRIDGE = "mts-cluster"
@@ -82,3 +82,26 @@ def node(number: int) -> Iterator[str]:
         yield name
     finally:
         ip("netns", "delete", name)
+
+
+@contextmanager
+def diverted(number: int, queue: int) -> Iterator[None]:
+    """Have a program judge what a node's pods begin to say or to hear, as long as this lasts.
+
+    The program reads the kernel's queue of that number; while none does, nothing gets through. As
+    kube-network-policies has it, what the node itself says, the kubelet's probes, is not judged.
+    """
+    range_of_pods = str(pods(number))
+    rules = [
+        ["-m", "owner", "--uid-owner", "0", "-j", "ACCEPT"],
+        ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"],
+        ["-s", range_of_pods, "-j", "NFQUEUE", "--queue-num", str(queue)],
+        ["-d", range_of_pods, "-j", "NFQUEUE", "--queue-num", str(queue)],
+    ]
+    # After a Service's address has become a pod's, before a pod's becomes its node's.
+    chain = ["nsenter", f"--net=/run/netns/{namespace(number)}", "iptables", "-w", "-t", "mangle"]
+    with ExitStack() as stack:
+        for rule in rules:
+            subprocess.run([*chain, "-A", "POSTROUTING", *rule], check=True)
+            stack.callback(subprocess.run, [*chain, "-D", "POSTROUTING", *rule], check=True)
+        yield

@@ -5,9 +5,6 @@ staging a model whose graph does not load, production one that answers otherwise
 one more environment one whose image is nowhere.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +14,7 @@ import pytest
 import cluster_project
 import github_api
 import network
-from conftest import TEMPLATE
-from delivered import Delivered
+from delivered import Delivered, aborted
 from delivery.proposals.release_file import Release
 from kubernetes_api import Object
 from notifications import secret, settings
@@ -79,23 +75,6 @@ def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
     return found
 
 
-def aborted(rollout: Object) -> bool:
-    """Whether the newest version was taken away again."""
-    return bool(rollout.get("status", {}).get("abort"))
-
-
-def delivery(delivered: Delivered, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run one of the project's commands, which knows the cluster."""
-    known = {"KUBECONFIG": str(delivered.here.kubeconfig), "PYTHONPATH": str(TEMPLATE)}
-    return subprocess.run(
-        [sys.executable, "-m", "delivery", *arguments],
-        cwd=delivered.project.folder,
-        env=os.environ | cluster_project.PEOPLE | known,
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize(
     ("environment", "metric"), [("staging", "starts"), (QA, "starts"), ("production", "answers")]
 )
@@ -111,7 +90,7 @@ def test_the_version_before_goes_on(
 
 
 def test_status_says_why(delivered: Delivered, bad: dict[str, Release]) -> None:
-    result = delivery(delivered, "status")
+    result = delivered.command("status")
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     told = {line.split()[0]: lines[place + 1] for place, line in enumerate(lines) if "Git:" in line}
@@ -175,18 +154,18 @@ def test_github_is_told_of_each_release_that_was_taken_away(
 def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
     delivered: Delivered, before: Release, bad: dict[str, Release]
 ) -> None:
-    refused = delivery(delivered, "promote")
+    refused = delivered.command("promote")
     version = bad["staging"].version
     assert refused.returncode == 1
     assert f"staging does not serve model {version}: it was taken away again" in refused.stderr
-    assert delivery(delivered, "rollback", "staging").returncode == 0
+    assert delivered.command("rollback", "staging").returncode == 0
     branch = f"rollback/staging-v{version}-to-v{before.version}"
     project = delivered.project
     said = project.git("log", "-1", "--format=%B", branch, folder=project.origin)
     assert f"**Model {version} is not served well:** it was taken away again, because its" in said
     project.merge(branch)
     delivered.served(before)
-    assert "running: model" in delivery(delivered, "status").stdout
+    assert "running: model" in delivered.command("status").stdout
 
 
 def test_github_is_told_that_staging_is_well_again(delivered: Delivered, told: Path) -> None:

@@ -79,6 +79,8 @@ def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
     release = serving.merge_the_other()
     for each in kinds:
         serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=1")
+    for each in kinds:
+        serving.kubernetes.until(each, lambda seen: seen["status"].get("readyReplicas") == 1)
     serving.served(release)
 
 

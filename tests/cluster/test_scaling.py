@@ -1,13 +1,17 @@
 """KEDA changes the number of replicas, and Argo CD does not correct it."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+import yaml
 
 import images
 import installation
+import measuring
 from cluster_project import NAME
 from delivered import Delivered, synced
+from kubernetes_api import Object
+from traffic import Traffic
 
 STAGING = f"{NAME}-staging"
 # Wants three replicas at every moment but the last minute of a day.
@@ -39,15 +43,16 @@ SCALER = {
 }
 
 
-@pytest.fixture
-def keda(delivered: Delivered, tmp_path: Path) -> Delivered:
+@pytest.fixture(scope="module")
+def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Delivered:
     """KEDA, by the manifests of its module, with images under the names that they give."""
+    work = tmp_path_factory.mktemp("keda")
     for program, name in (("keda-operator", "keda"), ("keda-adapter", "keda-metrics-apiserver")):
         binary = f"keda{'-adapter' if program.endswith('adapter') else ''}"
         layer = images.file_layer(
-            tmp_path / f"{name}.tar", {binary: delivered.here.programs[program]}, {}
+            work / f"{name}.tar", {binary: delivered.here.programs[program]}, {}
         )
-        images.push(f"kedacore/{name}:main", [layer], tmp_path, User="1000")
+        images.push(f"kedacore/{name}:main", [layer], work, User="1000")
     config = installation.module("keda-operator") / "config"
     for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server"):
         rendered = delivered.kubernetes.kubectl("kustomize", str(config / part))
@@ -77,3 +82,93 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
             *("-p", '{"spec": {"replicas": 1}}'),
         )
         keda.rollout(lambda seen: seen["status"].get("availableReplicas") == 1)
+
+
+# -- by load ---------------------------------------------------------------------------------------
+
+SLOW = 0.3  # seconds of a batch, so that requests wait
+FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
+QUICKER = yaml.safe_dump(
+    [
+        {"op": "replace", "path": f"/spec/{place}", "value": value}
+        for place, value in {
+            "pollingInterval": 2,
+            "minReplicaCount": 1,
+            "fallback": {
+                "failureThreshold": 1,
+                "replicas": 1,
+                "behavior": "currentReplicasIfHigher",
+            },
+            "advanced/horizontalPodAutoscalerConfig/behavior/scaleDown": {
+                "stabilizationWindowSeconds": 5,
+                "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
+                "tolerance": 0,
+            },
+        }.items()
+    ]
+)
+
+
+@pytest.fixture
+def autoscaled(keda: Delivered) -> Iterator[Delivered]:
+    """Staging serves a slow model, by the component's line, and a Prometheus measures it."""
+    release, project = keda.serving(), keda.project
+    slow = project.build_faulty(keda.next_version(), release.accuracy - 0.01, SECONDS=SLOW)
+    keda.deploy(slow)
+    overlay = project.path().with_name("kustomization.yaml")
+    before = overlay.read_text()
+    settings = yaml.safe_load(before)
+    settings["components"].append("../../base/components/autoscale")
+    settings["patches"].append({"target": {"kind": "ScaledObject"}, "patch": QUICKER})
+    with measuring.prometheus(keda.here, keda.kubernetes):
+        overlay.write_text(yaml.safe_dump(settings))
+        project.commit("Scale staging by load")
+        keda.see()
+        keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
+        yield keda
+        overlay.write_text(before)
+        project.commit("Scale staging no more")
+        keda.see()
+        gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", "--timeout=60s")
+        keda.kubernetes.kubectl("wait", *gone)
+    keda.deploy(release)
+
+
+def is_ready(scaler: Object) -> bool:
+    """Whether KEDA has taken a scaler up."""
+    return condition(scaler, "Ready") == "True"
+
+
+def condition(scaler: Object, name: str) -> str:
+    """What KEDA says of a scaler."""
+    found = scaler.get("status", {}).get("conditions", [])
+    return next((each["status"] for each in found if each["type"] == name), "")
+
+
+def unanswered(scaler: Object, times: int) -> bool:
+    """Whether each question to Prometheus had no answer so many times in a row."""
+    health = scaler["status"].get("health", {}).values()
+    failures = [each.get("numberOfFailures", 0) for each in health]
+    return condition(scaler, "Fallback") == "True" and min(failures) >= times
+
+
+def available(autoscaled: Delivered, number: int) -> None:
+    """Wait until so many servers are asked for and there."""
+    autoscaled.rollout(
+        lambda seen: seen["spec"]["replicas"] == seen["status"].get("availableReplicas") == number
+    )
+
+
+def test_servers_follow_the_load_and_none_goes_unseen(autoscaled: Delivered) -> None:
+    address, kubernetes = {"http": autoscaled.address("http")}, autoscaled.kubernetes
+    with Traffic(address, {"http": FEW}, keep=False) as few:
+        available(autoscaled, 1)
+        with Traffic(address, {"http": MANY}, keep=False) as many:
+            available(autoscaled, 3)
+            autoscaled.here.stop(measuring.NAME)
+            kubernetes.until("scaledobject/triton", lambda seen: unanswered(seen, 2), STAGING)
+        kubernetes.until("scaledobject/triton", lambda seen: unanswered(seen, 8), STAGING)
+        available(autoscaled, 3)
+        autoscaled.here.restart(measuring.NAME)
+        available(autoscaled, 1)
+    assert few.answered and many.answered

@@ -69,33 +69,19 @@ class World:
         self.rollout["status"] |= status | more
         self.others = [pod(1, "old", ready=True), *pods]
         if seen:
-            self.others.append(
-                {
-                    "kind": "AnalysisRun",
-                    "metadata": {"labels": {cluster.HASH: "new"}},
-                    "status": {
-                        "metricResults": [
-                            {
-                                "name": "starts",
-                                "phase": "Failed",
-                                "measurements": [{"value": json.dumps(seen)}],
-                            }
-                        ]
-                    },
-                }
-            )
+            self.others.append(analysis("starts", {"value": json.dumps(seen)}))
+
+    def does_worse(self, metric: str, value: str) -> None:
+        """The newest version was taken away by a figure; other figures of it were well."""
+        self.fails(f'{ABORTED}Metric "{metric}" assessed Failed')
+        self.others += [analysis(metric, {"value": "[0]"}, {"value": value}), analysis("answers")]
 
     def answers_wrongly(self, *words: str) -> None:
         """The newest version's golden answers were others, as the pod says that asked."""
         self.fails(f'{ABORTED}Metric "answers" assessed Failed')
-        told = {"name": "answers", "phase": "Failed", "measurements": [{}]}
         ended = [{"state": {"terminated": {"message": each}}} for each in words]
         self.others += [
-            {
-                "kind": "AnalysisRun",
-                "metadata": {"labels": {cluster.HASH: "new"}},
-                "status": {"metricResults": [told]},
-            },
+            analysis("answers", {}),
             {
                 "kind": "Pod",
                 "metadata": {"labels": {"answers-of": "new"}},
@@ -109,6 +95,16 @@ def pod(version: int, template: str, ready: bool = False, **status: Any) -> Obje
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     known = {"conditions": conditions} | status
     return {"kind": "Pod", "metadata": {"labels": labels}, "status": known}
+
+
+def analysis(metric: str, *measurements: Object) -> Object:
+    """A look at the new pods, which failed if it measured anything."""
+    told = {"name": metric, "phase": "Failed" if measurements else "Successful"}
+    return {
+        "kind": "AnalysisRun",
+        "metadata": {"labels": {cluster.HASH: "new"}},
+        "status": {"metricResults": [told | {"measurements": measurements}]},
+    }
 
 
 def container(**state: Any) -> Object:
@@ -211,6 +207,29 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         lambda world: world.answers_wrongly(),
         "it was taken away again, because its golden requests were not answered as recorded "
         "(whoever asked ended without a word)",
+    ),
+    "failing": (
+        lambda world: world.does_worse("failing", "[0.0513]"),
+        "it was taken away again, because 5.1% more of its live requests failed than of the "
+        "version before",
+    ),
+    "slow": (
+        lambda world: world.does_worse("slowness", "[2.31e0]"),
+        "it was taken away again, because its live requests took 2.3 times as long as is promised "
+        "or was usual",
+    ),
+    "slow without end": (
+        lambda world: world.does_worse("slowness", "[+Inf]"),
+        "it was taken away again, because its live requests took inf times as long as is promised "
+        "or was usual",
+    ),
+    "restarts": (
+        lambda world: world.does_worse(
+            "restarts",
+            json.dumps([container(**ended(137, "OOMKilled", "") | {"ready": True})]),
+        ),
+        "it was taken away again, because its container was started anew 1 times, at last with "
+        "exit status 137 (OOMKilled)",
     ),
     "secret": (
         lambda world: world.fails(

@@ -134,25 +134,18 @@ def test_a_model_of_an_older_commit_is_made_by_its_own_code(project: Project) ->
     assert main(["reproduce", "1", "--environment", "staging"]) == 0
 
 
-def test_the_store_of_today_is_asked_wherever_the_commit_had_it(project: Project) -> None:
+def test_store_and_downloads_of_today_are_used_and_the_clone_is_kept_on_a_word(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever the commit had the store."""
     store = project.folder.parent / "store with a blank"
     (project.folder / ".local/data").rename(store)
     project.dvc("remote", "modify", "--local", "store", "url", f"../{store.name}")
-    assert main(["reproduce", "1"]) == 0
-
-
-def test_downloads_that_are_here_are_used(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
     fake_pipeline.write(project.folder, "data/downloads/archive", "downloaded before")
     monkeypatch.setenv("NEEDED", "data/downloads/archive")
-    assert main(["reproduce", "1"]) == 0
+    assert main(["reproduce", "1", "--keep"]) == 0
     assert "downloaded before" in capfd.readouterr().out
     assert (project.folder / "data/downloads/archive").is_file()
-
-
-def test_the_clone_is_kept_on_a_word(project: Project) -> None:
-    assert main(["reproduce", "1", "--keep"]) == 0
     clone = project.folder / ".local/reproduce/v1"
     assert project.git("rev-parse", "HEAD", folder=clone) == released(project).commit
     assert (clone / "artifacts/model/classifier/1/model.onnx").is_file()

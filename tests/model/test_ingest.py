@@ -26,14 +26,14 @@ import requests
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
-from small_project import CLASSES, PARAMS, PROJECT, add_code, images_of, other_sections
+from small_project import CLASSES, PARAMS, PROJECT, add_code, images_of
 
 import curation.ingest
 from classifier import data, params, preparation, training
 from classifier.cleaning import SPLITS, digest
 from curation import __main__, review
 from curation.ingest import LOCK, ingest
-from params_edit import edit
+from params_edit import edit, other_sections
 from reporting import review_page
 from workspace import files
 from workspace.errors import UserError

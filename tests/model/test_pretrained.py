@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import torchvision
 from pytorch_lightning.callbacks import Callback
 from small_project import change, fixed, prepared_project
 
@@ -152,7 +153,7 @@ def test_torchvisions_weights_have_an_address_and_a_checksum_and_fit(name: str) 
     address = torch.hub.urlparse(pretrained.address_of(kind)).path
     assert pretrained.NAMED.search(address)
     with torch.device("meta"):
-        theirs = networks.torchvision.models.get_model(kind.MODEL)  # of 1,000 classes
+        theirs = torchvision.models.get_model(kind.MODEL)  # of 1,000 classes
     pretrained.fitting(kind, theirs.state_dict())
 
 

@@ -21,7 +21,7 @@ from small_project import PROJECT, fixed, prepared_project
 from classifier import data, networks, params, training
 from classifier.params import Params
 from classifier.ray_cluster import cluster
-from params_edit import edit
+from params_edit import complete, edit
 from tuning import search, search_space
 from tuning.search_space import Range
 from tuning.trials import Record, Search, Trial, ranked, table
@@ -38,7 +38,7 @@ TRIALS, EPOCHS = 6, 3
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A prepared project of the test's own."""
-    return prepared_project(tmp_path)
+    return complete(prepared_project(tmp_path))
 
 
 @pytest.fixture(scope="session")
@@ -405,7 +405,7 @@ class Searched:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """A search that was killed after its first trial and started again."""
-    root = prepared_project(tmp_path_factory.mktemp("searched"))
+    root = complete(prepared_project(tmp_path_factory.mktemp("searched")))
     train = {"network": "linear_regression", "options": {}, "epochs": EPOCHS, "batch_size": 16}
     section = {"trials": TRIALS, "grace_epochs": 1, "space": {"linear_regression": SPACE}}
     edit(root, train=train | {"learning_rate": 0.0003}, tune=section)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from pydantic import create_model
 from torch import Tensor, nn
 
@@ -266,7 +265,9 @@ class Photographic(Network):
 
     def make(self, shape: Shape, pretrained: bool) -> nn.Module:
         """The network as torchvision has it, for those classes."""
-        return torchvision.models.get_model(self.MODEL, num_classes=shape.classes)
+        from torchvision.models import get_model  # takes seconds to import, only these need it
+
+        return get_model(self.MODEL, num_classes=shape.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K)."""

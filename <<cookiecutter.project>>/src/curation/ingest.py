@@ -28,7 +28,6 @@ from classifier import params
 from classifier.cleaning import progress
 from classifier.params import IngestParams, Params
 from classifier.sources import UNFINISHED, folded, printable
-from classifier.training import RUNS
 from curation import review
 from curation.batch_comparison import (
     Comparison,
@@ -47,7 +46,7 @@ from workspace.pictures import refuse_links, to_pixels, upright_size
 from workspace.settings import Settings
 
 REVIEWS = Path("reviews")
-LOCK = RUNS / "ingest.lock"
+LOCK = Path("runs/ingest.lock")
 BUSY = "another `make ingest` is running in this folder: wait for it"
 DVC = (sys.executable, "-m", "dvc")
 LOOKED_AT = 1024  # pixels of the longer side on the page

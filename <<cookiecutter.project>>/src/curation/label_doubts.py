@@ -6,9 +6,9 @@ The quick model has not. Of the trained model the prepared data, on which the pi
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
@@ -18,10 +18,13 @@ from threadpoolctl import threadpool_limits
 
 from classifier import data
 from classifier.cleaning import progress
-from classifier.training import CHECKPOINT, Classifier, load_model
 from curation.batch_comparison import Comparison
 from workspace.errors import UserError
 
+if TYPE_CHECKING:
+    from classifier.training import Classifier
+
+CHECKPOINT = Path("artifacts/model.ckpt")  # of classifier.training, which takes long to import
 FOLDS = 5
 SIDE = 16  # pixels to which the quick model's pictures are reduced
 LANDMARKS = 300
@@ -48,7 +51,7 @@ class Judgement:
 def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judgement:
     """Judge the new pictures by the trained model, or a quick one where there is none for them."""
     model = trained_model(comparison, root)
-    if isinstance(model, Classifier):
+    if not isinstance(model, str):
         return Judgement(
             f"the trained {model.params.network} of {CHECKPOINT}",
             trained_answers(model, comparison),
@@ -63,13 +66,15 @@ def judge(comparison: Comparison, root: Path, seed: int, examples: int) -> Judge
 # -- the trained model -----------------------------------------------------------------------------
 
 
-def trained_model(comparison: Comparison, root: Path) -> Classifier | str:
+def trained_model(comparison: Comparison, root: Path) -> "Classifier | str":
     """Return the pipeline's model, or why it can't judge these pictures."""
     if not (root / CHECKPOINT).is_file() or not (root / data.PREPARED).is_dir():
         return "no model is trained"
     # a model of another source may have been trained on these very pictures
     if data.report(root)["source"] != "folder" or data.class_names(root) != comparison.classes:
         return "the trained one is of another source or other classes"
+    from classifier.training import load_model
+
     try:
         model = load_model(root / CHECKPOINT).eval()
     except UserError:  # damaged, or of earlier code
@@ -89,12 +94,14 @@ def has_seen(comparison: Comparison, root: Path) -> bool:
     return bool(np.isin(fresh, data.digests(root)).any())
 
 
-@torch.inference_mode()
-def trained_answers(model: Classifier, comparison: Comparison) -> np.ndarray:
+def trained_answers(model: "Classifier", comparison: Comparison) -> np.ndarray:
     """Return the model's probabilities for the candidates, (n, K)."""
+    import torch
+
     answers = [np.zeros((0, len(comparison.classes)), np.float32)]
-    for images in comparison.pixels(comparison.candidates):
-        answers.append(model.probabilities(model(torch.from_numpy(images))).numpy())
+    with torch.inference_mode():
+        for images in comparison.pixels(comparison.candidates):
+            answers.append(model.probabilities(model(torch.from_numpy(images))).numpy())
     return np.concatenate(answers)
 
 

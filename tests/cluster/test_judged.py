@@ -1,0 +1,160 @@
+"""Versions that are judged by live requests: which of them pass, and what takes the others away.
+
+Staging and production are judged at the same time, with shorter windows and pauses than a team's.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import yaml
+
+import measuring
+from conftest import TEMPLATE
+from delivered import Delivered, aborted, healthy_with
+from delivery.proposals.release_file import Release
+from traffic import Traffic
+
+TEMPLATE_FILE = TEMPLATE / "argocd/components/judged/live-figures.yaml"
+ENVIRONMENTS = ("staging", "production")
+WINDOW, INTERVAL, PAUSE = "20s", "5s", "45s"
+
+
+def quicker() -> list[dict]:
+    """An overlay's patches that shorten what is judged and how long."""
+    spec = yaml.safe_load(TEMPLATE_FILE.read_text())["spec"]
+    window = [each["name"] for each in spec["args"]].index("window")
+    changes = {f"/spec/args/{window}/value": WINDOW} | {
+        f"/spec/metrics/{place}/interval": INTERVAL for place in range(len(spec["metrics"]))
+    }
+    return [
+        patch("AnalysisTemplate", "live-figures", changes),
+        patch("Rollout", "triton", {"/spec/strategy/canary/steps/3/pause/duration": PAUSE}),
+    ]
+
+
+def patch(kind: str, name: str, changes: dict[str, str]) -> dict:
+    """A patch of an overlay that replaces values by their place."""
+    steps = [{"op": "replace", "path": place, "value": each} for place, each in changes.items()]
+    return {"target": {"kind": kind, "name": name}, "patch": yaml.safe_dump(steps)}
+
+
+@pytest.fixture(scope="module")
+def judged(delivered: Delivered) -> Iterator[Delivered]:
+    """Both environments serve, have the component's line, and a Prometheus measures them."""
+    release, project = delivered.serving(), delivered.project
+    delivered.deploy(release, "production")
+    overlays = {each: project.path(each).with_name("kustomization.yaml") for each in ENVIRONMENTS}
+    before = {name: overlay.read_text() for name, overlay in overlays.items()}
+    for name, overlay in overlays.items():
+        settings = yaml.safe_load(before[name])
+        settings["components"].append("../../base/components/judged")
+        settings["patches"] = settings.get("patches", []) + quicker()
+        overlay.write_text(yaml.safe_dump(settings))
+    project.commit("Judge by live requests")
+    for name in ENVIRONMENTS:
+        delivered.see(name)
+        delivered.rollout(is_judged, name)
+    with measuring.prometheus(delivered.here, delivered.kubernetes):
+        yield delivered
+    for name, overlay in overlays.items():
+        overlay.write_text(before[name])
+        project.path(name).write_text(release.to_yaml())
+    project.commit("Judge by live requests no more")
+    for name in ENVIRONMENTS:
+        delivered.see(name)
+        delivered.rollout(lambda seen: not is_judged(seen), name)
+        delivered.served(release, name)
+
+
+def is_judged(rollout: dict) -> bool:
+    """Whether a Rollout has the component's analysis."""
+    templates = rollout["spec"]["strategy"]["canary"]["analysis"]["templates"]
+    return {"templateName": "live-figures"} in templates
+
+
+@contextmanager
+def called(delivered: Delivered, *environments: str) -> Iterator[list[Traffic]]:
+    """Callers of environments, who connect anew for each request."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Traffic({"http": delivered.address("http", each)}, {"http": 3}, keep=False)
+            )
+            for each in environments
+        ]
+
+
+def release_both(delivered: Delivered, staging: Release, production: Release) -> None:
+    """Merge both, and have Argo CD see them."""
+    for name, release in zip(ENVIRONMENTS, (staging, production), strict=True):
+        delivered.project.deploy_release(release, name)
+        delivered.see(name)
+
+
+def taken_away(delivered: Delivered, environment: str, release: Release) -> str:
+    """Wait until a release was taken away again; what Argo Rollouts says of it."""
+    rollout = delivered.rollout(lambda seen: aborted(seen, release.version), environment)
+    return rollout["status"]["message"]
+
+
+def passes(delivered: Delivered, environment: str, release: Release) -> list[dict]:
+    """Wait until a release is served; the figures of its analysis of live requests."""
+    rollout = delivered.rollout(lambda seen: healthy_with(seen, release.version), environment)
+    runs = delivered.kubernetes.items(
+        "analysisruns",
+        delivered.namespace(environment),
+        f"rollouts-pod-template-hash={rollout['status']['stableRS']}",
+    )
+    figures = [each for run in runs for each in run["status"]["metricResults"]]
+    return [each for each in figures if each["name"] in ("failing", "slowness")]
+
+
+def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: Delivered) -> None:
+    version = judged.next_version()
+    failing = judged.project.build_faulty(version, 0.91, FAILS=20)
+    slow = judged.project.build_faulty(version + 1, 0.92, SECONDS=0.1)
+    with called(judged, *ENVIRONMENTS) as traffic:
+        release_both(judged, failing, slow)
+        found = {
+            "failing": taken_away(judged, "staging", failing),
+            "slowness": taken_away(judged, "production", slow),
+        }
+    for metric, message in found.items():
+        assert f'Metric "{metric}" assessed Failed' in message
+    status = judged.command("status").stdout
+    assert re.search(r"taken away again, because \d\S+ more of its live requests failed", status)
+    assert re.search(r"its live requests took \d\S+ times as long as is promised", status)
+    before = judged.good[-1].version
+    assert all(each.versions["http"][before] for each in traffic), "the one before went on"
+
+
+def test_a_good_version_passes_whether_it_is_called_or_not(judged: Delivered) -> None:
+    version = judged.next_version()
+    good = [judged.project.build(version + each, 0.93 + each / 100) for each in range(2)]
+    with called(judged, "staging"):
+        release_both(judged, *good)
+        figures = passes(judged, "staging", good[0])
+    silent = passes(judged, "production", good[1])
+    values = [each["value"] for figure in figures for each in figure["measurements"]]
+    assert len(figures) == 2 and any(value != "[]" for value in values), "it was measured"
+    assert len(silent) == 2
+    assert {each["value"] for figure in silent for each in figure["measurements"]} == {"[]"}
+    assert not any(figure.get("error") for figure in figures + silent)
+
+
+def test_without_prometheus_a_good_version_passes_and_a_restarting_one_does_not(
+    judged: Delivered,
+) -> None:
+    version = judged.next_version()
+    good = judged.project.build(version, 0.96)
+    ending = judged.project.build_faulty(version + 1, 0.94, LIVES=8)
+    judged.here.stop(measuring.NAME)
+    with called(judged, "staging"):
+        release_both(judged, good, ending)
+        figures = passes(judged, "staging", good)
+    assert all(each["error"] and not each.get("failed") for each in figures) and figures
+    assert 'Metric "restarts" assessed Failed' in taken_away(judged, "production", ending)
+    told = r"its container (was started anew 2 times|crashed)"  # until its pod is gone
+    assert re.search(told, judged.command("status").stdout)

@@ -1,0 +1,197 @@
+"""A version is judged by live requests where an overlay asks for it, and what that makes of it."""
+
+import functools
+import re
+import subprocess
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rendering
+import schemas
+from conftest import TEMPLATE, cookiecutter
+from delivery.manifests.cluster import FIGURES
+from delivery.manifests.rendering import check_keys
+from registry_tools import need
+
+JUDGED = TEMPLATE / "argocd/components/judged/live-figures.yaml"
+CONTROLLERS = TEMPLATE / "argocd/platform/controllers"
+SPEC = yaml.safe_load(JUDGED.read_text())["spec"]
+THRESHOLDS = {each["name"]: each["value"] for each in SPEC["args"] if "value" in each}
+METRICS = {each["name"]: each for each in SPEC["metrics"]}
+GIVEN = {"namespace": "p-staging", "pods": "new", "stable": "old"}
+
+Documents = dict[tuple[str, str], dict]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("judged")
+    assert cookiecutter(output).returncode == 0
+    rendering.release_everywhere(output / "digit-classifier" / "argocd")
+    return output / "digit-classifier"
+
+
+@functools.cache
+def built(project: Path, *components: str) -> Documents:
+    found = rendering.build_with(project, "production", *components)
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def canary(documents: Documents) -> dict:
+    return documents["Rollout", "triton"]["spec"]["strategy"]["canary"]
+
+
+# -- the lines -------------------------------------------------------------------------------------
+
+
+def test_the_line_adds_an_analysis_and_a_pause(project: Path) -> None:
+    before, after = built(project), built(project, "judged")
+    assert set(after) - set(before) == {("AnalysisTemplate", "live-figures")}
+    assert {name for name in before if before[name] != after[name]} == {("Rollout", "triton")}
+    old, new = dict(canary(before)), dict(canary(after))
+    assert new.pop("steps") == [*old.pop("steps"), {"pause": {"duration": "4m"}}]
+    ours = {"templates": [{"templateName": "live-figures"}], "args": [new["analysis"]["args"][-1]]}
+    assert ours["args"] == [{"name": "stable", "valueFrom": {"podTemplateHashValue": "Stable"}}]
+    assert new.pop("analysis") == {key: old["analysis"][key] + ours[key] for key in ours}
+    assert {**new, "analysis": ""} == {**old, "analysis": ""}
+
+
+@pytest.mark.parametrize("order", [*permutations(["gateway", "judged"]), ["judged", "single"]])
+def test_everything_is_valid_to_the_last_key(project: Path, order: list[str]) -> None:
+    documents = built(project, *order)
+    for each in documents.values():
+        check_keys(each)
+        if each["apiVersion"].startswith("argoproj.io/"):
+            assert schemas.crd_errors(each) == []
+    assert canary(documents)["steps"][-1] == {"pause": {"duration": "4m"}}
+    assert len(canary(documents)["analysis"]["templates"]) == 2
+
+
+def test_every_argument_is_given_and_used(project: Path) -> None:
+    documents = built(project, "judged")
+    given = {each["name"] for each in canary(documents)["analysis"]["args"]}
+    wanted = {each["name"] for each in SPEC["args"]}
+    has = given | THRESHOLDS.keys() | {"token"}
+    assert wanted == has == set(re.findall(r"{{args\.([a-z]+)}}", JUDGED.read_text()))
+    other = documents["AnalysisTemplate", "failed-starts"]["spec"]
+    assert not METRICS.keys() & {each["name"] for each in other["metrics"]}, "one run has both"
+    same = [each for each in SPEC["args"] if each in other["args"]]
+    assert [each["name"] for each in same] == ["namespace", "pods", "token"]
+
+
+def test_what_cannot_be_measured_takes_no_version_away() -> None:
+    for metric in METRICS.values():
+        assert "successCondition" not in metric, "with both, neither may be true: an endless pause"
+        assert metric["failureCondition"].startswith("any(result, {"), "of nothing nothing is bad"
+        assert metric["consecutiveErrorLimit"] == 1000000, "five errors would abort"
+    assert set(FIGURES) == {name for name, each in METRICS.items() if "prometheus" in str(each)}
+
+
+def test_argo_rollouts_knows_where_prometheus_is() -> None:
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in CONTROLLERS.glob("*.yaml")}
+    variables = read["argo-rollouts"]["settings"]["controller"]["extraEnv"]
+    stack = read["kube-prometheus-stack"]
+    name = f"{stack['settings']['fullnameOverride']}-prometheus.{stack['namespace']}"
+    assert {
+        "name": "ARGO_ROLLOUTS_PROMETHEUS_ADDRESS",
+        "value": f"http://{name}.svc:9090",
+    } in variables
+    assert "address" not in str(SPEC)
+
+
+def test_scarce_takes_no_gpu_more_and_single_has_one_server(project: Path) -> None:
+    before = built(project)
+    scarce, single = built(project, "scarce"), built(project, "single")
+    assert canary(scarce) == canary(before) | {"maxSurge": 0, "maxUnavailable": 1}
+    assert canary(single) == canary(before)
+    replicas = [each["Rollout", "triton"]["spec"]["replicas"] for each in (before, scarce, single)]
+    assert replicas == [2, 2, 1]
+
+
+# -- what is measured ------------------------------------------------------------------------------
+
+WHO = 'namespace="p-staging", model="classifier", rollouts_pod_template_hash'
+REQUESTS = 4 * 15  # the series: four of them a second, a sample each quarter of a minute
+
+
+def counted(pods: str, answered: int, failed: int = 0, milliseconds: int = 10) -> dict[str, str]:
+    """The series of pods, with so many requests in a quarter of a minute."""
+    who = f'{WHO}="{pods}", pod="{pods}-a"'
+    spent = answered * milliseconds * 1000
+    return {
+        f"nv_inference_request_success{{{who}}}": f"0+{answered}x40",
+        f'nv_inference_request_failure{{{who}, reason="BACKEND"}}': f"0+{failed}x40",
+        f'nv_inference_request_failure{{{who}, reason="CANCELED"}}': "0+50x40",
+        f"nv_inference_request_duration_us{{{who}}}": f"0+{spent}x40",
+    }
+
+
+PROMISE = {"objective:latency_seconds:mean": "0.05x40"}
+OLD = counted("old", REQUESTS) | PROMISE
+# What is counted, the share that fails more than before, and how much too slow it is.
+CASES: dict[str, tuple[dict[str, str], float | None, float | None]] = {
+    "well": (OLD | counted("new", REQUESTS), 0, 0.2),
+    "nobody calls": (OLD | counted("new", 0), None, None),
+    "it has told nothing yet": (OLD, None, None),
+    "few call": (OLD | counted("new", 20, failed=1), None, None),
+    "nobody calls the other": (
+        PROMISE | counted("old", 0) | counted("new", REQUESTS, failed=20),
+        0.25,
+        0.2,
+    ),
+    "a first release": (PROMISE | counted("new", REQUESTS), 0, 0.2),
+    "one in twenty fails": (OLD | counted("new", 57, failed=3), 0.05, 0.2),
+    "both fail": (
+        PROMISE | counted("old", 45, failed=15) | counted("new", 45, failed=15),
+        0,
+        0.2,
+    ),
+    "all fail": (OLD | counted("new", 0, failed=REQUESTS), 1, None),
+    "slow": (OLD | counted("new", REQUESTS, milliseconds=110), 0, 2.2),
+    "both are slow": (
+        PROMISE
+        | counted("old", REQUESTS, milliseconds=100)
+        | counted("new", REQUESTS, milliseconds=110),
+        0,
+        1.1,
+    ),
+    "nothing is promised": (
+        counted("old", REQUESTS) | counted("new", REQUESTS, milliseconds=110),
+        0,
+        None,
+    ),
+}
+
+
+def asked(metric: str) -> str:
+    """The query of a metric as Argo Rollouts sends it."""
+    query = METRICS[metric]["provider"]["prometheus"]["query"]
+    for name, value in (THRESHOLDS | GIVEN).items():
+        query = query.replace(f"{{{{args.{name}}}}}", value)
+    return query
+
+
+def expected(metric: str, value: float | None) -> dict:
+    """A test of promtool: the value after five minutes, or none, or one that is over nothing."""
+    samples = [] if value is None else [{"labels": "{}", "value": value}]
+    query = f"round({asked(metric)}, 1e-6) >= 0"
+    return {"expr": query, "eval_time": "5m", "exp_samples": samples}
+
+
+def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
+    need("prometheus")
+    tests = [
+        {
+            "interval": "15s",
+            "input_series": [{"series": name, "values": each} for name, each in series.items()],
+            "promql_expr_test": [expected("failing", failing), expected("slowness", slowness)],
+        }
+        for series, failing, slowness in CASES.values()
+    ]
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": tests}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
