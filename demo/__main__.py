@@ -1,7 +1,8 @@
 """Tell the story of merge-to-serve with a real project, real merges and the real Triton.
 
 A project is generated; a simple model is trained, released through a merge and served; a better one
-replaces it under load; a worse one is refused; a broken release is rolled back in Git.
+replaces it under load; a worse one is refused; one that is merged all the same is given away by its
+golden requests and taken back in Git; pictures that are not like those of the tests are noticed.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from typing import Any
 
 import yaml
 
-from demo.report import Story, pictures, write_report
+from demo.report import Drift, Story, drifts, pictures, write_report
 from demo.workshop import DemoError, Workshop, check_prerequisites, ended
 
 TEMPLATE = Path(__file__).parent.parent
 ENVIRONMENT = "staging"
 RELEASE_FILE = f"argocd/environments/{ENVIRONMENT}/model.yaml"
+GOLDEN = "artifacts/model/classifier/golden.npz"
 PATIENCE = 120  # seconds in which a release must be served or given up
 SIMPLE = {
     "network": "logistic_regression",
@@ -149,6 +151,8 @@ def tell(demo: Demo) -> None:
             status = demo.wait(preview, "version 1", version=1, health="Healthy")
             ports = [status[name].rpartition(":")[2] for name in ("address", "grpc_address")]
         tell_under_load(demo, preview, ports)
+    with workshop.step("show the model other pictures, and what its monitor says (make drift)"):
+        story.drift = watch(demo)
     story.steps = workshop.steps
     with workshop.step("write the report"):
         write_report(story, demo.project, workshop.folder / "report.html")
@@ -162,6 +166,7 @@ def tell_under_load(demo: Demo, preview: subprocess.Popen[bytes], ports: list[st
     with workshop.step("train a better model: the default network (make pipeline)"):
         story.better = demo.train("Train a convolutional network", **defaults["train"])
         story.plots = pictures(demo.project / "plots")
+        answers = (demo.project / GOLDEN).read_bytes()
     with workshop.step("propose it as version 2 (make release)"):
         branch = demo.release()
     with workshop.step("rehearse the release on a real Triton (make rehearse)"):
@@ -184,13 +189,16 @@ def tell_under_load(demo: Demo, preview: subprocess.Popen[bytes], ports: list[st
         with workshop.step("a worse model is refused by the gate (make release)"):
             demo.train("Train a logistic regression again", **SIMPLE)
             story.refusal = error_of(demo.make("release", fails=True))
-        with workshop.step("a broken release is merged: version 2 goes on serving"):
-            story.events["broken release merged"] = break_release(demo)
+        with workshop.step("it is merged all the same, with the answers of version 2 recorded"):
+            story.events["version 3 merged"] = merge_by_hand(demo, answers)
             status = demo.wait(preview, "Degraded", health="Degraded")
             story.degraded = f"{status['sync']}, {status['health']}: {status['message']}"
-        with workshop.step("roll back in Git (make rollback), merge"):
-            printed = demo.make("rollback", f"ENV={ENVIRONMENT}", "TO=2")
-            story.events["rollback merged"] = demo.merge(branch_of(printed))
+        with workshop.step("GitHub is told, and goes back in Git (make rollback EVENT=…), merge"):
+            event = tell_github(demo, status["message"])
+            branch = branch_of(demo.make("rollback", f"EVENT={event}"))
+            story.proposal = demo.git("log", "-1", "--format=%B", f"origin/{branch}")
+            story.again = demo.make("rollback", f"EVENT={event}").strip().splitlines()[-1]
+            story.events["rollback merged"] = demo.merge(branch)
             demo.wait(preview, "version 2 again", version=2, health="Healthy", sync="Synced")
             story.rollback = demo.git(
                 "log", "--oneline", "--first-parent", "main", "--", RELEASE_FILE
@@ -211,11 +219,14 @@ def classify(demo: Demo, ports: list[str]) -> list[tuple[str, str]]:
     return re.findall(r"^(\S+\.png): (.*)$", printed, re.M)
 
 
-def break_release(demo: Demo) -> float:
-    """Merge what nobody should: version 3, with the image of version 2, edited by hand."""
+def merge_by_hand(demo: Demo, answers: bytes) -> float:
+    """Merge what nobody proposed: a worse model as version 3, said to answer as version 2 does."""
+    (demo.project / GOLDEN).write_bytes(answers)
+    image = demo.make("package", "VERSION=3").split()[-1]
     path = demo.reviewer / RELEASE_FILE
     demo.git("pull", "--quiet", place=demo.reviewer)
-    path.write_text(path.read_text().replace('version: "2"', 'version: "3"'))
+    text = path.read_text().replace('version: "2"', 'version: "3"')
+    path.write_text(re.sub(r"(?m)^(  image: ).*$", rf"\g<1>{image}", text))
     demo.git(
         "commit", "--quiet", "--all", "--message", "Edit the release by hand", place=demo.reviewer
     )
@@ -223,6 +234,29 @@ def break_release(demo: Demo) -> float:
     pushed = time.time()
     demo.git("pull", "--quiet", "--ff-only", "origin", "main")
     return pushed
+
+
+def tell_github(demo: Demo, reason: str) -> Path:
+    """Write the event that Argo CD's notifications have GitHub hand to a workflow."""
+    deployment = {"sha": demo.git("rev-parse", "HEAD").strip(), "environment": ENVIRONMENT}
+    event = {"deployment": deployment, "deployment_status": {"description": reason}}
+    path = demo.workshop.folder / "event.json"
+    path.write_text(json.dumps(event))
+    return path
+
+
+def watch(demo: Demo) -> dict[str, list[Drift]]:
+    """Show the served model pictures as they were held out, and inverted; what drifts of each."""
+    place = demo.workshop.folder / "watched"
+    image = yaml.safe_load((demo.project / RELEASE_FILE).read_text())["data"]["image"]
+    script = str(TEMPLATE / "demo/watched.py")
+    printed = demo.workshop.run(demo.project, demo.python, script, ENVIRONMENT, image, str(place))
+    parts = re.split(r"(?m)^# (.*)\n", printed)[1:]
+    found = {name: drifts(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    alarms = [any(each.drifting for each in rows) for rows in found.values()]
+    if alarms != [False, True]:
+        raise DemoError(f"the monitor is to tell inverted pictures from others:\n{printed}")
+    return found
 
 
 def error_of(printed: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import platform
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +26,30 @@ COLOURS = {0: "#b3261e", 1: "#8a8f98", 2: "#2f6db3", 3: "#7a3fb0"}  # by version
 BIN = 0.5  # seconds of a bar in the chart of requests
 
 
+ROW = re.compile(r"(?m)^(?P<name>\S.*?) +(?P<psi>\d\S*) +(?P<chance>\d\S*) +\d\S*(?P<verdict>.*)$")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a feature of live pictures or answers is from the tests': population stability index.
+
+    `chance` is what pictures of the same kind would show.
+    """
+
+    name: str
+    psi: float
+    chance: float
+    drifting: bool
+
+
+def drifts(printed: str) -> list[Drift]:
+    """Read what `make drift` printed."""
+    return [
+        Drift(row["name"], float(row["psi"]), float(row["chance"]), bool(row["verdict"].strip()))
+        for row in ROW.finditer(printed)
+    ]
+
+
 @dataclass
 class Story:
     """What happened, as the demo noted it.
@@ -42,9 +67,12 @@ class Story:
     predictions: list[tuple[str, str]] = field(default_factory=list)
     refusal: str = ""
     degraded: str = ""
+    proposal: str = ""
+    again: str = ""
     rollback: str = ""
     events: dict[str, float] = field(default_factory=dict)
     requests: list[tuple[str, ...]] = field(default_factory=list)
+    drift: dict[str, list[Drift]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
 
 
