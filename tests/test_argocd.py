@@ -271,13 +271,13 @@ def test_a_container_that_breaks_the_restricted_level_is_found(pod, field) -> No
 def checkov(documents, released: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """checkov's report; of kinds that it does not know it is shown others with the same pods.
 
-    A gateway is there, too, which is in no overlay at first.
+    A gateway and a monitor are there, too, which are in no overlay at first.
     """
     folder = tmp_path_factory.mktemp("checkov")
     gateway = [
         each
-        for each in rendering.build_with(released, "staging", "gateway")
-        if each["metadata"]["name"] == "gateway"
+        for each in rendering.build_with(released, "staging", "gateway", "monitor")
+        if each["metadata"]["name"] in ("gateway", "monitor")
     ]
     known = [known for each in documents + gateway for known in as_known(each)]
     (folder / "manifests.yaml").write_text(yaml.safe_dump_all(known))
@@ -300,6 +300,7 @@ def test_checkov_finds_nothing(checkov, documents) -> None:
         f"Job.digit-classifier-training.train-3-{part}" for part in ("head", "gpu", "submitter")
     }
     pods |= {f"{kind}.digit-classifier-staging.gateway" for kind in ("Deployment", "Role")}
+    pods.add("Deployment.digit-classifier-staging.monitor")
     assert pods <= scanned, scanned
     failed = [(check["check_id"], check["resource"]) for check in results["failed_checks"]]
     assert failed == []

@@ -33,6 +33,14 @@ delivery.checks.changes.commit_of
     test_check::test_a_base_that_is_not_here_is_named_and_another_is_given
 delivery.commands.comment.run
     test_comment::test_a_job_that_may_not_comment_is_told_what_it_needs
+delivery.commands.drift.run
+    test_drift::test_a_place_and_a_component_are_what_it_needs
+delivery.commands.drift.run
+    test_drift::test_a_place_and_a_component_are_what_it_needs
+delivery.commands.drift.number
+    test_drift::test_another_address_helps
+delivery.commands.drift.get
+    test_drift::test_another_address_helps
 delivery.commands.data_pull.run
     test_data_store::test_what_was_never_pushed_is_had_after_a_push
 delivery.commands.data_push.run

@@ -23,7 +23,8 @@ NEVER = {  # room: rooms that it must not import
 CONTRACT = {
     *("artifacts/model", "artifacts/export.json", "artifacts/report.html"),
     *("data/prepared/report.json", "data/prepared/test/pictures.csv"),
-    *("artifacts/predictions.csv", "data/prepared/test", "data/prepared/classes.json"),
+    *("artifacts/behaviour.json", "artifacts/predictions.csv"),
+    *("data/prepared/test", "data/prepared/classes.json"),
     *("metrics.json", "lineage.json", "MODEL_CARD.md", "plots"),
     "artifacts/served",  # what delivery leaves for reports
 }

@@ -195,3 +195,44 @@ def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"tests": tests}))
     result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def seen(pods: str, *pictures: int) -> dict[str, str]:
+    """The series of pods whose monitor counts so many pictures of each class."""
+    return {
+        f'behaviour_pictures_total{{{WHO}="{pods}", feature="{feature}", bin="{place}"}}': (
+            f"0+{count}x40"
+        )
+        for feature, counts in (("class", pictures), ("sure", (sum(pictures), 0)))
+        for place, count in enumerate(counts)
+    }
+
+
+@pytest.mark.parametrize(
+    ("series", "value"),
+    [
+        (seen("old", 50, 50), None),
+        (seen("old", 50, 50) | seen("new", 0, 0), None),
+        (seen("old", 500, 500) | seen("new", 500, 500), -0.035),
+        (seen("old", 500, 500) | seen("new", 900, 100), 0.365),
+        (seen("old", 500, 500) | seen("new", 520, 480), -0.015),
+        (seen("old", 5, 5) | seen("new", 10, 0), 0.15),
+    ],
+    ids=["no figures", "nobody calls", "the same", "others", "a few others", "few pictures"],
+)
+def test_classes_are_compared_with_those_of_the_version_before(
+    tmp_path: Path, series: dict[str, str], value: float | None
+) -> None:
+    """Of 20,000 pictures in five minutes; chance explains 3.5 times the root of 1/n + 1/m."""
+    need("prometheus")
+    samples = [] if value is None else [{"labels": "{}", "value": value}]
+    found = {"expr": f"round({asked('classes')}, 0.001) > -1", "eval_time": "9m"}
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": each} for name, each in series.items()],
+        "promql_expr_test": [found | {"exp_samples": samples}],
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": [test]}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

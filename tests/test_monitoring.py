@@ -22,9 +22,12 @@ import numpy as np
 import pytest
 import yaml
 
+import monitored
 import rendering
 from conftest import TEMPLATE, UNBAKED
+from delivery.commands.drift import nested
 from delivery.errors import DeliveryError
+from delivery.model.drift import Behaviour, Feature
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start
@@ -42,7 +45,9 @@ def read_rules(name: str) -> list[dict]:
     return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
 
 
-GROUPS = [*read_rules("model"), *read_rules("delivery")]
+OF_BEHAVIOUR = read_rules("behaviour")
+OF_ALL_ELSE = [*read_rules("model"), *read_rules("delivery")]
+GROUPS = [*OF_ALL_ELSE, *OF_BEHAVIOUR]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
@@ -59,7 +64,26 @@ PROBE = 'namespace="p-staging", cronjob="probe"'
 ASKED, ANSWERED = (
     f"kube_cronjob_{name}{{{PROBE}}}" for name in ("created", "status_last_successful_time")
 )
+VERSION = 'namespace="p-staging", model="classifier", version="8"'
+JUDGED = f'behaviour_seen_total{{{VERSION}, outcome="judged"}}'
 WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
+
+
+def bins(feature: str, **values: str) -> dict[str, str]:
+    """Series of the pictures in the bins of a feature."""
+    return {
+        f'behaviour_pictures_total{{{VERSION}, feature="{feature}", bin="{name}"}}': series
+        for name, series in values.items()
+    }
+
+
+def shares(feature: str, **values: float) -> dict[str, str]:
+    """Series of the shares of held-out pictures there."""
+    return {
+        f'behaviour_reference_share{{{VERSION}, feature="{feature}", bin="{name}"}}': f"{value}x600"
+        for name, value in values.items()
+    }
+
 
 # Ten requests a second, each of them 10 ms; callers who leave are nobody's failure.
 HEALTHY = {
@@ -189,6 +213,57 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
 }
 
 
+# Twenty pictures a minute, as they were held out: of two classes, and 19 of 20 answers are sure.
+BEHAVING = {
+    SUCCESS: "0+600x600",
+    JUDGED: "0+20x600",
+    f"behaviour_reference_pictures{{{VERSION}}}": "600x600",
+    f"behaviour_reference_labelled{{{VERSION}}}": "300x600",
+    f"behaviour_reference_accuracy{{{VERSION}}}": "0.95x600",
+    **shares("class", cat=0.5, dog=0.3, owl=0.2),
+    **shares("sure", yes=0.95, no=0.05),
+    **bins("class", cat="0+10x600", dog="0+6x600", owl="0+4x600"),
+    **bins("sure", yes="0+19x600", no="0+1x600"),
+}
+# The same of it: rules of behaviour look at nothing else.
+OTHER_BEHAVIOUR: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
+    "pictures as they were held out": ({}, {60: set(), 200: set()}),
+    "most pictures are of one class for an hour": (
+        bins(
+            "class",
+            cat="0+10x60 600+0x60 600+10x480",
+            dog="0+6x60 360+1x60 420+6x480",
+            owl="0+4x60 240+19x60 1380+4x480",
+        ),
+        {60: set(), 110: {"ModelDrifting"}, 140: set(), 200: set()},
+    ),
+    "a class has a few more pictures": (
+        bins("class", cat="0+8x600", dog="0+7x600", owl="0+5x600"),
+        {60: set(), 200: set()},
+    ),
+    "few pictures are of one class": (
+        {
+            JUDGED: "0+3x600",
+            **bins("class", cat="0x600", dog="0x600", owl="0+3x600"),
+            **bins("sure", yes="0+3x600", no="0x600"),
+        },
+        {60: set(), 200: set()},
+    ),
+    "three of ten answers are not sure for an hour": (
+        bins("sure", yes="0+19x60 1140+14x60 1980+19x480", no="0+1x60 60+6x60 420+1x480"),
+        {60: set(), 115: {"ModelDrifting", "ModelUnsure"}, 140: set(), 200: set()},
+    ),
+    "the monitor dies, and is there again": (
+        {JUDGED: "0+20x60 1200x60 0+20x480"},
+        {60: set(), 100: {"BehaviourUnseen"}, 140: set()},
+    ),
+    "requests are not looked at, as nobody asked for it": (
+        dict.fromkeys(BEHAVING, "_x600"),
+        {60: set(), 200: set()},
+    ),
+}
+
+
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules in the form that Prometheus reads without its operator."""
@@ -198,9 +273,12 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def promtool(rules: Path, folder: Path, series: dict[str, str], expected: dict) -> None:
-    """Have promtool evaluate the rules on series beside the healthy ones."""
-    inputs = [{"series": name, "values": values} for name, values in (HEALTHY | series).items()]
+def promtool(folder: Path, series: dict[str, str], expected: dict, groups: list[dict]) -> None:
+    """Have promtool evaluate groups of rules on series."""
+    need("prometheus")
+    rules = folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump({"groups": groups}))
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
     test = {"interval": "1m", "input_series": inputs, **expected}
     test["external_labels"] = {"repository": REPOSITORY}
     file = folder / "test.yaml"
@@ -209,9 +287,8 @@ def promtool(rules: Path, folder: Path, series: dict[str, str], expected: dict) 
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_alerts_fire_keep_still_and_recover(rules: Path, tmp_path: Path, case: str) -> None:
-    series, moments = CASES[case]
+def check(folder: Path, series: dict, moments: dict[int, set[str]], groups: list[dict]) -> None:
+    """Have exactly these alerts fire at these minutes."""
     asked = [
         {
             "expr": FIRING,
@@ -222,19 +299,32 @@ def test_alerts_fire_keep_still_and_recover(rules: Path, tmp_path: Path, case: s
         }
         for minute, alerts in moments.items()
     ]
-    promtool(rules, tmp_path, series, {"promql_expr_test": asked})
+    promtool(folder, series, {"promql_expr_test": asked}, groups)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_alerts_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
+    series, moments = CASES[case]
+    check(tmp_path, HEALTHY | series, moments, OF_ALL_ELSE)
+
+
+@pytest.mark.parametrize("case", OTHER_BEHAVIOUR)
+def test_alerts_of_behaviour_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
+    series, moments = OTHER_BEHAVIOUR[case]
+    check(tmp_path, BEHAVING | series, moments, OF_BEHAVIOUR)
 
 
 def test_every_alert_is_seen_to_fire_and_to_recover() -> None:
+    cases = CASES | OTHER_BEHAVIOUR
     fired = {
-        name for _, moments in CASES.values() for alerts in moments.values() for name in alerts
+        name for _, moments in cases.values() for alerts in moments.values() for name in alerts
     }
     assert fired == set(ALERTS)
-    for case, (_, moments) in CASES.items():
+    for case, (_, moments) in cases.items():
         assert moments[max(moments)] == set(), f"{case}: say when it is over"
 
 
-def test_an_alert_says_where_and_leads_to_its_runbook(rules: Path, tmp_path: Path) -> None:
+def test_an_alert_says_where_and_leads_to_its_runbook(tmp_path: Path) -> None:
     alert = {
         "exp_labels": {"severity": "page", "namespace": "p-staging", "name": "triton"},
         "exp_annotations": {
@@ -244,7 +334,7 @@ def test_an_alert_says_where_and_leads_to_its_runbook(rules: Path, tmp_path: Pat
     }
     asked = [{"eval_time": "65m", "alertname": "ModelDown", "exp_alerts": [alert]}]
     series, _ = CASES["all servers go"]
-    promtool(rules, tmp_path, series, {"alert_rule_test": asked})
+    promtool(tmp_path, HEALTHY | series, {"alert_rule_test": asked}, OF_ALL_ELSE)
 
 
 def test_every_alert_has_its_part_of_the_runbook() -> None:
@@ -350,6 +440,7 @@ GIVEN = {"namespace": "p-staging", "pods": PODS, "stable": PODS, "requests": "1"
 # What other programs than Triton tell of, as Prometheus reads it of them.
 EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
     f"rollout_info_replicas_updated{{{ROLLOUT}}}",
+    f'behaviour_pictures_total{{{SERVED}, feature="class", rollouts_pod_template_hash="{PODS}"}}',
     f"DCGM_FI_DEV_FB_USED{{{GPU}}}",
     f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
     f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
@@ -361,8 +452,10 @@ EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    repository = write_repository(tmp_path_factory.mktemp("model"))
-    running = start(repository, repository.parent / "triton.log")
+    """A server with a monitor in the path, which tells what one without tells, and more."""
+    folder = tmp_path_factory.mktemp("model")
+    monitored.arrange(monitored.write_model(folder), folder / "monitored")
+    running = start(folder / "monitored", folder / "triton.log")
     try:
         running.wait(ready_path(1), 60)
         yield running
@@ -392,6 +485,14 @@ def exporter() -> Iterator[int]:
         web.shutdown()
 
 
+def kept() -> list[dict]:
+    """What the PodMonitor keeps of a server with a monitor in the path, as Prometheus has it."""
+    file = TEMPLATE / "argocd/components/monitor-in-path/pod-monitor.yaml"
+    (patch,) = yaml.safe_load(file.read_text())
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return [{names.get(key, key): value for key, value in rule.items()} for rule in patch["value"]]
+
+
 @pytest.fixture(scope="module")
 def prometheus(
     server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
@@ -404,7 +505,7 @@ def prometheus(
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
-            {"job_name": "triton", "static_configs": [target]},
+            {"job_name": "triton", "static_configs": [target], "metric_relabel_configs": kept()},
             {
                 "job_name": "others",
                 "honor_labels": True,
@@ -453,7 +554,7 @@ def chosen(query: str) -> str:
 def test_every_expression_finds_what_the_real_server_tells(server: Server, prometheus: str) -> None:
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
     missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
-    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (2, 4)
+    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (3, 4)
     deadline = time.monotonic() + 60
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:
@@ -468,6 +569,39 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, prometheus: str) -> None:
+    series = "behaviour:pictures:increase1h", "behaviour_reference_share"
+    with connect("http", server.ports) as client:
+        deadline, found = time.monotonic() + 60, {}
+        while not (found and found["class"].pictures > 100):
+            assert time.monotonic() < deadline
+            client.infer(monitored.pictures(8, seed=9) // 2)
+            moment = str(time.time() - 1)  # all of a moment that is over
+            values = [
+                [(each["metric"], float(each["value"][1])) for each in answer.get("result", [])]
+                for answer in (ask(prometheus, "query", query=name, time=moment) for name in series)
+            ]
+            counted, shares = (nested(each).get("1", {}) for each in values)
+            found = {name: Feature(counted.get(name, {}), each) for name, each in shares.items()}
+            time.sleep(0.1)
+        asked = {
+            name: ask(prometheus, "query", query=f"behaviour:{name}:1h", time=moment)["result"]
+            for name in ("psi", "js", "psi_by_chance")
+        }
+        told = {
+            name: {each["metric"]["feature"]: float(each["value"][1]) for each in result}
+            for name, result in asked.items()
+        }
+    whole = Behaviour(found, 600, 300, 0.9)
+    assert found.keys() == told["psi"].keys() >= {"class", "sure", "brightness", "saturation"}
+    for name, feature in found.items():
+        assert told["psi"][name] == pytest.approx(feature.psi(), rel=1e-6, abs=1e-9)
+        assert told["js"][name] == pytest.approx(feature.js(), rel=1e-6, abs=1e-9)
+        chance = pytest.approx(whole.by_chance(feature), rel=1e-6)
+        assert told["psi_by_chance"][name] == chance
+    assert found["brightness"].psi() > 0.2
 
 
 BUCKETS = """

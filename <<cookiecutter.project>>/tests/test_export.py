@@ -22,6 +22,7 @@ from small_project import CLASSES, OWN_NETWORKS, change, prepared_project
 from classifier import data, evaluation, export, training
 from classifier.augmentation import Augmentation
 from classifier.params import EvaluateParams, Params
+from workspace import behaviour
 from workspace.errors import UserError
 from workspace.model_code import code_sha256
 
@@ -104,6 +105,19 @@ def test_the_model_repository_is_complete(exported: Path) -> None:
     np.testing.assert_allclose(answers, golden["probabilities"], atol=1e-4)
     np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
     assert read(exported / "artifacts/export.json")["passed"] is True
+
+
+def test_evaluation_counts_how_held_out_pictures_and_their_answers_look(exported: Path) -> None:
+    said = read(exported / "artifacts/behaviour.json")
+    splits = [data.load_split(exported, name) for name in ("validation", "test")]
+    images = np.concatenate([split.images for split in splits])
+    session = onnxruntime.InferenceSession(exported / "artifacts/model/classifier/1/model.onnx")
+    (answers,) = session.run(None, {"image": images})
+    seen = behaviour.counts(behaviour.figures(images, answers), said["features"])
+    counted = {name: feature["counts"] for name, feature in said["features"].items()}
+    assert {name: each.tolist() for name, each in seen.items()} == counted
+    assert said["features"]["class"]["bins"] == CLASSES
+    assert (said["pictures"], said["labelled"]) == (len(images), len(splits[0].labels))
 
 
 # Networks of one's own may learn more slowly; all must go through evaluation and export.

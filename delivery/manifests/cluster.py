@@ -33,6 +33,8 @@ CREATING = ("", "ContainerCreating", "PodInitializing")
 FIGURES = {  # of live requests, as `components/judged` has them; what each says of a version
     "failing": "{:.1%} more of its live requests failed than of the version before",
     "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
+    "classes": "{:.0%} more of its live answers than chance explains are of other classes than "
+    "those of the version before",
 }
 FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 Objects = tuple[dict[str, Any], ...]

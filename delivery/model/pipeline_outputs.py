@@ -22,6 +22,8 @@ ABOUT = {  # name in the image → file of the pipeline
 }
 # Answers to all test pictures; what earlier versions of this repository made has none.
 PREDICTIONS = {"predictions.csv": Path("artifacts/predictions.csv")}
+# How held-out pictures and the answers to them look; again, earlier models have none.
+BEHAVIOUR = {"behaviour.json": Path("artifacts/behaviour.json")}
 PLOTS = [  # of the pipeline; `make ingest` and `make tune` draw others beside them
     Path(f"plots/{name}.png")
     for name in ("data", "learning_curves", "confusion", "per_class", "reliability", "predictions")

@@ -239,6 +239,50 @@ def half_way(rollout: Object, version: int) -> bool:
 
 
 @pytest.fixture
+def monitor(gateway: Gateway) -> Iterator[Gateway]:
+    """A monitor that gets a copy of each request, and asks for as little as a test's server."""
+    delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
+    before = overlay.read_text()
+    settings = yaml.safe_load(before)
+    settings["components"].append("../../base/components/monitor")
+    small = {"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": {}}
+    every = {"op": "replace", "path": "/spec/mirroring/mirrors/0/percent", "value": 100}
+    for kind, name, change in (
+        ("Deployment", "monitor", small),
+        ("TraefikService", "watched", every),
+    ):
+        target = {"kind": kind, "name": name}
+        settings["patches"].append({"target": target, "patch": yaml.safe_dump([change])})
+    overlay.write_text(yaml.safe_dump(settings))
+    delivered.project.commit("Watch what is asked")
+    delivered.see()
+    delivered.kubernetes.until("deployment/monitor", whole, STAGING)
+    yield gateway
+    overlay.write_text(before)
+    delivered.project.commit("Watch no more")
+    delivered.see()
+    gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
+    delivered.kubernetes.kubectl("wait", "deployment/monitor", "traefikservice/watched", *gone)
+
+
+def test_a_monitor_beside_the_path_gets_copies_and_costs_no_request(monitor: Gateway) -> None:
+    pods = monitor.delivered.kubernetes.items("pods", STAGING, "app.kubernetes.io/name=monitor")
+    (address,) = [each["status"]["podIP"] for each in pods]
+    with monitor.traffic() as traffic:
+        while not seen(address) or traffic.answered < 200:
+            assert not any(traffic.lost.values()), traffic.lost
+    assert traffic.versions["http"].total() > 0 and not any(traffic.lost.values()), traffic.lost
+
+
+def seen(address: str) -> float:
+    """How many pictures a monitor was asked about."""
+    with urlopen(f"http://{address}:8002/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    counted = [each for each in lines if each.startswith("behaviour_seen_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in counted)
+
+
+@pytest.fixture
 def hurried(gateway: Gateway) -> Delivered:
     """Production serves, too, and staging has no pause of a minute again."""
     project = gateway.delivered.project

@@ -223,6 +223,11 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         "it was taken away again, because its live requests took inf times as long as is promised "
         "or was usual",
     ),
+    "classes": (
+        lambda world: world.does_worse("classes", "[0.314]"),
+        "it was taken away again, because 31% more of its live answers than chance explains are of "
+        "other classes than those of the version before",
+    ),
     "restarts": (
         lambda world: world.does_worse(
             "restarts",

@@ -13,7 +13,7 @@ import fake_pipeline
 from conftest import TEMPLATE, UNBAKED, mark_root
 from delivery.__main__ import main
 from delivery.errors import DeliveryError
-from delivery.model.packaging import package
+from delivery.model.packaging import image_files, package
 from delivery.model.pipeline_outputs import PLOTS, REQUIRED
 from delivery.oci.image import parse_manifest
 from delivery.oci.layout import Layout
@@ -82,6 +82,15 @@ def test_one_changed_byte_gives_another_digest(project: Path, path: Path) -> Non
     content[-1] ^= 1
     (project / path).write_bytes(content)
     assert package(project, 8, Layout(project / "registry")) != before
+
+
+def test_what_held_out_pictures_look_like_is_packaged_where_the_pipeline_counted_them(
+    project: Path,
+) -> None:
+    name = "classifier/about/behaviour.json"
+    assert name not in image_files(project, 8), "older models have none"
+    fake_pipeline.write(project, "artifacts/behaviour.json", {})
+    assert image_files(project, 8)[name].read_text() == "{}\n"
 
 
 def test_only_plots_of_the_pipeline_are_packaged(project: Path) -> None:

@@ -17,14 +17,19 @@ from classifier.params import EvaluateParams, Params
 from classifier.training import CHECKPOINT, HISTORY, load_model, scores_of
 from reporting import plots
 from reporting.answers import write_answers
-from workspace import files
+from workspace import behaviour, files
 
 METRICS = Path("metrics.json")
 PREDICTIONS = Path("artifacts/predictions.csv")
+BEHAVIOUR = Path("artifacts/behaviour.json")
+FEW = 256  # pictures in memory at once
 
 
 def evaluate(params: Params, root: Path) -> None:
-    """Write metrics.json, the answers and the plots of the trained model on the test split."""
+    """Write what the trained model does on the test split: metrics.json, answers, plots.
+
+    And how it answers on pictures that it has not learnt from, which live traffic is compared with.
+    """
     model = load_model(root / CHECKPOINT)
     split, classes = data.load_split(root, "test"), data.class_names(root)
     scores, labels = scores_of(model, split)
@@ -36,6 +41,11 @@ def evaluate(params: Params, root: Path) -> None:
     metrics = figures(probabilities, labels, classes, params.evaluate)
     metrics["intervals"] = intervals(confusion, params.evaluate, params.seed)
     files.write(root / METRICS, json.dumps(metrics, indent=2) + "\n")
+    validation = data.load_split(root, "validation")
+    own, truth = scores_of(model, validation)
+    found = looks(validation, model.probabilities(own)), looks(split, probabilities)
+    reference = behave(*found, truth.numpy(), classes)
+    files.write(root / BEHAVIOUR, json.dumps(reference, indent=2) + "\n")
     with (root / HISTORY).open() as file:
         plots.learning_curves(list(csv.DictReader(file)), root)
     plots.confusion(confusion, classes, root)
@@ -73,6 +83,42 @@ def figures(
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
             for name, p, r, f, n in rows
         },
+    }
+
+
+def looks(split: data.Split, probabilities: Tensor) -> behaviour.Figures:
+    """Figures (N,) of a split's pictures and of the answers (N, K) to them, a few at a time."""
+    answers = probabilities.numpy()
+    parts = [
+        behaviour.figures(split.images[first : first + FEW], answers[first : first + FEW])
+        for first in range(0, len(answers), FEW)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def behave(
+    validation: behaviour.Figures,
+    test: behaviour.Figures,
+    labels: NDArray[np.int64],
+    classes: list[str],
+) -> dict[str, Any]:
+    """Count what both splits look like, which the model has not learnt from.
+
+    Only the labels (M,) of the validation split decide above which confidence an answer is sure.
+    """
+    found = {name: np.concatenate([validation[name], test[name]]) for name in test}
+    right = validation["class"] == labels
+    threshold = behaviour.threshold_of(validation["confidence"], right)
+    edges = {name: behaviour.edges_of(values) for name, values in found.items() if name != "class"}
+    features = behaviour.features(classes, edges, threshold)
+    for name, counted in behaviour.counts(found, features).items():
+        features[name]["counts"] = counted.tolist()
+    return {
+        "pictures": len(found["class"]),
+        "labelled": len(labels),
+        "accuracy": float(right.mean()),
+        "threshold": threshold,
+        "features": features,
     }
 
 
