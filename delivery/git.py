@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,12 @@ class Repository:
         listed = [line.split("\t") for line in self.ask("ls-remote", REMOTE, name).splitlines()]
         # Git also lists refs whose name ends so
         return next((commit for commit, found in listed if found == name), None)
+
+    def remote_branches(self, pattern: str) -> list[str]:
+        """List the remote's branches, now, that match a pattern in which `*` is anything."""
+        lines = self.ask("ls-remote", REMOTE, f"refs/heads/{pattern}").splitlines()
+        names = [line.partition("\t")[2].removeprefix("refs/heads/") for line in lines]
+        return [each for each in names if fnmatchcase(each, pattern)]
 
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
         """Make a commit that sets one file, on no branch, and return it."""

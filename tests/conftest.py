@@ -47,8 +47,8 @@ for each in (signal.SIGINT, signal.SIGHUP):
 
 # What takes longest, the longest first: begun last, it would leave a core idle at the end.
 LONGEST = """
-test_generated test_infra test_distributed test_surroundings test_order test_preview
-test_reproduce_release test_reproduce test_check test_update test_ingest test_tuning test_workflows
+test_generated test_infra test_distributed test_surroundings test_preview test_reproduce
+test_tuning test_reproduce_release test_ingest test_check test_order test_update test_workflows
 """.split()
 
 

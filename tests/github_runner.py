@@ -152,6 +152,7 @@ class Job:
                 "repository": "acme/digits",
                 "actor": "octocat",
                 "base_ref": "main",
+                "event_path": str(self.event_file()),
                 "token": TOKEN,
             },
             "env": self.env,
@@ -163,6 +164,12 @@ class Job:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return "" if found is None else found
+
+    def event_file(self) -> Path:
+        """The event as a step reads it."""
+        path = self.runner.folder / "event.json"
+        path.write_text(json.dumps(self.runner.event))
+        return path
 
     def _success(self) -> bool:
         return not self.failed

@@ -50,7 +50,7 @@ PROGRAMS = (  # of Argo CD
 # What Argo CD's own manifests hold of the objects that ours patch.
 ARGO_CD = "".join(
     f"---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n"
-    for name in ("argocd-cm", "argocd-cmd-params-cm")
+    for name in ("argocd-cm", "argocd-cmd-params-cm", "argocd-notifications-cm")
 ) + "".join(
     f"---\napiVersion: apps/v1\nkind: {kind}\nmetadata:\n  name: {name}\n"
     f"spec: {{template: {{spec: {{containers: [{{args: [/usr/local/bin/{name}]}}]}}}}}}\n"

@@ -864,11 +864,18 @@ def with_webhook(released: Path, tmp_path: Path) -> dict[tuple[str, str], dict]:
     text = (released / "argocd/apps/platform.yaml").read_text()
     lines = re.search(r"(?m)^    # kustomize:\n(    #.*\n)+", text)
     asked = yaml.safe_load(re.sub(r"(?m)^    # ?", "", lines[0]))["kustomize"]
+    return with_components(released, tmp_path, asked["components"], asked["patches"])
+
+
+def with_components(
+    released: Path, tmp_path: Path, components: list[str], patches: list[dict]
+) -> dict[tuple[str, str], dict]:
+    """Argo CD's own manifests with what its Application adds to them."""
     shutil.copytree(released / "argocd/base", tmp_path / "base")
     folder = tmp_path / "base/argo-cd"
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    kustomization["components"] = asked["components"]
-    kustomization["patches"] += asked["patches"]
+    kustomization["components"] = components
+    kustomization["patches"] += patches
     copy = rendering.without_remote(folder, kustomization)
     return {(each["kind"], each["metadata"]["name"]): each for each in rendering.kustomize(copy)}
 
@@ -894,6 +901,29 @@ def test_the_webhook_is_two_endpoints_behind_a_gateway_and_nothing_else(
     ]
     allowed_kinds = apps["AppProject", "platform"]["spec"]["namespaceResourceWhitelist"]
     assert {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"} in allowed_kinds
+
+
+def test_github_is_told_of_environments_and_of_nothing_else(
+    released: Path, tmp_path: Path, generated
+) -> None:
+    made = with_components(released, tmp_path, ["../components/notifications"], [])
+    settings = made["ConfigMap", "argocd-notifications-cm"]["data"]
+    known = {key: yaml.safe_load(text) for key, text in settings.items()}
+    assert all(each.startswith("$github-") for each in known["service.github"].values())
+    (subscription,) = known["subscriptions"]
+    assert subscription["recipients"] == ["github"]
+    triggers = [known[f"trigger.{each}"] for each in subscription["triggers"]]
+    sent = {name for conditions in triggers for each in conditions for name in each["send"]}
+    assert {f"template.{each}" for each in sent} == {key for key in known if "template." in key}
+    for name in sent:
+        told = known[f"template.{name}"]["github"]
+        assert told["status"]["label"] == "{{.app.metadata.labels.environment}}/healthy"
+    told = {
+        kind: [set(subscription["selector"].split(",")) <= {*each["metadata"].get("labels", {})}]
+        for kind, applications in generated.items()
+        for each in applications
+    }
+    assert {kind for kind, is_told in told.items() if all(is_told)} == {"models"}
 
 
 def arguments(made: dict[tuple[str, str], dict], name: str, kind: str = "Deployment") -> list[str]:

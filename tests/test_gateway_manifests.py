@@ -332,13 +332,13 @@ def test_argo_cd_leaves_to_argo_rollouts_what_that_changes(guarded: Documents, a
     assert weights == [".spec.weighted.services[].weight"]
 
 
-def test_the_models_project_allows_exactly_what_gateways_and_autoscalers_need(
+def test_the_models_project_allows_exactly_what_environments_may_add(
     project: Path, guarded: Documents, apps: Documents
 ) -> None:
     allowed = apps["AppProject", "models"]["spec"]["namespaceResourceWhitelist"]
     used = {
         (each["apiVersion"].rpartition("/")[0], each["kind"])
-        for each in (guarded | built(project, "autoscale")).values()
+        for each in (guarded | built(project, "autoscale", "probe")).values()
         if each["kind"] != "Namespace"
     }
     assert {(each["group"], each["kind"]) for each in allowed} == used

@@ -17,7 +17,11 @@ ASKED = {
         "ACCEPT_TEST_DATA=1": "--accept-test-data",
         "OUTPUT=said": '--output "$OUTPUT"',
     },
-    "rollback": {"TO=3": "--to 3"},
+    "rollback": {
+        "TO=3": "--to 3",
+        "CONTEXT=here": '--context "$CONTEXT"',
+        "EVENT=e.json": '--event "$EVENT"',
+    },
     "reproduce": {"KEEP=1": "--keep", "ENV=qa": "--environment qa"},
     "rehearse": {"IMAGE=oci:x": "--image oci:x"},
     "pipeline": {"PULL=1": "--pull"},
@@ -27,7 +31,7 @@ ASKED = {
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
     "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
-    "promote": {"CONTEXT=here": '--context "$CONTEXT"'},
+    "promote": {"CONTEXT=here": '--context "$CONTEXT"', "SOAKED=1": "--soaked"},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
         "CONTEXT=here": '--context "$CONTEXT"',

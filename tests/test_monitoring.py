@@ -60,8 +60,13 @@ AVAILABLE = f"rollout_info_replicas_available{{{ROLLOUT}}}"
 IN_GIT = 'argocd_app_labels{name="p-staging", label_model_version="8"}'
 APPLICATION = 'argocd_app_info{name="p-staging", autosync_enabled="true", sync_status="Synced"}'
 GPU = 'Hostname="node", gpu="0"'
+PROBE = 'namespace="p-staging", cronjob="probe"'
+ASKED, ANSWERED = (
+    f"kube_cronjob_{name}{{{PROBE}}}" for name in ("created", "status_last_successful_time")
+)
 VERSION = 'namespace="p-staging", model="classifier", version="8"'
 JUDGED = f'behaviour_seen_total{{{VERSION}, outcome="judged"}}'
+WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
 
 
 def bins(feature: str, **values: str) -> dict[str, str]:
@@ -80,8 +85,6 @@ def shares(feature: str, **values: float) -> dict[str, str]:
     }
 
 
-WAITING = 'kube_pod_container_status_waiting_reason{namespace="p-staging", pod="triton-a"'
-
 # Ten requests a second, each of them 10 ms; callers who leave are nobody's failure.
 HEALTHY = {
     SUCCESS: "0+600x600",
@@ -97,6 +100,8 @@ HEALTHY = {
     'up{namespace="argo-rollouts"}': "1x600",
     f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x600",
     f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x600",
+    ASKED: "0x600",
+    ANSWERED: "0+60x600",  # seconds
 }
 # What is otherwise, and which alerts fire after how many minutes; no others do.
 CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
@@ -128,6 +133,23 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
         {62: set(), 65: {"ModelDown"}, 95: set()},
     ),
     "a first release waits for its node": ({AVAILABLE: "0x600"}, {60: set(), 200: set()}),
+    "a recorded request has no answer for a quarter of an hour": (
+        {ANSWERED: "0+60x60 3600x15 4560+60x520"},
+        {64: set(), 66: {"ModelUnanswered"}, 75: {"ModelUnanswered"}, 77: set()},
+    ),
+    "a recorded request never had an answer": (
+        {ANSWERED: "_x120 7200+60x480"},
+        {60: set(), 61: {"ModelUnanswered"}, 119: {"ModelUnanswered"}, 121: set()},
+    ),
+    "an environment sleeps": (
+        {
+            AVAILABLE: "2x59 0x399 2x140",
+            f"rollout_info_replicas_desired{{{ROLLOUT}}}": "2x59 0x399 2x140",
+            ANSWERED: "0+60x59 3540x402 27780+60x140",
+        },
+        {62: set(), 300: set(), 462: set(), 590: set()},
+    ),
+    "nobody asks": ({ASKED: "_x600", ANSWERED: "_x600"}, {5: set(), 200: set()}),
     "servers are not scraped": (
         {SUCCESS: "0+600x30 stale _x60 60000+600x500"},
         {38: set(), 60: {"ModelUnseen"}, 120: set()},
@@ -341,6 +363,37 @@ def test_a_projects_promises_are_those_that_the_alerts_follow(tmp_path: Path) ->
         assert new == old | {"expr": old["expr"].replace("vector(0.", "vector(0.4")}
         used = f"scalar({new['record']})"
         assert any(used in rule["expr"] for rule in ALERTS.values()), used
+
+
+def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
+    shutil.copytree(TEMPLATE / "argocd", tmp_path / "argocd")
+    folder = tmp_path / "argocd/platform/configs"
+    asked = "components: [../../components/issues]\n"
+    assert asked.strip() in (UNBAKED / "argocd/apps/platform.yaml").read_text()
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write(asked)
+    made = {(each["kind"], each["metadata"]["name"]): each for each in rendering.build(folder)}
+    spec = made["AlertmanagerConfig", "issues"]["spec"]
+    (matcher,) = spec["route"]["matchers"]
+    assert matcher["matchType"] == "=~"
+    assert set(matcher["value"].split("|")) == {
+        each["labels"]["severity"] for each in ALERTS.values()
+    }
+    (receiver,) = spec["receivers"]
+    assert receiver["name"] == spec["route"]["receiver"]
+    (webhook,) = receiver["webhookConfigs"]
+    named = {webhook["urlSecret"]["name"]}
+    named.add(webhook["httpConfig"]["authorization"]["credentials"]["name"])
+    readme = (UNBAKED / "argocd/README.md").read_text()
+    (secret,) = named
+    assert f"create secret generic {secret} " in readme
+    used = set(re.findall(r"\.(Annotations|Labels)\.(\w+)", webhook["payload"]))
+    for alert in ALERTS.values():
+        has = {("Annotations", name) for name in alert["annotations"]}
+        assert used <= has | {("Labels", name) for name in alert["labels"]}
+    chart = yaml.safe_load((CONFIGS.parent / "controllers/kube-prometheus-stack.yaml").read_text())
+    strategy = chart["settings"]["alertmanager"]["alertmanagerSpec"]
+    assert strategy == {"alertmanagerConfigMatcherStrategy": {"type": "None"}}, "of all namespaces"
 
 
 # -- real figures ----------------------------------------------------------------------------------

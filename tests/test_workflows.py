@@ -108,11 +108,18 @@ def test_a_role_is_taken_by_whom_it_trusts() -> None:
         "merge_group": ":ref:refs/heads/gh-readonly-queue/${var.branch}/*",
         "push": ":ref:refs/heads/${var.branch}",
         "workflow_dispatch": ":ref:refs/heads/${var.branch}",
+        "schedule": ":ref:refs/heads/${var.branch}",
     }
     trusted = re.search(r"plan = \[(.*?)\]", (identity / "main.tf").read_text(), re.S)
     assert trusted and "promote.yaml" in takes["PLAN"]
     for name in takes["PLAN"]:
         for event in yaml.safe_load((OURS / name).read_text())[True]:
+            if event == "deployment_status":  # of a commit, which is no ref: it takes no role
+                (told,) = (
+                    each for each in steps(OURS / name) if each.get("run") == "make infra-env"
+                )
+                assert "env.EVENT == ''" in told["if"]
+                continue
             assert f'"repo:${{var.repository}}{refs[event]}"' in trusted[1], (name, event)
 
 
@@ -388,6 +395,46 @@ def test_who_is_on_call_rolls_back(
     ran = runner(inputs={"environment": "production", "version": ""})
     assert ran.run(OURS / "rollback.yaml", "rollback") == "success", ran.printed
     assert pulls(github) == ["rollback/production-v2-to-v1"]
+
+
+def test_what_argo_cd_tells_of_is_taken_back_once(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    project.deploy("production", 1)
+    project.deploy("production", 2)
+    deployment = {"id": 7, "sha": project.git("rev-parse", "HEAD"), "environment": "production"}
+    status = {"state": "failure", "description": "it's Degraded: $(touch x) ${{ secrets.X }}"}
+    event = {"deployment": deployment, "deployment_status": status}
+    well = event | {"deployment_status": {"state": "success"}}
+    rollback = OURS / "rollback.yaml"
+    assert runner("deployment_status", event=well).run(rollback, "rollback") == "skipped"
+    for _ in range(2):
+        ran = runner("deployment_status", event=event)
+        assert ran.run(rollback, "rollback") == "success", ran.printed
+        assert pulls(github) == ["rollback/production-v2-to-v1"]
+        assert github.read("pulls")[0]["labels"] == ["rollback"]
+    project.merge("rollback/production-v2-to-v1")
+    ran = runner("deployment_status", event=event)
+    assert ran.run(rollback, "rollback") == "success", ran.printed
+    assert "nothing to roll back: production has model 1 in Git by now" in ran.printed
+
+
+def test_a_promotion_comes_by_itself_where_the_project_wants_that(
+    runner: Callable[..., Runner], github: GitHub, project: Project
+) -> None:
+    project.deploy("staging", 1)
+    promote = OURS / "promote.yaml"
+    assert runner("schedule").run(promote, "promote") == "skipped"
+    wanted = {"PROMOTE_AFTER_SOAK": "true"}
+    ran = runner("schedule", variables=wanted)
+    assert ran.run(promote, "promote") == "success", ran.printed
+    assert "nothing to promote: no status `staging/healthy`" in ran.printed
+    status = {"context": "staging/healthy", "description": "well", "state": "SUCCESS"}
+    status |= {"createdAt": "2026-11-20T08:00:00Z"}
+    github.write(statuses={project.git("rev-parse", "HEAD"): [status]})
+    ran = runner("schedule", variables=wanted)
+    assert ran.run(promote, "promote") == "success", ran.printed
+    assert pulls(github) == ["release/production-v1"]
 
 
 def test_a_training_is_proposed_and_takes_nothing_else_along(

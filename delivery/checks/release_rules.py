@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import zip_longest
 
 from delivery.checks.changes import FILE, REMOVED, Changed, Changes
@@ -13,6 +13,7 @@ from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.lineage import committed_code
 from delivery.parameters import committed_parameters
+from delivery.proposals.health import hours_since
 from delivery.proposals.release_file import Release, ReleaseFileError, parse_release
 from delivery.proposals.releases import (
     FIRST,
@@ -27,8 +28,6 @@ from delivery.proposals.releases import (
 )
 from workspace.errors import UserError, sentence, shown
 from workspace.model_code import sha256
-
-HOUR = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,7 @@ def check_promotion(changes: Changes, proposed: Proposed, witnesses: Witnesses, 
         part.told.append(
             f"`{status}` says that {FIRST} serves it since {since:%Y-%m-%d %H:%M} UTC."
         )
-    hours = (datetime.now(UTC) - since).total_seconds() / HOUR
+    hours = hours_since(since)
     if hours < settings.soak:
         what = (
             f"{FIRST} has model {proposed.release.version} for {max(hours, 0):.1f} hours, and "

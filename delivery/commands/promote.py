@@ -7,8 +7,8 @@ from delivery.manifests.preview_status import read_status
 from delivery.model.contest import meet_again
 from delivery.parameters import committed_parameters
 from delivery.proposals.gate import Champion
-from delivery.proposals.health import status_name, told_health
-from delivery.proposals.proposal import propose
+from delivery.proposals.health import hours_since, status_name, told_health
+from delivery.proposals.proposal import propose, propose_once
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import (
     all_releases,
@@ -24,12 +24,19 @@ from workspace.errors import said
 SOURCE, TARGET = "staging", "production"
 ARGUMENTS = {
     "--context": {"help": "kubectl's context of the cluster; default: its current one"},
+    "--soaked": {
+        "action": "store_true",
+        "help": "once, and only when staging is told to have served it well for release.soak",
+    },
 }
 
 
-def run(repository: Repository, context: str | None = None) -> None:
+def run(repository: Repository, context: str | None = None, soaked: bool = False) -> None:
     """Propose staging's release file for production, as it is. Raises DeliveryError."""
     base = repository.fetch()
+    if soaked and (why := too_early(repository, base)):
+        print(f"nothing to promote: {why}")
+        return
     content = released_content(repository, base, SOURCE)
     if content is None:
         raise DeliveryError(f"{SOURCE} has no release: `make release`, and merge it first")
@@ -56,7 +63,23 @@ def run(repository: Repository, context: str | None = None) -> None:
     champion = Champion(current, rival) if current and rival else None
     command = "make promote"
     proposal = release_proposal(TARGET, text, candidate, champion, past, command, doubt)
-    propose(repository, base, proposal)
+    (propose_once if soaked else propose)(repository, base, proposal)
+
+
+def too_early(repository: Repository, base: str) -> str:
+    """Say why nothing is promoted by itself yet; nothing if something is. Raises DeliveryError."""
+    candidate, current = (released(repository, base, each) for each in (SOURCE, TARGET))
+    if candidate is None or (current and candidate.version < current.version):
+        return f"{SOURCE} has nothing newer than {TARGET}"
+    past = all_releases(repository, base)
+    if any(each.environment == TARGET and each.release.is_same_as(candidate) for each in past):
+        return f"{TARGET} has or had model {candidate.version}"
+    health = told_health(repository, base, SOURCE)
+    if health is None or not health.healthy:
+        return f"no status `{status_name(SOURCE)}` says that model {candidate.version} is well"
+    hours, soak = hours_since(health.since), committed_parameters(repository, base).release.soak
+    served = f"{SOURCE} has served model {candidate.version} for {hours:.1f} of {soak:g} hours"
+    return served if hours < soak else ""
 
 
 def check_served(repository: Repository, base: str, candidate: Release, context: str | None) -> str:

@@ -1,10 +1,15 @@
 """Roll back: propose an earlier release file of an environment, as it was."""
 
+from dataclasses import replace
+from pathlib import Path
+
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.manifests.cluster import UnknownError, standing
 from delivery.model.contest import meet_again
 from delivery.oci.registry import open_registry, parse_reference
-from delivery.proposals.proposal import propose
+from delivery.proposals.failure import Failure, check_first_time, read_failure, settled
+from delivery.proposals.proposal import Proposal, propose, propose_once
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import (
     Past,
@@ -15,21 +20,59 @@ from delivery.proposals.releases import (
     released,
 )
 from delivery.proposals.texts import rollback_proposal
+from workspace.markdown import cell
+
+LABEL = "rollback"  # of what nobody asked for
 
 ARGUMENTS = {
-    "environment": {},
+    "environment": {"nargs": "?"},
     "--to": {
         "type": int,
         "dest": "version",
         "help": "version; default: what the current one replaced",
     },
+    "--event": {
+        "type": Path,
+        "help": "a file with GitHub's event of a deployment that failed, instead of an environment",
+    },
+    "--context": {"help": "kubectl's context of the cluster; default: its current one"},
 }
 
 
-def run(repository: Repository, environment: str, version: int | None = None) -> None:
-    """Propose an earlier release file of an environment, as it was. Raises DeliveryError."""
+def run(
+    repository: Repository,
+    environment: str | None = None,
+    version: int | None = None,
+    event: Path | None = None,
+    context: str | None = None,
+) -> None:
+    """Propose an earlier release file of an environment, as it was. Raises UserError."""
     base = repository.fetch()
+    if event:
+        take_back(repository, base, read_failure(event))
+        return
+    environment = environment or ""
     check_environment(repository, base, environment)
+    reason = trouble(repository, base, environment, context)
+    propose(repository, base, rollback(repository, base, environment, version, reason))
+
+
+def take_back(repository: Repository, base: str, failure: Failure) -> None:
+    """Propose once to go back from what failed, if Git still asks for it. Raises DeliveryError."""
+    if why := settled(repository, base, failure):
+        print(f"nothing to roll back: {why}")
+        return
+    environment = failure.environment
+    check_first_time(repository, base, environment)
+    proposal = rollback(repository, base, environment, None, failure.says)
+    same = f"{proposal.branch.partition('-to-')[0]}-to-*"  # to whatever version
+    propose_once(repository, base, replace(proposal, label=LABEL), same)
+
+
+def rollback(
+    repository: Repository, base: str, environment: str, version: int | None, reason: str
+) -> Proposal:
+    """Return the proposal to go back, with the reason if one is known. Raises DeliveryError."""
     current = released(repository, base, environment)
     if current is None:
         raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
@@ -37,10 +80,20 @@ def run(repository: Repository, environment: str, version: int | None = None) ->
     restored = earlier(past, current, version, environment)
     if doubt := doubtful_image(restored.release):
         print(doubt)
-    text = restored.content.decode()
+    why = f"**Model {current.version} is not served well:** {cell(reason)}\n\n" if reason else ""
     rival = None if doubt else meet_again(restored.release.image, current.image)
-    proposal = rollback_proposal(environment, text, restored.release, current, rival, doubt)
-    propose(repository, base, proposal)
+    text = restored.content.decode()
+    return rollback_proposal(environment, text, restored.release, current, rival, why + doubt)
+
+
+def trouble(repository: Repository, base: str, environment: str, context: str | None) -> str:
+    """Return what a cluster says against the current release, where there is one to ask."""
+    release = released(repository, base, environment)
+    try:
+        stands = standing(repository, base, environment, release, context) if release else None
+    except UnknownError:
+        return ""
+    return stands.trouble if stands else ""
 
 
 def earlier(past: list[Past], current: Release, version: int | None, environment: str) -> Past:

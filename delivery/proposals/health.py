@@ -7,7 +7,7 @@ was applied. A status on any commit since the release counts, and the newest is 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
@@ -59,6 +59,11 @@ class Health:
     healthy: bool
     since: datetime
     says: str = ""
+
+
+def hours_since(moment: datetime) -> float:
+    """Return how many hours ago a moment was."""
+    return (datetime.now(UTC) - moment) / timedelta(hours=1)
 
 
 def status_name(environment: str) -> str:

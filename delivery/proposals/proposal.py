@@ -1,5 +1,6 @@
 """A proposal: one commit that changes one file, on a branch of its own, in a pull request."""
 
+import json
 import re
 import shlex
 from dataclasses import dataclass, replace
@@ -7,21 +8,21 @@ from pathlib import Path, PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, FETCH, REMOTE, GitError, Repository
-from delivery.proposals.github import gh, github_repository, knows
+from delivery.proposals.github import GitHub, gh, github_repository, knows, reached_github
 from delivery.proposals.release_file import in_conflict
 from workspace.errors import said
 from workspace.files import write
 
 DESCRIPTIONS = Path(".local/pull-requests")
-# What gh prints of open pull requests: their addresses; those of forks are others'.
-OPEN = "url,isCrossRepository", ".[] | select(.isCrossRepository | not) | .url"
+# What gh prints of pull requests: their addresses; those of forks are others'.
+SHOWN = "url,isCrossRepository", ".[] | select(.isCrossRepository | not) | .url"
 
 
 @dataclass(frozen=True)
 class Proposal:
     """What a pull request asks for: `content` in the file `path`, on the new branch `branch`.
 
-    `command` proposes it again, on what is deployed by then.
+    `command` proposes it again, on what is deployed by then; `label` is the pull request's, if any.
     """
 
     branch: str
@@ -30,6 +31,7 @@ class Proposal:
     title: str
     description: str
     command: str
+    label: str = ""
 
     @property
     def body(self) -> str:
@@ -58,6 +60,25 @@ def propose(repository: Repository, base: str, proposal: Proposal) -> None:
     else:
         push_branch(repository, base, proposal)
     open_pull_request(repository, proposal)
+
+
+def propose_once(repository: Repository, base: str, proposal: Proposal, same: str = "") -> None:
+    """Propose what nobody asked for, unless it was proposed before, whatever came of that.
+
+    `same` is a pattern of the branches, this one among them, that propose as much. Raises
+    DeliveryError.
+    """
+    github = reached_github(repository)
+    there = repository.remote_branches(same or proposal.branch)
+    if others := [each for each in there if each != proposal.branch]:
+        print(f"proposed before, on the branch {others[0]}")
+    elif github and (url := pull_request(github, proposal, "all")):
+        print(f"proposed before: {url}")
+        label(github, proposal, url)
+    elif there:  # an attempt was interrupted
+        open_pull_request(repository, proposal)
+    else:
+        propose(repository, base, proposal)
 
 
 def push_branch(repository: Repository, base: str, proposal: Proposal) -> None:
@@ -115,9 +136,8 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
     body = repository.folder / DESCRIPTIONS / f"{proposal.branch.replace('/', '-')}.md"
     write(body, proposal.body)
     home = github_repository(repository)
-    host = (home or "").partition("/")[0]
-    place = ["--repo", home or "", "--head", proposal.branch, "--base", BRANCH]
-    command = ["pr", "create", *place, "--title", proposal.title]
+    host, _, name = (home or "").partition("/")
+    command = ["pr", "create", *_place(home or "", proposal), "--title", proposal.title]
     command += ["--body-file", str(body.relative_to(repository.folder))]
     if not home:
         tip = f"{REMOTE}/{proposal.branch}"
@@ -125,23 +145,45 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
     elif not knows(host):
         print(f"next: {shlex.join(['gh', *command])}")
     else:
-        listing = ["pr", "list", *place, "--json", OPEN[0], "--jq", OPEN[1]]
-        url = _address(repository, host, listing) or _address(repository, host, command)
+        github = GitHub(host, name, repository.folder)
+        url = pull_request(github, proposal) or _address(github, command)
         if not url:
             raise DeliveryError(
                 "the branch is pushed, but gh does not name the pull request that it opened: "
                 "run the same make command again"
             )
         print(f"pull request: {url}")
+        label(github, proposal, url)
 
 
-def _address(repository: Repository, host: str, command: list[str]) -> str:
+def pull_request(github: GitHub, proposal: Proposal, state: str = "open") -> str:
+    """Return the address of the proposal's pull request in a state that gh knows, or nothing."""
+    place = [*_place(f"{github.host}/{github.name}", proposal), "--state", state]
+    return _address(github, ["pr", "list", *place, "--json", SHOWN[0], "--jq", SHOWN[1]])
+
+
+def label(github: GitHub, proposal: Proposal, url: str) -> None:
+    """Give a pull request the proposal's label, if any; GitHub makes one that is new."""
+    if proposal.label:
+        path = f"issues/{url.rpartition('/')[2]}/labels"
+        text = json.dumps({"labels": [proposal.label]})
+        github.answer(path, "--method", "POST", "--input", "-", body=text)
+
+
+def _place(home: str, proposal: Proposal) -> list[str]:
+    """Return where a pull request is: the repository and both branches, as gh takes them."""
+    return ["--repo", home, "--head", proposal.branch, "--base", BRANCH]
+
+
+def _address(github: GitHub, command: list[str]) -> str:
     """Return the address of a pull request that gh prints, which may print more; or nothing."""
-    result = gh(repository.folder, *command)
+    result = gh(github.folder, *command)
     if result.returncode:
         raise DeliveryError(
             f"the branch is pushed, but gh {' '.join(command[:2])} failed "
             f"({said(result.stderr)}): run the same make command again"
         )
-    found = re.search(rf"(?mi)^https://{re.escape(host)}/[\w./-]+/pull/[0-9]+$", result.stdout)
+    found = re.search(
+        rf"(?mi)^https://{re.escape(github.host)}/[\w./-]+/pull/[0-9]+$", result.stdout
+    )
     return found[0] if found else ""

@@ -5,17 +5,23 @@ staging a model whose graph does not load, production one that answers otherwise
 one more environment one whose image is nowhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cluster_project
+import github_api
+import network
 from delivered import Delivered, aborted
 from delivery.proposals.release_file import Release
+from kubernetes_api import Object
+from notifications import secret, settings
 from traffic import Traffic
 
 QA = "qa"
+PORT = 9080  # of the GitHub that is told
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,52 @@ def test_status_says_why(delivered: Delivered, bad: dict[str, Release]) -> None:
     assert pulled in told[QA] and "0" * 64 in told[QA]
 
 
+@pytest.fixture(scope="module")
+def told(
+    delivered: Delivered, bad: dict[str, Release], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """What a GitHub is told, which Argo CD's notifications know from now on."""
+    file, address = tmp_path_factory.mktemp("github") / "told", network.address(1)
+    program = str(Path(__file__).parent / "github_api.py")
+    delivered.here.start("github", 1, ["python3", program, address, str(PORT), str(file)])
+    delivered.here.wait_for_port(address, PORT, "github")
+    delivered.kubernetes.apply([secret(), settings(f"http://{address}:{PORT}")])
+    for environment in bad:
+        delivered.see(environment)  # the controller looks at what changes
+    yield file
+    nothing = ("--type=merge", '--patch={"data":null}')
+    delivered.kubernetes.kubectl(
+        "patch", "configmap/argocd-notifications-cm", *nothing, "-n", "argocd"
+    )
+
+
+def has_told(trigger: str) -> Callable[[Object], bool]:
+    """Whether GitHub was told of an Application, as the controller notes on it."""
+    noted = "notified.notifications.argoproj.io"
+    return lambda seen: f'"{trigger}:' in seen["metadata"].get("annotations", {}).get(noted, "")
+
+
+def statuses(file: Path, environment: str) -> list[tuple[str, str]]:
+    """State and commit of each status that GitHub was told of an environment."""
+    found = [each for each in github_api.read(file) if "context" in each["body"]]
+    found = [each for each in found if each["body"]["context"] == f"{environment}/healthy"]
+    return [(each["body"]["state"], each["path"].rpartition("/")[2]) for each in found]
+
+
+def test_github_is_told_of_each_release_that_was_taken_away(
+    delivered: Delivered, bad: dict[str, Release], told: Path
+) -> None:
+    for environment in bad:
+        delivered.application(has_told("degraded"), environment)
+        assert [state for state, _ in statuses(told, environment)] == ["failure"]
+    failed = [each["body"] for each in github_api.read(told) if "ref" in each["body"]]
+    assert {each["environment"] for each in failed} == {*bad}
+    head = delivered.project.git("rev-parse", "HEAD")
+    assert {each["ref"] for each in failed} <= {*delivered.project.git("rev-list", head).split()}, (
+        "a deployment names the commit"
+    )
+
+
 def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
     delivered: Delivered, before: Release, bad: dict[str, Release]
 ) -> None:
@@ -107,6 +159,16 @@ def test_what_was_taken_away_is_not_promoted_and_a_rollback_heals(
     assert refused.returncode == 1
     assert f"staging does not serve model {version}: it was taken away again" in refused.stderr
     assert delivered.command("rollback", "staging").returncode == 0
-    delivered.project.merge(f"rollback/staging-v{version}-to-v{before.version}")
+    branch = f"rollback/staging-v{version}-to-v{before.version}"
+    project = delivered.project
+    said = project.git("log", "-1", "--format=%B", branch, folder=project.origin)
+    assert f"**Model {version} is not served well:** it was taken away again, because its" in said
+    project.merge(branch)
     delivered.served(before)
     assert "running: model" in delivered.command("status").stdout
+
+
+def test_github_is_told_that_staging_is_well_again(delivered: Delivered, told: Path) -> None:
+    delivered.application(has_told("healthy"))
+    state, commit = statuses(told, "staging")[-1]
+    assert (state, commit) == ("success", delivered.project.git("rev-parse", "HEAD"))

@@ -334,7 +334,25 @@ def comments(state: dict[str, Any], route: str, query: str, body: None) -> Any:
     return about[(page - 1) * size : page * size]
 
 
+LABELS = {
+    "type": "object",
+    "properties": {"labels": {"type": "array", "minItems": 1, "items": TEXT}},
+    "required": ["labels"],
+    "additionalProperties": False,
+}
+
+
+def add_labels(state: dict[str, Any], route: str, body: Any) -> Any:
+    """Label a pull request; labels that are new are made, and those that it has stay."""
+    check(body, LABELS)
+    pull = state["pulls"][int(route.split("/")[1]) - 1]
+    pull["labels"] = sorted({*pull.get("labels", []), *body["labels"]})
+    return [{"name": each} for each in pull["labels"]]
+
+
 def say(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    if route.endswith("/labels"):
+        return add_labels(state, route, body)
     check(body, COMMENT)
     if int(route.split("/")[1]) > 100:
         raise RequestError(404, "Not Found")
@@ -393,7 +411,10 @@ def pull_request(what: str, arguments: list[str], state: dict[str, Any]) -> str:
         if f"pr {what}".startswith(pattern):
             raise RequestError(*failure)
     numbers = [
-        1 + place for place, each in enumerate(state["pulls"]) if each["--head"] == given["--head"]
+        1 + place
+        for place, each in enumerate(state["pulls"])
+        if each["--head"] == given["--head"]
+        and given.get("--state", "open") in ("all", each.get("state", "open"))
     ]
     if what == "create":
         assert not numbers and Path(given["--body-file"]).is_file()

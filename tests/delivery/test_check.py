@@ -386,7 +386,7 @@ def rights_in_the_whole_cluster(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - rights.yaml\n")
 
 
-@bad(f"{MODELS}, line 76", "repoURL is 'https://github.com/evil/digits.git', a source that no")
+@bad(f"{MODELS}, line 77", "repoURL is 'https://github.com/evil/digits.git', a source that no")
 def manifests_of_another_repository(repo: Repo) -> None:
     text = repo.text(MODELS)
     source = "      source:\n        repoURL: "
@@ -403,12 +403,12 @@ def project_that_takes_any_repository(repo: Repo) -> None:
     )
 
 
-@bad(f"{MODELS}, line 64", "project is 'default', a source that no manifest of the base has")
+@bad(f"{MODELS}, line 65", "project is 'default', a source that no manifest of the base has")
 def harmless_default_project(repo: Repo) -> None:
     repo.edit(MODELS, "project: models", "project: default")
 
 
-@bad(f"{MODELS}, line 77", "targetRevision is 'next', a source that no manifest of the base has")
+@bad(f"{MODELS}, line 78", "targetRevision is 'next', a source that no manifest of the base has")
 def harmless_another_branch(repo: Repo) -> None:
     repo.edit(MODELS, "targetRevision: main", "targetRevision: next")
 

@@ -1,6 +1,7 @@
 """Commit statuses `<environment>/healthy`, as `make promote` believes them."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,68 @@ def test_a_github_that_answers_nonsense_promotes_nothing(
     assert BRANCH not in project.branches()
     github.write(fails={})
     assert main(["promote"]) == 0
+
+
+# -- promoted by itself ----------------------------------------------------------------------------
+
+
+def soaked(project: Project, capfd: pytest.CaptureFixture[str]) -> str:
+    """What `make promote SOAKED=1` prints, which fails for no reason of these."""
+    capfd.readouterr()
+    assert main(["promote", "--soaked"]) == 0
+    return capfd.readouterr().out
+
+
+def test_what_staging_served_well_for_long_enough_is_proposed_once(
+    project: Project, github: GitHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("release: {", "release: {soak: 24, "))
+    project.commit("Let staging serve for a day")
+    assert "no status `staging/healthy` says that model 1 is well" in soaked(project, capfd)
+    now = datetime.now(UTC)
+    for hours in (23, 25):
+        status = {"context": CONTEXT, "state": "SUCCESS", "description": "well"}
+        status |= {"createdAt": (now - timedelta(hours=hours)).isoformat()}
+        github.write(statuses={tip(project): [status]})
+        said = soaked(project, capfd)
+    assert [each["--head"] for each in github.read("pulls")] == [BRANCH]
+    assert "pull request: https://github.com/acme/digits/pull/1" in said
+    project.commit("Go on")
+    assert "proposed before: https://github.com/acme/digits/pull/1" in soaked(project, capfd)
+    github.write(pulls=[each | {"state": "closed"} for each in github.read("pulls")])
+    project.git("push", "--quiet", "origin", f":{BRANCH}")
+    assert "proposed before" in soaked(project, capfd), "a person has said no"
+
+
+def test_too_early_is_said_in_hours(
+    project: Project, github: GitHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("release: {", "release: {soak: 1e6, "))
+    project.commit("Wait for long")
+    tell(github, tip(project), "SUCCESS", 8)
+    assert re.search(
+        r"nothing to promote: staging has served model 1 for [\d.]+ of 1e\+06 hours",
+        soaked(project, capfd),
+    )
+    tell(github, tip(project), "FAILURE", 9)
+    assert "no status `staging/healthy` says" in soaked(project, capfd)
+    assert github.read("pulls") == []
+
+
+def test_what_production_had_or_is_ahead_of_is_a_persons_decision(
+    project: Project, github: GitHub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tell(github, tip(project), "SUCCESS", 8)
+    project.deploy("production", 1)
+    assert "nothing to promote: production has or had model 1" in soaked(project, capfd)
+    project.deploy("staging", 2)
+    project.deploy("production", 2)
+    project.deploy("staging", 1)
+    assert "staging has nothing newer than production" in soaked(project, capfd)
+    project.deploy("staging", 2)
+    project.deploy("production", 1)
+    tell(github, tip(project), "SUCCESS", 9)
+    assert "production has or had model 2" in soaked(project, capfd), "it was taken back there"
+    assert github.read("pulls") == []

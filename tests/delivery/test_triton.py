@@ -193,6 +193,50 @@ def test_a_cluster_finds_one_answer_that_is_not_the_recorded_one(
         assert not asked(server, tmp_path / "golden.npz").returncode
 
 
+def probed(
+    file: Path, port: int, scripts: Path, version: int = 1
+) -> "subprocess.CompletedProcess[str]":
+    """Ask whatever serves at a port one recorded request, as component `probe` does."""
+    for name in ("triton/golden_answers.py", "components/probe/probe.py"):
+        shutil.copy(TEMPLATE / "argocd" / name, scripts)
+    known = {"TRITON_SERVICE_HOST": HOST, "TRITON_SERVICE_PORT": str(port)}
+    return subprocess.run(
+        ["python3", scripts / "probe.py", file, str(version)],
+        env=os.environ | known | {"http_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_probe_finds_an_answer_that_is_not_the_recorded_one(
+    server: Server, repository: Path, tmp_path: Path
+) -> None:
+    recorded, port = repository / "classifier/golden.npz", server.ports.http
+    assert re.match(
+        r"picture \d+ is answered as recorded$", probed(recorded, port, tmp_path).stdout
+    )
+    arrays = dict(np.load(recorded))
+    arrays["probabilities"] = arrays["probabilities"][:, ::-1]
+    np.savez(tmp_path / "golden.npz", **arrays)
+    wrong = probed(tmp_path / "golden.npz", port, tmp_path)
+    assert wrong.returncode == 1
+    assert re.match(r"picture \d+ is not answered as recorded: class \d", wrong.stderr)
+    other = probed(tmp_path / "golden.npz", port, tmp_path, version=2)
+    assert (other.returncode, other.stdout) == (0, "model 1 answers, and not model 2\n")
+
+
+def test_a_probe_that_gets_no_answer_says_so(
+    server: Server, repository: Path, tmp_path: Path
+) -> None:
+    recorded = repository / "classifier/golden.npz"
+    nobody = probed(recorded, choose(Ports()).http, tmp_path)
+    assert nobody.returncode == 1 and nobody.stderr.startswith("no answer: <urlopen error")
+    arrays = dict(np.load(recorded))
+    np.savez(tmp_path / "golden.npz", **arrays | {"images": arrays["images"][:, :, :-1]})
+    refused = probed(tmp_path / "golden.npz", server.ports.http, tmp_path)
+    assert refused.returncode == 1 and refused.stderr.startswith("no answer: 400 ")
+
+
 def test_a_cluster_that_asks_a_version_which_is_not_there_says_so(
     server: Server, repository: Path
 ) -> None:

@@ -1,0 +1,39 @@
+"""What callers reach is asked a recorded request each minute, where an environment wants that."""
+
+import yaml
+
+from delivered import Delivered, synced
+from kubernetes_api import PATIENCE, Object
+
+OVERLAY = "argocd/environments/staging/kustomization.yaml"
+
+
+def was_answered(cron_job: Object) -> bool:
+    """Whether a request was answered well."""
+    return "lastSuccessfulTime" in cron_job.get("status", {})
+
+
+def test_a_probe_is_answered_and_goes_with_its_line(delivered: Delivered) -> None:
+    release = delivered.serving()
+    namespace = delivered.namespace()
+    overlay = delivered.project.folder / OVERLAY
+    before = overlay.read_text()
+    settings = yaml.safe_load(before)
+    settings["components"].append("../../base/components/probe")
+    overlay.write_text(yaml.safe_dump(settings))
+    delivered.project.commit("Ask each minute")
+    delivered.see()
+    try:
+        delivered.kubernetes.until(
+            "cronjob/probe",
+            lambda seen: seen.get("status", {}).get("lastSuccessfulTime"),
+            namespace,
+        )
+        delivered.application(synced)
+    finally:
+        overlay.write_text(before)
+        delivered.project.commit("Ask no more")
+        delivered.see()
+    gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", namespace)
+    delivered.kubernetes.kubectl("wait", "cronjob/probe", *gone)
+    delivered.served(release)

@@ -1,0 +1,182 @@
+"""A release that Argo CD tells GitHub to have failed is proposed to be taken back, once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fake_gh
+from delivery.__main__ import main
+from delivery.manifests.cluster import Standing, UnknownError
+from fake_gh import GitHub, in_process, logged_in
+from fake_project import Project, make_project
+
+BRANCH = "rollback/staging-v3-to-v2"
+SAYS = "digits-staging is Degraded, as Argo CD finds"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that released models 1, 2 and 3 to staging."""
+    made = make_project(tmp_path, monkeypatch)
+    for version in (1, 2, 3):
+        made.deploy("staging", version)
+    made.git("config", f"url.{made.origin}.pushInsteadOf", str(made.origin))
+    return made
+
+
+@pytest.fixture
+def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
+    made = logged_in(project.folder.parent, monkeypatch)
+    programs = {"gh": (fake_gh, made.place)}
+    monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
+    project.serve_as("git@github.com:acme/digits.git")
+    return made
+
+
+def tip(project: Project) -> str:
+    return project.git("rev-parse", "HEAD")
+
+
+def tell(project: Project, commit: str, environment: str = "staging", **more: Any) -> int:
+    """Run the command on an event as GitHub tells it, with much else in it."""
+    event = {
+        "action": "created",
+        "deployment": {"id": 7, "ref": commit, "sha": commit, "environment": environment},
+        "deployment_status": {"state": "failure", "description": SAYS} | more,
+        "repository": {"full_name": "acme/digits"},
+    }
+    file = project.folder.parent / "event.json"
+    file.write_text(json.dumps(event))
+    return main(["rollback", "--event", str(file)])
+
+
+def message(project: Project, branch: str = BRANCH) -> str:
+    return project.git("log", "-1", "--format=%B", branch, folder=project.origin)
+
+
+def test_what_failed_is_taken_back_by_one_labelled_pull_request_that_says_why(
+    project: Project, github: GitHub
+) -> None:
+    state = project.state()
+    assert tell(project, tip(project)) == 0
+    (pull,) = github.read("pulls")
+    assert (pull["--head"], pull["labels"]) == (BRANCH, ["rollback"])
+    assert f"**Model 3 is not served well:** {SAYS}" in message(project)
+    changed = project.git("diff", "--name-only", f"main..{BRANCH}", folder=project.origin)
+    assert changed == "argocd/environments/staging/model.yaml"
+    assert project.state() == state
+
+
+def test_what_is_told_again_finds_the_proposal_also_when_main_went_on(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = tip(project)
+    assert tell(project, failed) == 0
+    branches = project.branches()
+    for _ in range(2):
+        assert tell(project, failed) == 0
+        assert "proposed before: https://github.com/acme/digits/pull/1" in capsys.readouterr().out
+        project.commit("Change something else")
+    assert project.branches() | {"main": ""} == branches | {"main": ""}
+    assert len(github.read("pulls")) == 1
+
+
+def test_what_a_person_closed_is_not_proposed_again(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tell(project, tip(project)) == 0
+    github.write(pulls=[each | {"state": "closed"} for each in github.read("pulls")])
+    project.git("push", "--quiet", "origin", f":{BRANCH}")
+    assert tell(project, tip(project)) == 0
+    assert BRANCH not in project.branches() and len(github.read("pulls")) == 1
+
+
+def test_a_person_who_goes_back_elsewhere_is_not_disturbed(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rollback", "staging", "--to", "1"]) == 0
+    assert tell(project, tip(project)) == 0
+    assert "proposed before, on the branch rollback/staging-v3-to-v1" in capsys.readouterr().out
+    (pull,) = github.read("pulls")
+    assert pull["--head"].endswith("v1") and "labels" not in pull, "what a person asked for"
+
+
+def test_a_late_word_changes_nothing(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = tip(project)
+    project.deploy("staging", 4)
+    assert tell(project, failed) == 0
+    said = capsys.readouterr().out
+    assert "nothing to roll back: staging has model 4 in Git by now, and model 3 failed" in said
+    assert tell(project, "e" * 40) == 0
+    assert "main does not have the commit eeeeeeeeeeee" in capsys.readouterr().out
+    assert github.read("pulls") == []
+
+
+def test_of_another_environment_nothing_is_done(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may tell of deployments chooses the name."""
+    for name in ("infrastructure", "$(shell touch /tmp/x)", "../staging"):
+        assert tell(project, tip(project), name) == 0
+        assert "nothing to roll back: main has no environment" in capsys.readouterr().out
+    assert tell(project, tip(project), "production") == 0
+    assert "production has nothing in Git by now, and nothing failed" in capsys.readouterr().out
+    assert github.read("pulls") == []
+
+
+def test_a_revert_is_not_reverted_by_itself(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tell(project, tip(project)) == 0
+    project.merge(BRANCH)
+    capsys.readouterr()
+    assert tell(project, tip(project)) == 1
+    said = capsys.readouterr().err
+    assert "staging went back to model 2, and that fails, too: a revert is not reverted by" in said
+    assert len(github.read("pulls")) == 1
+    assert main(["rollback", "staging"]) == 0, "as the sentence says"
+    assert "rollback/staging-v2-to-v1" in project.branches()
+
+
+@pytest.mark.parametrize("step", ["pr list", "pr create", "POST repos/acme/digits/issues"])
+def test_an_api_that_fails_half_way_is_asked_again_by_the_next_word(
+    project: Project, github: GitHub, step: str
+) -> None:
+    github.write(fails={step: (502, "Bad Gateway")})
+    assert tell(project, tip(project)) == 1
+    github.write(fails={})
+    assert tell(project, tip(project)) == 0
+    (pull,) = github.read("pulls")
+    assert (pull["--head"], pull["labels"]) == (BRANCH, ["rollback"])
+
+
+def test_an_event_that_is_none_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tell(project, "main") == 1
+    assert "deployment.sha" in capsys.readouterr().err
+
+
+def test_without_github_a_person_gets_the_same_proposal_with_what_the_cluster_says(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "it was taken away again, because its golden requests were not answered as recorded"
+    monkeypatch.setattr("delivery.commands.rollback.standing", lambda *_: Standing(("2",), why))
+    assert main(["rollback", "staging"]) == 0
+    assert f"**Model 3 is not served well:** {why}" in message(project)
+    assert f"git push origin origin/{BRANCH}:main" in capsys.readouterr().out
+
+
+def test_where_no_cluster_answers_a_rollback_gives_no_reason(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise UnknownError("no cluster here")
+
+    monkeypatch.setattr("delivery.commands.rollback.standing", unknown)
+    assert main(["rollback", "staging"]) == 0
+    assert "not served well" not in message(project)
