@@ -30,8 +30,8 @@ def terraform_environment(**more: str) -> dict[str, str]:
     """Environment of a Terraform that asks nothing and takes its provider from a copy, if any."""
     environment = clean_environment() | {"TF_INPUT": "0", "TF_IN_AUTOMATION": "1"} | more
     environment["TF_CLI_ARGS"] = "-no-color"
-    # It ends before its memory is short; to collect what it no longer needs takes a sixth of it.
-    environment |= {"GOGC": "off", "GOMEMLIMIT": "2GiB"}
+    # It needs 200 MB; to collect again and again what it no longer needs takes a sixth of its time.
+    environment |= {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
     # A file of settings that does not exist makes Terraform warn at every command.
     if not Path(environment.get("TF_CLI_CONFIG_FILE", "/")).exists():
         del environment["TF_CLI_CONFIG_FILE"]

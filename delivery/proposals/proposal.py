@@ -158,8 +158,8 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
 
 def pull_request(github: GitHub, proposal: Proposal, state: str = "open") -> str:
     """Return the address of the proposal's pull request in a state that gh knows, or nothing."""
-    place = [*_place(f"{github.host}/{github.name}", proposal), "--state", state]
-    return _address(github, ["pr", "list", *place, "--json", SHOWN[0], "--jq", SHOWN[1]])
+    wanted = ["--state", state, *_place(f"{github.host}/{github.name}", proposal)]
+    return _address(github, ["pr", "list", *wanted, "--json", SHOWN[0], "--jq", SHOWN[1]])
 
 
 def label(github: GitHub, proposal: Proposal, url: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from delivery.__main__ import main
-from delivery.manifests import cluster
+from delivery.manifests import answers, cluster
 from delivery.manifests.preview_status import PreviewStatus
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import released
@@ -141,7 +141,7 @@ def world(project: Project, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(release)
     monkeypatch.setattr(cluster.Cluster, "ask", lambda self, *words: world.ask(self, *words))
     monkeypatch.setattr(cluster.Cluster, "address", address)
-    monkeypatch.setattr(cluster, "serving", lambda *_: "model 2")
+    monkeypatch.setattr(answers, "serving", lambda *_: "model 2")
     return world
 
 
@@ -337,7 +337,7 @@ def test_other_answers_than_recorded_are_not_promoted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     running = "model 2, with other answers (3 of 8 have the recorded class)"
-    monkeypatch.setattr(cluster, "serving", lambda *_: running)
+    monkeypatch.setattr(answers, "serving", lambda *_: running)
     why = f"it runs, but what answers is {running}"
     ends, lines = status(capsys)
     assert ends == 1 and lines[1] == f"            model 2: {why}"
