@@ -35,6 +35,19 @@ def test_the_chart_stacks_versions_and_shows_failures() -> None:
     assert drawn["marks"] == [{"x": pytest.approx(45), "name": "merged"}]
 
 
+def test_what_make_drift_prints_is_read() -> None:
+    printed = """staging, model 2: 412 pictures were looked at since the server's start
+feature           PSI  by chance     JS
+brightness      0.012      0.071  0.004
+class           2.510      0.090  0.310  drifting
+as many answers seem right: 0.612, and it is 0.983 of held-out ones  less sure
+"""
+    assert report.drifts(printed) == [
+        report.Drift("brightness", 0.012, 0.071, drifting=False),
+        report.Drift("class", 2.51, 0.09, drifting=True),
+    ]
+
+
 def test_missing_programs_are_named_with_the_way_to_install_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
