@@ -226,7 +226,7 @@ def merge_by_hand(demo: Demo, answers: bytes) -> float:
     path = demo.reviewer / RELEASE_FILE
     demo.git("pull", "--quiet", place=demo.reviewer)
     text = path.read_text().replace('version: "2"', 'version: "3"')
-    path.write_text(re.sub(r"(?m)^(  image: ).*$", rf"\g<1>{image}", text))
+    path.write_text(re.sub(r"(?m)^(  image: ).*$", rf'\g<1>"{image}"', text))
     demo.git(
         "commit", "--quiet", "--all", "--message", "Edit the release by hand", place=demo.reviewer
     )
