@@ -197,7 +197,7 @@ def tell_under_load(demo: Demo, preview: subprocess.Popen[bytes], ports: list[st
             event = tell_github(demo, status["message"])
             branch = branch_of(demo.make("rollback", f"EVENT={event}"))
             story.proposal = demo.git("log", "-1", "--format=%B", f"origin/{branch}")
-            story.again = demo.make("rollback", f"EVENT={event}").strip().splitlines()[-1]
+            story.again = demo.make("rollback", f"EVENT={event}")
             story.events["rollback merged"] = demo.merge(branch)
             demo.wait(preview, "version 2 again", version=2, health="Healthy", sync="Synced")
             story.rollback = demo.git(

@@ -75,7 +75,8 @@ def propose_once(repository: Repository, base: str, proposal: Proposal, same: st
     elif github and (url := pull_request(github, proposal, "all")):
         print(f"proposed before: {url}")
         label(github, proposal, url)
-    elif there:  # an attempt was interrupted
+    elif there:  # an attempt was interrupted, or nobody can be asked
+        print(f"pushed before, as the branch {proposal.branch}")
         open_pull_request(repository, proposal)
     else:
         propose(repository, base, proposal)
