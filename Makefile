@@ -21,8 +21,9 @@ test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test ev
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 3 --dist loadfile \
 		--no-loadscope-reorder
 
-test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go)
-	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs)
+test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go): [CORE=1]
+	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs \
+		$(if $(CORE),core))
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest tests/cluster
 
 fuzz: export FUZZ := 1

@@ -34,7 +34,8 @@ def why_not() -> str:
     packages = [name for file, name in programs.PACKAGES.items() if not Path(file).exists()]
     if missing := packages + [each for each in ("kubectl", "nsenter") if not shutil.which(each)]:
         return f"missing: {', '.join(missing)}"
-    unbuilt = [each.name for each in programs.programs().values() if not built(each).exists()]
+    needed = [each for each in programs.programs().values() if not each.optional]
+    unbuilt = [each.name for each in needed if not built(each).exists()]
     return f"not built yet: {', '.join(unbuilt)}" if unbuilt else ""
 
 
@@ -59,7 +60,9 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
     folder = Path(tempfile.mkdtemp(prefix="mts-"))  # short, because sockets lie below it
     (CACHE / "registry").mkdir(parents=True, exist_ok=True)
     (CACHE / "layers").mkdir(exist_ok=True)
-    known = {name: built(each) for name, each in programs.programs().items()}
+    known = {
+        name: built(each) for name, each in programs.programs().items() if built(each).exists()
+    }
     try:
         with cluster(folder / "cluster", known, CACHE / "registry", OUTSIDE) as made:
             try:

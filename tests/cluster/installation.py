@@ -9,6 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 import images
@@ -81,6 +82,13 @@ def module(name: str) -> Path:
     return programs.source(programs.programs()[name])
 
 
+def optional(cluster: LocalCluster, name: str) -> Path:
+    """A program that the cluster does without; where it is not built, the test is skipped."""
+    if name not in cluster.programs:
+        pytest.skip(f"{name} is not built, which `make test-cluster` does without CORE=1")
+    return cluster.programs[name]
+
+
 def images_of(manifest: str) -> dict[str, str]:
     """The images that a manifest names: path and tag by the last word of their path."""
     found = re.findall(r"^\s*(?:- )?image: \S+?\.\S+?/(\S+)$", manifest, re.MULTILINE)
@@ -123,9 +131,9 @@ def push_images(cluster: LocalCluster, cache: Path) -> None:
     for name in ("argocd", "dex"):
         images.push(names[name], argo_cd, work, User="999")
     images.push(names["redis"], [debian], work, User="999", Entrypoint=["redis-server"])
-    traefik = images.program_layer(work, cluster.programs["traefik"], "traefik")
-    entry = ["/usr/local/bin/traefik"]
-    images.push(names["traefik"], [traefik], work, Entrypoint=entry)
+    if program := cluster.programs.get("traefik"):
+        traefik = images.program_layer(work, program, "traefik")
+        images.push(names["traefik"], [traefik], work, Entrypoint=["/usr/local/bin/traefik"])
     images.push(
         names["argo-rollouts"],
         [rollouts],

@@ -35,6 +35,7 @@ class Program:
     package: str = ""
     tags: str = ""
     cgo: bool = False
+    optional: bool = False
 
     @property
     def file(self) -> str:
@@ -127,8 +128,16 @@ def build(program: Program, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Build every program that is missing in the folder that is given, with a line for each."""
-    folder, table = Path(sys.argv[1]).resolve(), programs()
+    """Build every program that is missing in the folder that is given, with a line for each.
+
+    With `core` after it the optional ones are left out.
+    """
+    folder = Path(sys.argv[1]).resolve()
+    table = {
+        name: each
+        for name, each in programs().items()
+        if not each.optional or "core" not in sys.argv[2:]
+    }
     if not shutil.which("go"):
         print("no Go here: the cluster's programs cannot be built")
         return

@@ -22,6 +22,7 @@ import tritonclient.http
 import tritonclient.http.auth
 import yaml
 
+import installation
 from cluster_project import NAME, hurry
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object
@@ -97,6 +98,7 @@ class Gateway:
 @pytest.fixture(scope="module")
 def twice(delivered: Delivered) -> Delivered:
     """Staging serves, and has another version to go back to, which takes no pauses."""
+    installation.optional(delivered.here, "traefik")
     release = delivered.serving()
     delivered.toggle()
     delivered.deploy(release)

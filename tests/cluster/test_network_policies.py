@@ -52,13 +52,13 @@ RESTRICTED = {
 @pytest.fixture(scope="module")
 def enforced(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivered]:
     """NetworkPolicies hold: kind's own program for it runs, by the manifest of its module."""
+    program = installation.optional(delivered.here, "kube-network-policies")
     delivered.serving()
     code = installation.module("kube-network-policies")
     documents = list(yaml.safe_load_all((code / "install.yaml").read_text()))
     daemons = next(each for each in documents if each and each["kind"] == "DaemonSet")
     without_runtime(daemons["spec"]["template"]["spec"])
     work = tmp_path_factory.mktemp("policies")
-    program = delivered.here.programs["kube-network-policies"]
     image = daemons["spec"]["template"]["spec"]["containers"][0]["image"].partition("/")[2]
     images.push(image, [images.file_layer(work / "netpol.tar", {"bin/netpol": program}, {})], work)
     kubernetes = delivered.kubernetes

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import installation
 import network
 import programs
 from cluster_project import NAME, OWNER, push_event
@@ -134,6 +135,7 @@ def hooks(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def open_gateway(delivered: Delivered) -> None:
     """Start Traefik as the controller of a gateway that ends TLS on the first node."""
     here, kubernetes = delivered.here, delivered.kubernetes
+    program = installation.optional(here, "traefik")
     for file in (programs.source(KINDS) / "config/crd/standard").glob("*.yaml"):
         kubernetes.kubectl("apply", "--server-side", "-f", str(file))
     certificate, key = here.issue("gateway", HOST)
@@ -142,7 +144,7 @@ def open_gateway(delivered: Delivered) -> None:
     kubernetes.kubectl("create", *tls, f"--namespace={GATEWAYS}")
     kubernetes.apply([CLASS, GATEWAY])
     command = [
-        *(str(here.programs["traefik"]), f"--entrypoints.https.address=:{PORT}"),
+        *(str(program), f"--entrypoints.https.address=:{PORT}"),
         *("--providers.kubernetesgateway=true", "--global.checknewversion=false"),
     ]
     here.start("gateway", 1, command, KUBECONFIG=str(kubernetes.kubeconfig))

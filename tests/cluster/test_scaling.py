@@ -49,9 +49,8 @@ def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Deli
     work = tmp_path_factory.mktemp("keda")
     for program, name in (("keda-operator", "keda"), ("keda-adapter", "keda-metrics-apiserver")):
         binary = f"keda{'-adapter' if program.endswith('adapter') else ''}"
-        layer = images.file_layer(
-            work / f"{name}.tar", {binary: delivered.here.programs[program]}, {}
-        )
+        content = {binary: installation.optional(delivered.here, program)}
+        layer = images.file_layer(work / f"{name}.tar", content, {})
         images.push(f"kedacore/{name}:main", [layer], work, User="1000")
     config = installation.module("keda-operator") / "config"
     for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server"):
