@@ -241,7 +241,7 @@ def check_answers(subject: Subject) -> Iterator[Check]:
     """Send the golden requests, over both protocols, in several sizes, and all at once."""
     requests, ports = subject.requests, subject.server.ports
     for protocol in PROTOCOLS:
-        with connect(protocol, ports) as client:
+        with connect(protocol, ports, again=True) as client:
             for batch in BATCHES:
                 result = golden.compare(client, requests, batch)
                 yield check_answer(f"{protocol}, batches of {batch}", [result], subject)

@@ -114,7 +114,7 @@ def compare_together(ports: Ports, golden: Golden, batch: int, clients: int) -> 
     """Let several clients, over HTTP and gRPC in turn, send the golden pictures at once."""
 
     def work(index: int) -> Comparison:
-        with connect(PROTOCOLS[index % len(PROTOCOLS)], ports) as client:
+        with connect(PROTOCOLS[index % len(PROTOCOLS)], ports, again=True) as client:
             return compare(client, golden, batch)
 
     with ThreadPoolExecutor(clients) as pool:

@@ -1,6 +1,7 @@
 """One way to call a server over HTTP and over gRPC, on NVIDIA's client."""
 
 import importlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,15 @@ from workspace.errors import sentence
 
 PROTOCOLS = ("http", "grpc")
 TIMEOUT = 30.0  # seconds of one request
+# For servers that send connections away: one may be gone as a call begins.
+ASKS_AGAIN = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+RETRIES = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": ASKS_AGAIN}]})
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -39,16 +49,20 @@ class Answer:
 class Client:
     """A connection to one server, closed at the end of its `with` block."""
 
-    def __init__(self, protocol: str, address: str, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, protocol: str, address: str, timeout: float = TIMEOUT, again: bool = False
+    ) -> None:
         """Prepare a connection by "http" or "grpc" to `<host>:<port>`; nothing is sent yet.
 
         It goes there directly, whatever the environment says of proxies. "https://" may precede an
-        address of HTTP, whose answers may take `timeout` seconds.
+        address of HTTP, whose answers may take `timeout` seconds. With `again` a call over gRPC is
+        made anew, twice at most, when its connection is gone.
         """
         self.protocol = protocol
         scheme, _, self.address = address.rpartition("://")
         self.library: Any = importlib.import_module(f"tritonclient.{protocol}")
-        options: dict[str, Any] = {"channel_args": [DIRECT, *UNLIMITED]}
+        retries = [("grpc.service_config", RETRIES)] if again else []
+        options: dict[str, Any] = {"channel_args": [DIRECT, *UNLIMITED, *retries]}
         if protocol == "http":
             options = {"network_timeout": timeout, "connection_timeout": timeout}
             options["ssl"] = scheme == "https"
@@ -129,6 +143,6 @@ class Client:
         )
 
 
-def connect(protocol: str, ports: Ports) -> Client:
-    """Connect to a server on this machine."""
-    return Client(protocol, f"{HOST}:{getattr(ports, protocol)}")
+def connect(protocol: str, ports: Ports, again: bool = False) -> Client:
+    """Connect to a server on this machine; `again` as a client has it."""
+    return Client(protocol, f"{HOST}:{getattr(ports, protocol)}", again=again)

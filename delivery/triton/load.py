@@ -70,7 +70,7 @@ def take_turn(ports: Ports, pictures: np.ndarray, load: Load, speed: Speed) -> N
     batch = np.resize(pictures, (load.batch, *pictures.shape[1:]))
 
     def work(_: int) -> list[float]:
-        with connect(load.protocol, ports) as client:
+        with connect(load.protocol, ports, again=True) as client:
             for _ in range(WARM_UP):
                 client.infer(batch)
             latencies, end = [], time.perf_counter() + SECONDS
