@@ -33,19 +33,26 @@ def main() -> str:
     end = time.monotonic() + float(seconds)
     host, port = (os.environ[f"TRITON_CANARY_SERVICE_{part}"] for part in ("HOST", "PORT"))
     url = f"http://{host}:{port}/v2/models/classifier/versions/{version}/infer"
+    shape, pictures, recorded, tolerance = requests(file)
+    answers = [ask(url, shape, each, end) for each in pictures]
+    pairs = zip(answers, recorded, strict=True)
+    wrong = [(given, right) for given, right in pairs if not same(given, right, tolerance)]
+    if not wrong:
+        print(f"all of {len(answers)} answers are as recorded")
+        return ""
+    given, right = map(told, wrong[0])
+    which = f"{len(wrong)} of {len(answers)} answers"
+    return f"{which} are not as recorded: {given} for {right}, for example"
+
+
+def requests(file: str) -> tuple[list[int], list[bytes], list[array], float]:
+    """Read the shape of a picture's request, all pictures, their answers, and the tolerance."""
     with zipfile.ZipFile(file) as archive:
         (count, *shape), pixels = read(archive, "images")
         _, probabilities = read(archive, "probabilities")
         own = "tolerance.npy" in archive.namelist() and read(archive, "tolerance")[1][0]
-    tolerance = min(own or TOLERANCE, LOOSEST)
-    answers = [ask(url, [1, *shape], bytes(each), end) for each in parts(pixels, count)]
-    pairs = zip(answers, parts(probabilities, count), strict=True)
-    wrong = [(given, right) for given, right in pairs if not same(given, right, tolerance)]
-    if not wrong:
-        print(f"all of {count} answers are as recorded")
-        return ""
-    given, right = map(told, wrong[0])
-    return f"{len(wrong)} of {count} answers are not as recorded: {given} for {right}, for example"
+    pictures = [bytes(each) for each in parts(pixels, count)]
+    return [1, *shape], pictures, list(parts(probabilities, count)), min(own or TOLERANCE, LOOSEST)
 
 
 def same(given: array, right: array, tolerance: float) -> bool:
@@ -87,14 +94,9 @@ def parts(values: array, count: int) -> Iterator[array]:
 
 def ask(url: str, shape: list[int], picture: bytes, end: float) -> array:
     """Return the probabilities of a picture; end the program if none come until `end`."""
-    size = {"binary_data_size": len(picture)}
-    asked = {"name": "image", "shape": shape, "datatype": "UINT8", "parameters": size}
-    wanted = {"name": "probabilities", "parameters": {"binary_data": True}}
-    header = json.dumps({"inputs": [asked], "outputs": [wanted]}).encode()
     while True:
         try:
-            request = Request(url, header + picture, {LENGTH: str(len(header))})
-            with OPENER.open(request, timeout=30) as answer:
+            with OPENER.open(inference(url, shape, picture), timeout=30) as answer:
                 return array("f", answer.read()[int(answer.headers[LENGTH]) :])
         except HTTPError as refusal:
             reason = f"{refusal.code} {refusal.read(500).decode(errors='replace')}"
@@ -103,6 +105,15 @@ def ask(url: str, shape: list[int], picture: bytes, end: float) -> array:
         if time.monotonic() > end:
             sys.exit(f"the new pods give no answer: {reason}")
         time.sleep(1)
+
+
+def inference(url: str, shape: list[int], picture: bytes) -> Request:
+    """Return the request for the probabilities of a picture, in Triton's binary form."""
+    size = {"binary_data_size": len(picture)}
+    asked = {"name": "image", "shape": shape, "datatype": "UINT8", "parameters": size}
+    wanted = {"name": "probabilities", "parameters": {"binary_data": True}}
+    header = json.dumps({"inputs": [asked], "outputs": [wanted]}).encode()
+    return Request(url, header + picture, {LENGTH: str(len(header))})
 
 
 if __name__ == "__main__":
