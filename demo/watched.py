@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from requests import Session
 
 from delivery.commands import drift
 from delivery.oci.registry import pull
@@ -34,9 +33,7 @@ def lay_out(models: Path, target: Path) -> None:
 
 def looked_at(address: str) -> float:
     """How many pictures a server's monitor has judged."""
-    session = Session()
-    session.trust_env = False
-    series = drift.parse(session.get(f"http://{address}/metrics").text)
+    series = drift.parse(drift.get(f"http://{address}/metrics"))
     seen = series.get("behaviour_seen_total", [])
     return sum(value for labels, value in seen if labels["outcome"] == "judged")
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +77,7 @@ def changed_program(folder: Path, **texts: str) -> Path:
 
 def metrics(server: Server) -> drift.Series:
     """What the server's metrics say of the monitor's."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{HOST}:{server.ports.metrics}/metrics") as answer:
-        return drift.parse(answer.read().decode())
+    return drift.parse(drift.get(f"http://{HOST}:{server.ports.metrics}/metrics"))
 
 
 def passed(server: Server) -> dict[str, float]:
