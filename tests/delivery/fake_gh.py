@@ -153,6 +153,13 @@ def logged_in(folder: Path, patch: "pytest.MonkeyPatch") -> GitHub:
     return made
 
 
+def answering(folder: Path, patch: "pytest.MonkeyPatch") -> GitHub:
+    """Have this `gh` answer a test's commands in the test's own process."""
+    made = logged_in(folder, patch)
+    patch.setattr("subprocess.run", in_process({"gh": (sys.modules[__name__], made.place)}, patch))
+    return made
+
+
 def in_process(programs: dict[str, Any], monkeypatch: "pytest.MonkeyPatch") -> Any:
     """`subprocess.run` that has the stand-ins answer without a start of Python for each call."""
     run = subprocess.run

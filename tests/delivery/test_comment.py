@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import fake_gh
 from delivery.__main__ import main
 from delivery.commands import comment
 from delivery.commands.comment import CUT, LARGEST, MARKER, REPORT
-from fake_gh import GitHub, in_process, logged_in
+from fake_gh import GitHub, answering
 from fake_pipeline import write
 from fake_project import Project, kill, make_project
 
@@ -25,10 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = logged_in(project.folder.parent, monkeypatch)
-    programs = {"gh": (fake_gh, made.place)}
-    monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
-    return made
+    return answering(project.folder.parent, monkeypatch)
 
 
 def put(project: Project, report: str, number: int = 7) -> int:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-import fake_gh
 from delivery.__main__ import main
 from delivery.manifests.cluster import Standing, UnknownError
-from fake_gh import GitHub, in_process, logged_in
+from fake_gh import GitHub, answering
 from fake_project import Project, make_project
 
 BRANCH = "rollback/staging-v3-to-v2"
@@ -28,11 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    made = logged_in(project.folder.parent, monkeypatch)
-    programs = {"gh": (fake_gh, made.place)}
-    monkeypatch.setattr("subprocess.run", in_process(programs, monkeypatch))
     project.serve_as("git@github.com:acme/digits.git")
-    return made
+    return answering(project.folder.parent, monkeypatch)
 
 
 def tip(project: Project) -> str:
