@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from conftest import cookiecutter
 from workspace.settings import PARSER
 
 RELEASE = """\
@@ -80,6 +81,18 @@ def release_everywhere(argocd: Path) -> None:
     for overlay in argocd.glob("environments/*/kustomization.yaml"):
         (overlay.parent / "model.yaml").write_text(RELEASE)
     (argocd / "training" / "run.yaml").write_text(RUN)
+
+
+def released_project(output: Path) -> Path:
+    """Generate a project with one release in each environment and one training run."""
+    assert cookiecutter(output).returncode == 0
+    release_everywhere(output / "digit-classifier" / "argocd")
+    return output / "digit-classifier"
+
+
+def by_name(documents: list[dict]) -> dict[tuple[str, str], dict]:
+    """Return documents by their kind and name."""
+    return {named(each): each for each in documents}
 
 
 def build(folder: Path) -> list[dict]:

@@ -46,10 +46,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project's folder with one release in each environment and one training run."""
-    output = tmp_path_factory.mktemp("released")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("released"))
 
 
 @pytest.fixture(scope="module")

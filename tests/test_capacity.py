@@ -10,7 +10,7 @@ import yaml
 
 import rendering
 import schemas
-from conftest import TEMPLATE, UNBAKED, cookiecutter
+from conftest import TEMPLATE, UNBAKED
 from delivery.manifests.rendering import check_keys
 from registry_tools import need
 
@@ -29,16 +29,12 @@ Documents = dict[tuple[str, str], dict]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("capacity")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("capacity"))
 
 
 @functools.cache
 def built(project: Path, environment: str, *components: str) -> Documents:
-    found = rendering.build_with(project, environment, *components)
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+    return rendering.by_name(rendering.build_with(project, environment, *components))
 
 
 def scaler(documents: Documents) -> dict:

@@ -10,7 +10,6 @@ import yaml
 
 import rendering
 import schemas
-from conftest import cookiecutter
 from delivery.checks.pod_security import pod_templates, violations
 from delivery.manifests.rendering import check_keys
 from delivery.manifests.server_pod import read_server_pod
@@ -23,15 +22,11 @@ Documents = dict[tuple[str, str], dict]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("gateway")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("gateway"))
 
 
 def built(project: Path, *components: str, environment: str = "staging") -> Documents:
-    found = rendering.build_with(project, environment, *components)
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+    return rendering.by_name(rendering.build_with(project, environment, *components))
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +46,7 @@ def certified(project: Path) -> Documents:
 
 @pytest.fixture(scope="module")
 def apps(project: Path) -> Documents:
-    folder = rendering.build(project / "argocd/apps")
-    return {(each["kind"], each["metadata"]["name"]): each for each in folder}
+    return rendering.by_name(rendering.build(project / "argocd/apps"))
 
 
 def pod(documents: Documents) -> dict:

@@ -11,7 +11,7 @@ import yaml
 
 import rendering
 import schemas
-from conftest import TEMPLATE, cookiecutter
+from conftest import TEMPLATE
 from delivery.manifests.cluster import FIGURES
 from delivery.manifests.rendering import check_keys
 from registry_tools import need
@@ -28,16 +28,12 @@ Documents = dict[tuple[str, str], dict]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("judged")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("judged"))
 
 
 @functools.cache
 def built(project: Path, *components: str) -> Documents:
-    found = rendering.build_with(project, "production", *components)
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+    return rendering.by_name(rendering.build_with(project, "production", *components))
 
 
 def canary(documents: Documents) -> dict:

@@ -7,7 +7,6 @@ import pytest
 
 import rendering
 import schemas
-from conftest import cookiecutter
 from delivery.checks.pod_security import pod_templates, violations
 from delivery.manifests.rendering import check_keys
 from delivery.manifests.server_pod import MONITORED, read_server_pod
@@ -19,15 +18,11 @@ BESIDE = ("gateway", "monitor")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("monitor")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("monitor"))
 
 
 def built(project: Path, *components: str) -> Documents:
-    found = rendering.build_with(project, "staging", *components)
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+    return rendering.by_name(rendering.build_with(project, "staging", *components))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import yaml
 
 import rendering
 import schemas
-from conftest import cookiecutter
 from delivery.checks.pod_security import pod_templates, violations
 
 Documents = dict[tuple[str, str], dict]
@@ -15,16 +14,12 @@ Documents = dict[tuple[str, str], dict]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("probe")
-    assert cookiecutter(output).returncode == 0
-    rendering.release_everywhere(output / "digit-classifier" / "argocd")
-    return output / "digit-classifier"
+    return rendering.released_project(tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture(scope="module")
 def built(project: Path) -> Documents:
-    made = rendering.build_with(project, "staging", "probe")
-    return {(each["kind"], each["metadata"]["name"]): each for each in made}
+    return rendering.by_name(rendering.build_with(project, "staging", "probe"))
 
 
 @pytest.fixture(scope="module")
