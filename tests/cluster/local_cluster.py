@@ -418,7 +418,8 @@ def kubelet(folder: Path) -> dict:
         # Nobody else reaches it: its namespace has no other way in.
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
+        # No share of the disk: 1 % of a large one that is nearly full is still gigabytes.
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
         "failSwapOn": False,
         "maxPods": 200,
