@@ -131,9 +131,12 @@ class Delivered:
     def see(self, environment: str = "staging") -> None:
         """Have Argo CD look at Git now, as a webhook has it."""
         self.see_all("models")
+        self.look_at(self.namespace(environment))
+
+    def look_at(self, application: str) -> None:
+        """Have Argo CD look at an Application now, if it is there."""
         self.kubernetes.run(
-            *("annotate", "--overwrite", "-n", "argocd"),
-            f"application/{self.namespace(environment)}",
+            *("annotate", "--overwrite", "-n", "argocd", f"application/{application}"),
             "argocd.argoproj.io/refresh=normal",
         )
 
