@@ -149,7 +149,12 @@ class Delivered:
         )
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
-        """Wait for a state of an environment's Application."""
+        """Wait for a state of an environment's Application.
+
+        Argo CD looks at it first: what it misses of a change it sees at its next look, which may be
+        a minute away.
+        """
+        self.look_at(self.namespace(environment))
         return self.kubernetes.until(f"application/{self.namespace(environment)}", wanted)
 
     def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
