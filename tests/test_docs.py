@@ -1,5 +1,6 @@
-"""The documents: links lead somewhere, decisions can be found, the picture is of its script."""
+"""The documents: links lead somewhere, decisions can be found, what they name can be run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 
 from conftest import TEMPLATE, UNBAKED, tracked
 
+BENCHMARKS = TEMPLATE / "benchmarks"
 CLUSTER = TEMPLATE / "docs/cluster.md"
 DECISIONS = TEMPLATE / "docs/decisions.md"
 LINK = re.compile(r"\]\(([^()\s]+)\)|<img [^>]*\bsrc=\"([^\"]+)\"")
@@ -144,3 +146,16 @@ def test_the_tests_that_the_page_about_clusters_names_are_there() -> None:
     folder = TEMPLATE / "tests/cluster"
     assert len(named) > 10
     assert [each for each in named if f"def {each[1]}(" not in (folder / each[0]).read_text()] == []
+
+
+OF_THE_TESTS = [
+    path.name for path in sorted(BENCHMARKS.glob("*.py")) if '/ "tests"' in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", OF_THE_TESTS)
+def test_a_benchmark_finds_what_it_takes_from_the_tests(name: str) -> None:
+    outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, BENCHMARKS / name, "--help"]
+    asked = subprocess.run(command, capture_output=True, text=True, env=outside)
+    assert asked.returncode == 0, asked.stderr
