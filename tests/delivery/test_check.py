@@ -813,6 +813,15 @@ def test_a_good_pull_request_passes(repo: Repo, name: str, tmp_path: Path) -> No
     assert verdict.passed, [*map(str, verdict.findings), *verdict.undone]
 
 
+def test_the_readme_s_picture_names_what_a_release_is_judged_by(repo: Repo, tmp_path: Path) -> None:
+    parts = [each.name for each in judged_once(repo, GOOD["better_model"], tmp_path).parts]
+    picture = (TEMPLATE / "docs/loop.svg").read_text()
+    (checks,) = re.findall(r">checks: ([a-z, ]+)<", picture)
+    for check in [*checks.split(", "), *re.findall(r">(rehearsal) on a real Triton<", picture)]:
+        parts.remove(next(each for each in parts if check in each))
+    assert parts == ["release file"], "which is drawn above them"
+
+
 def test_there_are_enough_of_each() -> None:
     assert len(BAD) >= 40 and len(GOOD) >= 10
     assert sum(name.startswith("harmless_") for name in BAD) >= 10
