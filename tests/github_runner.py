@@ -98,6 +98,8 @@ class Job:
         self.runner.tokens.append(env.get("GH_TOKEN", ""))
         plain = {key: str(path) for key, path in files.items()}
         plain |= {"GITHUB_SHA": self.runner.commit, "RUNNER_TEMP": str(self.runner.folder)}
+        number = self.runner.event.get("number")
+        plain["GITHUB_REF_NAME"] = f"{number}/merge" if number else "main"
         done = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=self.workspace,

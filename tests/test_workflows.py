@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from delivery.proposals.releases import release_path
 from fake_gh import GitHub
 from fake_pipeline import write, write_outputs
 from fake_project import Project, code_sha256, make_project
-from github_runner import APP_TOKEN, TOKEN, Runner, machine
+from github_runner import APP_TOKEN, TOKEN, Job, Runner, machine
 from tiny import write_repository
 
 OURS = UNBAKED / ".github/workflows"
@@ -572,6 +573,19 @@ def test_a_merge_queue_and_main_are_judged_too(
     project.commit("Go on")
     ran = runner("push", event={"created": False})
     assert checked(ran) == ["success", "skipped"], ran.printed
+
+
+def test_of_two_pushes_at_once_the_newer_is_judged_alone(runner: Callable[..., Runner]) -> None:
+    """Or the older's report, if it came last, would take the newer one's place."""
+    told = yaml.safe_load((OURS / "checks.yaml").read_text())["concurrency"]
+
+    def group(number: int | None, commit: str) -> str:
+        ran = runner("pull_request", event={"number": number} if number else {})
+        return Job(replace(ran, commit=commit), {}, ran.folder).text(told["group"])
+
+    assert told["cancel-in-progress"] is True
+    assert group(7, "a") == group(7, "b") != group(8, "b")
+    assert group(None, "a") != group(None, "b"), "main and a merge queue end none of theirs"
 
 
 def test_a_comment_that_github_does_not_take_is_said_in_its_job(

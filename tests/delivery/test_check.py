@@ -403,6 +403,16 @@ def manifests_of_another_repository(repo: Repo) -> None:
     )
 
 
+@bad(
+    "argocd/base/platform/controllers/keda.yaml, line 4",
+    "repository is 'https://charts.example.com/keda', a source that no manifest of the base has",
+)
+def harmless_chart_from_elsewhere(repo: Repo) -> None:
+    keda = "argocd/base/platform/controllers/keda.yaml"
+    line = next(each for each in repo.text(keda).splitlines() if each.startswith("repository:"))
+    repo.edit(keda, line, "repository: https://charts.example.com/keda")
+
+
 @bad(f"{MODELS}, line 9", "sourceRepos is '*', a source that no manifest of the base has")
 def project_that_takes_any_repository(repo: Repo) -> None:
     repo.edit(
