@@ -934,6 +934,25 @@ def test_the_command_says_what_is_refused_where_and_writes_the_report(
     assert (tmp_path / "report.md").read_text().startswith("# Change of texts: passed\n")
 
 
+def test_pictures_that_change_are_named_and_lie_beside_the_report(
+    repo: Repo, tmp_path: Path
+) -> None:
+    def change(repo: Repo) -> None:
+        for number in range(6):
+            repo.write(f"plots/{number}.svg", "<svg/>")
+        (repo.folder / "plots/link.svg").symlink_to("/etc/passwd")
+
+    verdict = judged(repo, Case(change, "", ""), tmp_path)
+    named = ", ".join(f"`plots/{number}.svg`" for number in range(5))
+    assert f"\n\nPictures that change: {named} and 1 more.\n\n" in report(verdict)
+    main(["check", "--base", "main"])
+    kept = repo.folder / ".local/reports/pictures"
+    assert {each.name for each in kept.iterdir()} == {f"plots-{number}.svg" for number in range(6)}
+    assert (kept / "plots-5.svg").read_text() == "<svg/>"
+    main(["check", "--base", "main", "--head", "main"])
+    assert not kept.exists()
+
+
 def test_what_git_cannot_merge_is_named_and_can_be_brought_up_to_date(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
