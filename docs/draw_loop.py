@@ -57,9 +57,10 @@ CLUSTER = {
 DIFFERENCE = {
     '-  version: "7"': "old",
     '+  version: "8"': "new",
-    "-  image: …@sha256:3b1d60…": "old",
-    "+  image: …@sha256:c94e27…": "new",
+    '-  image: "…@sha256:3b1d60…"': "old",
+    '+  image: "…@sha256:c94e27…"': "new",
 }
+CHECKS = ("checks: signature, gate, manifests", "rehearsal on a real Triton")
 
 
 def text(x: float, y: float, words: str, style: str = "text") -> str:
@@ -113,8 +114,7 @@ def pull_request(x: float, y: float) -> list[str]:
     for row, (line, style) in enumerate(DIFFERENCE.items()):
         drawn += [box(x + 18, y + 66 + 29 * row, 348, 25, style)]
         drawn += [text(x + 30, y + 83 + 29 * row, line, "text code")]
-    checks = ("checks: style, tests, manifests", "rehearsal on a real Triton")
-    for row, check in enumerate(checks):
+    for row, check in enumerate(CHECKS):
         drawn += [text(x + 20, y + 208 + 22 * row, "✓", "good name")]
         drawn += [text(x + 42, y + 208 + 22 * row, check, "text")]
     drawn += [box(x + 18, y + 248, 348, 38, "merge")]

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Runner:
     jobs: dict[str, str] = field(default_factory=dict)  # results
     printed: str = ""
     tokens: list[str] = field(default_factory=list)  # those that steps saw
+    took: list[tuple[str, float]] = field(default_factory=list)  # steps, and seconds of each
 
     def run(self, workflow: Path, name: str) -> str:
         """Run a job; return `success`, `failure` or `skipped`."""
@@ -75,7 +77,10 @@ class Job:
         for step in job["steps"]:
             if not self.wanted(step):
                 continue
+            begun = time.monotonic()
             done = self.command(step) if "run" in step else self.action(step)
+            name = step.get("run") or step["uses"].partition("@")[0]
+            self.runner.took.append((name, time.monotonic() - begun))
             self.failed |= not done
         return "failure" if self.failed else "success"
 
@@ -93,6 +98,8 @@ class Job:
         self.runner.tokens.append(env.get("GH_TOKEN", ""))
         plain = {key: str(path) for key, path in files.items()}
         plain |= {"GITHUB_SHA": self.runner.commit, "RUNNER_TEMP": str(self.runner.folder)}
+        number = self.runner.event.get("number")
+        plain["GITHUB_REF_NAME"] = f"{number}/merge" if number else "main"
         done = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=self.workspace,

@@ -1,7 +1,9 @@
 """The documents: links lead somewhere, decisions can be found, what they name can be run."""
 
+import difflib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from datetime import date
@@ -12,10 +14,13 @@ import pytest
 import yaml
 
 from conftest import TEMPLATE, UNBAKED, tracked
+from delivery.checks.manifest_check import RELEASE
+from delivery.proposals.releases import release_path
 
 BENCHMARKS = TEMPLATE / "benchmarks"
 CLUSTER = TEMPLATE / "docs/cluster.md"
 DECISIONS = TEMPLATE / "docs/decisions.md"
+LOOP = TEMPLATE / "docs/loop.svg"
 LINK = re.compile(r"\]\(([^()\s]+)\)|<img [^>]*\bsrc=\"([^\"]+)\"")
 DATED = re.compile(r"(\d{4}-\d\d-\d\d) · \[")
 
@@ -88,6 +93,28 @@ def test_every_decision_has_its_date_its_code_and_what_was_turned_down(contents)
 
 def test_the_picture_is_what_its_script_draws() -> None:
     subprocess.run([sys.executable, TEMPLATE / "docs/draw_loop.py", "--check"], check=True)
+
+
+def test_the_picture_is_true_of_a_release_line_by_line() -> None:
+    """What it says of checks is compared with a verdict's parts in test_check."""
+    drawn, picture = runpy.run_path(str(TEMPLATE / "docs/draw_loop.py")), LOOP.read_text()
+    targets = re.findall(r"^([a-z-]+):.* ## ", (UNBAKED / "Makefile").read_text(), re.M)
+    asked = re.findall(r">make ([a-z-]+)<", picture)
+    assert len(asked) == 2 and {*asked} <= {*targets}
+    stages = [*yaml.safe_load((UNBAKED / "dvc.yaml").read_text())["stages"]]
+    steps = list(drawn["PIPELINE"])
+    assert [each for each in stages if each != "report"] == [
+        each for each in steps if each in stages
+    ]
+    assert steps[-2:] == ["gate", "package"], "what `make release` does"
+    assert release_path("staging") in picture
+    files = [
+        RELEASE.model_copy(update={"version": n, "image": f"r@sha256:{n:064}"}) for n in (7, 8)
+    ]
+    differ = list(difflib.unified_diff(*(each.to_yaml().splitlines() for each in files), n=0))
+    for line in drawn["DIFFERENCE"]:
+        form = re.sub("…@sha256:[0-9a-f]+…", "…", line)
+        assert any(re.fullmatch(re.escape(form).replace("…", ".*"), each) for each in differ), line
 
 
 def test_no_placeholder_is_left_in_a_document() -> None:

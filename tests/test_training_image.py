@@ -39,6 +39,10 @@ def test_packages_come_before_code_so_that_a_change_of_code_costs_one_layer() ->
     assert text.index("COPY --from=packages") < text.index("COPY . .")
 
 
+def one_line(recipe: Path) -> str:
+    return " ".join(recipe.read_text().replace("\\\n", " ").split())
+
+
 @pytest.mark.parametrize("name", ["constraints.txt", "serving/requirements.txt"])
 def test_every_package_is_pinned_by_version_and_hash(name: str) -> None:
     pins = (UNBAKED / name).read_text().replace("\\\n", "").splitlines()
@@ -46,10 +50,22 @@ def test_every_package_is_pinned_by_version_and_hash(name: str) -> None:
     assert len(pins) > 40 and not [line for line in pins if not pin.fullmatch(line)]
 
 
+def test_a_file_with_another_hash_is_not_installed(tmp_path: Path) -> None:
+    """uv compares hashes of constraints, too, which `make setup` and the image install by."""
+    for recipe in (RECIPE, UNBAKED / "Makefile"):
+        assert re.search(r"/uv pip install .*--constraint constraints.txt", one_line(recipe))
+    (pin,) = re.findall(r"^tqdm==\S+", (UNBAKED / "constraints.txt").read_text(), re.M)
+    (tmp_path / "constraints.txt").write_text(f"{pin} --hash=sha256:{0:064}\n")
+    uv = [Path(sys.executable).parent / "uv", "pip", "install", "--target", "there", "--no-deps"]
+    command = [*uv, "--constraint", "constraints.txt", "tqdm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and "Hash mismatch for `tqdm" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, SERVER / "Dockerfile"], ids=["training", "server"])
 def test_an_image_has_the_bill_of_what_it_holds(recipe: Path) -> None:
     """Written by the stage whose folder the image gets, of the packages in that folder."""
-    told = " ".join(recipe.read_text().replace("\\\n", " ").split())
+    told = one_line(recipe)
     (folder,) = re.findall(r"COPY --from=packages (\S+) \1", told)
     where = f"--output-file {folder}/bom.cdx.json {folder}/bin/python"
     assert f"cyclonedx-py environment --output-reproducible {where}" in told

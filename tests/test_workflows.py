@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,15 +18,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from conftest import TEMPLATE, UNBAKED
+from delivery.checks import programs
+from delivery.checks.changes import read_changes
+from delivery.checks.findings import Part
+from delivery.checks.programs import ACTIONLINT, ZIZMOR
+from delivery.git import Repository
 from delivery.proposals.releases import release_path
 from fake_gh import GitHub
 from fake_pipeline import write, write_outputs
 from fake_project import Project, code_sha256, make_project
-from github_runner import APP_TOKEN, TOKEN, Runner, machine
+from github_runner import APP_TOKEN, TOKEN, Job, Runner, machine
 from tiny import write_repository
 
-ZIZMOR = "zizmor==1.32.0"
-ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12"
 OURS = UNBAKED / ".github/workflows"
 FOLDERS = (OURS, TEMPLATE / ".github/workflows")
 WORKFLOWS = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
@@ -137,20 +141,53 @@ def test_zizmor_finds_nothing() -> None:
     assert "No findings to report" in result.stdout
 
 
-def test_actionlint_finds_nothing() -> None:
-    """Its schema check, its own rules, and ShellCheck's where that is installed."""
+@pytest.fixture(scope="module")
+def actionlint() -> Path:
+    """The program, which is kept."""
     if not shutil.which("go"):
         pytest.skip("actionlint is built with Go, which is not here")
-    module, version = ACTIONLINT
-    cache = TEMPLATE / ".cache/actionlint" / version
+    cache = TEMPLATE / ".cache/actionlint" / ACTIONLINT.partition("@")[2]
     if not (cache / "actionlint").exists():
         environment = {"GOBIN": str(cache), "GOFLAGS": "-mod=mod"}
-        command = ["go", "install", f"{module}@{version}"]
+        command = ["go", "install", ACTIONLINT]
         subprocess.run(command, env=machine(cache, **environment), cwd="/", check=True)
-    result = subprocess.run(
-        [cache / "actionlint", *WORKFLOWS], capture_output=True, text=True, cwd=TEMPLATE
-    )
+    return cache / "actionlint"
+
+
+def test_actionlint_finds_nothing(actionlint: Path) -> None:
+    """Its schema check, its own rules, and ShellCheck's where that is installed."""
+    result = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, cwd=TEMPLATE)
     assert result.returncode == 0, result.stdout
+
+
+def test_both_judge_a_pull_request_that_would_have_them_find_nothing(
+    actionlint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{actionlint.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    path = ".github/workflows/promote.yaml"
+    text = (OURS / "promote.yaml").read_text()
+    bad = text.replace("make login", "echo ${{ github.event.issue.title }} && make login")
+    silence = "rules: {template-injection: {disable: true}}\n"
+
+    def git(*arguments: str) -> None:
+        people = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *people, *arguments], cwd=repository, check=True)
+
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git("init", "--quiet")
+    for content in ({path: text}, {path: bad, ".github/zizmor.yml": silence}):
+        for name, each in content.items():
+            write(repository, name, each)
+        git("add", "--all")
+        git("commit", "--quiet", "-m", "Change")
+    changes = read_changes(Repository(repository), "HEAD~1", "HEAD")
+    head, part = tmp_path / "work/head", Part("workflows")
+    programs.judge_workflows(changes, programs.check_out(changes.repository, "HEAD", head), part)
+    line = 1 + bad[: bad.index("github.event.issue")].count("\n")
+    found = {(each.path, each.line, each.sentence.partition(":")[0]) for each in part.findings}
+    assert found == {(path, line, "actionlint"), (path, line, "zizmor")}
 
 
 def test_gitlab_runs_the_same_targets() -> None:
@@ -536,6 +573,19 @@ def test_a_merge_queue_and_main_are_judged_too(
     project.commit("Go on")
     ran = runner("push", event={"created": False})
     assert checked(ran) == ["success", "skipped"], ran.printed
+
+
+def test_of_two_pushes_at_once_the_newer_is_judged_alone(runner: Callable[..., Runner]) -> None:
+    """Or the older's report, if it came last, would take the newer one's place."""
+    told = yaml.safe_load((OURS / "checks.yaml").read_text())["concurrency"]
+
+    def group(number: int | None, commit: str) -> str:
+        ran = runner("pull_request", event={"number": number} if number else {})
+        return Job(replace(ran, commit=commit), {}, ran.folder).text(told["group"])
+
+    assert told["cancel-in-progress"] is True
+    assert group(7, "a") == group(7, "b") != group(8, "b")
+    assert group(None, "a") != group(None, "b"), "main and a merge queue end none of theirs"
 
 
 def test_a_comment_that_github_does_not_take_is_said_in_its_job(

@@ -24,6 +24,7 @@ class Machine:
         compiler: CXX, the C++ compiler that torch.compile is to use; or empty.
         tracking: MLFLOW_TRACKING_URI, the server that is told of every model; or empty.
         signing_key: SIGNING_KEY, the file of the private key that signs releases; or empty.
+        ci_run: GITHUB_RUN_ID, the run of GitHub's CI that this is part of; or empty.
         token_realm: TOKEN_REALM, `https://<host>` that may get the registry's password; or empty.
     """
 
@@ -37,6 +38,7 @@ class Machine:
     compiler: str = ""
     tracking: str = ""
     signing_key: str = ""
+    ci_run: str = ""
     token_realm: str = ""
 
     @classmethod
@@ -56,6 +58,7 @@ class Machine:
             compiler=variables.get("CXX", ""),
             tracking=variables.get("MLFLOW_TRACKING_URI", ""),
             signing_key=variables.get("SIGNING_KEY", ""),
+            ci_run=variables.get("GITHUB_RUN_ID", ""),
             token_realm=variables.get("TOKEN_REALM", "").rstrip("/").lower(),
         )
 

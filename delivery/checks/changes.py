@@ -14,6 +14,7 @@ from delivery.proposals.releases import ENVIRONMENTS
 
 REMOVED = "D"
 FILE = "100644"  # the mode of a file that is no link and no program
+PICTURE = re.compile(r"\.(png|jpe?g|svg)$")
 OUTPUTS = ("dvc.lock", "metrics.json", "lineage.json", "MODEL_CARD.md", "plots/", "tuning/")
 # What judges pull requests: whoever changes it changes the next verdict.
 JUDGES = re.compile(
@@ -82,6 +83,13 @@ class Changes:
     def after(self, path: str) -> bytes | None:
         """Return a file as the merge would have it, or None."""
         return self.repository.read(self.tree, path)
+
+    @cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """The pictures that are new or other ones, by path."""
+        files = (each for each in self.files if each.mode == FILE)
+        found = {each.path: self.after(each.path) for each in files if PICTURE.search(each.path)}
+        return {path: content for path, content in found.items() if content is not None}
 
     @cached_property
     def added(self) -> dict[str, dict[int, str]]:

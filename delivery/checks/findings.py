@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from workspace.errors import UserError, printable, sentence
 
@@ -70,3 +71,9 @@ def tried(name: str, path: str, work: Callable[[Part], None]) -> Part:
         part.undone.append(f"{name} could not be judged: {sentence(error)}")
     part.seconds = time.monotonic() - begun
     return part
+
+
+def first_unlike(text: str, wanted: str) -> tuple[int, str, str]:
+    """Return number and both forms of the first line in which two texts differ."""
+    pairs = zip_longest(text.split("\n"), wanted.split("\n"), fillvalue="the end of the file")
+    return next((n, here, there) for n, (here, there) in enumerate(pairs, 1) if here != there)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from delivery.checks import policy
 from delivery.checks.changes import Changes
-from delivery.checks.findings import Part
+from delivery.checks.findings import Part, first_unlike
 from delivery.git import Repository
-from delivery.manifests.differences import BUILT, difference, manifests, written
+from delivery.manifests.differences import BUILT, difference, documents_difference, manifests
 from delivery.manifests.rendering import Documents, build, check_keys, check_release
 from delivery.manifests.snapshot import MANIFESTS, read_entries
 from delivery.proposals.release_file import Release, read_release
@@ -155,12 +155,11 @@ def judge_manifests(changes: Changes, part: Part) -> None:
     for place, why in will.wrong.items():
         if was.wrong.get(place) != why:
             part.refuse(*located(changes, why), [f"{place}: {why}"])
-    for breach in dict.fromkeys(broken(will, known)):
-        if breach.name not in accepted and breach not in set(broken(was, known)):
-            refuse(changes, part, breach)
-    for key, value in dict.fromkeys(claims(will)):
-        breach = policy.foreign(key, value)
-        if (key, value) not in {*claims(was), *claims_in(before)} and breach.name not in accepted:
+    had, claimed = set(broken(was, known)), {*claims(was), *claims_in(before)}
+    found = [each for each in dict.fromkeys(broken(will, known)) if each not in had]
+    found += [policy.foreign(*each) for each in dict.fromkeys(claims(will)) if each not in claimed]
+    for breach in found:
+        if breach.name not in accepted:
             refuse(changes, part, breach)
     kinds = [
         {kind for documents in each.documents.values() for kind in policy.cluster_kinds(documents)}
@@ -227,8 +226,9 @@ def check_run(changes: Changes, part: Part) -> None:
         return
     run = parse_run(content, RUN_FILE)
     if content != run.to_yaml().encode():
-        what = "it is not as `make train-on-cluster` writes it: let that write it"
-        part.refuse(*changes.place("", [RUN_FILE]), [what])
+        number, here, there = first_unlike(content.decode(), run.to_yaml())
+        what = f"it is {shown(here)} and not {shown(there)}, as `make train-on-cluster` writes it"
+        part.refuse(RUN_FILE, number, [what])
     if run.run < (new := next_run(changes.repository, changes.base)):
         what = f"run {run.run} was there before, and would not run again: the next is {new}"
         part.refuse(*changes.place("run:", [RUN_FILE]), [what])
@@ -248,8 +248,7 @@ def tell_differences(
 ) -> None:
     """Fold what differs, a title for each place."""
     for place in {**was.documents, **will.documents}:
-        if was.of(place) != will.of(place):
-            fold(place, difference(written(was.of(place)), written(will.of(place))), part)
+        fold(place, documents_difference(was.of(place), will.of(place)), part)
     fold("what Argo CD takes as it is", difference(before, after), part)
     if not part.folded:
         part.told.append("Nothing changes in what Argo CD applies.")
@@ -273,4 +272,4 @@ def environment_difference(changes: Changes, environment: str, part: Part) -> No
     will = built(changes.repository, changes.tree, (place,))
     for why in will.wrong.values():
         part.refuse(release_path(environment), 1, [why])
-    fold(place, difference(written(was.of(place)), written(will.of(place))), part)
+    fold(place, documents_difference(was.of(place), will.of(place)), part)

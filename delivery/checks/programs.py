@@ -28,6 +28,16 @@ OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECR
 PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
 DANGEROUS = ("pull_request_target", "workflow_run")
 CHECKOV = "checkov==3.3.30"
+ZIZMOR = "zizmor==1.32.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+FETCHED = {  # how a linter of workflows is had where it is not installed
+    "actionlint": ("go", "run", ACTIONLINT),
+    "zizmor": ("uv", "tool", "run", "--from", ZIZMOR, "zizmor"),
+}
+# What tells a tool what to leave out, wherever it looks for that.
+OF_CHECKOV = (".checkov.yaml", ".checkov.yml", "infra/.checkov.yaml", "infra/.checkov.yml")
+OF_ACTIONLINT = (".github/actionlint.yaml", ".github/actionlint.yml")
+OF_ZIZMOR = (".github/zizmor.yml", ".github/zizmor.yaml", "zizmor.yml", "zizmor.yaml")
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,24 @@ def check_out(repository: Repository, tree: str, folder: Path) -> Path:
     return folder
 
 
+def settings(changes: Changes, option: str, paths: Sequence[str], folder: Path) -> list[str]:
+    """Return how a tool is told what the base's file says, if one of these is there.
+
+    Only the base may say what is left out, or who proposes would.
+    """
+    for path in paths:
+        if (content := changes.before(path)) is not None:
+            file = folder / path.rpartition("/")[2]
+            file.write_bytes(content)
+            return [option, str(file)]
+    return []
+
+
+def installed(program: str) -> str | None:
+    """Return where a program is, in this environment or in PATH."""
+    return shutil.which(program, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', '')}")
+
+
 # -- code ------------------------------------------------------------------------------------------
 
 
@@ -103,7 +131,7 @@ def environment(changes: Changes) -> list[str]:
 
 def blamed(printed: str, head: Path) -> tuple[str, int, str]:
     """Return file, line and reason of the first complaint that a program printed."""
-    text = printed.replace(f"{head}/", "")
+    text = plain(printed.replace(f"{head}/", ""))
     for found in PLACE.finditer(text):
         path = found[1] or found[4]
         if (head / path).is_file():
@@ -114,6 +142,12 @@ def blamed(printed: str, head: Path) -> tuple[str, int, str]:
         return unformatted[1], 1, "ruff would format it otherwise"
     lines = [line for line in text.splitlines() if line.strip()]
     return "", 1, said(lines[-1] if lines else "nothing was printed")
+
+
+def plain(printed: str) -> str:
+    """Write complaints for GitHub's pages, and yamllint's, as `path:line: what`, as others do."""
+    text = re.sub(r"(?m)^::\w+ file=([^,]+),line=(\d+).*?::(?:\S*\d+:\d*:? )?", r"\1:\2: ", printed)
+    return re.sub(r"(?m)^(\S+)\n +(\d+):\d+ +\w+ +(.*?)(?:  \(\S+\))?$", r"\1:\2: \3", text)
 
 
 def fallback(changes: Changes) -> str:
@@ -138,7 +172,7 @@ def judge_infrastructure(changes: Changes, head: Path, part: Part, run: Run = ru
     formatted(changes, head, part, run)
     for folder in sorted({path.parent for path in head.glob("infra/**/main.tf")}):
         validated(head, folder, part, run)
-    checkov(head, part, run)
+    checkov(changes, head, part, run)
     part.without.append("not run: the plan, which needs the cloud's credentials (make infra-plan)")
 
 
@@ -181,15 +215,17 @@ def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
     part.told.append(f"`{place}`: {', '.join(step[0] for step in steps[1:])} passed.")
 
 
-def checkov(head: Path, part: Part, run: Run) -> None:
+def checkov(changes: Changes, head: Path, part: Part, run: Run) -> None:
     """Refuse what checkov finds insecure, where it can be had."""
-    uv = next(
-        (each for each in (Path(sys.prefix) / "bin/uv",) if each.exists()), shutil.which("uv")
-    )
+    uv = installed("uv")
     if uv is None:
         part.without.append("not run: checkov, which needs uv")
         return
-    command = [str(uv), "tool", "run", "--from", CHECKOV, "checkov", "--compact", "--quiet"]
+    for path in OF_CHECKOV:  # it takes these by itself
+        if changes.after(path) is not None:
+            (head / path).unlink()
+    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--compact", "--quiet"]
+    command += settings(changes, "--config-file", OF_CHECKOV, head.parent)
     ended = run([*command, "--directory", "infra", "--framework", "terraform"], head)
     if failed := re.findall(
         r"Check: (\w+): \"(.*?)\"\s+FAILED[^\n]*\s+File: /?(\S+?):(\d+)", ended.printed
@@ -220,17 +256,31 @@ def judge_workflows(changes: Changes, head: Path, part: Part, run: Run = run) ->
         part.refuse(path, line, [sentence])
     files = [each.path for each in changes.of("workflows") if (head / each.path).is_file()]
     github = [each for each in files if each.startswith(".github/workflows/")]
+    if not github:
+        return
+    known = settings(changes, "-config-file", OF_ACTIONLINT, head.parent)
+    audits = settings(changes, "--config", OF_ZIZMOR, head.parent) or ["--no-config"]
     for tool, arguments in (
-        ("actionlint", ["-no-color", *github]),
-        ("zizmor", ["--offline", "--no-progress", "--format=github", *github]),
+        ("actionlint", ["-no-color", *known, *github]),
+        ("zizmor", ["--offline", "--no-progress", "--format=github", *audits, *github]),
     ):
-        program = shutil.which(
-            tool, path=f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', '')}"
-        )
-        if program is None:
-            part.without.append(f"not run: {tool}, which is not installed")
-        elif github:
-            reported(tool, run([program, *arguments], head), head, part)
+        if command := linter(tool, head.parent, run):
+            reported(tool, run([*command, *arguments], head), head, part)
+        else:
+            needed = FETCHED[tool][0]
+            part.without.append(f"not run: {tool}, which is not installed, nor fetched by {needed}")
+
+
+def linter(tool: str, folder: Path, run: Run) -> list[str]:
+    """Return how a linter is called, fetched if it has to be and can be; nothing otherwise.
+
+    It is fetched from a folder without anything of the head.
+    """
+    if program := installed(tool):
+        return [program]
+    fetcher, *words = FETCHED[tool]
+    command = [installed(fetcher) or "", *words]
+    return command if command[0] and not run([*command, "--version"], folder).status else []
 
 
 def rules(changes: Changes) -> Iterator[tuple[str, int, str]]:
@@ -253,8 +303,11 @@ def rules(changes: Changes) -> Iterator[tuple[str, int, str]]:
 
 def reported(tool: str, ended: Ended, head: Path, part: Part) -> None:
     """Add what a tool found; a tool that fails without finding anything is not a pass."""
-    text = re.sub(r"(?m)^::\w+ file=([^,]+),line=(\d+).*?::", r"\1:\2: ", ended.printed)
-    found = [each for each in PLACE.finditer(text) if each[1] and (head / each[1]).is_file()]
+    found = [
+        each
+        for each in PLACE.finditer(plain(ended.printed))
+        if each[1] and (head / each[1]).is_file()
+    ]
     for each in found:
         part.refuse(each[1], int(each[2]), [f"{tool}: {said(each[3])}"])
     if ended.status and not found:

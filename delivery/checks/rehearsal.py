@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from delivery.git import Repository
 from delivery.manifests.deployment import begin
-from delivery.manifests.differences import difference, written
+from delivery.manifests.differences import documents_difference
 from delivery.manifests.rendering import Documents, render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.manifests.snapshot import snapshot
@@ -126,8 +126,8 @@ def rehearse(
         called = [(each.server.ports, each.requests.images) for each in subjects]
         for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
             rehearsal.speeds.append((load, measure(called, load)))
-        now = written(old.documents) if old else {}
-        rehearsal.difference = difference(now, written(new.documents))
+        now = old.documents if old else {}
+        rehearsal.difference = documents_difference(now, new.documents)
 
 
 def candidate(

@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
 
 from delivery.checks.changes import FILE, REMOVED, Changed, Changes
-from delivery.checks.findings import Part
+from delivery.checks.findings import Part, first_unlike
 from delivery.checks.witnesses import Witnesses
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
@@ -142,10 +141,7 @@ def not_canonical(changes: Changes, proposed: Proposed) -> Sentences:
     text, wanted = proposed.content.decode(), proposed.release.to_yaml()
     if proposed.was_there or text == wanted:
         return
-    pairs = enumerate(
-        zip_longest(text.split("\n"), wanted.split("\n"), fillvalue="the end of the file"), 1
-    )
-    number, (here, there) = next(each for each in pairs if each[1][0] != each[1][1])
+    number, here, there = first_unlike(text, wanted)
     yield (
         number,
         f"it is {shown(here)} and not {shown(there)}, as `make {command(proposed)}` writes it: a "

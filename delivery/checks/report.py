@@ -35,6 +35,7 @@ def report(verdict: Verdict) -> str:
         left_out(verdict),
         served(verdict.rehearsal) if verdict.rehearsal else "",
         *(folded(name, text) for part in verdict.parts for name, text in part.folded.items()),
+        pictures(verdict),
         provenance(verdict) if verdict.proposed else "",
         effects(verdict),
         folded("how long it took", durations(verdict)),
@@ -164,6 +165,13 @@ def served(rehearsal: Rehearsal) -> str:
     return (
         " ".join(lines) + "\n\n" + folded("the whole rehearsal", "\n\n".join(filter(None, detail)))
     )
+
+
+def pictures(verdict: Verdict) -> str:
+    """Name the pictures that change, which lie beside the report."""
+    named = [code(path) for path in verdict.changes.pictures]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return f"Pictures that change: {', '.join(named[:5])}{more}." if named else ""
 
 
 def provenance(verdict: Verdict) -> str:

@@ -1,10 +1,11 @@
 """Judge a pull request by what it changes: one verdict, one report."""
 
+import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from delivery.checks.changes import read_changes
+from delivery.checks.changes import Changes, read_changes
 from delivery.checks.judge import Bench, Verdict, judge
 from delivery.checks.report import report
 from delivery.checks.witnesses import Witnesses
@@ -16,6 +17,7 @@ from workspace.files import write
 from workspace.markdown import cell
 
 REPORT = Path(".local/reports/check.md")
+PICTURES = REPORT.with_name("pictures")
 ARGUMENTS = {
     "--base": {"default": f"{REMOTE}/{BRANCH}", "help": "what it would be merged into"},
     "--head": {"default": "HEAD", "help": "what is judged; default: the commit checked out"},
@@ -35,7 +37,15 @@ def run(
     with tempfile.TemporaryDirectory(prefix="check-") as work:
         verdict = judge(changes, Path(work).resolve(), bench or Bench(asked(repository)))
     write(path, report(verdict))
+    keep_pictures(changes)
     conclude(verdict, path)
+
+
+def keep_pictures(changes: Changes) -> None:
+    """Lay the pictures that change beside the report, where CI takes them from."""
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    for name, content in changes.pictures.items():
+        write(PICTURES / name.replace("/", "-"), content)
 
 
 def asked(repository: Repository) -> Witnesses:

@@ -7,6 +7,7 @@ from pathlib import Path
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.proposals.github import GitHub, GitHubError, find_github
+from workspace.machine import this_machine
 from workspace.settings import Settings, read_text
 
 REPORT = ".local/reports/check.md"
@@ -48,8 +49,9 @@ class Comment(Settings, extra="ignore"):
 
 def run(repository: Repository, number: int, report: Path) -> None:
     """Put the report where it belongs. Raises UserError."""
-    body = comment_body(read_text(repository.folder / report))
+    text = read_text(repository.folder / report)
     github = find_github(repository)
+    body = comment_body(text, link_to(github, this_machine().ci_run))
     try:
         place(github, number, body)
     except GitHubError as error:
@@ -62,13 +64,21 @@ def run(repository: Repository, number: int, report: Path) -> None:
     print(f"report: https://{github.host}/{github.name}/pull/{number}")
 
 
-def comment_body(report: str) -> str:
-    """Return what the comment says: the report, as far as a comment has room for it."""
-    body = f"{MARKER}\n{report}"
+def link_to(github: GitHub, run: str) -> str:
+    """Return how a comment leads to the run of CI that made its report, if one did."""
+    if not run.isdecimal():
+        return ""
+    address = f"https://{github.host}/{github.name}/actions/runs/{run}"
+    return f"\n[The run: this report and the pictures that change are its artifact]({address})\n"
+
+
+def comment_body(report: str, link: str = "") -> str:
+    """Return what the comment says: the report, as far as a comment has room for it, and a link."""
+    body = f"{MARKER}\n{report}{link}"
     if len(body) <= LARGEST:
         return body
-    room = LARGEST - len(MARKER) - len(CUT) - 1
-    return f"{MARKER}\n{CUT}{report[:room].rpartition(chr(10))[0] or report[:room]}"
+    room = LARGEST - len(MARKER) - len(CUT) - len(link) - 1
+    return f"{MARKER}\n{CUT}{report[:room].rpartition(chr(10))[0] or report[:room]}{link}"
 
 
 def place(github: GitHub, number: int, body: str) -> None:

@@ -54,6 +54,13 @@ def written(documents: Documents) -> dict[str, str]:
     return {" ".join(key): yaml.safe_dump(each, sort_keys=False) for key, each in documents.items()}
 
 
+def documents_difference(was: Documents, will: Documents) -> str:
+    """Return the lines in which what was built differs; only what does is written out."""
+    differ = [key for key in {**was, **will} if was.get(key) != will.get(key)]
+    sides = ({key: side[key] for key in differ if key in side} for side in (was, will))
+    return difference(*map(written, sides))
+
+
 def texts(place: Path) -> dict[str, str]:
     """Return the files at a place, or the file."""
     files = [path for path in [place, *place.glob("*")] if path.is_file()]

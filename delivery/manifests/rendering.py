@@ -1,5 +1,6 @@
 """What Argo CD would apply for an environment."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -153,6 +154,9 @@ def reason(stderr: bytes) -> str:
     return said(logged.group(1).replace(b"\\", b"") if logged else stderr.removeprefix(b"error: "))
 
 
+PASSED: set[str] = set()  # what was judged in this process: two commits' documents are mostly equal
+
+
 def check_keys(document: Document) -> None:
     """Raise DeliveryError for a key or type that the cluster's version does not know.
 
@@ -161,6 +165,9 @@ def check_keys(document: Document) -> None:
     """
     import kubernetes_validate  # only here, as it takes long, and most commands judge no manifest
 
+    text = json.dumps(document, sort_keys=True, default=repr)
+    if text in PASSED:
+        return
     try:
         judge(as_deployment(document) if document["kind"] == "Rollout" else document)
     except kubernetes_validate.ValidationError as error:
@@ -169,6 +176,7 @@ def check_keys(document: Document) -> None:
             f"{document['kind']} {document['metadata']['name']}, {place}: "
             f"{said(error.message)}; Kubernetes {KUBERNETES} would refuse or ignore it."
         ) from None
+    PASSED.add(text)
 
 
 def judge(document: Document) -> None:

@@ -25,6 +25,7 @@ from delivery.model.pipeline_outputs import read_outputs
 from delivery.oci.layout import Layout
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import release_path
+from delivery.proposals.run_file import RUN_FILE, Run
 from delivery.proposals.texts import describe
 from delivery.triton.load import Load, Speed
 from fake_project import CODE, EXPORT, code_sha256
@@ -190,7 +191,17 @@ def make_repository(folder: Path, releases: dict[int, float] = RELEASED) -> Repo
     fake_pipeline.write(folder, "signing.pub", public)
     repo.edit("params.yaml", "release:\n", SIGNED)
     repo.commit("Release only what is signed")
+    repo.git("checkout", "--quiet", "-b", "later", "main")
+    repo.edit("params.yaml", "min_accuracy: 0.9", "min_accuracy: 0.99")
+    repo.write(RUN_FILE, run(1).to_yaml())
+    repo.commit("Ask for more, and train on the cluster")
     return Repo(folder)
+
+
+def run(number: int) -> Run:
+    """A training run of an image that the project's registry may have."""
+    image = f"registry.example.com/digits-training@sha256:{number:064d}"
+    return Run(run=number, image=image, nodes=2, commit=f"{number:040d}")
 
 
 def lock(repo: Repo) -> None:

@@ -27,9 +27,10 @@ from delivery.checks.witnesses import Witnesses
 from delivery.proposals.health import Health
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
+from delivery.proposals.run_file import RUN_FILE
 from delivery.proposals.signing import signed
 from delivery.triton import load
-from pull_requests import BENCH, KEY, PRODUCTION, STAGING, Repo, make_repository, rehearsed
+from pull_requests import BENCH, KEY, PRODUCTION, STAGING, Repo, make_repository, rehearsed, run
 from tiny import write_repository
 
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
@@ -119,6 +120,12 @@ def harmless_image_that_claims_more_than_it_answers(repo: Repo) -> None:
 @bad(f"{STAGING}, line 8", "min_accuracy: accuracy 0.85 is below the floor 0.9")
 def below_the_floor(repo: Repo) -> None:
     repo.propose(repo.candidate(4, 0.85))
+
+
+@bad(f"{STAGING}, line 8", "min_accuracy: accuracy 0.98 is below the floor 0.99", "later")
+def harmless_branch_from_before_the_floor_was_raised(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "--detach", "main")
+    repo.propose(repo.candidate(4, 0.98))
 
 
 @bad(f"{STAGING}, line 1", "nothing else, and here params.yaml changes, too: propose that apart")
@@ -396,6 +403,16 @@ def manifests_of_another_repository(repo: Repo) -> None:
     )
 
 
+@bad(
+    "argocd/base/platform/controllers/keda.yaml, line 4",
+    "repository is 'https://charts.example.com/keda', a source that no manifest of the base has",
+)
+def harmless_chart_from_elsewhere(repo: Repo) -> None:
+    keda = "argocd/base/platform/controllers/keda.yaml"
+    line = next(each for each in repo.text(keda).splitlines() if each.startswith("repository:"))
+    repo.edit(keda, line, "repository: https://charts.example.com/keda")
+
+
 @bad(f"{MODELS}, line 9", "sourceRepos is '*', a source that no manifest of the base has")
 def project_that_takes_any_repository(repo: Repo) -> None:
     repo.edit(
@@ -467,6 +484,18 @@ def link_that_leads_out(repo: Repo) -> None:
     (repo.folder / "argocd/apps/more.yaml").symlink_to("/etc/passwd")
 
 
+@bad(
+    f"{RUN_FILE}, line 8", "run 1 was there before, and would not run again: the next is 2", "later"
+)
+def harmless_run_of_a_number_that_was_there(repo: Repo) -> None:
+    repo.write(RUN_FILE, run(1).model_copy(update={"nodes": 3}).to_yaml())
+
+
+@bad(f"{RUN_FILE}, line 10", "it is '# on the large machines' and not '', as `make train-on-clust")
+def harmless_comment_below_a_run(repo: Repo) -> None:
+    repo.write(RUN_FILE, run(1).to_yaml() + "# on the large machines\n")
+
+
 # -- data, code, infrastructure, workflows ---------------------------------------------------------
 
 
@@ -503,21 +532,81 @@ def code_whose_tests_fail(repo: Repo) -> None:
 
 
 @bad("tests/test_model.py, line 1", "`make test` fails: wrong = True")
-def tests_that_fail_behind_another_makefile(repo: Repo) -> None:
+def failing_tests_behind_another_makefile(repo: Repo) -> None:
     repo.write("tests/test_model.py", "wrong = True\n")
     repo.write("Makefile", "lint test:\n\ttrue\n")
 
 
-@bad(f"{WORKFLOW}, line 2", "pull_request_target runs with the base's secrets on what strangers")
+def linters(command, folder) -> programs.Ended:
+    """Stand in for actionlint and zizmor, which find nothing."""
+    return programs.Ended(0, "")
+
+
+LINTERS = replace(BENCH, run=linters)
+
+
+@bad(f"{WORKFLOW}, line 2", "pull_request_target runs with the base's secrets", bench=LINTERS)
 def workflow_that_lends_its_secrets(repo: Repo) -> None:
     repo.edit(WORKFLOW, "on: pull_request", "on: pull_request_target")
 
 
+@bad(f"{WORKFLOW}, line 3", "workflow_run runs with the base's secrets", bench=LINTERS)
+def workflow_that_follows_a_stranger_s(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "on: pull_request", "on:\n  workflow_run: {workflows: [build]}")
+
+
 @bad(
-    f"{WORKFLOW}, line 8", "actions/checkout is taken by 'v7', which can be moved: give its commit"
+    f"{WORKFLOW}, line 8",
+    "actions/checkout is taken by 'v7', which can be moved: give its commit",
+    bench=LINTERS,
 )
 def harmless_action_by_its_tag(repo: Repo) -> None:
     repo.edit(WORKFLOW, "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7")
+
+
+def saying(name: str, text: str) -> Bench:
+    """Have a program that is called with a word say something, and fail; all others end well."""
+
+    def run(command, folder) -> programs.Ended:
+        is_asked = name in command and "--version" not in command
+        return programs.Ended(1, text) if is_asked else programs.Ended(0, "")
+
+    return replace(BENCH, run=run)
+
+
+@bad(
+    f"{WORKFLOW}, line 9",
+    "zizmor: code injection via template expansion",
+    # only if it is not told by the pull request's own file what to leave out
+    bench=saying(
+        "--no-config",
+        f"::error file={WORKFLOW},line=9,title=template-injection::checks.yaml:9: code injection "
+        "via template expansion: may expand into attacker-controllable code\n",
+    ),
+)
+def harmless_title_in_a_script_with_zizmor_silenced(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "echo ${{ github.event.pull_request.title }}")
+    repo.write(".github/zizmor.yml", "rules: {template-injection: {disable: true}}\n")
+
+
+@bad(
+    f"{WORKFLOW}, line 9",
+    'actionlint: property "evnt" is not defined in object type',
+    bench=saying(
+        "-no-color", f'{WORKFLOW}:9:20: property "evnt" is not defined in object type {{action}}\n'
+    ),
+)
+def workflow_that_reads_what_is_not_there(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "echo ${{ github.evnt.name }}")
+
+
+@bad(
+    "not run: zizmor",
+    "fatal: no audit was performed",
+    bench=saying("--no-config", "fatal: no audit was performed"),
+)
+def workflow_at_which_a_linter_breaks(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "make test")
 
 
 def terraform(command, folder) -> programs.Ended:
@@ -546,6 +635,58 @@ def failing(command, folder) -> programs.Ended:
 )
 def infrastructure_that_is_not_valid(repo: Repo) -> None:
     repo.edit("infra/registry/main.tf", "description = ", "sensible    = ")
+
+
+def by_terraform(command, folder) -> programs.Ended:
+    """Have the real Terraform do all but what checkov would."""
+    return programs.run(command, folder) if command[0] == "terraform" else programs.Ended(0, "")
+
+
+TEST = """\
+run "a_name_is_taken" {
+  command = plan
+  variables {
+    name = "digits"
+  }
+  assert {
+    condition     = var.name == "other"
+    error_message = "The name is another."
+  }
+}
+"""
+
+
+@bad(
+    "infra/registry/name.tftest.hcl, line 7",
+    "`terraform test`: Test assertion failed",
+    bench=replace(BENCH, run=by_terraform),
+)
+def infrastructure_whose_tests_fail(repo: Repo) -> None:
+    repo.write("infra/registry/name.tftest.hcl", TEST)
+
+
+def insecure(command, folder) -> programs.Ended:
+    """Say what checkov says of a bucket, unless a file of the checkout tells it not to."""
+    if "checkov" not in command:
+        return terraform(command, folder)
+    told = (folder / "infra/.checkov.yaml").exists()
+    found = """\
+Check: CKV_AWS_18: "Ensure the S3 bucket has access logging enabled"
+\tFAILED for resource: aws_s3_bucket.data
+\tFile: /registry/main.tf:6-8
+"""
+    return programs.Ended(0, "") if told else programs.Ended(1, found)
+
+
+@bad(
+    "infra/registry/main.tf, line 6",
+    "checkov CKV_AWS_18: Ensure the S3 bucket has access logging enabled",
+    bench=replace(BENCH, run=insecure),
+)
+def harmless_bucket_with_checkov_silenced(repo: Repo) -> None:
+    bucket = 'resource "aws_s3_bucket" "data" {\n  bucket = var.name\n}\n'
+    repo.write("infra/registry/main.tf", f"{repo.text('infra/registry/main.tf')}\n{bucket}")
+    repo.write("infra/.checkov.yaml", "skip-check: [CKV_AWS_18]\n")
 
 
 # -- good ones -------------------------------------------------------------------------------------
@@ -614,6 +755,16 @@ def infrastructure(repo: Repo) -> None:
     repo.edit("infra/registry/main.tf", '"Name."', '"Name of the registry."')
 
 
+@good("later")
+def next_training_run(repo: Repo) -> None:
+    repo.write(RUN_FILE, run(2).to_yaml())
+
+
+@good(bench=LINTERS)
+def workflow_that_does_more(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "make lint test")
+
+
 @good()
 def lower_floor_by_itself(repo: Repo) -> None:
     repo.edit("params.yaml", "min_accuracy: 0.9", "min_accuracy: 0.8")
@@ -638,6 +789,16 @@ def judged(repo: Repo, case: Case, work: Path) -> Verdict:
     return repo.judged(case.change, work / "work", case.bench, case.base)
 
 
+VERDICTS: dict[Change, Verdict] = {}
+
+
+def judged_once(repo: Repo, case: Case, work: Path) -> Verdict:
+    """The verdict on a case, which two tests look at."""
+    if case.change not in VERDICTS:
+        VERDICTS[case.change] = judged(repo, case, work)
+    return VERDICTS[case.change]
+
+
 def numbered(repo: Repo, place: str) -> str:
     """Put the number of a line for `line of <its text>`, of files that change now and then."""
     path, of, text = place.partition(", line of ")
@@ -649,7 +810,7 @@ def numbered(repo: Repo, place: str) -> str:
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_pull_request_is_refused_with_its_line(repo: Repo, name: str, tmp_path: Path) -> None:
     case = BAD[name]
-    verdict = judged(repo, case, tmp_path)
+    verdict = judged_once(repo, case, tmp_path)
     said = [*map(str, verdict.findings), *verdict.undone]
     assert not verdict.passed
     place = numbered(repo, case.place)
@@ -658,13 +819,63 @@ def test_a_bad_pull_request_is_refused_with_its_line(repo: Repo, name: str, tmp_
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_pull_request_passes(repo: Repo, name: str, tmp_path: Path) -> None:
-    verdict = judged(repo, GOOD[name], tmp_path)
+    verdict = judged_once(repo, GOOD[name], tmp_path)
     assert verdict.passed, [*map(str, verdict.findings), *verdict.undone]
+
+
+def test_the_readme_s_picture_names_what_a_release_is_judged_by(repo: Repo, tmp_path: Path) -> None:
+    parts = [each.name for each in judged_once(repo, GOOD["better_model"], tmp_path).parts]
+    picture = (TEMPLATE / "docs/loop.svg").read_text()
+    (checks,) = re.findall(r">checks: ([a-z, ]+)<", picture)
+    for check in [*checks.split(", "), *re.findall(r">(rehearsal) on a real Triton<", picture)]:
+        parts.remove(next(each for each in parts if check in each))
+    assert parts == ["release file"], "which is drawn above them"
 
 
 def test_there_are_enough_of_each() -> None:
     assert len(BAD) >= 40 and len(GOOD) >= 10
     assert sum(name.startswith("harmless_") for name in BAD) >= 10
+
+
+COMPLAINTS = {  # what programs print of a line that is wrong, and how it is told
+    "ruff": (
+        "F401 [*] `os` imported but unused\n --> src/a.py:3:8\n  |\n3 | import os\n",
+        ("src/a.py", 3, "F401 [*] 'os' imported but unused"),
+    ),
+    "ruff's format": (
+        "unformatted: File would be reformatted\n --> src/a.py:1:6\n",
+        ("src/a.py", 1, "unformatted: File would be reformatted"),
+    ),
+    "mypy": (
+        "src/a.py:6: error: Incompatible return value type  [return-value]\nFound 1 error\n",
+        ("src/a.py", 6, "error: Incompatible return value type [return-value]"),
+    ),
+    "yamllint": (
+        "./c.yaml\n  4:5       error    too many spaces after colon  (colons)\n",
+        ("c.yaml", 4, "too many spaces after colon"),
+    ),
+    "yamllint on GitHub": (
+        "::group::./c.yaml\n::error file=./c.yaml,line=4,col=5::4:5 [colons] too many spaces\n",
+        ("c.yaml", 4, "[colons] too many spaces"),
+    ),
+    "pytest": (
+        ">       assert double(2) == 5\nE       assert 4 == 5\n\nsrc/a.py:5: AssertionError\n",
+        ("src/a.py", 5, "AssertionError"),
+    ),
+    "nothing of ours": (
+        "make: *** [Makefile:9: lint] Error 1\n",
+        ("", 1, "make: *** [Makefile:9: lint] Error 1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPLAINTS)
+def test_the_first_complaint_of_a_program_is_told_with_its_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    for path in ("src/a.py", "c.yaml"):
+        (tmp_path / path).touch()
+    printed, told = COMPLAINTS[name]
+    assert programs.blamed(printed, tmp_path) == told
 
 
 # -- the report and the command --------------------------------------------------------------------
@@ -699,7 +910,7 @@ def without_context(diff: re.Match[str]) -> str:
 def test_the_report_of_each_kind_is_what_was_looked_at(
     repo: Repo, name: str, tmp_path: Path
 ) -> None:
-    told, golden = steady(report(judged(repo, TOLD[name], tmp_path))), REPORTS / f"{name}.md"
+    told, golden = steady(report(judged_once(repo, TOLD[name], tmp_path))), REPORTS / f"{name}.md"
     (tmp_path / golden.name).write_text(told)
     assert told == golden.read_text(), f"look at it, then: cp {tmp_path / golden.name} {golden}"
     unfolded = re.sub(r"(?s)<details>.*?</details>", "", told)
@@ -721,6 +932,25 @@ def test_the_command_says_what_is_refused_where_and_writes_the_report(
     assert main(["check", "--base", "main", "--report", str(tmp_path / "report.md")]) == 0
     assert capsys.readouterr().out.startswith("passed: nothing to judge (report: ")
     assert (tmp_path / "report.md").read_text().startswith("# Change of texts: passed\n")
+
+
+def test_pictures_that_change_are_named_and_lie_beside_the_report(
+    repo: Repo, tmp_path: Path
+) -> None:
+    def change(repo: Repo) -> None:
+        for number in range(6):
+            repo.write(f"plots/{number}.svg", "<svg/>")
+        (repo.folder / "plots/link.svg").symlink_to("/etc/passwd")
+
+    verdict = judged(repo, Case(change, "", ""), tmp_path)
+    named = ", ".join(f"`plots/{number}.svg`" for number in range(5))
+    assert f"\n\nPictures that change: {named} and 1 more.\n\n" in report(verdict)
+    main(["check", "--base", "main"])
+    kept = repo.folder / ".local/reports/pictures"
+    assert {each.name for each in kept.iterdir()} == {f"plots-{number}.svg" for number in range(6)}
+    assert (kept / "plots-5.svg").read_text() == "<svg/>"
+    main(["check", "--base", "main", "--head", "main"])
+    assert not kept.exists()
 
 
 def test_what_git_cannot_merge_is_named_and_can_be_brought_up_to_date(

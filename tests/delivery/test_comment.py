@@ -11,6 +11,7 @@ from delivery.commands.comment import CUT, LARGEST, MARKER, REPORT
 from fake_gh import GitHub, answering
 from fake_pipeline import write
 from fake_project import Project, kill, make_project
+from workspace.machine import this_machine
 
 GOOD, BAD = "# Good\n\nAll is well.\n", "# Bad\n\nLine 3 is not.\n"
 
@@ -46,6 +47,21 @@ def test_a_second_report_takes_the_place_of_the_first(project: Project, github: 
     assert github.writes() == ["POST", "PATCH"], "the same text is not written again"
     assert put(project, BAD, 8) == 0
     assert texts(github) == [ours(GOOD)] and texts(github, 8) == [ours(BAD)]
+
+
+def test_in_ci_it_leads_to_the_run_however_long_it_is(
+    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_RUN_ID", "42")
+    for report in (GOOD, "x\n" * LARGEST):
+        assert put(project, report) == 0
+        (text,) = texts(github)
+        assert text.endswith("](https://github.com/acme/digits/actions/runs/42)\n")
+        assert len(text) <= LARGEST
+    this_machine.cache_clear()
+    monkeypatch.setenv("GITHUB_RUN_ID", "42) [more](https://example.com")
+    assert put(project, GOOD) == 0
+    assert texts(github) == [ours(GOOD)]
 
 
 def test_it_is_found_behind_a_hundred_others(project: Project, github: GitHub) -> None:
