@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ def read_rules(name: str) -> list[dict]:
 
 
 OF_BEHAVIOUR = read_rules("behaviour")
+OF_ONE_VERSION = [each for each in OF_BEHAVIOUR if each["name"] != "behaviour-before"]
 OF_ALL_ELSE = [*read_rules("model"), *read_rules("delivery")]
 GROUPS = [*OF_ALL_ELSE, *OF_BEHAVIOUR]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
@@ -311,7 +312,57 @@ def test_alerts_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", OTHER_BEHAVIOUR)
 def test_alerts_of_behaviour_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
     series, moments = OTHER_BEHAVIOUR[case]
-    check(tmp_path, BEHAVING | series, moments, OF_BEHAVIOUR)
+    check(tmp_path, BEHAVING | series, moments, OF_ONE_VERSION)
+
+
+# Git names version 8 from the 20th minute on; until then version 7 had the pictures.
+TWO_VERSIONS = {
+    IN_GIT.replace('"8"', '"7"'): "1x20 stale",
+    IN_GIT: "_x20 1x80",
+    **{
+        series.replace('version="8"', 'version="7"'): values
+        for series, values in {
+            **bins("class", cat="0+10x20 200x80", dog="0+6x20 120x80"),
+            **bins("sure", yes="0+15x20 300x80", no="0+1x20 20x80"),
+            **bins("confidence", more="0+16x20 320x80"),
+        }.items()
+    },
+    **bins("class", cat="_x20 0+10x80", dog="_x20 0+6x80", owl="_x20 0+4x80"),
+    **bins("sure", yes="_x20 0+19x80", no="_x20 0+1x80"),
+    **bins("confidence", more="_x20 0+20x80"),
+}
+
+
+def shifted(now: list[float], before: list[float]) -> tuple[Feature, Behaviour]:
+    """A feature in the pictures of this version, and those of the version before it."""
+    then = np.array(before) + 0.5
+    names = [str(each) for each in range(len(now))]
+    shares = dict(zip(names, then / then.sum(), strict=True))
+    return Feature(dict(zip(names, now, strict=True)), shares), Behaviour({}, sum(before), 1, 1)
+
+
+def test_a_version_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
+    wanted = {
+        "class": shifted([600, 360, 240], [200, 120, 0]),
+        "sure": shifted([1140, 60], [300, 20]),
+    }
+    asked = []
+    for name, figure in {
+        "psi": lambda seen, whole: seen.psi(),
+        "js": lambda seen, whole: seen.js(),
+        "psi_by_chance": lambda seen, whole: whole.by_chance(seen),
+    }.items():
+        samples = [
+            {"labels": f'{{{VERSION}, feature="{feature}"}}', "value": round(figure(*each), 3)}
+            for feature, each in wanted.items()
+        ]
+        query = f"round(behaviour:{name}:before1h, 0.001)"
+        asked.append({"expr": query, "eval_time": "85m", "exp_samples": samples})
+    for minute in (15, 25):  # no version before; few pictures yet
+        none = {"expr": "behaviour:psi:before1h", "eval_time": f"{minute}m", "exp_samples": []}
+        asked.append(none)
+    groups = [*OF_BEHAVIOUR, *read_rules("delivery")]
+    promtool(tmp_path, TWO_VERSIONS, {"promql_expr_test": asked}, groups)
 
 
 def test_every_alert_is_seen_to_fire_and_to_recover() -> None:
@@ -454,23 +505,35 @@ EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a monitor in the path, which tells what one without tells, and more."""
     folder = tmp_path_factory.mktemp("model")
-    monitored.arrange(monitored.write_model(folder), folder / "monitored")
+    monitored.arrange(monitored.write_model(folder, version=8), folder / "monitored")
     running = start(folder / "monitored", folder / "triton.log")
     try:
-        running.wait(ready_path(1), 60)
+        running.wait(ready_path(8), 60)
         yield running
     finally:
         running.kill()
 
 
+# The version before had so many pictures, more each time that it is asked.
+BEFORE = [
+    f'behaviour_pictures_total{{{SERVED}, version="7", feature="{feature}", bin="{name}"}}'
+    for feature, names in {"class": monitored.NAMES, "sure": ("yes", "no")}.items()
+    for name in names
+]
+
+
 class Exporter(BaseHTTPRequestHandler):
-    """Tells of each series that it is 1."""
+    """Tells of each series that it is 1, and of those of the version before what is counted."""
+
+    counted = count(0, 400)
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()
-        self.wfile.write("".join(f"{series} 1\n" for series in EXPORTED).encode())
+        counted = next(self.counted)
+        told = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, counted)
+        self.wfile.write("".join(f"{name} {value}\n" for name, value in told.items()).encode())
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -555,16 +618,17 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
     missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
     assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (3, 4)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:
-            client.infer(np.zeros((2, *SHAPE), np.uint8))
+            client.infer(np.zeros((16, *SHAPE), np.uint8))  # 200 are needed
             missing -= {
                 each
                 for each in missing
                 if ask(prometheus, "query", query=chosen(each)).get("result")
             }
             time.sleep(0.1)
+    assert not missing
     groups = ask(prometheus, "rules")["groups"]
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
@@ -583,7 +647,7 @@ def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, promethe
                 [(each["metric"], float(each["value"][1])) for each in answer.get("result", [])]
                 for answer in (ask(prometheus, "query", query=name, time=moment) for name in series)
             ]
-            counted, shares = (nested(each).get("1", {}) for each in values)
+            counted, shares = (nested(each).get("8", {}) for each in values)
             found = {name: Feature(counted.get(name, {}), each) for name, each in shares.items()}
             time.sleep(0.1)
         asked = {
