@@ -8,13 +8,8 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations, count
 from pathlib import Path
 
@@ -23,6 +18,7 @@ import pytest
 import yaml
 
 import monitored
+import observed
 import rendering
 from conftest import TEMPLATE, UNBAKED
 from delivery.commands.drift import nested
@@ -30,19 +26,14 @@ from delivery.errors import DeliveryError
 from delivery.model.drift import Behaviour, Feature
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
-from delivery.triton.server import Ports, Server, choose, ready_path, start
+from delivery.triton.server import Server, ready_path, start
+from observed import CONFIGS, DASHBOARDS, ask, read_rules
 from registry_tools import need
 from tiny import SHAPE, write_repository
 
-CONFIGS = TEMPLATE / "argocd/platform/configs"
 RUNBOOK = TEMPLATE / "argocd/operations.md"
 FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 REPOSITORY = "https://github.example/o/p"
-
-
-def read_rules(name: str) -> list[dict]:
-    """The groups of a PrometheusRule."""
-    return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
 
 
 OF_BEHAVIOUR = read_rules("behaviour")
@@ -265,15 +256,6 @@ OTHER_BEHAVIOUR: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules in the form that Prometheus reads without its operator."""
-    need("prometheus")
-    file = tmp_path_factory.mktemp("rules") / "rules.yaml"
-    file.write_text(yaml.safe_dump({"groups": GROUPS}))
-    return file
-
-
 def promtool(folder: Path, series: dict[str, str], expected: dict, groups: list[dict]) -> None:
     """Have promtool evaluate groups of rules on series."""
     need("prometheus")
@@ -453,7 +435,6 @@ def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
 OF_TRITON = re.compile(r"\b(?:nv|slo|model|objective)[_:][\w:]+(?:\{[^}]*\})?")
 
 
-DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
 QUERIES = {
     f"{name}: {panel['title']} {target['refId']}": target["expr"]
     for name, dashboard in DASHBOARDS.items()
@@ -522,88 +503,36 @@ BEFORE = [
 ]
 
 
-class Exporter(BaseHTTPRequestHandler):
-    """Tells of each series that it is 1, and of those of the version before what is counted."""
+COUNTED = count(0, 400)  # pictures in each of these bins
 
-    counted = count(0, 400)
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        counted = next(self.counted)
-        told = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, counted)
-        self.wfile.write("".join(f"{name} {value}\n" for name, value in told.items()).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+def told() -> str:
+    """Of each series that it is 1, and of those of the version before what is counted."""
+    values = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, next(COUNTED))
+    return "".join(f"{series} {value}\n" for series, value in values.items())
 
 
 @pytest.fixture(scope="module")
-def exporter() -> Iterator[int]:
-    """The port of what stands in for the programs that cannot run here."""
-    with ThreadingHTTPServer((HOST, 0), Exporter) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield web.server_port
-        web.shutdown()
-
-
-def kept() -> list[dict]:
-    """What the PodMonitor keeps of a server with a monitor in the path, as Prometheus has it."""
-    file = TEMPLATE / "argocd/components/monitor-in-path/pod-monitor.yaml"
-    (patch,) = yaml.safe_load(file.read_text())
-    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    return [{names.get(key, key): value for key, value in rule.items()} for rule in patch["value"]]
-
-
-@pytest.fixture(scope="module")
-def prometheus(
-    server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus that scrapes the server as in the namespace of staging."""
-    folder, port = tmp_path_factory.mktemp("prometheus"), choose(Ports()).http
-    labels = {"namespace": "p-staging", "rollouts_pod_template_hash": PODS}
-    target = {"targets": [f"{HOST}:{server.ports.metrics}"], "labels": labels}
-    settings = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(rules)],
-        "scrape_configs": [
-            {"job_name": "triton", "static_configs": [target], "metric_relabel_configs": kept()},
+    need("prometheus")
+    target = observed.target(server, "p-staging", 8, rollouts_pod_template_hash=PODS)
+    with observed.exporter(told) as port:
+        jobs = [
+            {
+                "job_name": "triton",
+                "static_configs": [target],
+                "metric_relabel_configs": observed.kept(),
+            },
             {
                 "job_name": "others",
                 "honor_labels": True,
-                "static_configs": [{"targets": [f"{HOST}:{exporter}"]}],
+                "static_configs": [{"targets": [f"{HOST}:{port}"]}],
             },
-        ],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-    options = {
-        "config.file": folder / "prometheus.yaml",
-        "storage.tsdb.path": folder / "data",
-        "web.listen-address": f"{HOST}:{port}",
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stderr=log
-        )
-    try:
-        yield f"http://{HOST}:{port}/api/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask(address: str, path: str, **query: str) -> dict:
-    """What Prometheus answers; nothing before it is ready."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{address}/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
-            return json.load(answer)["data"]
-    except urllib.error.HTTPError as error:
-        assert error.code == 503, f"{query}: {error.read().decode()}"
-        return {}
-    except OSError:
-        return {}
+        ]
+        folder = tmp_path_factory.mktemp("prometheus")
+        with observed.prometheus(folder, GROUPS, jobs, "1s") as address:
+            yield address
 
 
 def chosen(query: str) -> str:
@@ -633,6 +562,20 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+def test_requests_count_as_those_of_the_version_that_answers_them(
+    server: Server, prometheus: str
+) -> None:
+    query = "sum by (version) (nv_inference_request_success{namespace='p-staging'})"
+    found: list[dict] = []
+    deadline = time.monotonic() + 60
+    with connect("http", server.ports) as client:
+        while not any(float(each["value"][1]) for each in found):
+            assert time.monotonic() < deadline, found
+            client.infer(np.zeros((1, *SHAPE), np.uint8))
+            found = ask(prometheus, "query", query=query).get("result", [])
+    assert [each["metric"] for each in found] == [{"version": "8"}]
 
 
 def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, prometheus: str) -> None:
@@ -691,8 +634,29 @@ def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Pa
 
 # -- dashboards ------------------------------------------------------------------------------------
 
+# The parts of a dashboard as Grafana's published model has them (grafana-foundation-sdk 11.6), as
+# far as they are used here: fields that must be there, and that may. `step` and `titleFormat` are
+# what its Prometheus data source reads of an annotation.
+FIELDS = {
+    "dashboard": (
+        "uid title tags schemaVersion editable timezone refresh time annotations templating panels",
+        "description links",
+    ),
+    "time": ("from to", ""),
+    "panel": ("id type title datasource gridPos fieldConfig targets", "description options"),
+    "gridPos": ("x y w h", ""),
+    "fieldConfig": ("defaults overrides", ""),
+    "defaults": ("unit", "min max decimals"),
+    "options": ("legend", "showValue"),
+    "legend": ("displayMode placement showLegend calcs", ""),
+    "target": ("refId datasource expr legendFormat", "instant range"),
+    "annotation": ("name enable datasource iconColor expr step titleFormat", ""),
+    "query": ("name label type datasource query refresh sort", ""),
+    "textbox": ("name label type query", ""),
+}
+REFRESHES, SORTS = range(3), range(9)  # of a variable
 UNITS = set("currencyUSD h none percent percentunit reqps s short watt".split())
-KINDS = {"stat", "state-timeline", "table", "timeseries"}
+KINDS = {"stat", "state-timeline", "timeseries"}
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
 
 
@@ -702,6 +666,48 @@ def overlap(one: dict, other: dict) -> bool:
         one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
         for start, size in (("x", "w"), ("y", "h"))
     )
+
+
+def parts(dashboard: dict) -> Iterator[tuple[str, dict]]:
+    """Each part of a dashboard, with the name of its kind."""
+    yield "dashboard", dashboard
+    yield "time", dashboard["time"]
+    yield from (("annotation", each) for each in dashboard["annotations"]["list"])
+    yield from ((each["type"], each) for each in dashboard["templating"]["list"])
+    for panel in dashboard["panels"]:
+        yield "panel", panel
+        yield "gridPos", panel["gridPos"]
+        yield "fieldConfig", panel["fieldConfig"]
+        yield "defaults", panel["fieldConfig"]["defaults"]
+        if "options" in panel:
+            yield "options", panel["options"]
+            yield "legend", panel["options"]["legend"]
+        yield from (("target", each) for each in panel["targets"])
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_has_the_fields_that_grafana_knows_and_no_others(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    for kind, part in parts(dashboard):
+        must, may = (set(each.split()) for each in FIELDS[kind])
+        assert must <= part.keys() <= must | may, f"{kind}: {part}"
+        if kind in ("annotation", "query"):
+            assert part["datasource"] == SOURCE
+        if kind == "query":
+            assert part["refresh"] in REFRESHES and part["sort"] in SORTS
+            assert part["query"].keys() == {"query", "refId"}
+        if kind == "options":
+            assert part.get("showValue", "auto") in ("auto", "always", "never")
+        if kind == "legend":
+            assert part["displayMode"] in ("list", "table")
+            assert part["placement"] in ("bottom", "right")
+        if kind == "gridPos":
+            assert all(type(each) is int and each >= 0 for each in part.values())
+            assert part["w"] > 0 and part["h"] > 0
+    for each in ("annotations", "templating"):
+        assert dashboard[each].keys() == {"list"}
+    assert re.fullmatch(r"now-\d+[hd]", dashboard["time"]["from"])
+    assert dashboard["time"]["to"] == "now" and dashboard["schemaVersion"] == 39
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
