@@ -1,15 +1,20 @@
 """The documents: links lead somewhere, decisions can be found, the picture is of its script."""
 
+import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yaml
+from PIL import Image
 
+import observed
 from conftest import TEMPLATE, UNBAKED, tracked
 
 CLUSTER = TEMPLATE / "docs/cluster.md"
@@ -86,6 +91,32 @@ def test_every_decision_has_its_date_its_code_and_what_was_turned_down(contents)
 
 def test_the_picture_is_what_its_script_draws() -> None:
     subprocess.run([sys.executable, TEMPLATE / "docs/draw_loop.py", "--check"], check=True)
+
+
+@pytest.mark.parametrize("name", observed.DASHBOARDS)
+def test_the_dashboards_pictures_have_every_panel_and_are_small(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TEMPLATE / "docs")
+    drawing = importlib.import_module("draw_dashboards")
+    dashboard = observed.DASHBOARDS[name]
+    asked = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += dashboard["annotations"]["list"]
+    series = [({"version": "8"}, [(20.0, 1.0), (21.0, 2.0), (30.0, 2.0)])]
+    drawn: list[str] = []
+    for kind, draws in drawing.DRAWN.items():
+
+        def seen(panel: Any, draws: Callable[[Any], None] = draws) -> None:
+            drawn.append(panel.settings["title"])
+            draws(panel)
+
+        monkeypatch.setitem(drawing.DRAWN, kind, seen)
+    picture = tmp_path / "picture.png"
+    drawing.draw(dashboard, {each["expr"]: series for each in asked}, "a note", picture)
+    assert drawn == [panel["title"] for panel in dashboard["panels"]]
+    with Image.open(picture) as new, Image.open(TEMPLATE / f"docs/dashboard-{name}.png") as old:
+        assert new.size == old.size, "draw the dashboards anew: docs/draw_dashboards.py"
+    assert (TEMPLATE / f"docs/dashboard-{name}.png").stat().st_size < 200_000
 
 
 def test_no_placeholder_is_left_in_a_document() -> None:
