@@ -98,7 +98,7 @@ def test_the_dashboards_pictures_have_every_panel_and_are_small(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(TEMPLATE / "docs")
-    drawing = importlib.import_module("draw_dashboards")
+    drawing = importlib.import_module("dashboard_page")
     dashboard = observed.DASHBOARDS[name]
     asked = [target for panel in dashboard["panels"] for target in panel["targets"]]
     asked += dashboard["annotations"]["list"]

@@ -33,14 +33,14 @@ def run(repository: Repository, environment: str, context: str | None = None) ->
     found = dict(fetch(find_cluster(context), namespace, environment))
     if not found:
         raise DeliveryError(f"no picture of {environment} is kept so far: try again later")
-    name = f"{environment}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
+    name = f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{environment}"  # the last one is the newest
     folder = repository.folder / CAPTURED / name
     for path, content in found.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     print(
         f"{len(found)} pictures are in {CAPTURED / name}, by the class that the model answered: "
-        f"`make ingest BATCH={CAPTURED / name}` asks about each"
+        "`make ingest FROM=captured` asks about each"
     )
 
 
