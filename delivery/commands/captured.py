@@ -3,8 +3,9 @@
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from delivery.errors import DeliveryError
@@ -18,55 +19,67 @@ ARGUMENTS: dict[str, Any] = {
     "environment": {"help": "such as staging"},
     "--context": {"help": "of kubectl; default: the current one"},
 }
-MONITOR = ("--selector=app.kubernetes.io/name=monitor", "--field-selector=status.phase=Running")
-TAR = ("tar", "--create", "--directory=/captured", "--exclude=.partial", ".")
+RUNNING = ("--selector=app.kubernetes.io/name=monitor", "--field-selector=status.phase=Running")
+FOLDER = "/captured"  # of component `capture`
+TAR = ("tar", "--create", f"--directory={FOLDER}", "--exclude=.partial", ".")
 PATIENCE = 600  # seconds of all pictures of a pod
 
 
 def run(repository: Repository, environment: str, context: str | None = None) -> None:
-    """Put what all pods have into a new folder, by the class that the model answered.
+    """Move what all pods have into a new folder, by the class that the model answered.
 
     Raises DeliveryError: there are no pictures, or the cluster cannot be asked.
     """
     check_environment(repository, "HEAD", environment)
     namespace = namespace_of(repository, "HEAD", environment)
-    found = dict(fetch(find_cluster(context), namespace, environment))
-    if not found:
-        raise DeliveryError(f"no picture of {environment} is kept so far: try again later")
-    name = f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{environment}"  # the last one is the newest
-    folder = repository.folder / CAPTURED / name
-    for path, content in found.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    print(
-        f"{len(found)} pictures are in {CAPTURED / name}, by the class that the model answered: "
-        "`make ingest FROM=captured` asks about each"
-    )
-
-
-def fetch(
-    cluster: Cluster, namespace: str, environment: str
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Give the pictures of all monitors, by class and name. Raises DeliveryError."""
-    inside = ("--namespace", namespace)
     try:
-        pods = cluster.ask("get", "pods", *inside, *MONITOR, "--output=name").decode().split()
-        archives = [
-            cluster.ask("exec", *inside, pod, "--container=triton", "--", *TAR, patience=PATIENCE)
-            for pod in pods
-        ]
+        pods = monitors(find_cluster(context), namespace)
+        kept = {pod: dict(pictures(pod.ask(*TAR))) for pod in pods}
+        if not any(kept.values()):
+            raise DeliveryError(f"no picture of {environment} is kept so far: try again later")
+        name = f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}-{environment}"  # the last is the newest
+        for each in kept.values():
+            write(each, repository.folder / CAPTURED / name)
+        count = sum(map(len, kept.values()))
+        print(
+            f"{count} pictures are in {CAPTURED / name}, by the class that the model answered: "
+            "`make ingest FROM=captured` asks about each"
+        )
+        for pod, each in kept.items():  # which makes room for others
+            pod.ask("rm", "--force", "--", *(f"{FOLDER}/{path}" for path in each))
     except UnknownError as error:
         raise DeliveryError(
             f"{error}: name the component capture in the kustomization.yaml of {environment}, and "
             "a context of kubectl that may exec there"
         ) from None
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A monitor's pod."""
+
+    cluster: Cluster
+    place: tuple[str, ...]
+
+    def ask(self, *command: str) -> bytes:
+        """Return what a command prints there. Raises UnknownError."""
+        return self.cluster.ask("exec", *self.place, "--", *command, patience=PATIENCE)
+
+
+def monitors(cluster: Cluster, namespace: str) -> list[Monitor]:
+    """Find the pods that run. Raises UnknownError: there is none, or the cluster does not say."""
+    inside = ("--namespace", namespace)
+    pods = cluster.ask("get", "pods", *inside, *RUNNING, "--output=name").decode().split()
     if not pods:
-        raise DeliveryError(
-            f"nothing of {environment} is kept: name the component capture in its "
-            "kustomization.yaml"
-        )
-    for archive in archives:
-        yield from pictures(archive)
+        raise UnknownError(f"no monitor runs in {namespace}")
+    return [Monitor(cluster, (*inside, pod, "--container=triton")) for pod in pods]
+
+
+def write(found: dict[PurePosixPath, bytes], folder: Path) -> None:
+    """Write pictures by class and name."""
+    for path, content in found.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
 
 
 def pictures(archive: bytes) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -21,7 +21,8 @@ esac
 for pod in monitor-a monitor-b; do case "$*" in *"pod/$pod"*) folder="{here}/$pod";; esac; done
 while [ "$1" != -- ]; do shift; done
 shift
-exec $(echo "$@" | sed "s#/captured#$folder#")
+if [ "$1" = rm ]; then cd "$folder" && for file in "$@"; do rm -f "./${{file#/captured/}}"; done
+else exec $(echo "$@" | sed "s#/captured#$folder#"); fi
 """
 
 
@@ -65,6 +66,8 @@ def test_the_pictures_of_all_pods_are_a_batch(
     assert found == {"a cat/1.png", "dog/2.png", "dog/3.png"}
     assert (batch / "dog/3.png").read_bytes() == b"dog/3.png"
     assert batch.name.endswith("-staging")
+    left = {path.name for path in pods.glob("monitor-*/**/*") if path.is_file()}
+    assert left == {".partial", "notes.txt", "x.txt", "4.png"}, "there is room for others"
     assert f"3 pictures are in {CAPTURED / batch.name}, by" in capsys.readouterr().out
 
 
@@ -97,7 +100,7 @@ def test_another_context_or_the_components_help(
     repository: Repository, pods: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pods / "pods").write_text("")
-    with pytest.raises(DeliveryError, match="name the component capture"):
+    with pytest.raises(DeliveryError, match=r"no monitor runs .*: name the component capture"):
         captured.run(repository, "staging")
     (pods / "pods").write_text("pod/monitor-a\n")
     (pods / "monitor-a").rmdir()
@@ -116,7 +119,7 @@ def test_what_was_kept_meanwhile_or_comes_whole_is_fetched(
     keep(pods / "monitor-a", "cat/1.png")
     kubectl = pods / "bin/kubectl"
     whole = kubectl.read_text()
-    kubectl.write_text(whole.replace("exec $(", "echo no archive #"))
+    kubectl.write_text(whole.replace("else exec $(", "else echo no archive; fi #"))
     with pytest.raises(DeliveryError, match="no whole archive"):
         captured.run(repository, "staging")
     kubectl.write_text(whole)
