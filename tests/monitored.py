@@ -52,10 +52,13 @@ def write_model(folder: Path, version: int = 1) -> Path:
     return models
 
 
-def arrange(models: Path, target: Path, program: Path = PROGRAM) -> str:
+def arrange(
+    models: Path, target: Path, program: Path = PROGRAM, captured: Path | None = None
+) -> str:
     """Run the init container's program; return what it said."""
     target.mkdir()
     places = {"MODELS": models, "PROGRAM": program, "TARGET": target}
+    places |= {"CAPTURED": captured} if captured else {}
     done = subprocess.run(
         [sys.executable, "-I", program / "arrange.py"],
         env=os.environ | {name: str(path.resolve()) for name, path in places.items()},

@@ -31,6 +31,12 @@ REASONS = set(
 FOLLOWED = """
 delivery.checks.changes.commit_of
     test_check::test_a_base_that_is_not_here_is_named_and_another_is_given
+delivery.commands.captured.run
+    test_captured::test_what_was_kept_meanwhile_or_comes_whole_is_fetched
+delivery.commands.captured.run
+    test_captured::test_another_context_or_the_components_help
+delivery.commands.captured.pictures
+    test_captured::test_what_was_kept_meanwhile_or_comes_whole_is_fetched
 delivery.commands.comment.run
     test_comment::test_a_job_that_may_not_comment_is_told_what_it_needs
 delivery.commands.drift.run

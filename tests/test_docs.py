@@ -1,18 +1,23 @@
 """The documents: links lead somewhere, decisions can be found, what they name can be run."""
 
 import difflib
+import importlib
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import yaml
+from PIL import Image
 
+import observed
 from conftest import TEMPLATE, UNBAKED, tracked
 from delivery.checks.manifest_check import RELEASE
 from delivery.proposals.releases import release_path
@@ -115,6 +120,32 @@ def test_the_picture_is_true_of_a_release_line_by_line() -> None:
     for line in drawn["DIFFERENCE"]:
         form = re.sub("…@sha256:[0-9a-f]+…", "…", line)
         assert any(re.fullmatch(re.escape(form).replace("…", ".*"), each) for each in differ), line
+
+
+@pytest.mark.parametrize("name", observed.DASHBOARDS)
+def test_the_dashboards_pictures_have_every_panel_and_are_small(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TEMPLATE / "docs")
+    drawing = importlib.import_module("dashboard_page")
+    dashboard = observed.DASHBOARDS[name]
+    asked = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += dashboard["annotations"]["list"]
+    series = [({"version": "8"}, [(20.0, 1.0), (21.0, 2.0), (30.0, 2.0)])]
+    drawn: list[str] = []
+    for kind, draws in drawing.DRAWN.items():
+
+        def seen(panel: Any, draws: Callable[[Any], None] = draws) -> None:
+            drawn.append(panel.settings["title"])
+            draws(panel)
+
+        monkeypatch.setitem(drawing.DRAWN, kind, seen)
+    picture = tmp_path / "picture.png"
+    drawing.draw(dashboard, {each["expr"]: series for each in asked}, "a note", picture)
+    assert drawn == [panel["title"] for panel in dashboard["panels"]]
+    with Image.open(picture) as new, Image.open(TEMPLATE / f"docs/dashboard-{name}.png") as old:
+        assert new.size == old.size, "draw the dashboards anew: docs/draw_dashboards.py"
+    assert (TEMPLATE / f"docs/dashboard-{name}.png").stat().st_size < 200_000
 
 
 def test_no_placeholder_is_left_in_a_document() -> None:

@@ -6,6 +6,7 @@ import subprocess
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -230,5 +231,60 @@ def test_classes_are_compared_with_those_of_the_version_before(
     }
     file = tmp_path / "test.yaml"
     file.write_text(yaml.safe_dump({"tests": [test]}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def noisy(pods: str, random: np.random.Generator) -> dict[str, str]:
+    """The series of a version that fails two requests in a thousand; callers come by chance."""
+    who = f'{WHO}="{pods}", pod="{pods}-a"'
+    asked = random.poisson(REQUESTS, 40)
+    failed = random.binomial(asked, 0.002)
+    spent = [random.lognormal(10.5, 0.5, count).sum() for count in asked - failed]  # microseconds
+    classes = random.multinomial(1, [0.3, 0.2, *[0.0625] * 8], asked.sum()).cumsum(axis=0)
+    ends = asked.cumsum() - 1
+    counts = {
+        f"nv_inference_request_success{{{who}}}": (asked - failed).cumsum(),
+        f'nv_inference_request_failure{{{who}, reason="BACKEND"}}': failed.cumsum(),
+        f"nv_inference_request_duration_us{{{who}}}": np.cumsum(spent).round(),
+    } | {
+        f'behaviour_pictures_total{{{who}, feature="class", bin="{place}"}}': classes[ends, place]
+        for place in range(classes.shape[1])
+    }
+    return {name: " ".join(map(str, values.tolist())) for name, values in counts.items()}
+
+
+def test_of_thirty_good_versions_under_noise_none_is_taken_away(tmp_path: Path) -> None:
+    """No measurement of any is bad, though two bad ones of three figures would be forgiven."""
+    need("prometheus")
+    figures = ("failing", "slowness", "classes")
+    moments = [f"{seconds}s" for seconds in range(120, 600, 60)]
+    tests = []
+    for seed in range(30):
+        series = noisy("old", random := np.random.default_rng(seed)) | noisy("new", random)
+        bad = [f"{asked(name)} > {THRESHOLDS[name]}" for name in figures]
+        tests.append(
+            {
+                "interval": "15s",
+                "input_series": [
+                    {"series": name, "values": each} for name, each in (series | PROMISE).items()
+                ],
+                "promql_expr_test": [
+                    {"expr": query, "eval_time": moment, "exp_samples": []}
+                    for query in bad
+                    for moment in moments
+                ]
+                + [  # and they are measured
+                    {
+                        "expr": f"count({asked(name)})",
+                        "eval_time": "5m",
+                        "exp_samples": [{"labels": "{}", "value": 1}],
+                    }
+                    for name in figures
+                ],
+            }
+        )
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": tests}))
     result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -95,6 +95,18 @@ def test_a_path_comes_as_it_was_typed(folder: Path, path: str) -> None:
     assert path not in make(folder, "predict", "RUN=printf '<%s>'", IMAGE=path).stdout
 
 
+def test_what_was_fetched_last_is_a_batch(folder: Path) -> None:
+    say = "RUN=printf '<%s>'"
+    assert (
+        "there is none: make captured ENV=" in make(folder, "ingest", "FROM=captured", say).stderr
+    )
+    for name in ("2026-11-26-100000-staging", "2026-11-26-090000-production"):
+        (folder / ".local/captured" / name).mkdir(parents=True)
+    said = make(folder, "ingest", "FROM=captured", say)
+    assert "<.local/captured/2026-11-26-100000-staging>" in said.stdout, said.stderr
+    assert "say which" in make(folder, "ingest", say, FROM="captured").stderr
+
+
 def test_what_the_readme_takes_from_the_environment_is_taken(folder: Path) -> None:
     shown = make(folder, "--dry-run", "serve", HTTP_PORT="18000").stdout
     assert "--http-port 18000" in shown

@@ -11,6 +11,7 @@ from delivery.checks.pod_security import pod_templates, violations
 from delivery.manifests.rendering import check_keys
 from delivery.manifests.server_pod import MONITORED, read_server_pod
 from monitored import PROGRAM
+from test_capture import load
 
 Documents = dict[tuple[str, str], dict]
 BESIDE = ("gateway", "monitor")
@@ -78,7 +79,7 @@ def test_traefiks_kinds_are_valid_to_the_last_key(beside: Documents) -> None:
     assert [schemas.crd_errors(each) for each in routes] == [[]] * 4
 
 
-FILES = ("arrange.py", "behaviour.py", "monitor.py")
+FILES = ("arrange.py", "behaviour.py", "capture.py", "monitor.py")
 
 
 def test_in_the_path_the_same_release_is_laid_out_otherwise(
@@ -133,6 +134,22 @@ def test_the_copies_go_to_the_release_that_serves(beside: Documents) -> None:
     assert restricted and set(restricted) <= set(copies["args"])
     labels = beside["Deployment", "monitor"]["spec"]["template"]["metadata"]["labels"]
     assert labels == {"app.kubernetes.io/name": "monitor", "app.kubernetes.io/version": "8"}
+
+
+def test_pictures_are_kept_only_where_an_overlay_says_so(project: Path, beside: Documents) -> None:
+    keeping = built(project, "gateway", "capture")
+    changed = {name for name, each in beside.items() if each != keeping[name]}
+    assert changed == {("Deployment", "monitor")} and keeping.keys() == beside.keys()
+    assert "CAPTURED" not in str(beside["Deployment", "monitor"])
+    seen = pod(keeping, "Deployment", "monitor")
+    (first,), (server,) = seen["initContainers"], seen["containers"]
+    assert {"name": "CAPTURED", "value": "/captured"} in first["env"]
+    assert {"name": "captured", "mountPath": "/captured"} in server["volumeMounts"]
+    (volume,) = [each for each in seen["volumes"] if each["name"] == "captured"]
+    limit = volume["emptyDir"]["sizeLimit"]
+    assert limit.endswith("Mi") and int(limit[:-2]) * 2**20 > 2 * load().BYTES
+    assert not schemas.core_errors(keeping["Deployment", "monitor"])
+    assert violations(seen) == set()
 
 
 def test_copies_count_for_nobody_else(beside: Documents) -> None:

@@ -8,14 +8,9 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +18,7 @@ import pytest
 import yaml
 
 import monitored
+import observed
 import rendering
 from conftest import TEMPLATE, UNBAKED
 from delivery.commands.drift import nested
@@ -30,22 +26,18 @@ from delivery.errors import DeliveryError
 from delivery.model.drift import Behaviour, Feature
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
-from delivery.triton.server import Ports, Server, choose, ready_path, start
+from delivery.triton.server import Server, ready_path, start
+from observed import CONFIGS, DASHBOARDS, ask, read_rules
 from registry_tools import need
 from tiny import SHAPE, write_repository
 
-CONFIGS = TEMPLATE / "argocd/platform/configs"
 RUNBOOK = TEMPLATE / "argocd/operations.md"
 FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 REPOSITORY = "https://github.example/o/p"
 
 
-def read_rules(name: str) -> list[dict]:
-    """The groups of a PrometheusRule."""
-    return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
-
-
 OF_BEHAVIOUR = read_rules("behaviour")
+OF_ONE_VERSION = [each for each in OF_BEHAVIOUR if each["name"] != "behaviour-before"]
 OF_ALL_ELSE = [*read_rules("model"), *read_rules("delivery")]
 GROUPS = [*OF_ALL_ELSE, *OF_BEHAVIOUR]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
@@ -264,15 +256,6 @@ OTHER_BEHAVIOUR: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules in the form that Prometheus reads without its operator."""
-    need("prometheus")
-    file = tmp_path_factory.mktemp("rules") / "rules.yaml"
-    file.write_text(yaml.safe_dump({"groups": GROUPS}))
-    return file
-
-
 def promtool(folder: Path, series: dict[str, str], expected: dict, groups: list[dict]) -> None:
     """Have promtool evaluate groups of rules on series."""
     need("prometheus")
@@ -311,7 +294,57 @@ def test_alerts_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", OTHER_BEHAVIOUR)
 def test_alerts_of_behaviour_fire_keep_still_and_recover(tmp_path: Path, case: str) -> None:
     series, moments = OTHER_BEHAVIOUR[case]
-    check(tmp_path, BEHAVING | series, moments, OF_BEHAVIOUR)
+    check(tmp_path, BEHAVING | series, moments, OF_ONE_VERSION)
+
+
+# Git names version 8 from the 20th minute on; until then version 7 had the pictures.
+TWO_VERSIONS = {
+    IN_GIT.replace('"8"', '"7"'): "1x20 stale",
+    IN_GIT: "_x20 1x80",
+    **{
+        series.replace('version="8"', 'version="7"'): values
+        for series, values in {
+            **bins("class", cat="0+10x20 200x80", dog="0+6x20 120x80"),
+            **bins("sure", yes="0+15x20 300x80", no="0+1x20 20x80"),
+            **bins("confidence", more="0+16x20 320x80"),
+        }.items()
+    },
+    **bins("class", cat="_x20 0+10x80", dog="_x20 0+6x80", owl="_x20 0+4x80"),
+    **bins("sure", yes="_x20 0+19x80", no="_x20 0+1x80"),
+    **bins("confidence", more="_x20 0+20x80"),
+}
+
+
+def shifted(now: list[float], before: list[float]) -> tuple[Feature, Behaviour]:
+    """A feature in the pictures of this version, and those of the version before it."""
+    then = np.array(before) + 0.5
+    names = [str(each) for each in range(len(now))]
+    shares = dict(zip(names, then / then.sum(), strict=True))
+    return Feature(dict(zip(names, now, strict=True)), shares), Behaviour({}, sum(before), 1, 1)
+
+
+def test_a_version_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
+    wanted = {
+        "class": shifted([600, 360, 240], [200, 120, 0]),
+        "sure": shifted([1140, 60], [300, 20]),
+    }
+    asked = []
+    for name, figure in {
+        "psi": lambda seen, whole: seen.psi(),
+        "js": lambda seen, whole: seen.js(),
+        "psi_by_chance": lambda seen, whole: whole.by_chance(seen),
+    }.items():
+        samples = [
+            {"labels": f'{{{VERSION}, feature="{feature}"}}', "value": round(figure(*each), 3)}
+            for feature, each in wanted.items()
+        ]
+        query = f"round(behaviour:{name}:before1h, 0.001)"
+        asked.append({"expr": query, "eval_time": "85m", "exp_samples": samples})
+    for minute in (15, 25):  # no version before; few pictures yet
+        none = {"expr": "behaviour:psi:before1h", "eval_time": f"{minute}m", "exp_samples": []}
+        asked.append(none)
+    groups = [*OF_BEHAVIOUR, *read_rules("delivery")]
+    promtool(tmp_path, TWO_VERSIONS, {"promql_expr_test": asked}, groups)
 
 
 def test_every_alert_is_seen_to_fire_and_to_recover() -> None:
@@ -402,7 +435,6 @@ def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
 OF_TRITON = re.compile(r"\b(?:nv|slo|model|objective)[_:][\w:]+(?:\{[^}]*\})?")
 
 
-DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
 QUERIES = {
     f"{name}: {panel['title']} {target['refId']}": target["expr"]
     for name, dashboard in DASHBOARDS.items()
@@ -454,93 +486,53 @@ EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a monitor in the path, which tells what one without tells, and more."""
     folder = tmp_path_factory.mktemp("model")
-    monitored.arrange(monitored.write_model(folder), folder / "monitored")
+    monitored.arrange(monitored.write_model(folder, version=8), folder / "monitored")
     running = start(folder / "monitored", folder / "triton.log")
     try:
-        running.wait(ready_path(1), 60)
+        running.wait(ready_path(8), 60)
         yield running
     finally:
         running.kill()
 
 
-class Exporter(BaseHTTPRequestHandler):
-    """Tells of each series that it is 1."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write("".join(f"{series} 1\n" for series in EXPORTED).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+# The version before had so many pictures, more each time that it is asked.
+BEFORE = [
+    f'behaviour_pictures_total{{{SERVED}, version="7", feature="{feature}", bin="{name}"}}'
+    for feature, names in {"class": monitored.NAMES, "sure": ("yes", "no")}.items()
+    for name in names
+]
 
 
-@pytest.fixture(scope="module")
-def exporter() -> Iterator[int]:
-    """The port of what stands in for the programs that cannot run here."""
-    with ThreadingHTTPServer((HOST, 0), Exporter) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield web.server_port
-        web.shutdown()
+COUNTED = count(0, 400)  # pictures in each of these bins
 
 
-def kept() -> list[dict]:
-    """What the PodMonitor keeps of a server with a monitor in the path, as Prometheus has it."""
-    file = TEMPLATE / "argocd/components/monitor-in-path/pod-monitor.yaml"
-    (patch,) = yaml.safe_load(file.read_text())
-    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    return [{names.get(key, key): value for key, value in rule.items()} for rule in patch["value"]]
+def told() -> str:
+    """Of each series that it is 1, and of those of the version before what is counted."""
+    values = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, next(COUNTED))
+    return "".join(f"{series} {value}\n" for series, value in values.items())
 
 
 @pytest.fixture(scope="module")
-def prometheus(
-    server: Server, exporter: int, rules: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus that scrapes the server as in the namespace of staging."""
-    folder, port = tmp_path_factory.mktemp("prometheus"), choose(Ports()).http
-    labels = {"namespace": "p-staging", "rollouts_pod_template_hash": PODS}
-    target = {"targets": [f"{HOST}:{server.ports.metrics}"], "labels": labels}
-    settings = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(rules)],
-        "scrape_configs": [
-            {"job_name": "triton", "static_configs": [target], "metric_relabel_configs": kept()},
+    need("prometheus")
+    target = observed.target(server, "p-staging", 8, rollouts_pod_template_hash=PODS)
+    with observed.exporter(told) as port:
+        jobs = [
+            {
+                "job_name": "triton",
+                "static_configs": [target],
+                "metric_relabel_configs": observed.kept(),
+            },
             {
                 "job_name": "others",
                 "honor_labels": True,
-                "static_configs": [{"targets": [f"{HOST}:{exporter}"]}],
+                "static_configs": [{"targets": [f"{HOST}:{port}"]}],
             },
-        ],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-    options = {
-        "config.file": folder / "prometheus.yaml",
-        "storage.tsdb.path": folder / "data",
-        "web.listen-address": f"{HOST}:{port}",
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stderr=log
-        )
-    try:
-        yield f"http://{HOST}:{port}/api/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask(address: str, path: str, **query: str) -> dict:
-    """What Prometheus answers; nothing before it is ready."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{address}/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
-            return json.load(answer)["data"]
-    except urllib.error.HTTPError as error:
-        assert error.code == 503, f"{query}: {error.read().decode()}"
-        return {}
-    except OSError:
-        return {}
+        ]
+        folder = tmp_path_factory.mktemp("prometheus")
+        with observed.prometheus(folder, GROUPS, jobs, "1s") as address:
+            yield address
 
 
 def chosen(query: str) -> str:
@@ -555,20 +547,35 @@ def test_every_expression_finds_what_the_real_server_tells(server: Server, prome
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
     missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
     assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (3, 4)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:
-            client.infer(np.zeros((2, *SHAPE), np.uint8))
+            client.infer(np.zeros((16, *SHAPE), np.uint8))  # 200 are needed
             missing -= {
                 each
                 for each in missing
                 if ask(prometheus, "query", query=chosen(each)).get("result")
             }
             time.sleep(0.1)
+    assert not missing
     groups = ask(prometheus, "rules")["groups"]
     assert len(groups) == len(GROUPS)
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert "err" not in health.values(), health
+
+
+def test_requests_count_as_those_of_the_version_that_answers_them(
+    server: Server, prometheus: str
+) -> None:
+    query = "sum by (version) (nv_inference_request_success{namespace='p-staging'})"
+    found: list[dict] = []
+    deadline = time.monotonic() + 60
+    with connect("http", server.ports) as client:
+        while not any(float(each["value"][1]) for each in found):
+            assert time.monotonic() < deadline, found
+            client.infer(np.zeros((1, *SHAPE), np.uint8))
+            found = ask(prometheus, "query", query=query).get("result", [])
+    assert [each["metric"] for each in found] == [{"version": "8"}]
 
 
 def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, prometheus: str) -> None:
@@ -583,7 +590,7 @@ def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, promethe
                 [(each["metric"], float(each["value"][1])) for each in answer.get("result", [])]
                 for answer in (ask(prometheus, "query", query=name, time=moment) for name in series)
             ]
-            counted, shares = (nested(each).get("1", {}) for each in values)
+            counted, shares = (nested(each).get("8", {}) for each in values)
             found = {name: Feature(counted.get(name, {}), each) for name, each in shares.items()}
             time.sleep(0.1)
         asked = {
@@ -627,8 +634,29 @@ def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Pa
 
 # -- dashboards ------------------------------------------------------------------------------------
 
+# The parts of a dashboard as Grafana's published model has them (grafana-foundation-sdk 11.6), as
+# far as they are used here: fields that must be there, and that may. `step` and `titleFormat` are
+# what its Prometheus data source reads of an annotation.
+FIELDS = {
+    "dashboard": (
+        "uid title tags schemaVersion editable timezone refresh time annotations templating panels",
+        "description links",
+    ),
+    "time": ("from to", ""),
+    "panel": ("id type title datasource gridPos fieldConfig targets", "description options"),
+    "gridPos": ("x y w h", ""),
+    "fieldConfig": ("defaults overrides", ""),
+    "defaults": ("unit", "min max decimals"),
+    "options": ("legend", "showValue"),
+    "legend": ("displayMode placement showLegend calcs", ""),
+    "target": ("refId datasource expr legendFormat", "instant range"),
+    "annotation": ("name enable datasource iconColor expr step titleFormat", ""),
+    "query": ("name label type datasource query refresh sort", ""),
+    "textbox": ("name label type query", ""),
+}
+REFRESHES, SORTS = range(3), range(9)  # of a variable
 UNITS = set("currencyUSD h none percent percentunit reqps s short watt".split())
-KINDS = {"stat", "state-timeline", "table", "timeseries"}
+KINDS = {"stat", "state-timeline", "timeseries"}
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
 
 
@@ -638,6 +666,48 @@ def overlap(one: dict, other: dict) -> bool:
         one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
         for start, size in (("x", "w"), ("y", "h"))
     )
+
+
+def parts(dashboard: dict) -> Iterator[tuple[str, dict]]:
+    """Each part of a dashboard, with the name of its kind."""
+    yield "dashboard", dashboard
+    yield "time", dashboard["time"]
+    yield from (("annotation", each) for each in dashboard["annotations"]["list"])
+    yield from ((each["type"], each) for each in dashboard["templating"]["list"])
+    for panel in dashboard["panels"]:
+        yield "panel", panel
+        yield "gridPos", panel["gridPos"]
+        yield "fieldConfig", panel["fieldConfig"]
+        yield "defaults", panel["fieldConfig"]["defaults"]
+        if "options" in panel:
+            yield "options", panel["options"]
+            yield "legend", panel["options"]["legend"]
+        yield from (("target", each) for each in panel["targets"])
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_has_the_fields_that_grafana_knows_and_no_others(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    for kind, part in parts(dashboard):
+        must, may = (set(each.split()) for each in FIELDS[kind])
+        assert must <= part.keys() <= must | may, f"{kind}: {part}"
+        if kind in ("annotation", "query"):
+            assert part["datasource"] == SOURCE
+        if kind == "query":
+            assert part["refresh"] in REFRESHES and part["sort"] in SORTS
+            assert part["query"].keys() == {"query", "refId"}
+        if kind == "options":
+            assert part.get("showValue", "auto") in ("auto", "always", "never")
+        if kind == "legend":
+            assert part["displayMode"] in ("list", "table")
+            assert part["placement"] in ("bottom", "right")
+        if kind == "gridPos":
+            assert all(type(each) is int and each >= 0 for each in part.values())
+            assert part["w"] > 0 and part["h"] > 0
+    for each in ("annotations", "templating"):
+        assert dashboard[each].keys() == {"list"}
+    assert re.fullmatch(r"now-\d+[hd]", dashboard["time"]["from"])
+    assert dashboard["time"]["to"] == "now" and dashboard["schemaVersion"] == 39
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from workspace.errors import UserError
 
 MARKS = ("params.yaml", "dvc.yaml")  # the files that make a folder a project's root
+CAPTURED = Path(".local/captured")  # batches of pictures that were kept, by what a model answered
 
 
 def check_root() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.cluster import namespace_of
-from delivery.model.drift import FEWEST, Behaviour, Feature
+from delivery.model.drift import DRIFT, FEWEST, Behaviour, Feature
 from delivery.proposals.releases import check_environment
 from workspace.errors import printable, said, sentence, shown
 from workspace.settings import Settings, SettingsError, check, parse_json
@@ -27,9 +27,12 @@ PATIENCE = 30  # seconds of one question
 COUNTED = "behaviour_pictures_total"
 SHARE = "behaviour_reference_share"
 OF_VERSION = ("pictures", "labelled", "accuracy")
+# What is recorded of a version against the one before it, which a server's metrics cannot tell.
+BEFORE = tuple(f"behaviour:{name}:before1h" for name in ("psi", "psi_by_chance", "js"))
 LINE = re.compile(r"(?P<name>behaviour_\w+)\{(?P<labels>.*)\} (?P<value>[-+.\w]+)(?: \d+)?")
 LABEL = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*")')
 Series = dict[str, list[tuple[dict[str, str], float]]]  # by name: labels and value
+HEAD = f"{'feature':<14}{'PSI':>7}{'by chance':>11}{'JS':>7}"
 
 
 class Sample(Settings, extra="ignore"):
@@ -80,6 +83,7 @@ def run(
     since = "in the last hour" if prometheus else "since the server's start"
     for version, behaviour in versions.items():
         print("\n".join(report(f"{environment}, model {version}", behaviour, since)))
+        print("".join(f"{line}\n" for line in against_before(series, version)), end="")
 
 
 # -- where the figures are -------------------------------------------------------------------------
@@ -92,6 +96,7 @@ def ask(address: str, namespace: str) -> Series:
     asked = {COUNTED: f"sum {by} (increase({COUNTED}{chosen}[1h]))"}
     gauges = [SHARE, *(f"behaviour_reference_{name}" for name in OF_VERSION)]
     asked |= {name: f"max {by} ({name}{chosen})" for name in gauges}
+    asked |= {name: f"{name}{chosen}" for name in BEFORE}
     url = f"{address.rstrip('/')}/api/v1/query"
     return {name: samples(get(url, query=query), url) for name, query in asked.items()}
 
@@ -193,11 +198,31 @@ def report(name: str, behaviour: Behaviour | None, since: str) -> Iterator[str]:
     if pictures < FEWEST:
         yield f"too few to tell: {FEWEST} are needed"
         return
-    yield f"{'feature':<14}{'PSI':>7}{'by chance':>11}{'JS':>7}"
+    yield HEAD
     for feature, seen in sorted(behaviour.features.items()):
-        verdict = "  drifting" if behaviour.drifting(seen) else ""
-        figures = f"{seen.psi():>7.3f}{behaviour.by_chance(seen):>11.3f}{seen.js():>7.3f}"
-        yield f"{printable(said(feature)):<14}{figures}{verdict}"
+        figures = seen.psi(), behaviour.by_chance(seen), seen.js()
+        yield row(feature, figures, "drifting" if behaviour.drifting(seen) else "")
     verdict = "  less sure" if behaviour.unsure() else ""
     estimate = f"{behaviour.estimate():.3f}, and it is {behaviour.accuracy:.3f} of held-out ones"
     yield f"as many answers seem right: {estimate}{verdict}"
+
+
+def against_before(series: Series, version: str) -> Iterator[str]:
+    """Give the lines of how else a version answers than those before it; none without figures."""
+    told: dict[str, dict[str, float]] = {}
+    for name in BEFORE:
+        for labels, value in series.get(name, []):
+            if labels.get("version") == version:
+                told.setdefault(labels.get("feature", ""), {})[name] = value
+    if told:
+        yield f"against the version before, of the last six hours\n{HEAD}"
+    for feature, values in sorted(told.items()):
+        psi, chance, js = (values.get(name, math.nan) for name in BEFORE)
+        yield row(feature, (psi, chance, js), "differs" if psi > max(DRIFT, chance) else "")
+
+
+def row(feature: str, figures: tuple[float, float, float], verdict: str) -> str:
+    """Return a line of a table: PSI, what chance exceeds once in 30,000, and JS."""
+    psi, chance, js = figures
+    line = f"{printable(said(feature)):<14}{psi:>7.3f}{chance:>11.3f}{js:>7.3f}"
+    return f"{line}  {verdict}" if verdict else line

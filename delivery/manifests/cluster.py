@@ -161,11 +161,12 @@ class Cluster:
 
     context: str
 
-    def ask(self, *arguments: str) -> bytes:
+    def ask(self, *arguments: str, patience: int = PATIENCE) -> bytes:
         """Return what kubectl prints. Raises UnknownError."""
-        command = ["kubectl", "--context", self.context, "--request-timeout=10s", *arguments]
+        limit = f"--request-timeout={patience // 3}s"
+        command = ["kubectl", "--context", self.context, limit, *arguments]
         try:
-            result = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+            result = subprocess.run(command, capture_output=True, timeout=patience)
         except subprocess.TimeoutExpired:
             raise UnknownError(f"{self.context} does not answer") from None
         if result.returncode:

@@ -45,6 +45,7 @@ class Served:
 
     def __init__(self) -> None:
         self.text, self.address = metrics(), ""
+        self.recorded: dict[str, str] = {}  # by name: what Prometheus has recorded of `class`
         self.asked: list[str] = []
 
     def answer(self, path: str) -> str:
@@ -53,10 +54,14 @@ class Served:
             return self.text
         (query,) = parse_qs(url.query)["query"]
         self.asked.append(query)
-        name = next(each for each in sorted(drift.parse(self.text), key=len) if each in query)
+        found = drift.parse(self.text)
+        about = {"version": "8", "feature": "class"}
+        found |= {name: [(about, value)] for name, value in self.recorded.items()}
+        names = [each for each in sorted(found, key=len) if each in query]
         result = [
             {"metric": labels, "value": [1.5, str(value)]}
-            for labels, value in drift.parse(self.text)[name]
+            for name in names[:1]
+            for labels, value in found[name]
         ]
         return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
 
@@ -107,6 +112,21 @@ def test_the_report_names_what_drifts(
     )
     if source == "prometheus":
         assert all('{namespace="digits-staging"}' in each for each in served.asked)
+
+
+@pytest.mark.parametrize(("psi", "verdict"), [(0.05, []), (0.3, ["differs"])])
+def test_the_report_compares_with_the_version_before(
+    repository: Repository,
+    served: Served,
+    psi: float,
+    verdict: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    served.recorded = dict(zip(drift.BEFORE, (psi, 0.1, 0.02), strict=True))
+    drift.run(repository, "staging", prometheus=f"http://{served.address}/")
+    told, head, row = capsys.readouterr().out.splitlines()[-3:]
+    assert told == "against the version before, of the last six hours" and head == drift.HEAD
+    assert row.split() == ["class", f"{psi:.3f}", "0.100", "0.020", *verdict]
 
 
 def test_the_report_says_when_all_is_as_it_was(

@@ -39,6 +39,7 @@ from params_edit import edit, other_sections
 from reporting import review_page
 from workspace import files
 from workspace.errors import UserError
+from workspace.root import CAPTURED
 
 SRC = str(PROJECT / "src")
 
@@ -185,6 +186,17 @@ def test_a_clean_batch_is_added_and_reported(root: Path, june: Path) -> None:
     assert "| circle | 20 | 33.3 % | 10 | 30 | 33.3 % |" in text
     assert "No drift." in text
     assert [*reviews(root)] == ["june.md"]  # nothing to decide, so no questions
+
+
+def test_of_pictures_that_a_model_labelled_each_is_asked(root: Path) -> None:
+    batch = fill(root / CAPTURED / "staging-1", seed=2)
+    asked = questions(root, batch)
+    assert len(asked) == 30
+    assert {row["reason"] for row in asked.values()} == {"the label is a model's answer"}
+    before = images(root)
+    answer(root, batch, others="keep")
+    ingest(batch, [], root)
+    assert len(images(root)) == len(before) + 30
 
 
 def test_names_that_are_taken_get_a_digest(root: Path, june: Path) -> None:

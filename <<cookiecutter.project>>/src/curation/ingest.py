@@ -43,6 +43,7 @@ from reporting import batch_report, review_page, review_picture
 from workspace import files, settings
 from workspace.errors import UserError, said, shown
 from workspace.pictures import refuse_links, to_pixels, upright_size
+from workspace.root import CAPTURED
 from workspace.settings import Settings
 
 REVIEWS = Path("reviews")
@@ -125,7 +126,8 @@ def ask_or_plan(
     check_current(report_file, answers_file, content)
     judgement = judge(comparison, root, pipeline.seed, limits.judged_by)
     written = review.read(answers_file, comparison)
-    questions = merge(review.ask(comparison, judgement, limits.min_confidence), written)
+    guessed = (root / CAPTURED).resolve() in batch.resolve().parents
+    questions = merge(review.ask(comparison, judgement, limits.min_confidence, guessed), written)
     waiting = {i: question for i, question in questions.items() if not question.decision}
     outcome = None if waiting else review.decide(comparison, questions)
     report = batch_report.report(

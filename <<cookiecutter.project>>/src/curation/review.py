@@ -15,7 +15,7 @@ from workspace import files
 from workspace.errors import UserError, shown
 
 SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
-SAME, NEAR, WRONG = range(3)  # kinds of questions, the surest first
+SAME, NEAR, WRONG, GUESSED = range(4)  # kinds of questions, the surest first
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,13 @@ class Outcome:
 # -- questions -------------------------------------------------------------------------------------
 
 
-def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> dict[int, Question]:
-    """Return what must be asked, by the picture's place among the candidates, the surest first."""
+def ask(
+    comparison: Comparison, judgement: Judgement, min_confidence: float, guessed: bool = False
+) -> dict[int, Question]:
+    """Return what must be asked, by the picture's place among the candidates, the surest first.
+
+    Where a model has guessed the labels, that is each picture.
+    """
     doubts = []
     for i, position in enumerate(comparison.candidates.tolist()):
         confidence = float(judgement.confidences[i])
@@ -59,15 +64,17 @@ def ask(comparison: Comparison, judgement: Judgement, min_confidence: float) -> 
             doubts.append((NEAR, -confidence, i))
         elif is_answered_otherwise and confidence >= min_confidence:
             doubts.append((WRONG, -confidence, i))
+        elif guessed:
+            doubts.append((GUESSED, -confidence, i))
     return {i: _question(comparison, judgement, i, kind) for kind, _, i in sorted(doubts)}
 
 
 def _question(comparison: Comparison, judgement: Judgement, i: int, kind: int) -> Question:
     position = int(comparison.candidates[i])
-    reason = "the label looks wrong"
+    reason = "the label looks wrong" if kind == WRONG else "the label is a model's answer"
     suggestion = comparison.classes[judgement.answers[i]]
     confidence = f"{judgement.confidences[i]:.2f}"
-    if kind != WRONG:
+    if kind in (SAME, NEAR):
         how = "has the same pixels as" if kind == SAME else "is nearly the same as"
         partner = int((comparison.contradicts if kind == SAME else comparison.resembles)[position])
         reason = f"{how} {comparison.names[partner]}, which is {comparison.label(partner)}"

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-PROGRAM = ("monitor.py", "behaviour.py")
+PROGRAM = ("monitor.py", "behaviour.py", "capture.py")
 REFERENCE = "about/behaviour.json"
 MODEL = "classifier"
 ENSEMBLE = """name: "classifier"
@@ -68,7 +68,13 @@ def arrange(models: Path, program: Path, target: Path) -> None:
     if times != 1:
         raise ValueError("its name is not classifier")
     classes = (model / "labels.txt").read_text().splitlines()
-    about = json.dumps({"reference": str(model / REFERENCE), "classes": classes})
+    about = json.dumps(
+        {
+            "reference": str(model / REFERENCE),
+            "classes": classes,
+            "captured": os.environ.get("CAPTURED", ""),  # a folder, of component `capture`
+        }
+    )
     output = re.sub(r'\s*label_filename\s*:\s*"[^"]*"', "", parts["output"])
     answers = output.replace('"probabilities"', '"answers"')
     configs = {

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import behaviour
+import capture
 import numpy as np
 import triton_python_backend_utils as triton
 
@@ -39,6 +40,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.labels = LABELS | {"version": args["model_version"]}
         self.about = json.loads(config["parameters"]["about"]["string_value"])
+        folder = self.about["captured"]
+        self.capture = capture.Capture(folder, self.about["classes"]) if folder else None
         self.waiting = queue.Queue(WAITING)
         self.tokens, self.since = A_SECOND, time.monotonic()
         self.passed = {"judged": 0, "left out": 0, "failed": 0}
@@ -71,7 +74,8 @@ class TritonPythonModel:
         if wanted:
             self.tokens -= wanted
             images = triton.get_input_tensor_by_name(request, "image").as_numpy()
-            few = images[:wanted].copy(), answers[:wanted].copy()
+            may = self.capture is not None and not capture.refused(request.parameters())
+            few = images[:wanted].copy(), answers[:wanted].copy(), np.full(wanted, may)
             try:
                 self.waiting.put_nowait(few)
             except queue.Full:  # the thread hangs, or has died
@@ -91,16 +95,28 @@ class TritonPythonModel:
 
     def judge(self, few):
         """Count pictures into their bins; where one cannot be looked at, none of them is."""
-        count = sum(len(images) for images, _ in few)
+        count = sum(len(images) for images, *_ in few)
         try:
-            together = (np.concatenate(each) for each in zip(*few, strict=True))
-            found = behaviour.counts(behaviour.figures(*together), self.features)
+            images, answers, may = (np.concatenate(each) for each in zip(*few, strict=True))
+            figures = behaviour.figures(images, answers)
+            found = behaviour.counts(figures, self.features)
         except Exception:
             self.passed["failed"] += count
             return
         for name, counted in found.items():
             self.found[name] += counted
         self.passed["judged"] += count
+        if may.any():
+            self.keep(images, figures, may)
+
+    def keep(self, images, figures, may):
+        """Keep pictures for labelling; whatever fails, the rest goes on."""
+        try:
+            chosen = np.flatnonzero(may & capture.wanted(figures, self.features))
+            self.capture.keep(images[chosen], figures["class"][chosen])
+        except Exception as error:
+            self.capture = None
+            triton.Logger.log_error(f"no picture is kept any more: {error!r}")
 
     def tell(self):
         """Add what was counted since the last time to the server's metrics."""

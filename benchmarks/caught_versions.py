@@ -1,0 +1,85 @@
+"""Which figure takes a bad version away on a real cluster, and after how many requests.
+
+    TRITON_VENV=.venv-triton .venv/bin/python benchmarks/caught_versions.py
+
+It makes the cluster of `make test-cluster`, which must have run once. Three clients call staging
+and three production, one request after the other; each bad version is merged in one of them and
+judged as `components/judged` says, with the shorter windows of the tests.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "<<cookiecutter.project>>" / "src"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "delivery"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "cluster"))
+
+import numpy as np
+import pytest
+
+import results
+from cluster_project import ClusterProject
+from delivered import Delivered
+from delivery.proposals.release_file import Release
+from test_judged import ENVIRONMENTS, called, judged, release_both, taken_away
+
+__all__ = ["judged"]  # a fixture, which pytest finds here
+
+ROOT = Path(__file__).parents[1]
+FIGURE = re.compile(r'Metric "([\w-]+)" assessed')
+
+
+def faulty(**faults: float) -> Callable[[ClusterProject, int], Release]:
+    """Make a version with right golden answers, and with faults."""
+    return lambda project, version: project.build_faulty(version, 0.91, **faults)
+
+
+def mislabelled(project: ClusterProject, version: int) -> Release:
+    """Make a version whose recorded answers are others than the model's."""
+    project.write_model(0.92)
+    file = project.folder / "artifacts/model/classifier/golden.npz"
+    recorded = dict(np.load(file))
+    recorded["probabilities"] = recorded["probabilities"][:, ::-1]
+    np.savez(file, **recorded | {"labels": 1 - recorded["labels"]})
+    return project.packaged(version)
+
+
+VERSIONS: dict[str, Callable[[ClusterProject, int], Release]] = {
+    "fails one request in 20": faulty(FAILS=20),
+    "takes 100 ms longer": faulty(SECONDS=0.1),
+    "its server ends after 8 s, each time": faulty(LIVES=8),
+    "answers with other classes than recorded": mislabelled,
+}
+
+
+def test_each_bad_version_is_taken_away(judged: Delivered) -> None:
+    """Merge them in pairs; write table and figures."""
+    names, found = list(VERSIONS), {}
+    for pair in zip(names[::2], names[1::2], strict=True):
+        first = judged.next_version()
+        versions = range(first, first + len(pair))
+        releases = [
+            VERSIONS[name](judged.project, each) for name, each in zip(pair, versions, strict=True)
+        ]
+        with called(judged, *ENVIRONMENTS) as traffic:
+            release_both(judged, *releases)
+            for place, name in enumerate(pair):
+                message = taken_away(judged, ENVIRONMENTS[place], releases[place])
+                figure, callers = FIGURE.search(message), traffic[place]
+                found[name] = {
+                    "figure": figure[1] if figure else message,
+                    "answered": callers.versions["http"][versions[place]],
+                    "failed": sum(callers.lost["http"].values()),
+                }
+    rows = [[name, *map(str, figures.values())] for name, figures in found.items()]
+    head = ["a version that", "is taken away by", "requests it answered", "requests that failed"]
+    results.write("caught_versions", "Caught versions", results.table(head, rows), found)
+
+
+if __name__ == "__main__":
+    fixtures = ["-p", "conftest", "-p", "cluster.conftest"]
+    sys.exit(pytest.main([__file__, *fixtures, "--rootdir", str(ROOT), "-q", "-s", "-rs"]))

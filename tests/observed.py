@@ -1,0 +1,100 @@
+"""A Prometheus of this machine, what it reads besides servers, and what it answers."""
+
+import json
+import subprocess
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
+
+from conftest import TEMPLATE
+from delivery.triton.loopback import HOST
+from delivery.triton.server import Ports, Server, choose
+
+CONFIGS = TEMPLATE / "argocd/platform/configs"
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
+
+
+def read_rules(name: str) -> list[dict]:
+    """The groups of a PrometheusRule."""
+    return yaml.safe_load((CONFIGS / f"{name}-rules.yaml").read_text())["spec"]["groups"]
+
+
+def kept() -> list[dict]:
+    """What the PodMonitor keeps of a server with a monitor in the path, as Prometheus has it."""
+    file = TEMPLATE / "argocd/components/monitor-in-path/pod-monitor.yaml"
+    rules, _ = yaml.safe_load(file.read_text())
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return [{names.get(key, key): value for key, value in rule.items()} for rule in rules["value"]]
+
+
+def target(server: Server, namespace: str, version: int, **labels: str) -> dict:
+    """A server with a monitor in the path, as Prometheus finds its pod."""
+    labels |= {"namespace": namespace, "app_kubernetes_io_version": str(version)}
+    return {"targets": [f"{HOST}:{server.ports.metrics}"], "labels": labels}
+
+
+@contextmanager
+def exporter(tell: Callable[[], str]) -> Iterator[int]:
+    """The port of what stands in for programs that do not run here: it tells a text."""
+
+    class Exporter(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(tell().encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer((HOST, 0), Exporter) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web.server_port
+        web.shutdown()
+
+
+@contextmanager
+def prometheus(folder: Path, groups: list[dict], jobs: list[dict], every: str) -> Iterator[str]:
+    """The address of a Prometheus that reads jobs, and looks at rules, at each such interval."""
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
+    settings = {
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+        "rule_files": [str(folder / "rules.yaml")],
+        "scrape_configs": jobs,
+    }
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
+    port = choose(Ports()).http
+    options = {
+        "config.file": folder / "prometheus.yaml",
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": f"{HOST}:{port}",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stderr=log
+        )
+    try:
+        yield f"http://{HOST}:{port}/api/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(address: str, path: str, **query: str) -> dict:
+    """What Prometheus answers; nothing before it is ready."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{address}/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        assert error.code == 503, f"{query}: {error.read().decode()}"
+        return {}
+    except OSError:
+        return {}
