@@ -31,6 +31,7 @@ CHECKOV = "checkov==3.3.30"  # one version here and in benchmarks/checkov_peers.
 CHECKED = ["dockerfile", "github_actions", "terraform"]
 MOST_VARIABLES = 10
 GPU = "nvidia.com/gpu"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 ACCOUNT = "123456789012"
@@ -69,9 +70,17 @@ class Walk:
         return (self.project.folder / path).read_text()
 
 
-def settle(project: Project) -> None:
-    """Make the settings that the README asks for, and the repository they are committed to."""
+def settle(project: Project, secret: str) -> None:
+    """Make the settings that the README asks for, and the repository they are committed to.
+
+    Others' images come by way of ECR, so that what this makes is walked, too.
+    """
     for root, old, new in (
+        (
+            "registry",
+            "image_cache = null",
+            f'image_cache = {{ docker_hub_credential_arn = "{secret}" }}',
+        ),
         ("cluster", "admins = []", f'admins = ["{ADMIN}"]'),
         ("bootstrap", f'"acme/{NAME}"', f'"acme@123456/{NAME}@456789"'),
     ):
@@ -96,8 +105,13 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
     generated = cookiecutter(folder / "projects")
     assert generated.returncode == 0, generated.stderr
     project = Project(folder / "projects" / NAME)
-    settle(project)
     with mock_cloud(folder / "mock.log") as endpoint:
+        account = Account(endpoint)
+        secret = account.client("secretsmanager").create_secret(
+            Name="ecr-pullthroughcache/docker-hub",
+            SecretString='{"username": "acme", "accessToken": "a"}',
+        )
+        settle(project, secret["ARN"])
         environment = terraform_environment(
             **credentials(endpoint),
             **stand_ins(folder / "bin"),
@@ -113,7 +127,7 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
                 stdout=printed,
                 stderr=subprocess.STDOUT,
             )
-            yield Walk(project, Account(endpoint), environment, folder / "printed"), process
+            yield Walk(project, account, environment, folder / "printed"), process
         process.kill()
         process.wait()
 
@@ -182,6 +196,7 @@ def test_there_are_the_modules_that_the_design_names():
         "ci_identity",
         "data_store",
         "gpu_cluster",
+        "image_cache",
         "network",
         "registry",
         "training_identity",
@@ -454,6 +469,7 @@ def test_outputs_are_written_where_they_are_read(walk):
         f"CLUSTER_ARN=arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{NAME}",
         f"CLUSTER_NAME={NAME}",
         f"DATA_URL=s3://{DATA}/dvc",
+        f"IMAGE_CACHE={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com",
         f"REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}",
         f"TRAINING_REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}-training",
     ]
@@ -643,6 +659,23 @@ def test_the_registries_keep_tags_and_released_models(walk):
     assert json.loads(policy)["rules"][0]["selection"]["tagPrefixList"] == ["v"]
 
 
+def test_ecr_stands_before_three_registries_and_could_not_before_nvidias(walk):
+    ecr = walk.account.client("ecr")
+    rules = ecr.describe_pull_through_cache_rules()["pullThroughCacheRules"]
+    assert {each["ecrRepositoryPrefix"]: each["upstreamRegistryUrl"] for each in rules} == {
+        "docker-hub": "registry-1.docker.io",
+        "kubernetes": "registry.k8s.io",
+        "quay": "quay.io",
+    }
+    assert [each["ecrRepositoryPrefix"] for each in rules if "credentialArn" in each] == [
+        "docker-hub"
+    ]
+    with pytest.raises(ecr.exceptions.UnsupportedUpstreamRegistryException):
+        ecr.create_pull_through_cache_rule(
+            ecrRepositoryPrefix="nvcr", upstreamRegistryUrl="nvcr.io"
+        )
+
+
 def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
     iam = walk.account.client("iam")
     (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
@@ -783,6 +816,11 @@ def test_the_readme_leads_back_to_nothing(walk):
     (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     trust = {"Statement": [{"Effect": "Allow", "Principal": {"Federated": provider["Arn"]}}]}
     iam.create_role(RoleName="of-others", AssumeRolePolicyDocument=json.dumps(trust))
+    # What ECR makes when an image is pulled for the first time.
+    copy = "docker-hub/library/traefik"
+    walk.account.client("ecr").create_repository(repositoryName=copy)
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": []})
+    walk.account.client("ecr").put_image(repositoryName=copy, imageManifest=manifest, imageTag="v3")
     result = walk.run(commands(walk.project.folder / "infra" / "README.md", "Down"))
     assert result.returncode == 0, result.stdout + result.stderr
     account = walk.account

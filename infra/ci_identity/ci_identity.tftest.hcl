@@ -150,7 +150,7 @@ run "star_stands_only_where_aws_knows_no_name" {
   assert {
     condition = jsonencode(flatten([for name, policy in aws_iam_policy.this : [
       for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")
-    ]])) == jsonencode(["apply WriteNetwork", "apply LetIn", "apply CreateKeys", "boundary Run", "plan ReadLists", "publish LogIn"])
+    ]])) == jsonencode(["apply WriteNetwork", "apply LetIn", "apply CreateKeys", "apply WriteImageCache", "boundary Run", "plan ReadLists", "publish LogIn"])
     error_message = "statements on every resource: ${jsonencode(flatten([for name, policy in aws_iam_policy.this : [for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")]]))}"
   }
 }
@@ -245,6 +245,17 @@ run "the_boundary_lets_no_role_change_who_may_do_what" {
   assert {
     condition     = one([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : statement.Resource if statement.Effect == "Deny"]) == var.state.key_arn && !strcontains(aws_iam_policy.this["boundary"].policy, "digits-tfstate")
     error_message = "a role of the cluster could read the states"
+  }
+}
+
+run "nodes_may_fill_the_image_cache_and_make_no_other_repository" {
+  command = plan
+
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : jsonencode(statement.Action) => statement.Resource if strcontains(jsonencode(statement.Action), "ecr:CreateRepository") } == {
+      "[\"ecr:BatchImportUpstreamImage\",\"ecr:CreateRepository\"]" = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:aws:ecr:eu-central-1:123456789012:repository/${upstream}/*"]
+    }
+    error_message = aws_iam_policy.this["boundary"].policy
   }
 }
 

@@ -363,6 +363,19 @@ run "disks_in_the_machine_hold_images_and_pods_and_the_autoscaler_knows_them" {
   }
 }
 
+run "nodes_may_have_ecr_fetch_what_was_never_pulled" {
+  command = plan
+
+  assert {
+    condition = jsondecode(aws_iam_role_policy.image_cache.policy).Statement == [{
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:aws:ecr:eu-central-1:123456789012:repository/${upstream}/*"]
+    }]
+    error_message = aws_iam_role_policy.image_cache.policy
+  }
+}
+
 run "no_pod_gets_a_nodes_credentials_and_disks_are_encrypted" {
   command = plan
 
