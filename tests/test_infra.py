@@ -10,9 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -133,11 +134,13 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
 
 
 @pytest.fixture(scope="module")
-def walk(climb) -> Walk:
-    """The end of the README's way up."""
+def walk(climb) -> Iterator[Walk]:
+    """The end of the README's way up; from here on one provider answers all of Terraform."""
     walk, process = climb
     assert process.wait(timeout=900) == 0, walk.printed.read_text()
-    return walk
+    settings = credentials(walk.account.endpoint)
+    with shared_provider(walk.project.folder / "infra/registry", **settings) as provider:
+        yield replace(walk, environment=walk.environment | provider)
 
 
 def terraform(
@@ -187,7 +190,11 @@ def results(tree) -> Results:
             return terraform(tree / folder, command, **environment)
 
         folders = [first, *others]
-        return dict(zip(folders, pool.map(judge, folders), strict=True))
+        judged = dict(zip(folders, pool.map(judge, folders), strict=True))
+        # A graph is drawn only where the state has a place.
+        (tree / "cluster/backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+        terraform(tree / "cluster", "init", **environment)
+        return judged | {"graph": terraform(tree / "cluster", "graph", **environment)}
 
 
 def test_there_are_the_modules_that_the_design_names():
@@ -227,6 +234,18 @@ def test_a_root_is_valid_unbaked(root, results):
     assert "Warning" not in result.stdout
 
 
+def test_nodes_are_made_when_there_is_a_way_out_and_go_before_it(results):
+    """Or machines start that cannot join, and stay while they cannot say that they leave."""
+    waits: dict[str, set[str]] = {}
+    for each, other in re.findall(r'"([^"]+)" -> "([^"]+)"', results["graph"].stdout):
+        waits.setdefault(each, set()).add(other)
+    for nodes in ("gpu", "system"):
+        found = {f"module.gpu_cluster.aws_eks_node_group.{nodes}"}
+        while more := {other for each in found for other in waits.get(each, ())} - found:
+            found |= more
+        assert {f"module.network.aws_{each}" for each in ("route.nat", "vpc_endpoint.s3")} <= found
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_every_refusal_of_a_module_is_tested(module):
     folder = TEMPLATE / "infra" / module
@@ -256,6 +275,19 @@ def test_variables_are_few_and_typed_and_say_what_they_received(file):
             messages = re.findall(r"error_message = (.*)", block)
             assert messages, f"{name} takes anything"
             assert all(f"var.{name}" in message for message in messages), name
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_setting_of_a_root_is_handed_on(root):
+    """Each variable, and each field of one that describes the network."""
+    folder = UNBAKED / "infra" / root
+    text = "".join(path.read_text() for path in folder.glob("*.tf") if path.name != "variables.tf")
+    blocks = re.split(r"^(?=variable )", (folder / "variables.tf").read_text(), flags=re.M)[1:]
+    for block in blocks:
+        name = re.match(r'variable "(\w+)"', block)[1]
+        fields = re.findall(r"^    (\w+) += optional", block, re.M) if name == "network" else []
+        for each in [name, *(f"{name}.{field}" for field in fields)]:
+            assert re.search(rf"\bvar\.{re.escape(each)}\b", text), f"{each} changes nothing"
 
 
 def test_answers_stand_only_in_terraform_tfvars():
@@ -698,6 +730,46 @@ def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
         "apply": [f"{repository}:environment:infrastructure"],
         "publish": [f"{repository}:ref:refs/heads/main"],
     }
+
+
+def actions(documents: Iterable[dict]) -> set[str]:
+    """What policies allow, in lower case."""
+    return {
+        action.lower()
+        for document in documents
+        for statement in document["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in [statement["Action"]]
+        for action in ([action] if isinstance(action, str) else action)
+    }
+
+
+def policies_of(iam, role: str) -> Iterator[dict]:
+    """The documents of what is written into a role, and of what is attached to it."""
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    for each in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        yield newest(iam, each["PolicyArn"])
+
+
+def newest(iam, arn: str) -> dict:
+    version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    return iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+
+
+def test_every_role_of_the_cluster_has_the_boundary_which_lets_it_do_its_work(walk):
+    iam = walk.account.client("iam")
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-boundary"
+    patterns = actions([newest(iam, boundary)])
+    of_ci = {f"{NAME}-{each}" for each in ("plan", "apply", "publish")}
+    roles = {each["RoleName"] for each in iam.list_roles()["Roles"]} - of_ci
+    assert len(roles) == 6
+    for name in roles:
+        role = iam.get_role(RoleName=name)["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary, name
+        asked = actions(policies_of(iam, name))
+        kept = {each for each in asked if not any(fnmatchcase(each, one) for one in patterns)}
+        assert asked and not kept, name
 
 
 def test_training_gets_the_role_that_reaches_the_data_store(walk):

@@ -68,6 +68,7 @@ locals {
         "ssm:Get*",
         "ssm:List*",
         "ssm:PutComplianceItems",
+        "ssm:PutConfigurePackageResult",
         "ssm:PutInventory",
         "ssm:Update*Association*",
         "ssm:UpdateInstanceInformation",
