@@ -27,6 +27,7 @@ from results import PROJECT, table, write
 sys.path.insert(0, str(PROJECT / "src"))
 
 from classifier import data, export, params, precision, preparation, training
+from classifier.model import Classifier, load_model
 from classifier.params import Params
 
 SETTINGS = params.load(PROJECT)
@@ -54,7 +55,7 @@ def settings(changes: dict[str, dict[str, Any]]) -> Params:
     return SETTINGS.model_copy(update=sections)
 
 
-def trained(values: Params, root: Path) -> training.Classifier:
+def trained(values: Params, root: Path) -> Classifier:
     """The model in a folder, trained if it is not there."""
     if not (root / training.CHECKPOINT).exists():
         root.mkdir(parents=True, exist_ok=True)
@@ -63,10 +64,10 @@ def trained(values: Params, root: Path) -> training.Classifier:
                 (root / name).symlink_to(PROJECT / name)
         preparation.prepare(values, root)
         training.train(values, root)
-    return training.load_model(root / training.CHECKPOINT).eval()
+    return load_model(root / training.CHECKPOINT).eval()
 
 
-def graphs(model: training.Classifier, values: Params, root: Path) -> dict[str, bytes]:
+def graphs(model: Classifier, values: Params, root: Path) -> dict[str, bytes]:
     """The exported graph in all precisions."""
     content = export.to_onnx(export.Served(model), model.shape)
     train, pictures = data.load_split(root, "train"), values.export.calibration_pictures

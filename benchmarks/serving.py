@@ -39,7 +39,9 @@ import tritonclient.grpc
 import tritonclient.http
 
 from classifier import export
-from classifier.training import Classifier
+from classifier.model import Classifier
+from classifier.networks import Shape
+from classifier.params import TrainParams
 from delivery.triton.config_text import Settings, changed
 from delivery.triton.server import Ports, choose, ready_path, start
 from workspace.machine import cores
@@ -77,7 +79,7 @@ def graph(name: str) -> bytes:
     shape, network = MODELS[name]
     usual = yaml.safe_load((PROJECT / "params.yaml").read_text())["train"]
     torch.manual_seed(0)
-    model = Classifier(shape, usual | network, 0, 1).eval()
+    model = Classifier(Shape(**shape), TrainParams(**usual | network)).eval()
     return export.to_onnx(export.Served(model), model.shape)
 
 

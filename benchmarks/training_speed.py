@@ -37,9 +37,10 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 from classifier import params, training
 from classifier.augmentation import augment
+from classifier.batches import Batches, epoch_seed
 from classifier.data import Split
 from classifier.params import Params
-from classifier.training import Batches, Classifier, epoch_seed
+from classifier.training import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +119,17 @@ class Plain:
     def __init__(
         self,
         settings: Params,
-        model: Classifier,
+        learner: Training,
         train: Split,
         validation: Split,
         run: Path,
         loaders: int,
     ) -> None:
         self.how, self.seed = settings.train, settings.seed
+        model = learner.model
         self.network = copy.deepcopy(model.network)
         training.prepare_network(self.network, self.how)
-        self.mean, self.std, self.device = model.mean.clone(), model.std.clone(), model.device
+        self.mean, self.std, self.device = model.mean.clone(), model.std.clone(), learner.device
         kept = self.device if self.how.data_on_device and not loaders else "cpu"
         self.train = Batches(train, self.how.batch_size, device=kept)
         self.validation = Batches(validation, 4 * self.how.batch_size, device=kept)
@@ -227,14 +229,14 @@ class Turns(Callback):
     happens in between: batches, hooks, validation, logs and checkpoints.
     """
 
-    def __init__(self, start: Callable[[Classifier], Plain], bar: tqdm) -> None:
+    def __init__(self, start: Callable[[Training], Plain], bar: tqdm) -> None:
         self.start, self.bar = start, bar
         self.turns: list[dict[str, Clock]] = []  # when each began, of every epoch
         self.equal = False
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Give the plain loop the same first weights."""
-        assert isinstance(module, Classifier)
+        assert isinstance(module, Training)
         self.plain = self.start(module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -534,9 +534,9 @@ classifier.splits._check_all_there
     test_cleaning::test_near_duplicates_are_distinct_at_a_lower_limit
 classifier.splits._check_all_there
     test_splits::test_a_class_that_lost_its_test_pictures_is_refused_and_each_cure_works
-classifier.training.read_checkpoint
+classifier.model.read_checkpoint
     test_checkpoints::test_the_cure_makes_another_model
-classifier.training.refuse_checkpoint
+classifier.model.refuse_checkpoint
     test_checkpoints::test_the_cure_makes_another_model
 classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused

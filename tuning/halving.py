@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from classifier import data, pretrained, training
 from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
+from classifier.model import CheckpointError
 from classifier.networks import Shape
 from classifier.params import Params
 from classifier.pretrained import Weights
@@ -83,7 +84,7 @@ def run_trial(
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
     except UserError as error:
-        ends = "broken" if isinstance(error, training.CheckpointError) else "failed"
+        ends = "broken" if isinstance(error, CheckpointError) else "failed"
         ended = {"ended": ends, "reason": str(error)}
     except Exception as error:  # whatever it is, it is this trial's and the others go on
         traceback.print_exc()

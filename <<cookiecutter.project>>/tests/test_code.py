@@ -81,6 +81,16 @@ def test_preparing_does_not_wait_for_torch(imported: dict[str, set[str]]) -> Non
     assert "torch" not in imported["prepare"] and "torch" in imported["train"]
 
 
+def test_only_training_waits_for_lightning(imported: dict[str, set[str]]) -> None:
+    needing = {
+        stage
+        for stage in STAGES
+        for path in ours(imported[stage])
+        if "import pytorch_lightning" in (PROJECT / path).read_text()
+    }
+    assert needing == {"train"}
+
+
 @pytest.fixture
 def copied(root: Path) -> Path:
     """A project with code of its own."""

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 from classifier import params, training
 from classifier.augmentation import Augmentation, augment, mix, recolour
 from classifier.data import Split
+from classifier.networks import Shape
 from classifier.params import Params
 
 COUNT, HEIGHT, WIDTH = 40, 12, 30
@@ -108,16 +109,16 @@ def test_of_mixup_and_cutmix_each_batch_gets_one() -> None:
 # -- targets and weights ---------------------------------------------------------------------------
 
 
-def classifier(train: Params, classes: int = 3) -> training.Classifier:
-    shape = {"height": 12, "width": 10, "channels": 3, "classes": classes}
-    return training.Classifier(shape, train.train.model_dump(), 1, 60)
+def learner(settings: Params, classes: int = 3) -> training.Training:
+    model = training.Classifier(Shape(12, 10, 3, classes), settings.train)
+    return training.Training(model, 1, 60)
 
 
 def test_class_weights_make_every_class_count_alike(settings: Params) -> None:
     labels = np.repeat([0, 1, 2], [8, 3, 1])
     split = Split(np.zeros((12, 12, 10, 3), np.uint8), labels)
-    model = classifier(change(settings, class_weights=True))
-    model.fit_to(split)
+    model = learner(change(settings, class_weights=True))
+    model.balance(split.labels)
     assert model.class_weights.tolist() == pytest.approx([12 / 24, 12 / 9, 12 / 3])
     scores, targets = torch.randn(12, 3), torch.from_numpy(labels)
     by_class = [
@@ -129,7 +130,7 @@ def test_class_weights_make_every_class_count_alike(settings: Params) -> None:
 
 
 def test_label_smoothing_gives_every_class_a_share(settings: Params) -> None:
-    model = classifier(change(settings, label_smoothing=0.3))
+    model = learner(change(settings, label_smoothing=0.3))
     scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     shares = 0.7 * torch.nn.functional.one_hot(labels) + 0.1
     expected = -(shares * scores.log_softmax(1)).sum(1).mean()
@@ -137,7 +138,7 @@ def test_label_smoothing_gives_every_class_a_share(settings: Params) -> None:
 
 
 def test_neutral_parameters_leave_the_loss_of_the_network(settings: Params) -> None:
-    model = classifier(settings)
+    model = learner(settings)
     scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     assert torch.equal(model.loss(scores, labels), model.network.loss(scores, labels))
 

@@ -15,8 +15,8 @@ from small_project import change, fixed, prepared_project
 
 from classifier import data, evaluation, export, params, training
 from classifier.distributed import take_up
+from classifier.model import CHECKPOINT, load_model, read_checkpoint
 from classifier.params import Params
-from classifier.training import CHECKPOINT, load_model, read_checkpoint
 from curation.label_doubts import trained_model
 from workspace.errors import UserError
 

@@ -19,8 +19,8 @@ from classifier import distributed, params, training
 from classifier.batches import Batches
 from classifier.data import Split
 from classifier.distributed import Workers, workers_of
+from classifier.model import CHECKPOINT, HISTORY, load_model
 from classifier.params import Params
-from classifier.training import CHECKPOINT, HISTORY, load_model
 from workspace.errors import UserError
 from workspace.machine import Machine
 

@@ -265,12 +265,13 @@ import numpy as np
 import torch
 from classifier.batches import Batches
 from classifier.data import open_split
-from classifier import training
+from classifier import model
+from classifier.networks import Shape
+from classifier.params import TrainParams
 resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))  # what may be written to
 split = open_split(Path(sys.argv[1]))
-training.SAMPLE = 50
-model = training.Classifier(dict(height=64, width=64, channels=3, classes=2), {train}, 1, 10)
-model.fit_to(split)
+model.SAMPLE = 50
+model.Classifier(Shape(64, 64, 3, 2), TrainParams(**{train})).fit_to(split, seed=1)
 images, labels = next(iter(Batches(split, 8, seed=1)))
 assert images.shape == (8, 64, 64, 3) and split.images.nbytes > 16 * 2**30
 """

@@ -18,6 +18,7 @@ import pytest
 from small_project import fixed, prepared_project
 
 from classifier import data, evaluation, export, params, precision, training
+from classifier.model import load_model
 from classifier.params import Params
 from delivery.model import golden
 from delivery.model.pipeline_outputs import read_outputs
@@ -48,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, settings: Params) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def graph(trained: Path) -> Iterator[bytes]:
     """The graph in 32 bits, which takes torch seconds, once for all exports."""
-    model = training.load_model(trained / training.CHECKPOINT).eval()
+    model = load_model(trained / training.CHECKPOINT).eval()
     content = export.to_onnx(export.Served(model), model.shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "to_onnx", lambda *_: content)

@@ -15,6 +15,7 @@ from small_project import change, fixed, prepared_project
 
 from classifier import data, networks, params, pretrained, training
 from classifier.export import Served, to_onnx
+from classifier.model import Classifier, load_model
 from classifier.networks import MobileNetV3, Photographic, ResNet18, Shape
 from classifier.params import Params
 from workspace import files
@@ -71,19 +72,19 @@ def test_only_the_head_learns_at_first_and_the_lineage_names_the_weights(
 ) -> None:
     settings = asked(root, epochs=1, head_epochs=1)
     training.train(settings, root)
-    model = training.load_model(root / training.CHECKPOINT)
+    model = load_model(root / training.CHECKPOINT)
     assert body(model, state)
     assert model.trained["weights"] == {"source": FILE, "sha256": files.sha256(root / FILE)}
     assert model.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert model.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
     training.train(asked(root, epochs=1, head_epochs=0), root)
-    assert not body(training.load_model(root / training.CHECKPOINT), state)
+    assert not body(load_model(root / training.CHECKPOINT), state)
 
 
 def test_the_exported_graph_takes_raw_pixels_and_enlarges_them_itself(root: Path) -> None:
     shape = Shape(12, 10, 3, 3)
     train = asked(root, network="resnet18").train
-    model = training.Classifier(vars(shape), train.model_dump(), 1, 10)
+    model = Classifier(shape, train)
     model.start_from(pretrained.Weights(model.network.body.state_dict(), "", ""))
     graph = to_onnx(Served(model.eval()), shape)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -97,10 +98,9 @@ def test_the_exported_graph_takes_raw_pixels_and_enlarges_them_itself(root: Path
 
 
 def test_head_and_body_have_rates_of_their_own(root: Path) -> None:
-    shape = vars(Shape(12, 10, 1, 3))
     train = asked(root, learning_rate=0.02, body_rate=0.25).train
-    model = training.Classifier(shape, train.model_dump(), 1, 10)
-    body, head = model.make_optimizer().param_groups
+    model = Classifier(Shape(12, 10, 1, 3), train)
+    body, head = training.Training(model, 1, 10).make_optimizer().param_groups
     assert (body["lr"], head["lr"]) == (0.005, 0.02)
     assert [weight.shape[0] for weight in head["params"]] == [3, 3]
     assert len(body["params"]) + 2 == len(list(model.parameters()))

@@ -10,6 +10,7 @@ import torch
 from small_project import change, fixed, prepared_project
 
 from classifier import distributed, params, training
+from classifier.model import load_model
 from classifier.networks import CNN, Shape
 from classifier.params import Params
 from classifier.progress import LONG, Bar, Progress, advice, in_words
@@ -92,7 +93,7 @@ def test_a_log_holds_one_line_for_each_epoch_and_no_bar(
     assert re.fullmatch(r"3 epochs take \d+ s here", lines[0])
     assert [line.split(",")[0] for line in lines[1:]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "\r" not in said and "%" not in said
-    model = training.load_model(root / training.CHECKPOINT)
+    model = load_model(root / training.CHECKPOINT)
     assert model.trained["threads"] == 1  # small pictures
 
 
@@ -153,7 +154,7 @@ def test_threads_follow_the_pictures_and_the_machine(
 def test_threads_that_are_asked_for_train_and_are_noted(tmp_path: Path, settings: Params) -> None:
     root = prepared_project(tmp_path)
     training.train(settings, root, Machine(threads=2))
-    assert training.load_model(root / training.CHECKPOINT).trained["threads"] == 2
+    assert load_model(root / training.CHECKPOINT).trained["threads"] == 2
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterator
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -61,46 +60,6 @@ class Batches:
         """Number of images in the batch of that index, those of all workers together."""
         smallest, larger = divmod(len(self.labels), len(self))
         return smallest + (index < larger)
-
-
-class Images(pl.LightningDataModule):
-    """The training split, shuffled anew in every epoch, and the validation split."""
-
-    def __init__(
-        self,
-        train: Split,
-        validation: Split,
-        batch_size: int,
-        seed: int,
-        on_device: bool = True,
-    ) -> None:
-        super().__init__()
-        self.splits = {"train": train, "validation": validation}
-        self.batch_size, self.seed, self.on_device = batch_size, seed, on_device
-        self.batches: dict[str, Batches] = {}
-
-    def train_dataloader(self) -> Batches:
-        """Batches of this epoch."""
-        batches = self.of("train", self.batch_size)
-        batches.seed = epoch_seed(self.seed, self.trainer.current_epoch if self.trainer else 0)
-        return batches
-
-    def val_dataloader(self) -> Batches:
-        """Batches in the split's order; larger ones, as no gradients are kept."""
-        return self.of("validation", 4 * self.batch_size)
-
-    def of(self, name: str, batch_size: int) -> Batches:
-        """This worker's batches of a split, which is moved to the device once, if it is at all."""
-        if name not in self.batches:
-            split, trainer = self.splits[name], self.trainer
-            part, workers = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-            device = trainer.strategy.root_device if trainer else torch.device("cpu")
-            if not (self.on_device and fits(split, device)):
-                device = torch.device("cpu")
-            self.batches[name] = Batches(
-                split, batch_size, part=part, workers=workers, device=device
-            )
-        return self.batches[name]
 
 
 def fits(split: Split, device: torch.device) -> bool:

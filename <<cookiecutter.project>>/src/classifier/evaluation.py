@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier import data
+from classifier.model import CHECKPOINT, HISTORY, load_model, scores_of
 from classifier.params import EvaluateParams, Params
-from classifier.training import CHECKPOINT, HISTORY, load_model, scores_of
 from reporting import plots
 from reporting.answers import write_answers
 from workspace import behaviour, files
@@ -59,17 +58,14 @@ def figures(
 ) -> dict[str, Any]:
     """Standard figures of probabilities (N, K) against labels (N,).
 
-    `loss` is the mean cross-entropy in nats; `calibration_error` the expected calibration error
-    over equal-width bins of confidence (Guo et al., ICML 2017, eq. 3).
+    `loss` is the mean cross-entropy in nats; `calibration_error` see there.
     """
     predicted = probabilities.argmax(1)
     columns = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=0
     )
     rows = zip(classes, *columns, strict=True)
-    calibration = multiclass_calibration_error(
-        probabilities, labels, len(classes), n_bins=params.calibration_bins
-    )
+    calibration = calibration_error(probabilities, labels, params.calibration_bins)
     loss = torch.nn.functional.nll_loss(probabilities.double().clamp_min(1e-12).log(), labels)
     return {
         "accuracy": float((predicted == labels).double().mean()),
@@ -77,13 +73,25 @@ def figures(
             zip(("macro_precision", "macro_recall", "macro_f1"), means(columns[:3]), strict=True)
         ),
         "loss": float(loss),
-        "calibration_error": float(calibration),
+        "calibration_error": calibration,
         "support": len(labels),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
             for name, p, r, f, n in rows
         },
     }
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int) -> float:
+    """Expected calibration error of probabilities (N, K) against labels (N,).
+
+    The mean distance of confidence from the share of right answers, over equally wide bins of
+    confidence (Guo et al., ICML 2017, eq. 3): those that the picture of it shows.
+    """
+    confidence, predicted = probabilities.max(1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    too_sure = torch.bincount(which, confidence.double() - (predicted == labels).double(), bins)
+    return float(too_sure.abs().sum() / len(labels))
 
 
 def looks(split: data.Split, probabilities: Tensor) -> behaviour.Figures:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import platform
 import shutil
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from classifier import data, lineage, precision
+from classifier import data, precision
 from classifier.batches import Batches
 from classifier.data import Split
 from classifier.evaluation import METRICS
+from classifier.model import CHECKPOINT, Classifier, load_model, scores_of
 from classifier.networks import Shape
 from classifier.params import Params
-from classifier.training import CHECKPOINT, Classifier, load_model, scores_of
 from reporting import model_card
 from reporting.model_card import Account
 from workspace import files, settings
@@ -32,6 +34,20 @@ REPOSITORY = Path("artifacts/model")
 REPORT = Path("artifacts/export.json")
 CONFIG = Path("serving/classifier/config.pbtxt")
 NAME = "classifier"
+LINEAGE = Path("lineage.json")
+LIBRARIES = (
+    "matplotlib",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pillow",
+    "pytorch-lightning",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
 
 
 class Served(nn.Module):
@@ -73,8 +89,30 @@ def export(params: Params, root: Path) -> None:
         few, bits = params.export.golden_images, params.export.precision
         write_golden(folder / "golden.npz", split, expected, few, precision.TOLERANCE[bits])
         shutil.copytree(temporary, root / REPOSITORY)
-    lineage.write(params, model.trained, root)
+    origin = json.dumps(lineage(params, model.trained, root), indent=2, sort_keys=True)
+    files.write(root / LINEAGE, origin + "\n")
     model_card.write(account(params, report, root), root)
+
+
+def lineage(params: Params, trained: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Where a model comes from: all that is needed to make it again, and no times.
+
+    `trained` says on what the weights were trained, which may be another machine than this one.
+    """
+    report = data.report(root)
+    return {
+        "data": {
+            "source": params.prepare.source,
+            "sha256": report["sha256"],
+            "test_sha256": report["splits"]["test"]["sha256"],
+        },
+        "code": {"sha256": code_sha256(root)},
+        "params": params.model_dump(),
+        "seed": params.seed,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "trained": trained,
+    }
 
 
 def account(params: Params, exported: dict[str, Any], root: Path) -> Account:

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-import torchvision
 from torch import Tensor
 
 from classifier import networks, params
@@ -77,7 +76,9 @@ def load(train: TrainParams, root: Path) -> Weights | None:
 
 def address_of(kind: type[Photographic]) -> str:
     """Where torchvision has its newest weights of a network."""
-    return str(torchvision.models.get_model_weights(kind.MODEL).DEFAULT.url)
+    from torchvision.models import get_model_weights  # takes seconds to import
+
+    return str(get_model_weights(kind.MODEL).DEFAULT.url)
 
 
 def download(address: str, root: Path) -> Path:

@@ -17,11 +17,13 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
@@ -35,93 +37,66 @@ from torch import Tensor
 
 from classifier import data, distributed, networks, pretrained
 from classifier.augmentation import augment, mix, recolour
-from classifier.batches import Batches, Images, epoch_seed
+from classifier.batches import Batches, epoch_seed, fits
 from classifier.data import Split
 from classifier.distributed import TrainingError, Workers
+from classifier.model import (
+    CHECKPOINT,
+    HISTORY,
+    Classifier,
+    read_checkpoint,
+    scores_of,
+    shape_of,
+    write_checkpoint,
+)
 from classifier.networks import Network, Photographic, Shape
 from classifier.params import Params, TrainParams
 from classifier.pretrained import Weights
 from classifier.progress import Bar, Progress, advice
-from workspace import files, settings
+from workspace import files
 from workspace.errors import UserError
 from workspace.machine import Machine
 from workspace.model_code import code_sha256
 from workspace.settings import SettingsError
 
-CHECKPOINT = Path("artifacts/model.ckpt")
-HISTORY = Path("artifacts/history.csv")
 RUNS = Path("runs")
 
 WARM_UP = 0.1  # share of the steps in which a one-cycle schedule raises the learning rate
-SAMPLE = 10_000  # training pictures from which the normalisation is taken
 COMPILERS = ("g++", "clang++", "c++")
 WORKER_STRIDE = 2**40  # between workers' seeds: no epoch of one has the seed of another's
 
 
-class Classifier(pl.LightningModule):
-    """A network, the normalisation before it and the temperature behind it."""
+class Training(pl.LightningModule):
+    """How a Classifier learns: its batches, losses, optimizer and schedule."""
 
-    mean: Tensor
-    std: Tensor
-    temperature: Tensor
     class_weights: Tensor
 
-    def __init__(
-        self, shape: dict[str, int], train: dict[str, Any], seed: int, examples: int
-    ) -> None:
+    def __init__(self, model: Classifier, seed: int, examples: int) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.params = settings.check(TrainParams, train, str(CHECKPOINT), "train")
-        self.shape = Shape(**shape)
-        self.network = networks.build(
-            self.params.network,
-            self.shape,
-            self.params.options,
-            pretrained=self.params.pretrained,
+        self.model, self.seed, self.examples = model, seed, examples
+        self.params = model.params
+        even = torch.ones(model.shape.classes)
+        self.register_buffer("class_weights", even, persistent=False)
+        self.save_hyperparameters(  # for TensorBoard's table of runs
+            {"train": self.params.model_dump(), "seed": seed, "examples": examples}
         )
-        self.register_buffer("mean", torch.zeros(self.shape.channels, 1, 1))
-        self.register_buffer("std", torch.ones(self.shape.channels, 1, 1))
-        self.register_buffer("temperature", torch.ones(()))
-        even = torch.ones(self.shape.classes)
-        self.register_buffer("class_weights", even, persistent=False)  # only training wants them
-        self.trained: dict[str, Any] = {}  # on what; see `lineage`
 
-    def fit_to(self, split: Split) -> None:
-        """Take mean, deviation and what the network wants to know from the training pictures."""
-        generator = torch.Generator().manual_seed(self.hparams["seed"])
-        drawn = torch.randperm(len(split.images), generator=generator)[:SAMPLE]
-        sample = torch.from_numpy(split.images[drawn.sort().values.numpy()])
-        pixels = sample.double()
-        self.mean.copy_(pixels.mean((0, 1, 2))[:, None, None])
-        self.std.copy_(pixels.std((0, 1, 2))[:, None, None].clamp_min(1.0))
-        self.network.fit_to(self.normalise(sample), generator)
-        if self.params.class_weights:  # as scikit-learn's "balanced": their mean over the set is 1
-            counts = torch.bincount(torch.from_numpy(split.labels), minlength=self.shape.classes)
-            self.class_weights.copy_(len(split.labels) / (len(counts) * counts.clamp_min(1)))
+    @property
+    def network(self) -> Network:
+        """What learns."""
+        return self.model.network
 
-    def start_from(self, weights: Weights) -> None:
-        """Take weights learnt elsewhere, and normalise pictures as those were."""
-        assert isinstance(self.network, Photographic)
-        self.network.start_from(weights.state)
-        for buffer, figures in ((self.mean, self.network.MEAN), (self.std, self.network.STD)):
-            scaled = 255 * torch.tensor(figures)[:, None, None]
-            buffer.copy_(scaled if self.shape.channels == 3 else scaled.mean())
+    def balance(self, labels: NDArray[np.int64]) -> None:
+        """Weigh the classes by what the labels (N,) lack of each; their mean over the set is 1.
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Float pictures (N, C, H, W) of uint8 pixels (N, H, W, C)."""
-        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores (N, K) of uint8 pixels (N, H, W, C)."""
-        return self.network(self.normalise(images))
-
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """Softmax of the scores divided by the temperature."""
-        return torch.softmax(scores / self.temperature, dim=1)
+        Source: "balanced" of scikit-learn's compute_class_weight.
+        """
+        counts = torch.bincount(torch.from_numpy(labels), minlength=self.model.shape.classes)
+        self.class_weights.copy_(len(labels) / (len(counts) * counts.clamp_min(1)))
 
     def on_train_epoch_start(self) -> None:
         """Make dropout and augmentation depend on nothing but seed, epoch and worker."""
-        epoch = epoch_seed(self.hparams["seed"], self.current_epoch)
+        epoch = epoch_seed(self.seed, self.current_epoch)
         torch.manual_seed(epoch + WORKER_STRIDE * self.global_rank)
         if self.params.pretrained:  # the body's statistics stay, too, as long as it does
             self.network.train(not self.is_head_only)
@@ -132,21 +107,20 @@ class Classifier(pl.LightningModule):
         """Loss of one batch, with the penalty of the network."""
         images, labels = batch
         how = self.params.augmentation
-        images = augment(self.normalise(recolour(images, how)), how)
-        images, targets = mix(images, labels, self.shape.classes, how)
+        images = augment(self.model.normalise(recolour(images, how)), how)
+        images, targets = mix(images, labels, self.model.shape.classes, how)
         loss = self.loss(self.network(images).float(), targets)  # 16 bits are too few for sums
         self.train_loss += loss.detach() * len(labels)
         self.seen += len(labels)
-        return self.share(len(labels), index) * loss + self.network.penalty(
-            self.hparams["examples"]
-        )
+        penalty = self.network.penalty(self.examples)
+        return self.share(len(labels), index) * loss + penalty
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of scores (N, K) and labels (N,) or, of mixed pictures, their shares (N, K)."""
         if targets.dim() == 1 and not (self.params.class_weights or self.params.label_smoothing):
             return self.network.loss(scores, targets)
         if targets.dim() == 1:  # as shares, whose mean does not depend on a batch's classes
-            targets = F.one_hot(targets, self.shape.classes).to(scores.dtype)
+            targets = F.one_hot(targets, self.model.shape.classes).to(scores.dtype)
         smoothing = self.params.label_smoothing
         return F.cross_entropy(scores, targets, self.class_weights, label_smoothing=smoothing)
 
@@ -179,7 +153,7 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Loss and right answers of one batch."""
         images, labels = batch
-        scores = self(images).float()
+        scores = self.model(images).float()
         loss, right = self.network.loss(scores, labels), (scores.argmax(1) == labels).sum()
         count = loss.new_tensor(len(labels))
         self.validation_sums += torch.stack([loss * count, right.to(loss.dtype), count])
@@ -193,16 +167,6 @@ class Classifier(pl.LightningModule):
         figures = {"validation_loss": loss / images, "validation_accuracy": right / images}
         self.log_dict(figures, prog_bar=True)
         self.log("train_loss", train_loss / train_images)
-
-    def save(self, path: Path) -> None:
-        """Write what `load_model` reads: weights, their parameters, what trained them."""
-        content = {
-            "pytorch-lightning_version": pl.__version__,
-            "state_dict": self.state_dict(),
-            "hyper_parameters": dict(self.hparams),
-            "trained": self.trained,
-        }
-        CheckpointFile().save_checkpoint(content, path)
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters, with its schedule of learning rates."""
@@ -234,6 +198,46 @@ class Classifier(pl.LightningModule):
         if self.params.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+
+
+class Images(pl.LightningDataModule):
+    """The training split, shuffled anew in every epoch, and the validation split."""
+
+    def __init__(
+        self,
+        train: Split,
+        validation: Split,
+        batch_size: int,
+        seed: int,
+        on_device: bool = True,
+    ) -> None:
+        super().__init__()
+        self.splits = {"train": train, "validation": validation}
+        self.batch_size, self.seed, self.on_device = batch_size, seed, on_device
+        self.batches: dict[str, Batches] = {}
+
+    def train_dataloader(self) -> Batches:
+        """Batches of this epoch."""
+        batches = self.of("train", self.batch_size)
+        batches.seed = epoch_seed(self.seed, self.trainer.current_epoch if self.trainer else 0)
+        return batches
+
+    def val_dataloader(self) -> Batches:
+        """Batches in the split's order; larger ones, as no gradients are kept."""
+        return self.of("validation", 4 * self.batch_size)
+
+    def of(self, name: str, batch_size: int) -> Batches:
+        """This worker's batches of a split, which is moved to the device once, if it is at all."""
+        if name not in self.batches:
+            split, trainer = self.splits[name], self.trainer
+            part, workers = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            device = trainer.strategy.root_device if trainer else torch.device("cpu")
+            if not (self.on_device and fits(split, device)):
+                device = torch.device("cpu")
+            self.batches[name] = Batches(
+                split, batch_size, part=part, workers=workers, device=device
+            )
+        return self.batches[name]
 
 
 class History(Callback):
@@ -283,52 +287,12 @@ class CheckpointFile(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write the file whole or not at all, so that a kill leaves the one before."""
-        with files.replacing(Path(path), "wb") as file:
-            torch.save(checkpoint, file)
+        """Write a checkpoint as `write_checkpoint` does."""
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint as `read_checkpoint` does."""
         return read_checkpoint(Path(path))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, of which nothing is run: tensors, texts, numbers, lists and dictionaries.
-
-    Raises CheckpointError for a file that holds anything else, or is damaged or missing.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}): run `make pipeline`"
-        ) from None
-    except Exception as error:  # of a damaged file, anything
-        refuse_checkpoint(path, error)
-    if not isinstance(content, dict):
-        refuse_checkpoint(path, TypeError(f"a {type(content).__name__}"))
-    return content
-
-
-def refuse_checkpoint(path: Path, error: Exception) -> NoReturn:
-    """Raise CheckpointError: it is of another program, or somebody put code into it."""
-    reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-    raise CheckpointError(
-        f"{path} is no checkpoint of weights and numbers only, so nothing of it is used: remove it "
-        f"and run the same command again, or `make pipeline` ({settings.shown(reason)})"
-    ) from None
-
-
-def load_model(path: Path) -> Classifier:
-    """Load the model that `save` wrote, on the processor. Raises CheckpointError."""
-    content = read_checkpoint(path)
-    try:
-        model = Classifier(**content["hyper_parameters"])
-        model.load_state_dict(content["state_dict"])
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        refuse_checkpoint(path, error)
-    model.trained = content.get("trained", {})
-    return model
 
 
 def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # noqa: B008 (frozen)
@@ -489,10 +453,13 @@ def fit(
     threads = workers.threads or threads_of(params.train, shape, workers)
     torch.set_num_threads(threads)
     examples = len(train_split.labels)
-    model = Classifier(asdict(shape), params.train.model_dump(), params.seed, examples)
-    model.fit_to(train_split)
+    model = Classifier(shape, params.train)
+    model.fit_to(train_split, params.seed)
     if weights:
         model.start_from(weights)
+    training = Training(model, params.seed, examples)
+    if params.train.class_weights:
+        training.balance(train_split.labels)
     prepare_network(model.network, params.train)
     history = History()
     best = ModelCheckpoint(
@@ -517,7 +484,7 @@ def fit(
     last = run / "last.ckpt"
     if last.exists() and trainer.is_global_zero:
         print(f"taking up the run in {run}", file=sys.stderr)
-    trainer.fit(model, images, ckpt_path=last if last.exists() else None)
+    trainer.fit(training, images, ckpt_path=last if last.exists() else None)
     loss = history.epochs[-1]["train_loss"]
     if not math.isfinite(loss):
         raise TrainingError(
@@ -525,7 +492,7 @@ def fit(
             f"lower train.learning_rate, which is {params.train.learning_rate}."
         )
     if trainer.is_global_zero:
-        model.load_state_dict(read_checkpoint(run / "best.ckpt")["state_dict"])
+        training.load_state_dict(read_checkpoint(run / "best.ckpt")["state_dict"])
     return model.eval().cpu(), history, trainer
 
 
@@ -590,12 +557,6 @@ def precision(params: TrainParams) -> str:
     return "bf16-mixed" if bf16 else "16-mixed"
 
 
-def shape_of(split: Split, classes: list[str]) -> Shape:
-    """Shape of the data set that a split belongs to."""
-    _, height, width, channels = split.images.shape
-    return Shape(height, width, channels, len(classes))
-
-
 def threads_of(params: TrainParams, shape: Shape, workers: Workers) -> int:
     """Threads of each worker on this machine."""
     pixels = shape.height * shape.width
@@ -612,15 +573,6 @@ def fingerprint(params: Params, workers: Workers, root: Path) -> str:
         code_sha256(root, "train"),
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@torch.inference_mode()
-def scores_of(model: Classifier, split: Split, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """Scores (N, K) and labels (N,) of a split, in its order."""
-    model.eval()
-    batches = [(model(images), labels) for images, labels in Batches(split, batch_size)]
-    scores, labels = zip(*batches, strict=True)
-    return torch.cat(scores), torch.cat(labels)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:

@@ -22,9 +22,9 @@ from curation.batch_comparison import Comparison
 from workspace.errors import UserError
 
 if TYPE_CHECKING:
-    from classifier.training import Classifier
+    from classifier.model import Classifier
 
-CHECKPOINT = Path("artifacts/model.ckpt")  # of classifier.training, which takes long to import
+CHECKPOINT = Path("artifacts/model.ckpt")  # of classifier.model, which takes long to import
 FOLDS = 5
 SIDE = 16  # pixels to which the quick model's pictures are reduced
 LANDMARKS = 300
@@ -73,7 +73,7 @@ def trained_model(comparison: Comparison, root: Path) -> "Classifier | str":
     # a model of another source may have been trained on these very pictures
     if data.report(root)["source"] != "folder" or data.class_names(root) != comparison.classes:
         return "the trained one is of another source or other classes"
-    from classifier.training import load_model
+    from classifier.model import load_model
 
     try:
         model = load_model(root / CHECKPOINT).eval()
