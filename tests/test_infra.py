@@ -279,13 +279,15 @@ def test_variables_are_few_and_typed_and_say_what_they_received(file):
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_setting_of_a_root_is_handed_on(root):
-    """Each variable, and each field of one that describes the network."""
+    """Each variable, as a whole or in each of its fields."""
     folder = UNBAKED / "infra" / root
     text = "".join(path.read_text() for path in folder.glob("*.tf") if path.name != "variables.tf")
     blocks = re.split(r"^(?=variable )", (folder / "variables.tf").read_text(), flags=re.M)[1:]
     for block in blocks:
         name = re.match(r'variable "(\w+)"', block)[1]
-        fields = re.findall(r"^    (\w+) += optional", block, re.M) if name == "network" else []
+        fields = re.findall(r"^    (\w+) += (?:optional|number|set|string)\b", block, re.M)
+        if re.search(rf"= var\.{name}$", text, re.M):
+            fields = []
         for each in [name, *(f"{name}.{field}" for field in fields)]:
             assert re.search(rf"\bvar\.{re.escape(each)}\b", text), f"{each} changes nothing"
 
