@@ -24,7 +24,7 @@ test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test ev
 test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go): [CORE=1]
 	$(if $(KUBECONFIG),,$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs \
 		$(if $(CORE),core))
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest tests/cluster
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --durations 25 tests/cluster
 
 fuzz: export FUZZ := 1
 fuzz: $(VENV)/with-project ## have everything read what nobody should write, anew each time: [MINUTES=10]

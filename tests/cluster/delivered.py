@@ -131,9 +131,12 @@ class Delivered:
     def see(self, environment: str = "staging") -> None:
         """Have Argo CD look at Git now, as a webhook has it."""
         self.see_all("models")
+        self.look_at(self.namespace(environment))
+
+    def look_at(self, application: str) -> None:
+        """Have Argo CD look at an Application now, if it is there."""
         self.kubernetes.run(
-            *("annotate", "--overwrite", "-n", "argocd"),
-            f"application/{self.namespace(environment)}",
+            *("annotate", "--overwrite", "-n", "argocd", f"application/{application}"),
             "argocd.argoproj.io/refresh=normal",
         )
 
@@ -146,7 +149,12 @@ class Delivered:
         )
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
-        """Wait for a state of an environment's Application."""
+        """Wait for a state of an environment's Application.
+
+        Argo CD looks at it first: what it misses of a change it sees at its next look, which may be
+        a minute away.
+        """
+        self.look_at(self.namespace(environment))
         return self.kubernetes.until(f"application/{self.namespace(environment)}", wanted)
 
     def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:

@@ -109,6 +109,7 @@ def twice(delivered: Delivered) -> Delivered:
 def gateway(twice: Delivered) -> Iterator[Gateway]:
     """The gateway is opened by its line, and closed again by taking the line away."""
     release = twice.project.released()
+    twice.look_at("gateway-kinds")
     twice.kubernetes.until("application/gateway-kinds", synced)
     password = make_secrets(twice)
     overlay = twice.project.folder / OVERLAY

@@ -14,6 +14,9 @@ NAMESPACE = "digit-classifier-staging"
 
 @pytest.mark.parametrize("name", ["root", "argo-cd", "configs", "gateway-kinds"])
 def test_what_can_be_installed_here_is_synced_and_healthy(delivered: Delivered, name: str) -> None:
+    # Kinds are established a moment after they were made, of which Argo CD hears at its next look.
+    delivered.kubernetes.until(f"application/{name}", bool)
+    delivered.look_at(name)
     delivered.kubernetes.until(f"application/{name}", synced)
 
 
