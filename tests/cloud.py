@@ -37,14 +37,15 @@ for word in rest:
     else:
         words.append(word)
 named = {{
-    name: words if name.endswith("types") else words[0] for name, words in named.items()
+    name: words if name.endswith("types") else words[0] if words else True
+    for name, words in named.items()
 }}
 client = boto3.client(service, region_name=named.pop("--region", None) or "{REGION}")
 named.pop("--output", None)
 asked = {{
     "".join(word.title() for word in name[2:].split("-")): value for name, value in named.items()
 }}
-for old in [name for name in asked if service == "logs"]:
+for old in [name for name in asked if service in ("ecr", "logs")]:
     asked[old[0].lower() + old[1:]] = asked.pop(old)
 try:
     answer = getattr(client, operation.replace("-", "_"))(**asked)

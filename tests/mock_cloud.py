@@ -11,6 +11,8 @@ All that the mock cloud does not represent as AWS does is listed here:
   group that it does not make. The first is put right; the group is made, with AWS's tags, without
   machines, and goes with the node group.
 * moto says yes to what AWS refuses. What is refused here, too: see `refuse`.
+* Rules by which ECR stands before other registries do not exist in moto. They are kept here; no
+  image is fetched, so the repositories that ECR would make are made by whoever tries it.
 * EKS writes its last logs after a cluster is gone, and makes their log group again for it.
 * moto keeps the tags of a launch template among those that the template gives to machines. They are
   left out there.
@@ -33,15 +35,18 @@ from urllib.parse import unquote
 os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 
 from moto.autoscaling.models import autoscaling_backends
+from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.launch_templates import LaunchTemplate
+from moto.ecr.responses import ECRResponse
 from moto.eks import urls
 from moto.eks.exceptions import InvalidParameterException, ResourceNotFoundException
 from moto.eks.responses import EKSResponse
 from moto.iam.access_control import PermissionResult
 from moto.logs.models import LogsBackend
 from moto.s3.models import FakeBucket, FakeDeleteMarker
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import main
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.models import Parameter, SimpleSystemManagerBackend
@@ -62,10 +67,16 @@ RESERVED = [  # ranges that the public end of a cluster's API takes no callers f
     for each in "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 "
     "192.168.0.0/16 224.0.0.0/3".split()
 ]
+# Registries that ECR can stand before, and whether it asks for an account there.
+UPSTREAMS = {
+    **dict.fromkeys(("public.ecr.aws", "quay.io", "registry.k8s.io"), False),
+    **dict.fromkeys(("ghcr.io", "registry-1.docker.io", "registry.gitlab.com"), True),
+}
 IMAGE = re.compile(r"/aws/service/eks/optimized-ami/([0-9.]+)/.*/release_version")
 
 parts: Parts = {}
 policies: Parts = {}
+caches: dict[str, dict[str, Any]] = {}  # ECR's rules by the prefix of their copies
 gone: set[str] = set()  # log groups of clusters that were deleted
 
 
@@ -452,6 +463,39 @@ def write_last_logs(delete_log_group: Callable) -> Callable:
     return delete
 
 
+class EcrError(ServiceException):
+    """What ECR refuses; moto tells an error's service by the module of its class."""
+
+    __module__ = "moto.ecr.exceptions"
+
+
+def create_pull_through_cache_rule(response: ECRResponse) -> ActionResult:
+    """Keep a rule. Refuse registries that ECR knows not, and secrets that it cannot read."""
+    rule = json.loads(response.body)
+    prefix, upstream = rule["ecrRepositoryPrefix"], rule["upstreamRegistryUrl"]
+    if prefix in caches:
+        raise EcrError("PullThroughCacheRuleAlreadyExistsException", prefix)
+    if upstream not in UPSTREAMS:
+        raise EcrError("UnsupportedUpstreamRegistryException", upstream)
+    if UPSTREAMS[upstream]:
+        known = secretsmanager_backends[response.current_account][response.region].secrets
+        if rule.get("credentialArn") not in {each.arn for each in known.values()}:
+            raise EcrError("SecretNotFoundException", str(rule.get("credentialArn")))
+    caches[prefix] = rule | {"registryId": response.current_account}
+    return ActionResult(caches[prefix])
+
+
+def describe_pull_through_cache_rules(response: ECRResponse) -> ActionResult:
+    prefixes = json.loads(response.body).get("ecrRepositoryPrefixes") or [*caches]
+    if unknown := {*prefixes} - caches.keys():
+        raise EcrError("PullThroughCacheRuleNotFoundException", str(unknown))
+    return ActionResult({"pullThroughCacheRules": [caches[prefix] for prefix in prefixes]})
+
+
+def delete_pull_through_cache_rule(response: ECRResponse) -> ActionResult:
+    return ActionResult(caches.pop(json.loads(response.body)["ecrRepositoryPrefix"]))
+
+
 def drop_own_tags(create_version: Callable) -> Callable:
     """Leave a launch template's own tags out of those that it gives to machines."""
 
@@ -492,6 +536,12 @@ def extend_moto() -> None:
     SimpleSystemManagerBackend.get_parameter = image_of_nodes(
         SimpleSystemManagerBackend.get_parameter
     )
+    for rules in (
+        create_pull_through_cache_rule,
+        delete_pull_through_cache_rule,
+        describe_pull_through_cache_rules,
+    ):
+        setattr(ECRResponse, rules.__name__, rules)
     ServiceQuotasBackend.get_service_quota = quota_of_processors
     LogsBackend.delete_log_group = write_last_logs(LogsBackend.delete_log_group)
     FakeDeleteMarker.dispose = lambda *_: None

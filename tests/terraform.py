@@ -41,16 +41,17 @@ def terraform_environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def shared_provider(initialised: Path) -> Iterator[dict[str, str]]:
+def shared_provider(initialised: Path, **settings: str) -> Iterator[dict[str, str]]:
     """Start the provider of an initialised folder; yield the environment by which it is found.
 
-    Terraform starts one for each run of a test, which takes most of its time. Where nothing is
-    configured, as with a mocked provider, all can ask the same one.
+    Terraform starts one for each run of a test and several for a plan, and compares its 700 MB with
+    the lock at each `init`, which takes most of its time. Where nothing is configured, as with a
+    mocked provider, or all configure it alike, all can ask the same one.
     """
     (program,) = initialised.glob(".terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
     process = subprocess.Popen(
         [program, "-debug"],
-        env=terraform_environment(),
+        env=terraform_environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -10,9 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ CHECKOV = "checkov==3.3.30"  # one version here and in benchmarks/checkov_peers.
 CHECKED = ["dockerfile", "github_actions", "terraform"]
 MOST_VARIABLES = 10
 GPU = "nvidia.com/gpu"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 ACCOUNT = "123456789012"
@@ -69,9 +71,17 @@ class Walk:
         return (self.project.folder / path).read_text()
 
 
-def settle(project: Project) -> None:
-    """Make the settings that the README asks for, and the repository they are committed to."""
+def settle(project: Project, secret: str) -> None:
+    """Make the settings that the README asks for, and the repository they are committed to.
+
+    Others' images come by way of ECR, so that what this makes is walked, too.
+    """
     for root, old, new in (
+        (
+            "registry",
+            "image_cache = null",
+            f'image_cache = {{ docker_hub_credential_arn = "{secret}" }}',
+        ),
         ("cluster", "admins = []", f'admins = ["{ADMIN}"]'),
         ("bootstrap", f'"acme/{NAME}"', f'"acme@123456/{NAME}@456789"'),
     ):
@@ -96,8 +106,13 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
     generated = cookiecutter(folder / "projects")
     assert generated.returncode == 0, generated.stderr
     project = Project(folder / "projects" / NAME)
-    settle(project)
     with mock_cloud(folder / "mock.log") as endpoint:
+        account = Account(endpoint)
+        secret = account.client("secretsmanager").create_secret(
+            Name="ecr-pullthroughcache/docker-hub",
+            SecretString='{"username": "acme", "accessToken": "a"}',
+        )
+        settle(project, secret["ARN"])
         environment = terraform_environment(
             **credentials(endpoint),
             **stand_ins(folder / "bin"),
@@ -113,17 +128,19 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
                 stdout=printed,
                 stderr=subprocess.STDOUT,
             )
-            yield Walk(project, Account(endpoint), environment, folder / "printed"), process
+            yield Walk(project, account, environment, folder / "printed"), process
         process.kill()
         process.wait()
 
 
 @pytest.fixture(scope="module")
-def walk(climb) -> Walk:
-    """The end of the README's way up."""
+def walk(climb) -> Iterator[Walk]:
+    """The end of the README's way up; from here on one provider answers all of Terraform."""
     walk, process = climb
     assert process.wait(timeout=900) == 0, walk.printed.read_text()
-    return walk
+    settings = credentials(walk.account.endpoint)
+    with shared_provider(walk.project.folder / "infra/registry", **settings) as provider:
+        yield replace(walk, environment=walk.environment | provider)
 
 
 def terraform(
@@ -173,7 +190,11 @@ def results(tree) -> Results:
             return terraform(tree / folder, command, **environment)
 
         folders = [first, *others]
-        return dict(zip(folders, pool.map(judge, folders), strict=True))
+        judged = dict(zip(folders, pool.map(judge, folders), strict=True))
+        # A graph is drawn only where the state has a place.
+        (tree / "cluster/backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
+        terraform(tree / "cluster", "init", **environment)
+        return judged | {"graph": terraform(tree / "cluster", "graph", **environment)}
 
 
 def test_there_are_the_modules_that_the_design_names():
@@ -182,6 +203,7 @@ def test_there_are_the_modules_that_the_design_names():
         "ci_identity",
         "data_store",
         "gpu_cluster",
+        "image_cache",
         "network",
         "registry",
         "training_identity",
@@ -210,6 +232,18 @@ def test_a_root_is_valid_unbaked(root, results):
     result = results[root]
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Warning" not in result.stdout
+
+
+def test_nodes_are_made_when_there_is_a_way_out_and_go_before_it(results):
+    """Or machines start that cannot join, and stay while they cannot say that they leave."""
+    waits: dict[str, set[str]] = {}
+    for each, other in re.findall(r'"([^"]+)" -> "([^"]+)"', results["graph"].stdout):
+        waits.setdefault(each, set()).add(other)
+    for nodes in ("gpu", "system"):
+        found = {f"module.gpu_cluster.aws_eks_node_group.{nodes}"}
+        while more := {other for each in found for other in waits.get(each, ())} - found:
+            found |= more
+        assert {f"module.network.aws_{each}" for each in ("route.nat", "vpc_endpoint.s3")} <= found
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -241,6 +275,21 @@ def test_variables_are_few_and_typed_and_say_what_they_received(file):
             messages = re.findall(r"error_message = (.*)", block)
             assert messages, f"{name} takes anything"
             assert all(f"var.{name}" in message for message in messages), name
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_setting_of_a_root_is_handed_on(root):
+    """Each variable, as a whole or in each of its fields."""
+    folder = UNBAKED / "infra" / root
+    text = "".join(path.read_text() for path in folder.glob("*.tf") if path.name != "variables.tf")
+    blocks = re.split(r"^(?=variable )", (folder / "variables.tf").read_text(), flags=re.M)[1:]
+    for block in blocks:
+        name = re.match(r'variable "(\w+)"', block)[1]
+        fields = re.findall(r"^    (\w+) += (?:optional|number|set|string)\b", block, re.M)
+        if re.search(rf"= var\.{name}$", text, re.M):
+            fields = []
+        for each in [name, *(f"{name}.{field}" for field in fields)]:
+            assert re.search(rf"\bvar\.{re.escape(each)}\b", text), f"{each} changes nothing"
 
 
 def test_answers_stand_only_in_terraform_tfvars():
@@ -454,6 +503,7 @@ def test_outputs_are_written_where_they_are_read(walk):
         f"CLUSTER_ARN=arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{NAME}",
         f"CLUSTER_NAME={NAME}",
         f"DATA_URL=s3://{DATA}/dvc",
+        f"IMAGE_CACHE={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com",
         f"REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}",
         f"TRAINING_REGISTRY={ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}-training",
     ]
@@ -643,6 +693,23 @@ def test_the_registries_keep_tags_and_released_models(walk):
     assert json.loads(policy)["rules"][0]["selection"]["tagPrefixList"] == ["v"]
 
 
+def test_ecr_stands_before_three_registries_and_could_not_before_nvidias(walk):
+    ecr = walk.account.client("ecr")
+    rules = ecr.describe_pull_through_cache_rules()["pullThroughCacheRules"]
+    assert {each["ecrRepositoryPrefix"]: each["upstreamRegistryUrl"] for each in rules} == {
+        "docker-hub": "registry-1.docker.io",
+        "kubernetes": "registry.k8s.io",
+        "quay": "quay.io",
+    }
+    assert [each["ecrRepositoryPrefix"] for each in rules if "credentialArn" in each] == [
+        "docker-hub"
+    ]
+    with pytest.raises(ecr.exceptions.UnsupportedUpstreamRegistryException):
+        ecr.create_pull_through_cache_rule(
+            ecrRepositoryPrefix="nvcr", upstreamRegistryUrl="nvcr.io"
+        )
+
+
 def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
     iam = walk.account.client("iam")
     (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
@@ -665,6 +732,46 @@ def test_the_roles_of_ci_trust_the_repository_by_its_numbers(walk):
         "apply": [f"{repository}:environment:infrastructure"],
         "publish": [f"{repository}:ref:refs/heads/main"],
     }
+
+
+def actions(documents: Iterable[dict]) -> set[str]:
+    """What policies allow, in lower case."""
+    return {
+        action.lower()
+        for document in documents
+        for statement in document["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in [statement["Action"]]
+        for action in ([action] if isinstance(action, str) else action)
+    }
+
+
+def policies_of(iam, role: str) -> Iterator[dict]:
+    """The documents of what is written into a role, and of what is attached to it."""
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    for each in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        yield newest(iam, each["PolicyArn"])
+
+
+def newest(iam, arn: str) -> dict:
+    version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    return iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+
+
+def test_every_role_of_the_cluster_has_the_boundary_which_lets_it_do_its_work(walk):
+    iam = walk.account.client("iam")
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-boundary"
+    patterns = actions([newest(iam, boundary)])
+    of_ci = {f"{NAME}-{each}" for each in ("plan", "apply", "publish")}
+    roles = {each["RoleName"] for each in iam.list_roles()["Roles"]} - of_ci
+    assert len(roles) == 6
+    for name in roles:
+        role = iam.get_role(RoleName=name)["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary, name
+        asked = actions(policies_of(iam, name))
+        kept = {each for each in asked if not any(fnmatchcase(each, one) for one in patterns)}
+        assert asked and not kept, name
 
 
 def test_training_gets_the_role_that_reaches_the_data_store(walk):
@@ -783,6 +890,11 @@ def test_the_readme_leads_back_to_nothing(walk):
     (provider,) = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     trust = {"Statement": [{"Effect": "Allow", "Principal": {"Federated": provider["Arn"]}}]}
     iam.create_role(RoleName="of-others", AssumeRolePolicyDocument=json.dumps(trust))
+    # What ECR makes when an image is pulled for the first time.
+    copy = "docker-hub/library/traefik"
+    walk.account.client("ecr").create_repository(repositoryName=copy)
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": []})
+    walk.account.client("ecr").put_image(repositoryName=copy, imageManifest=manifest, imageTag="v3")
     result = walk.run(commands(walk.project.folder / "infra" / "README.md", "Down"))
     assert result.returncode == 0, result.stdout + result.stderr
     account = walk.account

@@ -436,6 +436,22 @@ def test_a_provider_that_others_trust_stays(infra: Infra, others: list[str]) -> 
         assert left == []
 
 
+def test_copies_of_others_images_go_with_the_rules_that_made_them(infra: Infra) -> None:
+    names = ["digits", "docker-hub/library/traefik", "quay/argoproj/argocd", "quayside/own"]
+    listed = {"repositories": [{"repositoryName": name} for name in names]}
+    infra.says("aws", "describe-repositories", json.dumps(listed))
+    rule = 'module.image_cache[0].aws_ecr_pull_through_cache_rule.this["quay"]'
+    for state, gone in (("module.registry.aws_thing.this", []), (rule, names[1:3])):
+        infra.says("registry", "state.list", f"{state}\n")
+        assert infra.run("roots", "destroy", "registry", DELETE_CONTENTS="true").returncode == 0
+        deleted = [each for each in infra.whole() if " delete-repository " in each]
+        assert deleted == [
+            f"aws ecr delete-repository --repository-name {name} --force --region eu-central-1 "
+            "--output json"
+            for name in gone
+        ]
+
+
 def test_a_saved_plan_is_applied_as_it_is_or_nothing_is(infra: Infra) -> None:
     said = sentence(infra.run("roots", "apply", "cluster", PLANNED="true"))
     assert "infra/cluster has no saved plan: make it of this very commit, with `make infra-" in said

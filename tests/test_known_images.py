@@ -1,42 +1,24 @@
 """The policy `known-images`, judged by a CEL library; on the cluster the API server does it."""
 
-from typing import Any
-
-import celpy
 import pytest
 import yaml
-from celpy.adapter import json_to_cel
 
 import rendering
 from admission import ADDED, ADMITTED, NAMESPACE, REFUSED, Object
+from cel import evaluate, with_variables
 from conftest import TEMPLATE, cookiecutter
 
 FOLDER = TEMPLATE / "argocd/platform/configs"
 POLICY, BINDING = yaml.safe_load_all((FOLDER / "known-images.yaml").read_text())
-KUBERNETES = {  # what Kubernetes adds to CEL
-    "split": lambda text, by: json_to_cel(str(text).split(str(by))),
-    "substring": lambda text, start: json_to_cel(str(text)[int(start) :]),
-}
-
-
-def evaluate(expression: str, known: dict[str, Any]) -> Any:
-    environment = celpy.Environment()
-    program = environment.program(environment.compile(expression), functions=KUBERNETES)
-    return program.evaluate(known)
 
 
 def refusal(pod: Object, namespace: Object = NAMESPACE, before: Object | None = None) -> str:
     """What the policy says against a pod; empty where it says nothing."""
     seen = {"object": pod, "namespaceObject": namespace, "oldObject": before}
-    known = {name: json_to_cel(value) for name, value in seen.items()}
-    spec, variables = POLICY["spec"], {}
-    (condition,), (rule,) = spec["matchConditions"], spec["validations"]
+    (condition,), (rule,) = POLICY["spec"]["matchConditions"], POLICY["spec"]["validations"]
+    known = with_variables(POLICY["spec"], seen)
     if not evaluate(condition["expression"], known):
         return ""
-    for each in spec["variables"]:
-        known["variables"] = json_to_cel(variables)
-        variables[each["name"]] = evaluate(each["expression"], known)
-    known["variables"] = json_to_cel(variables)
     refused = not evaluate(rule["expression"], known)
     return str(evaluate(rule["messageExpression"], known)) if refused else ""
 

@@ -40,9 +40,10 @@ variables {
   }
 }
 
-run "each_role_trusts_exactly_the_runs_that_are_meant" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # Each role trusts exactly the runs that are meant.
   assert {
     condition = { for name, role in aws_iam_role.this : name => jsondecode(role.assume_role_policy).Statement[0].Condition } == {
       plan = {
@@ -82,11 +83,8 @@ run "each_role_trusts_exactly_the_runs_that_are_meant" {
     condition     = alltrue([for role in aws_iam_role.this : jsondecode(role.assume_role_policy).Statement[*].Principal == [{ Federated = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com" }]])
     error_message = "a role trusts somebody besides GitHub"
   }
-}
 
-run "planning_only_reads" {
-  command = plan
-
+  # Planning only reads.
   assert {
     condition = alltrue(flatten([for statement in jsondecode(aws_iam_policy.this["plan"].policy).Statement : [
       for action in flatten([statement.Action]) : can(regex("^[a-z0-9]+:(Describe|Get|List|Decrypt|BatchGetImage$|BatchCheckLayerAvailability$)", action))
@@ -98,11 +96,8 @@ run "planning_only_reads" {
     condition     = !strcontains(aws_iam_policy.this["plan"].policy, "digits-data/*")
     error_message = "a pull request could read the data"
   }
-}
 
-run "planning_pulls_the_images_of_two_repositories" {
-  command = plan
-
+  # Planning pulls the images of two repositories.
   assert {
     condition = { for statement in jsondecode(aws_iam_policy.this["plan"].policy).Statement : jsonencode(statement.Action) => statement.Resource if statement.Sid == "PullImages" } == {
       "[\"ecr:BatchCheckLayerAvailability\",\"ecr:BatchGetImage\",\"ecr:GetDownloadUrlForLayer\"]" = ["arn:aws:ecr:eu-central-1:123456789012:repository/digits", "arn:aws:ecr:eu-central-1:123456789012:repository/digits-training"]
@@ -114,11 +109,8 @@ run "planning_pulls_the_images_of_two_repositories" {
     condition     = strcontains(aws_iam_policy.this["plan"].policy, "\"ecr:GetAuthorizationToken\"")
     error_message = "checks, promotions and rollbacks could not log in to the registry"
   }
-}
 
-run "publishing_reaches_two_repositories_one_prefix_and_one_key" {
-  command = plan
-
+  # Publishing reaches two repositories, one prefix and one key.
   assert {
     condition = { for statement in jsondecode(aws_iam_policy.this["publish"].policy).Statement : statement.Sid => statement.Resource } == {
       LogIn          = "*"
@@ -142,16 +134,108 @@ run "publishing_reaches_two_repositories_one_prefix_and_one_key" {
     condition     = !strcontains(aws_iam_policy.this["publish"].policy, "Delete")
     error_message = "a release could delete a model or data"
   }
-}
 
-run "star_stands_only_where_aws_knows_no_name" {
-  command = plan
-
+  # Star stands only where AWS knows no name.
   assert {
     condition = jsonencode(flatten([for name, policy in aws_iam_policy.this : [
       for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")
-    ]])) == jsonencode(["apply WriteNetwork", "apply LetIn", "apply CreateKeys", "boundary Run", "plan ReadLists", "publish LogIn"])
+    ]])) == jsonencode(["apply WriteNetwork", "apply LetIn", "apply CreateKeys", "apply WriteImageCache", "boundary Run", "plan ReadLists", "publish LogIn"])
     error_message = "statements on every resource: ${jsonencode(flatten([for name, policy in aws_iam_policy.this : [for statement in jsondecode(policy.policy).Statement : "${name} ${statement.Sid}" if contains(flatten([statement.Resource]), "*")]]))}"
+  }
+
+  # Whatever CI writes into a role stays within the boundary.
+  assert {
+    condition = !anytrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
+      for action in flatten([statement.Action]) : endswith(action, ":*") && contains(["iam", "eks", "sts"], split(":", action)[0])
+    ]]))
+    error_message = "CI may do everything with identities: ${aws_iam_policy.this["apply"].policy}"
+  }
+
+  # What AWS lets carry the condition carries it; the others give nobody a right.
+  assert {
+    condition = alltrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
+      for action in flatten([statement.Action]) :
+      try(statement.Condition.StringEquals["iam:PermissionsBoundary"], "") == "arn:aws:iam::123456789012:policy/digits-boundary"
+      || contains(["iam:DeleteRole", "iam:TagRole", "iam:UntagRole", "iam:PassRole", "iam:CreateServiceLinkedRole"], action)
+      if startswith(action, "iam:")
+    ]]))
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  assert {
+    condition = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition.ArnEquals["iam:PolicyARN"] if contains(flatten([statement.Action]), "iam:AttachRolePolicy")]) == [
+      "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly",
+      "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy",
+      "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy",
+      "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
+      "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
+      "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy",
+    ]
+    error_message = "CI may attach other policies: ${aws_iam_policy.this["apply"].policy}"
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_policy.this["apply"].policy, ":policy/digits-boundary\"]") && !strcontains(aws_iam_policy.this["apply"].policy, "PolicyVersion")
+    error_message = "CI may write the boundary: ${aws_iam_policy.this["apply"].policy}"
+  }
+
+  # The boundary lets no role change who may do what.
+  assert {
+    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : [
+      for action in flatten([statement.Action]) : action if statement.Effect == "Allow" && (startswith(action, "iam:") || startswith(action, "sts:") || startswith(action, "eks:") || action == "*")
+    ]]))) == tolist(["eks:Describe*", "iam:CreateServiceLinkedRole"])
+    error_message = aws_iam_policy.this["boundary"].policy
+  }
+
+  assert {
+    condition     = one([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : statement.Resource if statement.Effect == "Deny"]) == var.state.key_arn && !strcontains(aws_iam_policy.this["boundary"].policy, "digits-tfstate")
+    error_message = "a role of the cluster could read the states"
+  }
+
+  # Nodes may fill the image cache, and make no other repository.
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : jsonencode(statement.Action) => statement.Resource if strcontains(jsonencode(statement.Action), "ecr:CreateRepository") } == {
+      "[\"ecr:BatchImportUpstreamImage\",\"ecr:CreateRepository\"]" = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:aws:ecr:eu-central-1:123456789012:repository/${upstream}/*"]
+    }
+    error_message = aws_iam_policy.this["boundary"].policy
+  }
+
+  # CI cannot make itself an administrator of the cluster.
+  assert {
+    condition = { for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : jsonencode(statement.Action) => coalesce(try(statement.Condition.ArnLike["eks:principalArn"], null), jsonencode(statement.Resource)) if statement.Effect == "Deny" } == {
+      "\"eks:CreateAccessEntry\""                                 = "arn:aws:iam::123456789012:role/digits-*"
+      "[\"eks:AssociateAccessPolicy\",\"eks:UpdateAccessEntry\"]" = "\"arn:aws:eks:eu-central-1:123456789012:access-entry/digits/role/123456789012/digits-*\""
+    }
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  assert {
+    condition     = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition if contains(flatten([statement.Action]), "eks:CreateCluster")]) == { Bool = { "eks:bootstrapClusterCreatorAdminPermissions" = "false" } }
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  # Applying cannot change the roles of CI.
+  assert {
+    condition = flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Resource if statement.Sid == "WriteRoles"]) == [
+      "arn:aws:iam::123456789012:role/digits-flow-logs",
+      "arn:aws:iam::123456789012:role/digits-cluster",
+      "arn:aws:iam::123456789012:role/digits-node",
+      "arn:aws:iam::123456789012:role/digits-autoscaler",
+      "arn:aws:iam::123456789012:role/digits-ebs-csi",
+      "arn:aws:iam::123456789012:role/digits-training",
+    ]
+    error_message = aws_iam_policy.this["apply"].policy
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_policy.this["apply"].policy, "digits-tfstate/bootstrap")
+    error_message = "CI could rewrite the state of its own roles"
+  }
+
+  # Every policy is short enough for IAM.
+  assert {
+    condition     = alltrue([for policy in aws_iam_policy.this : length(policy.policy) <= 6144])
+    error_message = jsonencode({ for name, policy in aws_iam_policy.this : name => length(policy.policy) })
   }
 }
 
@@ -190,108 +274,6 @@ run "an_environment_with_a_space_and_a_namespaced_repository_are_taken" {
   assert {
     condition     = strcontains(aws_iam_role.this["apply"].assume_role_policy, ":environment:Infra of AWS") && strcontains(aws_iam_policy.this["publish"].policy, "repository/team/digits")
     error_message = aws_iam_role.this["apply"].assume_role_policy
-  }
-}
-
-run "whatever_ci_writes_into_a_role_stays_within_the_boundary" {
-  command = plan
-
-  assert {
-    condition = !anytrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
-      for action in flatten([statement.Action]) : endswith(action, ":*") && contains(["iam", "eks", "sts"], split(":", action)[0])
-    ]]))
-    error_message = "CI may do everything with identities: ${aws_iam_policy.this["apply"].policy}"
-  }
-
-  # What AWS lets carry the condition carries it; the others give nobody a right.
-  assert {
-    condition = alltrue(flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : [
-      for action in flatten([statement.Action]) :
-      try(statement.Condition.StringEquals["iam:PermissionsBoundary"], "") == "arn:aws:iam::123456789012:policy/digits-boundary"
-      || contains(["iam:DeleteRole", "iam:TagRole", "iam:UntagRole", "iam:PassRole", "iam:CreateServiceLinkedRole"], action)
-      if startswith(action, "iam:")
-    ]]))
-    error_message = aws_iam_policy.this["apply"].policy
-  }
-
-  assert {
-    condition = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition.ArnEquals["iam:PolicyARN"] if contains(flatten([statement.Action]), "iam:AttachRolePolicy")]) == [
-      "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly",
-      "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy",
-      "arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy",
-      "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
-      "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore",
-      "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy",
-    ]
-    error_message = "CI may attach other policies: ${aws_iam_policy.this["apply"].policy}"
-  }
-
-  assert {
-    condition     = !strcontains(aws_iam_policy.this["apply"].policy, ":policy/digits-boundary\"]") && !strcontains(aws_iam_policy.this["apply"].policy, "PolicyVersion")
-    error_message = "CI may write the boundary: ${aws_iam_policy.this["apply"].policy}"
-  }
-}
-
-run "the_boundary_lets_no_role_change_who_may_do_what" {
-  command = plan
-
-  assert {
-    condition = sort(distinct(flatten([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : [
-      for action in flatten([statement.Action]) : action if statement.Effect == "Allow" && (startswith(action, "iam:") || startswith(action, "sts:") || startswith(action, "eks:") || action == "*")
-    ]]))) == tolist(["eks:Describe*", "iam:CreateServiceLinkedRole"])
-    error_message = aws_iam_policy.this["boundary"].policy
-  }
-
-  assert {
-    condition     = one([for statement in jsondecode(aws_iam_policy.this["boundary"].policy).Statement : statement.Resource if statement.Effect == "Deny"]) == var.state.key_arn && !strcontains(aws_iam_policy.this["boundary"].policy, "digits-tfstate")
-    error_message = "a role of the cluster could read the states"
-  }
-}
-
-run "ci_cannot_make_itself_an_administrator_of_the_cluster" {
-  command = plan
-
-  assert {
-    condition = { for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : jsonencode(statement.Action) => coalesce(try(statement.Condition.ArnLike["eks:principalArn"], null), jsonencode(statement.Resource)) if statement.Effect == "Deny" } == {
-      "\"eks:CreateAccessEntry\""                                 = "arn:aws:iam::123456789012:role/digits-*"
-      "[\"eks:AssociateAccessPolicy\",\"eks:UpdateAccessEntry\"]" = "\"arn:aws:eks:eu-central-1:123456789012:access-entry/digits/role/123456789012/digits-*\""
-    }
-    error_message = aws_iam_policy.this["apply"].policy
-  }
-
-  assert {
-    condition     = one([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Condition if contains(flatten([statement.Action]), "eks:CreateCluster")]) == { Bool = { "eks:bootstrapClusterCreatorAdminPermissions" = "false" } }
-    error_message = aws_iam_policy.this["apply"].policy
-  }
-}
-
-run "applying_cannot_change_the_roles_of_ci" {
-  command = plan
-
-  assert {
-    condition = flatten([for statement in jsondecode(aws_iam_policy.this["apply"].policy).Statement : statement.Resource if statement.Sid == "WriteRoles"]) == [
-      "arn:aws:iam::123456789012:role/digits-flow-logs",
-      "arn:aws:iam::123456789012:role/digits-cluster",
-      "arn:aws:iam::123456789012:role/digits-node",
-      "arn:aws:iam::123456789012:role/digits-autoscaler",
-      "arn:aws:iam::123456789012:role/digits-ebs-csi",
-      "arn:aws:iam::123456789012:role/digits-training",
-    ]
-    error_message = aws_iam_policy.this["apply"].policy
-  }
-
-  assert {
-    condition     = !strcontains(aws_iam_policy.this["apply"].policy, "digits-tfstate/bootstrap")
-    error_message = "CI could rewrite the state of its own roles"
-  }
-}
-
-run "every_policy_is_short_enough_for_iam" {
-  command = plan
-
-  assert {
-    condition     = alltrue([for policy in aws_iam_policy.this : length(policy.policy) <= 6144])
-    error_message = jsonencode({ for name, policy in aws_iam_policy.this : name => length(policy.policy) })
   }
 }
 

@@ -2,10 +2,12 @@ locals {
   state_bucket = var.state.bucket_arn
   data_bucket  = "arn:${local.partition}:s3:::${var.data.bucket}"
   registries   = [for name in var.registries : "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${name}"]
-  iam          = "arn:${local.partition}:iam::${local.account}"
-  eks          = "arn:${local.partition}:eks:${local.region}:${local.account}"
-  kms          = "arn:${local.partition}:kms:${local.region}:${local.account}"
-  logs         = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group"
+  # Copies of others' images, by what is before their names: modules/image_cache.
+  copies = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${upstream}/*"]
+  iam    = "arn:${local.partition}:iam::${local.account}"
+  eks    = "arn:${local.partition}:eks:${local.region}:${local.account}"
+  kms    = "arn:${local.partition}:kms:${local.region}:${local.account}"
+  logs   = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group"
 
   cluster = [
     "${local.eks}:cluster/${var.name}",
@@ -66,12 +68,19 @@ locals {
         "ssm:Get*",
         "ssm:List*",
         "ssm:PutComplianceItems",
+        "ssm:PutConfigurePackageResult",
         "ssm:PutInventory",
         "ssm:Update*Association*",
         "ssm:UpdateInstanceInformation",
         "ssmmessages:*",
       ]
       Resource = "*"
+    },
+    {
+      Sid      = "FillImageCache"
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = local.copies
     },
     {
       Sid       = "LinkServices"
@@ -121,6 +130,7 @@ locals {
         "ec2:DescribeVpcAttribute",
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
+        "ecr:DescribePullThroughCacheRules",
         "ecr:GetAuthorizationToken",
         "eks:DescribeAddonVersions",
         "iam:ListOpenIDConnectProviders",
@@ -296,6 +306,13 @@ locals {
       Resource = local.registries
     },
     {
+      Sid       = "WriteImageCache" # AWS knows no resource for its rules
+      Effect    = "Allow"
+      Action    = ["ecr:CreatePullThroughCacheRule", "ecr:DeletePullThroughCacheRule", "ecr:UpdatePullThroughCacheRule"]
+      Resource  = "*"
+      Condition = { StringEquals = { "aws:RequestedRegion" = local.region } }
+    },
+    {
       Sid      = "WriteDataStore"
       Effect   = "Allow"
       Action   = "s3:*"
@@ -351,6 +368,7 @@ locals {
         "autoscaling.amazonaws.com",
         "eks-nodegroup.amazonaws.com",
         "eks.amazonaws.com",
+        "pullthroughcache.ecr.amazonaws.com",
         "spot.amazonaws.com",
       ] } }
     },

@@ -29,6 +29,8 @@ ADDED = ("TF_CLI_ARGS", "TF_WORKSPACE")  # variables that change what Terraform 
 NO_STATE = "No state file was found"  # Terraform's words before the first apply
 KEEPS_CONTENTS = {"bootstrap": "the states", "registry": "the models and data"}
 ISSUER = "oidc-provider/token.actions.githubusercontent.com"
+# Before the names of copies that ECR makes of others' images: infra/modules/image_cache.
+CACHES = ("docker-hub/", "kubernetes/", "quay/")
 PROVIDER = "module.ci_identity.aws_iam_openid_connect_provider.github[0]"  # in bootstrap's state
 
 
@@ -219,6 +221,18 @@ def leave_provider(root: str) -> None:
         terraform(root, "state", "rm", PROVIDER)
 
 
+def forget_copies(root: str) -> None:
+    """Delete what ECR copied by a root's rules, which no state has. Raises InfraError."""
+    if not any(each.startswith("module.image_cache") for each in resources(root)):
+        return
+    region = ("--region", given(root, "region"))
+    for each in aws("ecr", "describe-repositories", *region)["repositories"]:
+        name = each["repositoryName"]
+        if name.startswith(CACHES):
+            print(f"-- {root}: the copies in {name}")
+            aws("ecr", "delete-repository", "--repository-name", name, "--force", *region)
+
+
 def replace_file(path: Path, text: str) -> None:
     """Put a text in a file's place, on disk before it has the name."""
     unfinished = path.with_name(path.name + ".unfinished")
@@ -249,6 +263,7 @@ def destroy(root: str) -> None:
             print(f"-- {root}: nothing to destroy")
         elif keeps_contents:
             leave_provider(root)
+            forget_copies(root)
             options = ["-var=delete_contents=true", *adopted(root)]
             # AWS deletes contents only where the state says so, which takes an apply.
             terraform(root, "apply", "-refresh=false", *options)

@@ -24,9 +24,10 @@ variables {
   bucket = "digits-data"
 }
 
-run "the_bucket_keeps_versions_and_is_closed_to_the_public" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # The bucket keeps versions and is closed to the public.
   assert {
     condition     = aws_s3_bucket_versioning.this.versioning_configuration[0].status == "Enabled"
     error_message = "an overwritten object would be lost"
@@ -46,11 +47,8 @@ run "the_bucket_keeps_versions_and_is_closed_to_the_public" {
     condition     = one(aws_s3_bucket_server_side_encryption_configuration.this.rule).apply_server_side_encryption_by_default[0].kms_master_key_id == aws_kms_key.this.arn
     error_message = "objects are not encrypted with the bucket's own key"
   }
-}
 
-run "requests_without_tls_are_denied" {
-  command = plan
-
+  # Requests without TLS are denied.
   assert {
     condition = jsondecode(aws_s3_bucket_policy.this.policy) == {
       Version = "2012-10-17"
@@ -65,20 +63,14 @@ run "requests_without_tls_are_denied" {
     }
     error_message = "the bucket's policy is ${aws_s3_bucket_policy.this.policy}"
   }
-}
 
-run "the_key_belongs_to_the_account_and_rotates" {
-  command = plan
-
+  # The key belongs to the account and rotates.
   assert {
     condition     = aws_kms_key.this.enable_key_rotation && jsondecode(aws_kms_key.this.policy).Statement[*].Principal == [{ AWS = "arn:aws:iam::123456789012:root" }]
     error_message = "the key's policy is ${aws_kms_key.this.policy}"
   }
-}
 
-run "objects_are_deleted_with_the_bucket_only_on_request" {
-  command = plan
-
+  # Objects are deleted with the bucket only on request.
   assert {
     condition     = aws_s3_bucket.this.force_destroy == false
     error_message = "a destroy would delete the objects"

@@ -77,31 +77,16 @@ variables {
   }
 }
 
-run "the_api_is_private_and_opened_only_to_the_ranges_given" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # The API is private and opened only to the ranges given.
   assert {
     condition     = aws_eks_cluster.this.vpc_config[0].endpoint_private_access && !aws_eks_cluster.this.vpc_config[0].endpoint_public_access
     error_message = "the API is reached from the internet"
   }
-}
 
-run "ranges_open_the_api_to_themselves" {
-  command = plan
-
-  variables {
-    endpoint_cidrs = ["203.0.113.7/32"]
-  }
-
-  assert {
-    condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access && aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.7/32"])
-    error_message = "the API is open to ${jsonencode(aws_eks_cluster.this.vpc_config[0].public_access_cidrs)}"
-  }
-}
-
-run "only_named_identities_administer_the_cluster" {
-  command = plan
-
+  # Only named identities administer the cluster.
   assert {
     condition     = aws_eks_cluster.this.access_config[0].authentication_mode == "API" && aws_eks_cluster.this.access_config[0].bootstrap_cluster_creator_admin_permissions == false
     error_message = "whoever applies becomes an administrator"
@@ -111,11 +96,8 @@ run "only_named_identities_administer_the_cluster" {
     condition     = keys(aws_eks_access_policy_association.admin) == ["arn:aws:iam::123456789012:role/platform"]
     error_message = "administrators: ${jsonencode(keys(aws_eks_access_policy_association.admin))}"
   }
-}
 
-run "secrets_and_logs_are_encrypted_with_a_key_that_serves_nothing_else" {
-  command = plan
-
+  # Secrets and logs are encrypted with a key that serves nothing else.
   assert {
     condition     = aws_eks_cluster.this.encryption_config[0].provider[0].key_arn == aws_kms_key.this.arn && aws_eks_cluster.this.encryption_config[0].resources == toset(["secrets"])
     error_message = "secrets are not encrypted with the cluster's key"
@@ -130,11 +112,8 @@ run "secrets_and_logs_are_encrypted_with_a_key_that_serves_nothing_else" {
     condition     = jsondecode(aws_kms_key.this.policy).Statement[1].Condition == { ArnEquals = { "kms:EncryptionContext:aws:logs:arn" = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/eks/digits/cluster" } }
     error_message = "the key serves other log groups: ${aws_kms_key.this.policy}"
   }
-}
 
-run "network_policies_take_effect" {
-  command = plan
-
+  # Network policies take effect.
   assert {
     condition     = jsondecode(aws_eks_addon.node["vpc-cni"].configuration_values) == { enableNetworkPolicy = "true" }
     error_message = "network policies would be ignored"
@@ -143,6 +122,136 @@ run "network_policies_take_effect" {
   assert {
     condition     = concat(keys(aws_eks_addon.node), keys(aws_eks_addon.system)) == ["eks-pod-identity-agent", "kube-proxy", "vpc-cni", "aws-ebs-csi-driver", "coredns", "eks-node-monitoring-agent"]
     error_message = "add-ons are missing"
+  }
+
+  # Broken nodes are replaced and can be looked into.
+  assert {
+    condition     = alltrue([for group in [aws_eks_node_group.system, aws_eks_node_group.gpu["gpu"]] : group.node_repair_config[0].enabled])
+    error_message = "a node whose GPU broke stays"
+  }
+
+  assert {
+    condition     = contains(keys(aws_iam_role_policy_attachment.node), "AmazonSSMManagedInstanceCore")
+    error_message = "nobody can get into a node"
+  }
+
+  # Disks unpack an image faster than gp3 comes.
+  assert {
+    condition     = [for disk in aws_launch_template.node["gpu"].block_device_mappings[0].ebs : [disk.iops, disk.throughput]] == [[3000, 500]]
+    error_message = "the disk is ${jsonencode(aws_launch_template.node["gpu"].block_device_mappings[0].ebs)}"
+  }
+
+  # GPU nodes scale from zero and take only what asks for a GPU.
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].ami_type == "AL2023_x86_64_NVIDIA" && aws_eks_node_group.gpu["gpu"].scaling_config[0].min_size == 0
+    error_message = "GPU nodes have another image or never go away"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].taint == toset([{ key = "nvidia.com/gpu", value = "true", effect = "NO_SCHEDULE" }])
+    error_message = "the taint is ${jsonencode(aws_eks_node_group.gpu["gpu"].taint)}"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].labels == tomap({ "nvidia.com/gpu.present" = "true", "k8s.amazonaws.com/accelerator" = "nvidia-l4" })
+    error_message = "the labels are ${jsonencode(aws_eks_node_group.gpu["gpu"].labels)}"
+  }
+
+  assert {
+    condition     = aws_eks_node_group.gpu["gpu"].subnet_ids == toset(["subnet-b"])
+    error_message = "GPU nodes start outside the zone given"
+  }
+
+  # The autoscaler knows a GPU node before there is one.
+  assert {
+    condition = { for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value } == {
+      "k8s.io/cluster-autoscaler/node-template/label/k8s.amazonaws.com/accelerator" = "nvidia-l4"
+      "k8s.io/cluster-autoscaler/node-template/label/nvidia.com/gpu.present"        = "true"
+      "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage"         = "180Gi"
+      "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/gpu"            = "4"
+      "k8s.io/cluster-autoscaler/node-template/taint/nvidia.com/gpu"                = "true:NoSchedule"
+    }
+    error_message = jsonencode({ for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value })
+  }
+
+  # Nodes may have ECR fetch what was never pulled.
+  assert {
+    condition = jsondecode(aws_iam_role_policy.image_cache.policy).Statement == [{
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:aws:ecr:eu-central-1:123456789012:repository/${upstream}/*"]
+    }]
+    error_message = aws_iam_role_policy.image_cache.policy
+  }
+
+  # No pod gets a node's credentials and disks are encrypted.
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : template.metadata_options[0].http_tokens == "required" && template.metadata_options[0].http_put_response_hop_limit == 1])
+    error_message = "a pod reaches the metadata of its node"
+  }
+
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : template.block_device_mappings[0].ebs[0].encrypted == "true"])
+    error_message = "a disk is not encrypted"
+  }
+
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : alltrue([for made in template.tag_specifications : made.tags["Project"] == "digits" && made.tags["Environment"] == "shared"])])
+    error_message = "machines and disks lack the tags of the project"
+  }
+
+  # The autoscaler resizes this cluster's groups and nothing else.
+  assert {
+    condition = jsondecode(aws_iam_role.autoscaler.assume_role_policy).Statement == [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = "123456789012" }
+        ArnEquals    = { "aws:SourceArn" = "arn:aws:eks:eu-central-1:123456789012:cluster/digits" }
+      }
+    }]
+    error_message = aws_iam_role.autoscaler.assume_role_policy
+  }
+
+  assert {
+    condition = one([for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement if statement.Sid == "Resize"]) == {
+      Sid       = "Resize"
+      Effect    = "Allow"
+      Action    = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+      Resource  = "arn:aws:autoscaling:eu-central-1:123456789012:autoScalingGroup:*"
+      Condition = { StringEquals = { "aws:ResourceTag/k8s.io/cluster-autoscaler/digits" = "owned" } }
+    }
+    error_message = aws_iam_role_policy.autoscaler.policy
+  }
+
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement.Sid if statement.Resource == "*"] == ["Look"]
+    error_message = aws_iam_role_policy.autoscaler.policy
+  }
+
+  assert {
+    condition     = aws_eks_pod_identity_association.autoscaler.namespace == "cluster-autoscaler" && aws_eks_pod_identity_association.autoscaler.service_account == "cluster-autoscaler"
+    error_message = "the role goes to another service account than argocd/ installs"
+  }
+
+  # No role can do more than the boundary.
+  assert {
+    condition     = alltrue([for role in [aws_iam_role.cluster, aws_iam_role.node, aws_iam_role.autoscaler, aws_iam_role.ebs_csi] : role.permissions_boundary == "arn:aws:iam::123456789012:policy/digits-boundary"])
+    error_message = "CI may not make a role without the boundary"
+  }
+}
+
+run "ranges_open_the_api_to_themselves" {
+  command = plan
+
+  variables {
+    endpoint_cidrs = ["203.0.113.7/32"]
+  }
+
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access && aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.7/32"])
+    error_message = "the API is open to ${jsonencode(aws_eks_cluster.this.vpc_config[0].public_access_cidrs)}"
   }
 }
 
@@ -227,20 +336,6 @@ run "more_nodes_at_least_are_more_nodes_now" {
   }
 }
 
-run "broken_nodes_are_replaced_and_can_be_looked_into" {
-  command = plan
-
-  assert {
-    condition     = alltrue([for group in [aws_eks_node_group.system, aws_eks_node_group.gpu["gpu"]] : group.node_repair_config[0].enabled])
-    error_message = "a node whose GPU broke stays"
-  }
-
-  assert {
-    condition     = contains(keys(aws_iam_role_policy_attachment.node), "AmazonSSMManagedInstanceCore")
-    error_message = "nobody can get into a node"
-  }
-}
-
 run "gpu_nodes_start_only_where_their_type_is_offered" {
   command = plan
 
@@ -290,54 +385,6 @@ run "types_of_different_shapes_in_one_group_are_refused" {
   }
 }
 
-run "disks_unpack_an_image_faster_than_gp3_comes" {
-  command = plan
-
-  assert {
-    condition     = [for disk in aws_launch_template.node["gpu"].block_device_mappings[0].ebs : [disk.iops, disk.throughput]] == [[3000, 500]]
-    error_message = "the disk is ${jsonencode(aws_launch_template.node["gpu"].block_device_mappings[0].ebs)}"
-  }
-}
-
-run "gpu_nodes_scale_from_zero_and_take_only_what_asks_for_a_gpu" {
-  command = plan
-
-  assert {
-    condition     = aws_eks_node_group.gpu["gpu"].ami_type == "AL2023_x86_64_NVIDIA" && aws_eks_node_group.gpu["gpu"].scaling_config[0].min_size == 0
-    error_message = "GPU nodes have another image or never go away"
-  }
-
-  assert {
-    condition     = aws_eks_node_group.gpu["gpu"].taint == toset([{ key = "nvidia.com/gpu", value = "true", effect = "NO_SCHEDULE" }])
-    error_message = "the taint is ${jsonencode(aws_eks_node_group.gpu["gpu"].taint)}"
-  }
-
-  assert {
-    condition     = aws_eks_node_group.gpu["gpu"].labels == tomap({ "nvidia.com/gpu.present" = "true", "k8s.amazonaws.com/accelerator" = "nvidia-l4" })
-    error_message = "the labels are ${jsonencode(aws_eks_node_group.gpu["gpu"].labels)}"
-  }
-
-  assert {
-    condition     = aws_eks_node_group.gpu["gpu"].subnet_ids == toset(["subnet-b"])
-    error_message = "GPU nodes start outside the zone given"
-  }
-}
-
-run "the_autoscaler_knows_a_gpu_node_before_there_is_one" {
-  command = plan
-
-  assert {
-    condition = { for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value } == {
-      "k8s.io/cluster-autoscaler/node-template/label/k8s.amazonaws.com/accelerator" = "nvidia-l4"
-      "k8s.io/cluster-autoscaler/node-template/label/nvidia.com/gpu.present"        = "true"
-      "k8s.io/cluster-autoscaler/node-template/resources/ephemeral-storage"         = "180Gi"
-      "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/gpu"            = "4"
-      "k8s.io/cluster-autoscaler/node-template/taint/nvidia.com/gpu"                = "true:NoSchedule"
-    }
-    error_message = jsonencode({ for hint in aws_autoscaling_group_tag.scale_from_zero : hint.tag[0].key => hint.tag[0].value })
-  }
-}
-
 run "disks_in_the_machine_hold_images_and_pods_and_the_autoscaler_knows_them" {
   command = plan
 
@@ -360,63 +407,6 @@ run "disks_in_the_machine_hold_images_and_pods_and_the_autoscaler_knows_them" {
   assert {
     condition     = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value == "208Gi"
     error_message = aws_autoscaling_group_tag.scale_from_zero["gpu/resources/ephemeral-storage"].tag[0].value
-  }
-}
-
-run "no_pod_gets_a_nodes_credentials_and_disks_are_encrypted" {
-  command = plan
-
-  assert {
-    condition     = alltrue([for template in aws_launch_template.node : template.metadata_options[0].http_tokens == "required" && template.metadata_options[0].http_put_response_hop_limit == 1])
-    error_message = "a pod reaches the metadata of its node"
-  }
-
-  assert {
-    condition     = alltrue([for template in aws_launch_template.node : template.block_device_mappings[0].ebs[0].encrypted == "true"])
-    error_message = "a disk is not encrypted"
-  }
-
-  assert {
-    condition     = alltrue([for template in aws_launch_template.node : alltrue([for made in template.tag_specifications : made.tags["Project"] == "digits" && made.tags["Environment"] == "shared"])])
-    error_message = "machines and disks lack the tags of the project"
-  }
-}
-
-run "the_autoscaler_resizes_this_clusters_groups_and_nothing_else" {
-  command = plan
-
-  assert {
-    condition = jsondecode(aws_iam_role.autoscaler.assume_role_policy).Statement == [{
-      Effect    = "Allow"
-      Principal = { Service = "pods.eks.amazonaws.com" }
-      Action    = ["sts:AssumeRole", "sts:TagSession"]
-      Condition = {
-        StringEquals = { "aws:SourceAccount" = "123456789012" }
-        ArnEquals    = { "aws:SourceArn" = "arn:aws:eks:eu-central-1:123456789012:cluster/digits" }
-      }
-    }]
-    error_message = aws_iam_role.autoscaler.assume_role_policy
-  }
-
-  assert {
-    condition = one([for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement if statement.Sid == "Resize"]) == {
-      Sid       = "Resize"
-      Effect    = "Allow"
-      Action    = ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"]
-      Resource  = "arn:aws:autoscaling:eu-central-1:123456789012:autoScalingGroup:*"
-      Condition = { StringEquals = { "aws:ResourceTag/k8s.io/cluster-autoscaler/digits" = "owned" } }
-    }
-    error_message = aws_iam_role_policy.autoscaler.policy
-  }
-
-  assert {
-    condition     = [for statement in jsondecode(aws_iam_role_policy.autoscaler.policy).Statement : statement.Sid if statement.Resource == "*"] == ["Look"]
-    error_message = aws_iam_role_policy.autoscaler.policy
-  }
-
-  assert {
-    condition     = aws_eks_pod_identity_association.autoscaler.namespace == "cluster-autoscaler" && aws_eks_pod_identity_association.autoscaler.service_account == "cluster-autoscaler"
-    error_message = "the role goes to another service account than argocd/ installs"
   }
 }
 
@@ -652,14 +642,5 @@ run "logs_that_are_kept_a_week_are_taken" {
   assert {
     condition     = aws_cloudwatch_log_group.control_plane.retention_in_days == 7
     error_message = "logs are kept for ${aws_cloudwatch_log_group.control_plane.retention_in_days} days"
-  }
-}
-
-run "no_role_can_do_more_than_the_boundary" {
-  command = plan
-
-  assert {
-    condition     = alltrue([for role in [aws_iam_role.cluster, aws_iam_role.node, aws_iam_role.autoscaler, aws_iam_role.ebs_csi] : role.permissions_boundary == "arn:aws:iam::123456789012:policy/digits-boundary"])
-    error_message = "CI may not make a role without the boundary"
   }
 }

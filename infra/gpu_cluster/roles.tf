@@ -76,6 +76,21 @@ resource "aws_iam_role_policy_attachment" "node" {
   policy_arn = "${local.managed_policies}/${each.key}"
 }
 
+# What AWS's policy lacks for the first pull of an image by way of ECR; without a rule for it nothing happens.
+resource "aws_iam_role_policy" "image_cache" {
+  name = "fill-image-cache"
+  role = aws_iam_role.node.name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = [for upstream in ["docker-hub", "kubernetes", "quay"] : "arn:${local.partition}:ecr:${local.region}:${local.account}:repository/${upstream}/*"]
+    }]
+  })
+}
+
 resource "aws_iam_role" "ebs_csi" {
   name                 = "${var.name}-ebs-csi"
   permissions_boundary = local.boundary

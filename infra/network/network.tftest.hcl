@@ -36,9 +36,10 @@ variables {
   name = "digits"
 }
 
-run "private_and_public_subnets_lie_in_the_first_three_zones_by_name" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # Private and public subnets lie in the first three zones by name.
   assert {
     condition     = { for zone, subnet in aws_subnet.private : zone => subnet.cidr_block } == { eu-central-1a = "10.0.0.0/18", eu-central-1b = "10.0.64.0/18", eu-central-1c = "10.0.128.0/18" }
     error_message = "private subnets: ${jsonencode({ for zone, subnet in aws_subnet.private : zone => subnet.cidr_block })}"
@@ -58,62 +59,20 @@ run "private_and_public_subnets_lie_in_the_first_three_zones_by_name" {
     condition     = keys(output.private_subnet_ids) == ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
     error_message = "the output names the zones ${jsonencode(keys(output.private_subnet_ids))}"
   }
-}
 
-run "zones_that_eks_refuses_are_left_out" {
-  command = plan
-
+  # Zones that EKS refuses are left out.
   assert {
     condition     = data.aws_availability_zones.available.exclude_zone_ids == toset(["use1-az3", "usw1-az2", "cac1-az3"])
     error_message = "subnets would lie where no cluster can be"
   }
-}
 
-run "shared_addresses_and_a_week_of_logs_are_taken" {
-  command = plan
-
-  variables {
-    cidr               = "100.64.0.0/16"
-    log_retention_days = 7
-  }
-
-  assert {
-    condition     = aws_vpc.this.cidr_block == "100.64.0.0/16" && aws_cloudwatch_log_group.flow.retention_in_days == 7
-    error_message = "the network is ${aws_vpc.this.cidr_block}"
-  }
-}
-
-run "one_nat_gateway_serves_every_zone_by_default" {
-  command = plan
-
+  # One NAT gateway serves every zone by default.
   assert {
     condition     = keys(aws_nat_gateway.this) == ["eu-central-1a"] && one(distinct(values(local.exits))) == "eu-central-1a"
     error_message = "NAT gateways: ${jsonencode(keys(aws_nat_gateway.this))}"
   }
-}
 
-run "each_zone_has_its_own_nat_gateway_and_endpoints_on_request" {
-  command = plan
-
-  variables {
-    egress     = "every_zone"
-    zone_count = 2
-  }
-
-  assert {
-    condition     = keys(aws_nat_gateway.this) == ["eu-central-1a", "eu-central-1b"]
-    error_message = "NAT gateways: ${jsonencode(keys(aws_nat_gateway.this))}"
-  }
-
-  assert {
-    condition     = local.exits == { eu-central-1a = "eu-central-1a", eu-central-1b = "eu-central-1b" }
-    error_message = "a zone leaves through another zone's NAT gateway"
-  }
-}
-
-run "image_pulls_stay_off_the_nat_gateway" {
-  command = plan
-
+  # Image pulls stay off the NAT gateway.
   assert {
     condition     = aws_vpc_endpoint.s3.service_name == "com.amazonaws.eu-central-1.s3" && aws_vpc_endpoint.s3.vpc_endpoint_type == "Gateway"
     error_message = "there is no S3 gateway endpoint"
@@ -128,11 +87,8 @@ run "image_pulls_stay_off_the_nat_gateway" {
     condition     = aws_vpc_security_group_ingress_rule.endpoints.cidr_ipv4 == "10.0.0.0/16" && aws_vpc_security_group_ingress_rule.endpoints.from_port == 443 && aws_vpc_security_group_ingress_rule.endpoints.to_port == 443
     error_message = "the endpoints are open to more than HTTPS from the network"
   }
-}
 
-run "flow_logs_are_encrypted_kept_a_year_and_written_by_a_role_that_can_do_nothing_else" {
-  command = plan
-
+  # Flow logs are encrypted, kept a year, and written by a role that can do nothing else.
   assert {
     condition     = aws_flow_log.this.traffic_type == "ALL" && aws_cloudwatch_log_group.flow.retention_in_days == 365 && aws_cloudwatch_log_group.flow.kms_key_id == aws_kms_key.logs.arn
     error_message = "flow logs are incomplete, unencrypted or kept for another time"
@@ -161,6 +117,39 @@ run "flow_logs_are_encrypted_kept_a_year_and_written_by_a_role_that_can_do_nothi
   assert {
     condition     = jsondecode(aws_kms_key.logs.policy).Statement[1].Condition == { ArnEquals = { "kms:EncryptionContext:aws:logs:arn" = "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/vpc/digits" } }
     error_message = "the key serves other log groups: ${aws_kms_key.logs.policy}"
+  }
+}
+
+run "shared_addresses_and_a_week_of_logs_are_taken" {
+  command = plan
+
+  variables {
+    cidr               = "100.64.0.0/16"
+    log_retention_days = 7
+  }
+
+  assert {
+    condition     = aws_vpc.this.cidr_block == "100.64.0.0/16" && aws_cloudwatch_log_group.flow.retention_in_days == 7
+    error_message = "the network is ${aws_vpc.this.cidr_block}"
+  }
+}
+
+run "each_zone_has_its_own_nat_gateway_and_endpoints_on_request" {
+  command = plan
+
+  variables {
+    egress     = "every_zone"
+    zone_count = 2
+  }
+
+  assert {
+    condition     = keys(aws_nat_gateway.this) == ["eu-central-1a", "eu-central-1b"]
+    error_message = "NAT gateways: ${jsonencode(keys(aws_nat_gateway.this))}"
+  }
+
+  assert {
+    condition     = local.exits == { eu-central-1a = "eu-central-1a", eu-central-1b = "eu-central-1b" }
+    error_message = "a zone leaves through another zone's NAT gateway"
   }
 }
 

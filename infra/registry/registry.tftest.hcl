@@ -20,9 +20,10 @@ variables {
   name = "digits"
 }
 
-run "a_tag_never_moves_and_every_image_is_scanned_and_encrypted" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # A tag never moves and every image is scanned and encrypted.
   assert {
     condition     = aws_ecr_repository.this.image_tag_mutability == "IMMUTABLE"
     error_message = "a tag could be moved to another image"
@@ -37,11 +38,8 @@ run "a_tag_never_moves_and_every_image_is_scanned_and_encrypted" {
     condition     = aws_ecr_repository.this.encryption_configuration[0].kms_key == aws_kms_key.this.arn && aws_kms_key.this.enable_key_rotation
     error_message = "images are not encrypted with the repository's own, rotating key"
   }
-}
 
-run "released_images_are_matched_first_and_never_expire" {
-  command = plan
-
+  # Released images are matched first and never expire.
   assert {
     condition = jsondecode(aws_ecr_lifecycle_policy.this.policy).rules[0].selection == {
       tagStatus     = "tagged"
@@ -50,6 +48,12 @@ run "released_images_are_matched_first_and_never_expire" {
       countNumber   = 100000
     }
     error_message = "the lifecycle is ${aws_ecr_lifecycle_policy.this.policy}"
+  }
+
+  # Models are deleted with the repository only on request.
+  assert {
+    condition     = aws_ecr_repository.this.force_delete == false
+    error_message = "a destroy would delete the models"
   }
 }
 
@@ -63,15 +67,6 @@ run "the_newest_of_the_others_are_kept" {
   assert {
     condition     = jsondecode(aws_ecr_lifecycle_policy.this.policy).rules[1].selection == { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 5 }
     error_message = "the lifecycle is ${aws_ecr_lifecycle_policy.this.policy}"
-  }
-}
-
-run "models_are_deleted_with_the_repository_only_on_request" {
-  command = plan
-
-  assert {
-    condition     = aws_ecr_repository.this.force_delete == false
-    error_message = "a destroy would delete the models"
   }
 }
 

@@ -27,9 +27,10 @@ variables {
   data      = { bucket = "digits-data" }
 }
 
-run "one_service_account_of_one_cluster_gets_the_role" {
+run "what_is_planned_by_default" {
   command = plan
 
+  # One service account of one cluster gets the role.
   assert {
     condition = jsondecode(aws_iam_role.this.assume_role_policy).Statement[0].Condition == {
       StringEquals = { "aws:SourceAccount" = "123456789012" }
@@ -47,11 +48,8 @@ run "one_service_account_of_one_cluster_gets_the_role" {
     condition     = aws_eks_pod_identity_association.this.namespace == "digits-training" && aws_eks_pod_identity_association.this.service_account == "train" && aws_eks_pod_identity_association.this.role_arn == aws_iam_role.this.arn
     error_message = "the role goes to ${aws_eks_pod_identity_association.this.namespace}/${aws_eks_pod_identity_association.this.service_account}"
   }
-}
 
-run "training_reaches_one_bucket_two_prefixes_and_one_key" {
-  command = plan
-
+  # Training reaches one bucket, two prefixes and one key.
   assert {
     condition = { for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Sid => statement.Resource } == {
       List            = "arn:aws:s3:::digits-data"
@@ -69,11 +67,8 @@ run "training_reaches_one_bucket_two_prefixes_and_one_key" {
     }
     error_message = aws_iam_role_policy.this.policy
   }
-}
 
-run "only_checkpoints_can_be_deleted" {
-  command = plan
-
+  # Only checkpoints can be deleted.
   assert {
     condition     = [for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Sid if strcontains(jsonencode(statement.Action), "Delete")] == ["KeepCheckpoints"]
     error_message = aws_iam_role_policy.this.policy

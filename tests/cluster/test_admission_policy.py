@@ -5,7 +5,7 @@ import time
 
 import yaml
 
-from admission import ADDED, ADMITTED, NAMESPACE, REFUSED, SERVER, Object
+from admission import ADDED, ADMITTED, NAMESPACE, REFUSED, SERVER, Object, others, pod
 from conftest import TEMPLATE
 from delivered import Delivered
 from kubernetes_api import PATIENCE, Kubernetes
@@ -72,3 +72,44 @@ def test_what_serves_staging_would_be_admitted_once_it_is_pinned(delivered: Deli
     until = time.monotonic() + PATIENCE
     while said := tried(kubernetes, wanted):
         assert time.monotonic() < until, said
+
+
+# -- images by way of a registry that keeps copies -------------------------------------------------
+
+CACHE = TEMPLATE / "argocd/components/image-cache/image-cache.yaml"
+
+
+def test_new_pods_pull_from_the_registry_that_keeps_copies(delivered: Delivered) -> None:
+    """In one namespace only, so that no other test's pods come from there."""
+    kubernetes, namespace = delivered.kubernetes, "image-cache-tried"
+    policy, binding = yaml.safe_load_all(CACHE.read_text())
+    policy["spec"]["variables"][0]["expression"] = '"copies.example"'
+    where = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    binding["spec"]["matchResources"] = {"namespaceSelector": where}
+    metadata = {"name": namespace}
+    kubernetes.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
+    account = f"serviceaccount/default -n {namespace}".split()
+    kubernetes.run("wait", "--for=create", "--timeout=60s", *account)
+    kubernetes.apply([policy, binding])
+    images = ["docker.io/library/traefik:v3", "quay.io/a/b@sha256:" + "a" * 64, "nvcr.io/a:1"]
+    wanted = pod(*images, initContainers=others("registry.k8s.io/pause:3.10"))
+    wanted["metadata"]["namespace"] = namespace
+    until = time.monotonic() + PATIENCE
+    try:
+        while True:
+            made = kubernetes.run(
+                *("create", "--dry-run=server", "-o", "json", "-f", "-"), content=json.dumps(wanted)
+            )
+            spec = json.loads(made.stdout)["spec"]
+            if spec["containers"][0]["image"] != images[0]:
+                break
+            assert time.monotonic() < until, "nothing is rewritten"
+    finally:
+        kinds = "mutatingadmissionpolicybinding,mutatingadmissionpolicy"
+        kubernetes.run("delete", kinds, policy["metadata"]["name"])
+    assert [each["image"] for each in spec["containers"] + spec["initContainers"]] == [
+        "copies.example/docker-hub/library/traefik:v3",
+        "copies.example/quay/a/b@sha256:" + "a" * 64,
+        "nvcr.io/a:1",
+        "copies.example/kubernetes/pause:3.10",
+    ]

@@ -16,6 +16,13 @@ module "training_registry" {
   delete_contents = var.delete_contents
 }
 
+module "image_cache" {
+  source = "../modules/image_cache"
+  count  = var.image_cache == null ? 0 : 1
+
+  docker_hub_credential_arn = var.image_cache.docker_hub_credential_arn
+}
+
 module "data_store" {
   source = "../modules/data_store"
 

@@ -28,6 +28,17 @@ variable "region" {
   }
 }
 
+variable "image_cache" {
+  type        = object({ docker_hub_credential_arn = string })
+  description = "Docker Hub, Quay and Kubernetes' registry by way of the account's own, with the secret that modules/image_cache describes; null: not."
+  default     = null
+
+  validation {
+    condition     = var.image_cache == null || try(length(var.image_cache.docker_hub_credential_arn) > 0, false)
+    error_message = "image_cache is ${jsonencode(var.image_cache)}: give docker_hub_credential_arn, or null."
+  }
+}
+
 variable "delete_contents" {
   type        = bool
   description = "Whether destroying the registry and the data store may delete what is in them."
