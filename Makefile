@@ -16,9 +16,9 @@ help: ## list the commands
 demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
-# One process more than there are cores: a third of the time a test waits, for a server or a disk.
+# Two processes more than the cores of a small machine: a fifth of the time three left them idle.
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 3 --dist loadfile \
+	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 4 --dist loadfile \
 		--no-loadscope-reorder
 
 test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go): [CORE=1]
