@@ -207,15 +207,15 @@ def test_the_tests_that_the_page_about_clusters_names_are_there() -> None:
 
 
 OF_THE_TESTS = [
-    path.name
-    for path in sorted(BENCHMARKS.glob("*.py"))
-    if all(part in path.read_text() for part in ('/ "tests"', "ArgumentParser"))
+    path.name for path in sorted(BENCHMARKS.glob("*.py")) if '/ "tests"' in path.read_text()
 ]
 
 
 @pytest.mark.parametrize("name", OF_THE_TESTS)
 def test_a_benchmark_finds_what_it_takes_from_the_tests(name: str) -> None:
     outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, BENCHMARKS / name, "--help"]
-    asked = subprocess.run(command, capture_output=True, text=True, env=outside)
-    assert asked.returncode == 0, asked.stderr
+    load = f"import runpy; runpy.run_path({str(BENCHMARKS / name)!r}, run_name='loaded')"
+    loaded = subprocess.run(
+        [sys.executable, "-c", load], cwd=BENCHMARKS, capture_output=True, text=True, env=outside
+    )
+    assert loaded.returncode == 0, loaded.stderr
