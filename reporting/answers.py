@@ -115,6 +115,11 @@ def wilson(right: int, total: int, confidence: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
+def bins_of(confidence: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
+    """Which of so many equally wide bins each confidence (N,) lies in, (N,) from 0."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
 @dataclass(frozen=True)
 class Bin:
     """Answers whose confidence lies between two bounds."""
@@ -128,7 +133,7 @@ class Bin:
 
 def reliability(answers: Answers, bins: int) -> list[Bin]:
     """Put the answers into bins of confidence of one width; empty ones are left out."""
-    which = np.minimum((answers.confidence * bins).astype(int), bins - 1)
+    which = bins_of(answers.confidence, bins)
     found = []
     for k in np.unique(which).tolist():
         here = which == k

@@ -15,7 +15,7 @@ from classifier import data
 from classifier.model import CHECKPOINT, HISTORY, load_model, scores_of
 from classifier.params import EvaluateParams, Params
 from reporting import plots
-from reporting.answers import write_answers
+from reporting.answers import bins_of, write_answers
 from workspace import behaviour, files
 
 METRICS = Path("metrics.json")
@@ -89,7 +89,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int) -> float
     confidence (Guo et al., ICML 2017, eq. 3): those that the picture of it shows.
     """
     confidence, predicted = probabilities.max(1)
-    which = (confidence * bins).long().clamp(max=bins - 1)
+    which = torch.from_numpy(bins_of(confidence.numpy(), bins))
     too_sure = torch.bincount(which, confidence.double() - (predicted == labels).double(), bins)
     return float(too_sure.abs().sum() / len(labels))
 
