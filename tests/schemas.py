@@ -1,7 +1,8 @@
 """Strict validation: Kubernetes' own kinds, and controllers' kinds where their schemas are at hand.
 
 Those schemas are the `openAPIV3Schema` of the kinds' definitions, one JSON file for each,
-`<group>_<version>_<kind>.json`, in the folder that CRD_SCHEMAS names or in `../shared/crds`.
+`<group>_<version>_<kind>.json`, in the folder that CRD_SCHEMAS names or in `../shared/crds`. A test
+is skipped where it comes to a kind whose schema is not there, so it asks for such a kind last.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 
 import kubernetes_validate
+import pytest
 from jsonschema import Draft202012Validator
 
 KUBERNETES = "1.36"
@@ -29,12 +31,18 @@ def core_errors(document: dict) -> list[str] | None:
 
 
 def crd_errors(document: dict) -> list[str]:
-    """Return what the controller's schema refuses; the kind's schema must be in FOLDER."""
-    group_version = document["apiVersion"].replace("/", "_")
-    path = FOLDER / f"{group_version}_{document['kind'].lower()}.json"
-    validator = Draft202012Validator(closed(json.loads(path.read_text())))
+    """Return what the controller's schema refuses."""
+    validator = Draft202012Validator(closed(crd_schema(document["apiVersion"], document["kind"])))
     errors = sorted(validator.iter_errors(document), key=lambda error: list(map(str, error.path)))
     return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in errors]
+
+
+def crd_schema(version: str, kind: str) -> dict:
+    """Return the schema of a controller's kind; skip the test where it is not at hand."""
+    path = FOLDER / f"{version.replace('/', '_')}_{kind.lower()}.json"
+    if not path.is_file():
+        pytest.skip(f"there is no {path.name} in {FOLDER}; name the schemas' folder in CRD_SCHEMAS")
+    return json.loads(path.read_text())
 
 
 def closed(schema: dict) -> dict:

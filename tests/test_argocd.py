@@ -146,19 +146,11 @@ def test_every_rollouts_pods_and_every_kinds_metadata_are_valid(documents) -> No
         assert schemas.core_errors(each) == [], shown(each)
 
 
-needs_crds = pytest.mark.skipif(
-    not schemas.FOLDER.is_dir(),
-    reason=f"the schemas of Argo's, Prometheus' and KEDA's kinds are not in {schemas.FOLDER}; "
-    "name their folder in CRD_SCHEMAS",
-)
-
-
 @pytest.fixture(scope="module")
 def custom(documents) -> list[dict]:
     return [each for each in documents if schemas.core_errors(each) is None]
 
 
-@needs_crds
 def test_controllers_kinds_are_valid_to_the_last_key(custom) -> None:
     kinds = {each["kind"] for each in custom}
     argo = {"Rollout", "Application", "ApplicationSet", "AppProject"}
@@ -166,7 +158,6 @@ def test_controllers_kinds_are_valid_to_the_last_key(custom) -> None:
     assert {shown(each): errors for each in custom if (errors := schemas.crd_errors(each))} == {}
 
 
-@needs_crds
 def test_an_unknown_key_at_any_depth_of_a_controllers_kind_is_found(custom) -> None:
     for document in custom:
         broken = copy.deepcopy(document)
@@ -177,13 +168,12 @@ def test_an_unknown_key_at_any_depth_of_a_controllers_kind_is_found(custom) -> N
     assert any("'wait' was unexpected" in error for error in schemas.crd_errors(deep))
 
 
-@needs_crds
 def test_what_a_project_knows_to_be_a_rollouts_own_is_what_the_schema_says() -> None:
     """`delivery.manifests.rendering` judges a Rollout as a Deployment, apart from these keys."""
     text = (TEMPLATE / "delivery/manifests/rendering.py").read_text()
     (listed,) = re.findall(r"^ROLLOUT_ONLY = {(.*?)}", text, re.DOTALL | re.MULTILINE)
-    schema = schemas.FOLDER / "argoproj.io_v1alpha1_rollout.json"
-    rollout = set(json.loads(schema.read_text())["properties"]["spec"]["properties"])
+    schema = schemas.crd_schema("argoproj.io/v1alpha1", "Rollout")
+    rollout = set(schema["properties"]["spec"]["properties"])
     deployment = {
         "minReadySeconds",
         "paused",

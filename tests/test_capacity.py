@@ -50,7 +50,6 @@ def test_the_line_adds_a_scaler_that_asks_for_its_own_namespace(
     before, after = built(project, environment), built(project, environment, component)
     assert {name: each for name, each in after.items() if name[0] != "ScaledObject"} == before
     check_keys(after["ScaledObject", "triton"])
-    assert schemas.crd_errors(after["ScaledObject", "triton"]) == []
     rollout, target = after["Rollout", "triton"], scaler(after)["scaleTargetRef"]
     assert target == {
         "apiVersion": rollout["apiVersion"],
@@ -64,6 +63,7 @@ def test_the_line_adds_a_scaler_that_asks_for_its_own_namespace(
     assert asked and asked <= RECORDED.keys()
     where = f'{{namespace="{NAMESPACE.format(environment)}"}}'
     assert all(query.endswith(where) and query.count('"') == 2 for query in queries)
+    assert schemas.crd_errors(after["ScaledObject", "triton"]) == []
 
 
 def test_no_gpu_is_given_away_unseen(project: Path) -> None:

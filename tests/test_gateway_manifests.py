@@ -108,11 +108,6 @@ def test_everything_is_valid_to_the_last_key(guarded: Documents, certified: Docu
         assert places == {None, "digit-classifier-staging"}, "the Namespace itself is in none"
 
 
-@pytest.mark.skipif(
-    not (schemas.FOLDER / "traefik.io_v1alpha1_ingressroute.json").is_file(),
-    reason=f"the schemas of Traefik's kinds are not in {schemas.FOLDER}; name their folder in "
-    "CRD_SCHEMAS",
-)
 def test_traefiks_kinds_are_valid_to_the_last_key(guarded, certified) -> None:
     for each in [*guarded.values(), *certified.values()]:
         if schemas.core_errors(each) is None:

@@ -18,6 +18,7 @@ import numpy as np
 from delivery.oci.image import CONFIG, LAYER, Blob, config_content, digest_of, manifest_content
 from delivery.oci.layout import Layout
 from delivery.proposals.release_file import Release
+from registry_tools import need
 from tiny import CLASSES, SHAPE
 from tiny_project import TinyProject
 
@@ -240,6 +241,7 @@ def broken_registry(answer: bytes | None, size: int = 0) -> Fault:
     """Return the fault of a registry that answers so, breaks off, or hangs (None) for ever."""
 
     def fault(project: TinyProject) -> None:
+        need("skopeo")
         server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
         server.daemon_threads = True
         server.behaviour = (answer, size, threading.Event())  # type: ignore[attr-defined]
