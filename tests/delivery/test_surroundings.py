@@ -68,6 +68,24 @@ SURROUNDINGS: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no docstrings": ({"PYTHONOPTIMIZE": "2"}, "", ""),
     "variables of other programs": (FOREIGN, "", ""),
 }
+# What is tried at once: nothing of it hides what else is there.
+AT_ONCE = [
+    (
+        *("no home", "few open files", "no standard input", "the C locale"),
+        "a folder for temporary files that is none",
+    ),
+    (
+        *("a home that cannot be written", "few processes", "no standard output"),
+        *("a locale without letters", "a folder for temporary files with blanks"),
+    ),
+    (
+        *("an empty home", "a locale that is none", "no docstrings"),
+        "variables of other programs",
+    ),
+    ("no settings for the user", "no name", "ASCII streams", "warnings as errors"),
+    ("no standard error", "no core files, a small stack"),
+    ("no standard streams", "a private umask"),
+]
 
 
 def run(
@@ -97,15 +115,24 @@ def check(statuses: list[int], printed: str) -> None:
     assert "Traceback" not in printed and "Exception ignored" not in printed
 
 
-@pytest.mark.parametrize("name", SURROUNDINGS)
+@pytest.mark.parametrize("names", AT_ONCE, ids=" and ".join)
 def test_commands_work_in_unusual_surroundings(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project(tmp_path, monkeypatch)
     (tmp_path / "a b'c").mkdir()
-    variables, before, end = SURROUNDINGS[name]
-    check(*run(project, variables, before, end))
+    variables, before, end = {}, [], []
+    for name in names:
+        its_variables, its_before, its_end = SURROUNDINGS[name]
+        variables |= its_variables
+        before += [its_before] * bool(its_before)
+        end.append(its_end)
+    check(*run(project, variables, "; ".join(before), " ".join(end)))
     assert "release/staging-v1" in project.branches()
+
+
+def test_all_surroundings_are_tried_once() -> None:
+    assert sorted(name for names in AT_ONCE for name in names) == sorted(SURROUNDINGS)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +194,19 @@ def test_a_release_without_a_name_for_its_author_says_how_to_give_one(
 
 
 WITH_DVC = {
-    "no home": {"HOME": None, "XDG_CACHE_HOME": None, "XDG_CONFIG_HOME": None},
-    "a home that is not there": {"HOME": "/nonexistent", "XDG_CACHE_HOME": None},
-    "another project's settings": {"DVC_GLOBAL_CONFIG_DIR": "{folder}/dvc"},
-    "another project's stage": {"DVC_ROOT": NOWHERE, "DVC_STAGE": "other", "DVC_NO_SCM": "1"},
-    "a locale without letters": ASCII,
-    "ASCII streams": {"PYTHONIOENCODING": "ascii"},
-    "variables of other programs": FOREIGN,
+    "no home, another project's stage, ASCII streams": {
+        **{"HOME": None, "XDG_CACHE_HOME": None, "XDG_CONFIG_HOME": None},
+        **{"DVC_ROOT": NOWHERE, "DVC_STAGE": "other", "DVC_NO_SCM": "1"},
+        "PYTHONIOENCODING": "ascii",
+    },
+    "a home that is not there, a locale without letters": {
+        **{"HOME": "/nonexistent", "XDG_CACHE_HOME": None},
+        **ASCII,
+    },
+    "another project's settings, variables of other programs": {
+        "DVC_GLOBAL_CONFIG_DIR": "{folder}/dvc",
+        **FOREIGN,
+    },
 }
 
 
