@@ -42,8 +42,15 @@ def caption(shown: list[Release]) -> str:
     other = f" The test data changed with model {', '.join(changed)}." if changed else ""
     return (
         "Accuracy of each release on its own test set; grey: its 95 % interval (Wilson), of model "
-        f"{newest.version} {low:.4f} to {high:.4f}.{other}\n"
+        f"{newest.version} {low:.4f} to {high:.4f}.{behind(shown)}{other}\n"
     )
+
+
+def behind(shown: list[Release]) -> str:
+    """Say how far the newest release is behind the best: small losses in a row pass one by one."""
+    best, newest = max(shown, key=lambda each: each.accuracy), shown[-1]
+    lost = best.accuracy - newest.accuracy
+    return f" The highest was model {best.version}'s, {lost:.4f} above it." if lost > 0 else ""
 
 
 def interval(accuracy: float, support: int) -> tuple[float, float]:
