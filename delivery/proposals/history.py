@@ -49,8 +49,9 @@ def caption(shown: list[Release]) -> str:
 def behind(shown: list[Release]) -> str:
     """Say how far the newest release is behind the best: small losses in a row pass one by one."""
     best, newest = max(shown, key=lambda each: each.accuracy), shown[-1]
-    lost = best.accuracy - newest.accuracy
-    return f" The highest was model {best.version}'s, {lost:.4f} above it." if lost > 0 else ""
+    lost = round(best.accuracy - newest.accuracy, 4)
+    above = f"{lost:.4f} above model {newest.version}'s"
+    return f" The highest is model {best.version}'s, {above}." if lost else ""
 
 
 def interval(accuracy: float, support: int) -> tuple[float, float]:

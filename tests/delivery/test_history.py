@@ -54,7 +54,7 @@ def test_small_losses_in_a_row_are_added_up() -> None:
         RELEASE.model_copy(update={"version": n + 1, "accuracy": accuracy})
         for n, accuracy in enumerate(accuracies)
     ]
-    for count, said in ((2, ""), (4, " The highest was model 2's, 0.0080 above it.")):
+    for count, said in ((2, ""), (4, " The highest is model 2's, 0.0080 above model 4's.")):
         *past, newest = releases[:count]
         text = history([Past("staging", each, b"") for each in past], newest)
         assert text.rstrip("\n").endswith(said) and ("highest" in text) == bool(said)
