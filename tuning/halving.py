@@ -183,7 +183,7 @@ class Keeper(tune.Callback):
         self.record.add(trial)
         training.forget_checkpoints(self.search.runs[number])
         if trial.has_figures:
-            name, accuracy = f"trial-{number}", trial.figures["validation_accuracy"]
+            name, accuracy = f"{train.network}-trial-{number}", trial.figures["validation_accuracy"]
             training.name_logs(self.search.runs[number], self.search.folder, name, accuracy)
         self.ended.append(trial)
         self.tell(trial)

@@ -454,7 +454,7 @@ def test_a_trial_fails_by_itself(searched: Searched) -> None:
 def test_the_logs_of_a_trial_have_a_name_for_people(searched: Searched) -> None:
     figures = [json.loads(line) for line in lines(searched.root)]
     named = [logs.parent.name for logs in searched.root.glob("runs/tune/*/*/events*")]
-    pattern = r"\d{4}-\d\d-\d\d-\d{6}-trial-\d-\d+\.\d"
+    pattern = r"\d{4}-\d\d-\d\d-\d{6}-linear_regression-trial-\d-\d+\.\d"
     assert len(set(named)) == sum(each["ended"] in ("finished", "stopped") for each in figures)
     assert named and all(re.fullmatch(pattern, name) for name in named)
 
