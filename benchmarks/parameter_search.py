@@ -161,11 +161,11 @@ def main() -> int:
     )
     body = (
         f"{trials} trials for each network with params.yaml as shipped, untuned → best. On the "
-        f"test set ({sizes} images):\nmean ± standard deviation of {arguments.seeds} trainings "
+        f"test set ({sizes} pictures):\nmean ± standard deviation of {arguments.seeds} trainings "
         f"with seeds of their own. Wanted: less than {LIMIT} minutes,\nand a lower validation "
         "loss.\n\n"
     )
-    write("tuning", "Search for parameters", body + table(header, map(row, found)), found)
+    write("parameter_search", "Search for parameters", body + table(header, map(row, found)), found)
     good = [
         each["seconds"] < 60 * LIMIT
         and each["best"]["validation"]["validation_loss"]

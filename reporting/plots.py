@@ -104,11 +104,16 @@ def per_class(rows: Mapping[str, Mapping[str, float]], root: Path) -> None:
 
 
 def reliability(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], bins: int, root: Path
+    confidence: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    which: NDArray[np.int64],
+    bins: int,
+    root: Path,
 ) -> None:
-    """Accuracy against confidence, and how many answers have that confidence."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    """Accuracy against confidence, and how many answers have that confidence.
+
+    Of N answers, of which each is in one of the bins, `which` from 0.
+    """
     counts = np.bincount(which, minlength=bins)
     filled = counts > 0
     accuracy = np.bincount(which, right, bins)[filled] / counts[filled]

@@ -86,7 +86,7 @@ def learning(axes: Axes, trials: Sequence[Trial], best: Trial, objective: str) -
             if trial.stopped:
                 axes.plot(epochs[-1], values[-1], "x", color=look["color"], markersize=5)
     axes.set(xlabel="epoch", title="Learning curves (×: stopped)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def against(

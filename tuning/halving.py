@@ -182,6 +182,9 @@ class Keeper(tune.Callback):
         trial = Trial(number, train, ended, self.epochs[number], reason)
         self.record.add(trial)
         training.forget_checkpoints(self.search.runs[number])
+        if trial.has_figures:
+            name, accuracy = f"{train.network}-trial-{number}", trial.figures["validation_accuracy"]
+            training.name_logs(self.search.runs[number], self.search.folder, name, accuracy)
         self.ended.append(trial)
         self.tell(trial)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from classifier import data, params, training
+from classifier import data, networks, params, training
 from classifier.distributed import Workers
 from classifier.params import TuneParams
 from classifier.ray_cluster import cluster
@@ -88,6 +88,8 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
     drawn = search_space.candidates(network, space, values.train, values.seed)
     some = islice(drawn, section.trials)
     candidates = [values.model_copy(update={"train": train}) for train in some]
+    for candidate in candidates:
+        networks.check_targets(candidate.train)
     folder = root / RUNS / fingerprint(network, section, values.seed, root)
     runs = [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates]
     return Search(network, values.train, ranges, candidates, section, folder, runs)

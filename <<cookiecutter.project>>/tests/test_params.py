@@ -69,9 +69,9 @@ def test_a_mistake_is_named(
 NO_NETWORK = ("train", "network", "cnm", "train.network is 'cnm': give one of ")
 
 
-def mistaken(section: str, key: str, value: Any, folder: Path) -> None:
-    """Make a project whose parameters have one value that is wrong."""
-    content = yaml.safe_load((PROJECT / "params.yaml").read_text()) | fixed()
+def mistaken(section: str, key: str, value: Any, folder: Path, **sections: Any) -> None:
+    """Make a project whose parameters have one value that is wrong, and sections of its own."""
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text()) | fixed() | sections
     content[section][key] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "dvc.yaml").touch()
@@ -99,6 +99,18 @@ def test_a_mistake_for_a_later_stage_is_found(
     monkeypatch.chdir(tmp_path)
     assert main([CHECK]) == 1
     assert f"error: params.yaml: {message}" in capfd.readouterr().err
+
+
+def test_targets_that_the_network_is_not_made_for_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    linear = fixed()["train"] | {"network": "linear_svm", "options": {}}
+    for smoothing, status in ((0.1, 1), (0.0, 0)):
+        mistaken("train", "label_smoothing", smoothing, tmp_path, train=linear)
+        monkeypatch.chdir(tmp_path)
+        assert main([CHECK]) == status
+    said = capfd.readouterr().err
+    assert said.count("train.label_smoothing is 0.1, but linear_svm has no cross-entropy") == 1
 
 
 def test_a_mistake_for_a_later_stage_is_named_before_the_first_works(

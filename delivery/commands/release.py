@@ -12,12 +12,13 @@ from delivery.oci.layout import Layout
 from delivery.oci.referrers import attach
 from delivery.oci.registry import push
 from delivery.parameters import read_parameters
-from delivery.proposals.gate import challenge, check_gate
+from delivery.proposals.gate import challenge, check_gate, lowered
 from delivery.proposals.proposal import propose
 from delivery.proposals.release_file import RELEASE_FILE, in_conflict
 from delivery.proposals.releases import FIRST, all_releases, check_image, next_version, released
 from delivery.proposals.signing import read_signer, read_trust, signed
 from delivery.proposals.texts import describe, release_proposal
+from workspace.markdown import cell
 
 ARGUMENTS = {
     "--version": {"type": int, "help": "the version you expect it to be"},
@@ -66,7 +67,8 @@ def run(
         attach(registry, digest, candidate.bundle)
     print(f"signature: {trust.judge(candidate)}")
     text = candidate.to_yaml()
-    proposal = release_proposal(FIRST, text, candidate, champion, past, "make release")
+    note = f"{cell(bits)}.\n\n" if (bits := lowered(account.export)) else ""
+    proposal = release_proposal(FIRST, text, candidate, champion, past, "make release", note)
     propose(repository, commit, proposal)
     if output:
         with output.open("a") as file:

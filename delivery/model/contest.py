@@ -54,8 +54,8 @@ class Rival:
 
     Attributes:
         change: of the interface, as `change_between` names it; None if it is not known.
-        contests: on the present test set, and on the served model's own as far as that is here;
-            the first is what the gate decides by.
+        contests: on the present test set, and on the served model's own as far as that is here
+            and another; the first is what the gate decides by.
         silence: why there is no contest; "" if there is one.
         confidence: of the contests' intervals.
     """
@@ -184,7 +184,9 @@ def compared(
             except DeliveryError as error:
                 silence = str(error)
         if served.answers.exists():  # models of earlier versions have none
-            contests.append(on_earlier_pictures(own, served.answers, before, confidence))
+            then = read_predictions(served.answers)
+            if not any(contests) or {*then.sha256} != {*own.sha256}:  # or both sets are the same
+                contests.append(on_earlier_pictures(own, then, before, confidence))
     except UserError as error:
         silence = str(error)
     found = tuple(each for each in contests if each)
@@ -212,13 +214,12 @@ def unseen(
 
 
 def on_earlier_pictures(
-    own: Predictions, answers: Path, interface: Interface, confidence: float
+    own: Predictions, then: Predictions, interface: Interface, confidence: float
 ) -> Contest | None:
     """Compare on the served model's own test set, as far as the candidate was tested on it, too.
 
     Neither model was trained on these pictures.
     """
-    then = read_predictions(answers)
     answered = dict(zip(then.sha256, then.predicted, strict=True))
     rows = zip(own.sha256, own.label, own.predicted, strict=True)
     both = [(label, said, answered[name]) for name, label, said in rows if name in answered]

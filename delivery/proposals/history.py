@@ -42,8 +42,16 @@ def caption(shown: list[Release]) -> str:
     other = f" The test data changed with model {', '.join(changed)}." if changed else ""
     return (
         "Accuracy of each release on its own test set; grey: its 95 % interval (Wilson), of model "
-        f"{newest.version} {low:.4f} to {high:.4f}.{other}\n"
+        f"{newest.version} {low:.4f} to {high:.4f}.{behind(shown)}{other}\n"
     )
+
+
+def behind(shown: list[Release]) -> str:
+    """Say how far the newest release is behind the best: small losses in a row pass one by one."""
+    best, newest = max(shown, key=lambda each: each.accuracy), shown[-1]
+    lost = round(best.accuracy - newest.accuracy, 4)
+    above = f"{lost:.4f} above model {newest.version}'s"
+    return f" The highest is model {best.version}'s, {above}." if lost else ""
 
 
 def interval(accuracy: float, support: int) -> tuple[float, float]:

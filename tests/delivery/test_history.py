@@ -48,6 +48,18 @@ def test_a_version_is_drawn_once_and_other_test_data_are_named() -> None:
     assert "model [1, 8]" in text and "The test data changed with model 8." in text
 
 
+def test_small_losses_in_a_row_are_added_up() -> None:
+    accuracies = (0.96, 0.97, 0.966, 0.962)
+    releases = [
+        RELEASE.model_copy(update={"version": n + 1, "accuracy": accuracy})
+        for n, accuracy in enumerate(accuracies)
+    ]
+    for count, said in ((2, ""), (4, " The highest is model 2's, 0.0080 above model 4's.")):
+        *past, newest = releases[:count]
+        text = history([Past("staging", each, b"") for each in past], newest)
+        assert text.rstrip("\n").endswith(said) and ("highest" in text) == bool(said)
+
+
 def test_the_interval_is_wilsons() -> None:
     """Of 81 right of 263: an example that Newcombe gives, Statistics in Medicine 17 (1998)."""
     assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

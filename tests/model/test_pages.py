@@ -21,7 +21,7 @@ from delivery.proposals.history import history
 from delivery.proposals.releases import Past
 from example_release import RELEASE
 from reporting import compare_page, model_page, plots, review_page
-from reporting.answers import read_answers
+from reporting.answers import bins_of, read_answers
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -128,6 +128,9 @@ def test_keys_decide_on_the_review_page(tab: Any) -> None:
         assert tab.locator("dialog img").is_visible()
         tab.keyboard.press("Escape")
         assert not tab.locator("dialog img").is_visible()
+        for key, name in (("ArrowLeft", names[2]), ("ArrowRight", names[3])):
+            tab.keyboard.press(key)
+            assert tab.locator(".row.current img").get_attribute("alt") == name
         assert fits(tab)
         tab.click("#done")
         tab.get_by_text("This page is finished").wait_for()
@@ -157,7 +160,8 @@ def test_runs_side_by_side(tab: Any, model: Path) -> None:
 def test_pictures_of_a_pull_request_open(tab: Any, model: Path) -> None:
     own = read_answers(model / model_page.PREDICTIONS)
     plots.confusion(own.confusion, CLASSES, model)
-    plots.reliability(own.probabilities, own.labels, 10, model)
+    which = bins_of(own.confidence, 10)
+    plots.reliability(own.confidence, own.right, which, 10, model)
     for name in ("confusion", "reliability"):
         tab.goto((model / f"plots/{name}.png").as_uri())
         assert tab.evaluate("document.images[0].naturalWidth") > 400

@@ -229,7 +229,7 @@ def test_the_client_that_others_copy_reads_and_refuses_what_training_does(tmp_pa
 
 def test_the_client_that_others_copy_stands_alone() -> None:
     text = (PROJECT / "serving/client.py").read_text()
-    assert len(text.splitlines()) <= 95
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 80
     nodes = list(ast.walk(ast.parse(text)))
     named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     named |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}

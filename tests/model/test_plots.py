@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from reporting import plots
+from reporting import plots, tuning_picture
 
 LONG = "the name of a class that goes on and on, with $math$, "
 
@@ -80,3 +81,21 @@ def test_the_kept_epoch_is_marked_and_ticks_are_whole_epochs(
         assert ticks and all(tick == round(tick) >= 1 for tick in ticks)
         _, labels = axes.get_legend_handles_labels()
         assert f"kept: epoch {min(epochs, 2)}" in labels
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_trials_and_their_epochs_have_whole_ticks(
+    count: int, drawn: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning_picture, "figure", plots.figure)
+    epochs = [{"epoch": epoch, "validation_loss": 0.5 / epoch} for epoch in range(1, count + 1)]
+    trials = [
+        tuning_picture.Trial(number, False, epochs, epochs[-1], {"width": 8})
+        for number in range(count)
+    ]
+    ranges = {"width": SimpleNamespace(choice=(8, 16), log_uniform=())}
+    tuning_picture.draw(trials, trials[0], ranges, "validation_loss", tmp_path)
+    for axes in drawn[0].axes[:2]:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == round(tick) for tick in ticks)

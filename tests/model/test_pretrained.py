@@ -273,4 +273,4 @@ def test_targets_that_a_loss_is_not_made_for_are_refused(
     said = refusal(params.parse(content), root)
     assert f"train.{name} is" in said and "linear_svm has no cross-entropy" in said
     content["train"] |= {"network": "logistic_regression"}
-    training.check_targets(params.parse(content).train)
+    networks.check_targets(params.parse(content).train)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,14 @@ def test_a_network_with_a_range_is_searched(root: Path) -> None:
     for given in ({"choice": [0.1, 0.2]}, {"uniform": [0.1, 0.2]}, {"log_uniform": [0.1, 0.2]}):
         edit(root, tune={"space": {"cnn": {"learning_rate": given}}})
         assert search.make_search(root, None, None).candidates
+
+
+def test_targets_that_the_network_is_not_made_for_are_refused_before_the_search(root: Path) -> None:
+    edit(root, train={"label_smoothing": 0.1})
+    with pytest.raises(UserError, match=r"label_smoothing is 0\.1, but linear_svm has no cross"):
+        search.make_search(root, "linear_svm", None)
+    edit(root, train={"label_smoothing": 0.0})  # as it says
+    assert search.make_search(root, "linear_svm", None).candidates
 
 
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
@@ -440,6 +449,14 @@ def test_a_killed_search_is_taken_up_and_no_trial_is_trained_twice(searched: Sea
 def test_a_trial_fails_by_itself(searched: Searched) -> None:
     ended = {json.loads(line)["reason"] for line in lines(searched.root)}
     assert any("exploded" in reason for reason in ended) and "" in ended
+
+
+def test_the_logs_of_a_trial_have_a_name_for_people(searched: Searched) -> None:
+    figures = [json.loads(line) for line in lines(searched.root)]
+    named = [logs.parent.name for logs in searched.root.glob("runs/tune/*/*/events*")]
+    pattern = r"\d{4}-\d\d-\d\d-\d{6}-linear_regression-trial-\d-\d+\.\d"
+    assert len(set(named)) == sum(each["ended"] in ("finished", "stopped") for each in figures)
+    assert named and all(re.fullmatch(pattern, name) for name in named)
 
 
 def test_a_trial_trains_as_the_pipeline_does(searched: Searched) -> None:

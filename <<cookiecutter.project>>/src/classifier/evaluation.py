@@ -49,7 +49,9 @@ def evaluate(params: Params, root: Path) -> None:
         plots.learning_curves(list(csv.DictReader(file)), root)
     plots.confusion(confusion, classes, root)
     plots.per_class(metrics["per_class"], root)
-    plots.reliability(probabilities.numpy(), labels.numpy(), params.evaluate.calibration_bins, root)
+    confidence, predicted = (each.numpy() for each in probabilities.max(1))
+    bins, right = params.evaluate.calibration_bins, predicted == labels.numpy()
+    plots.reliability(confidence, right, bins_of(confidence, bins), bins, root)
     plots.predictions(split.images, split.labels, probabilities.numpy(), classes, root)
 
 

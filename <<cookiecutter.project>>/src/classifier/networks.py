@@ -17,6 +17,7 @@ from pydantic import create_model
 from torch import Tensor, nn
 
 from classifier import params
+from classifier.params import TrainParams
 from workspace.settings import Settings, SettingsError
 
 
@@ -386,6 +387,22 @@ def pretrainable(name: str) -> type[Photographic]:
             f"one of {', '.join(able)} in train.network, or set it to false"
         )
     return kind
+
+
+def check_targets(train: TrainParams) -> None:
+    """Raise SettingsError for targets that the loss of a network is not made for."""
+    wanted = {
+        "class_weights": train.class_weights,
+        "label_smoothing": train.label_smoothing,
+        "augmentation.mixup": train.augmentation.mixup,
+        "augmentation.cutmix": train.augmentation.cutmix,
+    }
+    kind = NETWORKS.get(train.network, Network)  # an unknown one is named later
+    if not kind.cross_entropy and (names := [name for name, value in wanted.items() if value]):
+        raise SettingsError(
+            f"{params.FILE}: train.{names[0]} is {wanted[names[0]]}, but {train.network} has no "
+            "cross-entropy, which it needs: set it to 0 or false, or give another train.network"
+        )
 
 
 def options_of(name: str) -> type[Settings]:

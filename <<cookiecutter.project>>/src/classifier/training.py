@@ -57,7 +57,6 @@ from workspace import files
 from workspace.errors import UserError
 from workspace.machine import Machine
 from workspace.model_code import code_sha256
-from workspace.settings import SettingsError
 
 RUNS = Path("runs")
 
@@ -310,7 +309,7 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
     distributed.check_devices(workers, threads, machine)
     check(params.train, workers, *splits)
     check_compiler(params.train, machine)
-    check_targets(params.train)
+    networks.check_targets(params.train)
     weights = pretrained.load(params.train, root)
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
@@ -331,19 +330,23 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         (run / target.name).replace(root / target)
     forget_checkpoints(run)
-    name_logs(run, params.train.network, root)
+    name_logs(run, root / RUNS, params.train.network, kept_accuracy(root / HISTORY))
 
 
-def name_logs(run: Path, network: str, root: Path) -> None:
-    """Give the logs of a run that has ended a name for people: date, network, accuracy in %."""
-    with (root / HISTORY).open(newline="") as file:
-        kept = min(csv.DictReader(file), key=lambda row: float(row["validation_loss"]))
-    accuracy = 100 * float(kept["validation_accuracy"])
-    name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{network}-{accuracy:.1f}"
-    if (run / "logs").is_dir() and not (root / RUNS / name).exists():
-        (run / "logs").rename(root / RUNS / name)
+def name_logs(run: Path, folder: Path, name: str, accuracy: float) -> None:
+    """Give the logs of a run that has ended a name for people in a folder: date, name, % right."""
+    place = folder / f"{datetime.now():%Y-%m-%d-%H%M%S}-{name}-{100 * accuracy:.1f}"
+    if (run / "logs").is_dir() and not place.exists():
+        (run / "logs").rename(place)
         with suppress(OSError):  # what else is there stays
             run.rmdir()
+
+
+def kept_accuracy(history: Path) -> float:
+    """Validation accuracy of the epoch that is kept."""
+    with history.open(newline="") as file:
+        kept = min(csv.DictReader(file), key=lambda row: float(row["validation_loss"]))
+    return float(kept["validation_accuracy"])
 
 
 def load_splits(root: Path) -> tuple[Split, Split]:
@@ -377,22 +380,6 @@ def check_compiler(params: TrainParams, machine: Machine) -> None:
         raise UserError(
             "params.yaml: train.compile is True, but this machine has no C++ compiler, which it "
             "needs: install g++, or set it to false"
-        )
-
-
-def check_targets(params: TrainParams) -> None:
-    """Raise SettingsError for targets that the loss of a network is not made for."""
-    wanted = {
-        "class_weights": params.class_weights,
-        "label_smoothing": params.label_smoothing,
-        "augmentation.mixup": params.augmentation.mixup,
-        "augmentation.cutmix": params.augmentation.cutmix,
-    }
-    kind = networks.NETWORKS.get(params.network, Network)  # an unknown one is named later
-    if not kind.cross_entropy and (names := [name for name, value in wanted.items() if value]):
-        raise SettingsError(
-            f"params.yaml: train.{names[0]} is {wanted[names[0]]}, but {params.network} has no "
-            f"cross-entropy, which it needs: set it to 0 or false, or give another train.network"
         )
 
 
