@@ -44,7 +44,9 @@ def judge_figures(changes: Changes, proposed: Proposed, work: Path, part: Part) 
     for key, sentence_ in found:
         part.refuse(proposed.path, proposed.line(key), [sentence_])
     rival = meet(changes, proposed, work) if proposed.served else None
-    if proposed.kind != "rollback" and not found:
+    if proposed.kind == "rollback":
+        part.told.append("No gate is asked: what it goes back to served here before.")
+    elif not found:
         for sentence_ in refused(changes, proposed, account, rival):
             key = KEYS.get(sentence_.partition(":")[0], "accuracy")
             part.refuse(proposed.path, proposed.line(key), [sentence_])

@@ -27,6 +27,10 @@ PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([
 OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECRET|PASSWORD|_KEY$")
 PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
 DANGEROUS = ("pull_request_target", "workflow_run")
+# Comments that have a linter pass over what it finds.
+SILENCE = re.compile(
+    r"zizmor: *ignore(?:\[[^]]*\])?|(?:checkov|bridgecrew|cortex):skip= *\w+|shellcheck +disable=\S+"
+)
 CHECKOV = "checkov==3.3.30"
 ZIZMOR = "zizmor==1.32.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
@@ -166,6 +170,7 @@ def counted(printed: str) -> str:
 
 def judge_infrastructure(changes: Changes, head: Path, part: Part, run: Run = run) -> None:
     """Format, validate and test the Terraform of the head; look for what is insecure."""
+    refuse_silence(changes, "infrastructure", part)
     if shutil.which("terraform") is None:
         part.undone.append("not run: terraform is not installed: install Terraform 1.11 or newer")
         return
@@ -193,6 +198,18 @@ def formatted(changes: Changes, head: Path, part: Part, run: Run) -> None:
         if broken:
             place = f"infra/{broken[1].removeprefix('infra/')}", int(broken[2])
         part.refuse(*place, [f"`terraform fmt`: {reason(ended)}"])
+
+
+def refuse_silence(changes: Changes, kind: str, part: Part) -> None:
+    """Refuse new lines that silence a linter, unless the base accepts that by its words."""
+    for each in changes.of(kind):
+        for number, line in changes.added.get(each.path, {}).items():
+            for words in set(SILENCE.findall(line)) - {*changes.parameters.check.accept}:
+                what = (
+                    f"{shown(words)} has a linter pass over what it finds; if it is meant, add "
+                    f"{shown(words)} to `check.accept` in params.yaml, merged before"
+                )
+                part.refuse(each.path, number, [what])
 
 
 def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
@@ -254,6 +271,7 @@ def judge_workflows(changes: Changes, head: Path, part: Part, run: Run = run) ->
     """Refuse triggers that lend strangers secrets, actions that can move, and what tools find."""
     for path, line, sentence in rules(changes):
         part.refuse(path, line, [sentence])
+    refuse_silence(changes, "workflows", part)
     files = [each.path for each in changes.of("workflows") if (head / each.path).is_file()]
     github = [each for each in files if each.startswith(".github/workflows/")]
     if not github:

@@ -591,6 +591,25 @@ def harmless_title_in_a_script_with_zizmor_silenced(repo: Repo) -> None:
 
 @bad(
     f"{WORKFLOW}, line 9",
+    "'zizmor: ignore[template-injection]' has a linter pass over what it finds; if it is meant, add",
+    bench=LINTERS,
+)
+def harmless_title_in_a_script_with_a_comment(repo: Repo) -> None:
+    title = "${{ github.event.pull_request.title }} # zizmor: ignore[template-injection]"
+    repo.edit(WORKFLOW, "make lint", f"echo {title}")
+
+
+@bad(
+    f"{WORKFLOW}, line 10",
+    "'shellcheck disable=SC2086' has a linter pass over what it finds",
+    bench=LINTERS,
+)
+def script_with_a_comment_to_shellcheck(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "|\n          # shellcheck disable=SC2086\n          rm $A")
+
+
+@bad(
+    f"{WORKFLOW}, line 9",
     'actionlint: property "evnt" is not defined in object type',
     bench=saying(
         "-no-color", f'{WORKFLOW}:9:20: property "evnt" is not defined in object type {{action}}\n'
@@ -689,6 +708,17 @@ def harmless_bucket_with_checkov_silenced(repo: Repo) -> None:
     repo.write("infra/.checkov.yaml", "skip-check: [CKV_AWS_18]\n")
 
 
+@bad(
+    "infra/registry/main.tf, line 7",
+    "'checkov:skip=CKV_AWS_18' has a linter pass over what it finds",
+    bench=TERRAFORM,
+)
+def bucket_that_checkov_passes_over(repo: Repo) -> None:
+    skip = "  #checkov:skip=CKV_AWS_18:Nobody reads logs\n"
+    bucket = f'resource "aws_s3_bucket" "data" {{\n{skip}  bucket = var.name\n}}\n'
+    repo.write("infra/registry/main.tf", f"{repo.text('infra/registry/main.tf')}\n{bucket}")
+
+
 # -- good ones -------------------------------------------------------------------------------------
 
 
@@ -763,6 +793,11 @@ def next_training_run(repo: Repo) -> None:
 @good(bench=LINTERS)
 def workflow_that_does_more(repo: Repo) -> None:
     repo.edit(WORKFLOW, "make lint", "make lint test")
+
+
+@good("strict", bench=LINTERS)
+def comment_to_a_linter_that_the_base_accepts(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "make lint # zizmor: ignore[template-injection]")
 
 
 @good()
