@@ -204,12 +204,13 @@ def refuse_silence(changes: Changes, kind: str, part: Part) -> None:
     """Refuse new lines that silence a linter, unless the base accepts that by its words."""
     for each in changes.of(kind):
         for number, line in changes.added.get(each.path, {}).items():
-            for words in set(SILENCE.findall(line)) - {*changes.parameters.check.accept}:
-                what = (
-                    f"{shown(words)} has a linter pass over what it finds; if it is meant, add "
-                    f"{shown(words)} to `check.accept` in params.yaml, merged before"
-                )
-                part.refuse(each.path, number, [what])
+            for words in SILENCE.findall(line):
+                if words not in changes.parameters.check.accept:
+                    what = (
+                        f"{shown(words)} has a linter pass over what it finds; if it is meant, add "
+                        f"{shown(words)} to `check.accept` in params.yaml, merged before"
+                    )
+                    part.refuse(each.path, number, [what])
 
 
 def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
