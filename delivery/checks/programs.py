@@ -29,7 +29,8 @@ PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}
 DANGEROUS = ("pull_request_target", "workflow_run")
 # Comments that have a linter pass over what it finds.
 SILENCE = re.compile(
-    r"zizmor: *ignore(?:\[[^]]*\])?|(?:checkov|bridgecrew|cortex):skip= *\w+|shellcheck +disable=\S+"
+    r"zizmor: *ignore(?:\[[^]]*\])?|shellcheck +disable=\S+"
+    r"|(?:checkov|bridgecrew|cortex):skip= *\w+"
 )
 CHECKOV = "checkov==3.3.30"
 ZIZMOR = "zizmor==1.32.0"

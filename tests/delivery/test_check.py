@@ -591,7 +591,7 @@ def harmless_title_in_a_script_with_zizmor_silenced(repo: Repo) -> None:
 
 @bad(
     f"{WORKFLOW}, line 9",
-    "'zizmor: ignore[template-injection]' has a linter pass over what it finds; if it is meant, add",
+    "'zizmor: ignore[template-injection]' has a linter pass over what it finds; if it is",
     bench=LINTERS,
 )
 def harmless_title_in_a_script_with_a_comment(repo: Repo) -> None:

@@ -16,7 +16,7 @@ import pytest
 import fake_pipeline
 from delivery.__main__ import main
 from delivery.errors import DeliveryError
-from delivery.model.packaging import package
+from delivery.model.packaging import LOCAL, package
 from delivery.oci import remote
 from delivery.oci.image import (
     CONFIG,
@@ -206,7 +206,7 @@ def test_a_missing_blob_is_named(
     path = layer(layout, digest) if what == "layer" else layout.path(digest)
     path.unlink()
     registry.content.pop(f"sha256:{path.name}", None)
-    with pytest.raises(MissingBlobError, match=f"{path.name[:12]}.*: push the image to it again"):
+    with pytest.raises(MissingBlobError, match=f"{path.name[:12]}.*: .*push the image to it again"):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -828,6 +828,21 @@ def test_pushing_again_heals_a_folder(tmp_path: Path, layout: Layout, digest: st
         assert push(layout, digest, shared.name)
         pull(f"{shared.name}@{digest}", tmp_path / "models")
         shutil.rmtree(tmp_path / "models")
+
+
+@pytest.mark.parametrize("what", ["manifest", "layer"])
+def test_a_released_image_that_is_damaged_here_is_packaged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    project = make_project(tmp_path / "released", monkeypatch)
+    digest, layout = project.image(2), Layout(LOCAL)
+    damaged = layout.path(digest) if what == "manifest" else layer(layout, digest)
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    with pytest.raises(DeliveryError, match=r"corrupt.*`make package VERSION=<its version>`"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert main(["package", "--version", "2"]) == 0
+    assert digest in capsys.readouterr().out
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
 
 
 @pytest.mark.parametrize("what", ["manifest", "layer"])
