@@ -24,6 +24,7 @@ from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.checks.report import report
 from delivery.checks.witnesses import Witnesses
+from delivery.git import Repository
 from delivery.proposals.health import Health
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
@@ -556,6 +557,16 @@ def workflow_that_follows_a_stranger_s(repo: Repo) -> None:
 
 
 @bad(
+    '.github/workflows/prüf"en.yaml, line 2',
+    "pull_request_target runs with the base's secrets",
+    bench=LINTERS,
+)
+def harmless_workflow_with_a_name_that_git_quotes(repo: Repo) -> None:
+    text = repo.text(WORKFLOW).replace("on: pull_request", "on: pull_request_target")
+    repo.write('.github/workflows/prüf"en.yaml', text)
+
+
+@bad(
     f"{WORKFLOW}, line 8",
     "actions/checkout is taken by 'v7', which can be moved: give its commit",
     bench=LINTERS,
@@ -941,6 +952,36 @@ def without_context(diff: re.Match[str]) -> str:
     return "\n".join(line for line in diff[0].splitlines() if line[:1] in "+-`")
 
 
+ODD = ("é.yaml", 'a "b".yaml', "tab\tand\nline.yaml", "back\\303\\slash.yaml", "\udcff.yaml")
+SETTINGS_OF_DIFFS = {
+    "diff.interHunkContext": "20",
+    "diff.context": "9",
+    "diff.noprefix": "true",
+    "diff.external": "false",
+    "color.ui": "always",
+    "core.quotePath": "false",
+}
+
+
+def test_new_lines_are_found_whatever_files_are_called_and_git_is_set_to(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        people = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *people, *arguments], cwd=tmp_path, check=True)
+
+    git("init", "--quiet")
+    for marks in ("", "!"):
+        text = "".join(f"{each}{marks if each in (3, 9) else ''}\n" for each in range(1, 12))
+        for name in ODD:
+            (tmp_path / name).write_text(text)
+        git("add", "--all")
+        git("commit", "--quiet", "-m", "Change")
+    (tmp_path / ".git/info/attributes").write_text("*.yaml -diff\n")
+    for name, value in SETTINGS_OF_DIFFS.items():
+        git("config", name, value)
+    changes = read_changes(Repository(tmp_path), "HEAD~1", "HEAD")
+    assert changes.added == {name: {3: "3!", 9: "9!"} for name in ODD}
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_the_report_of_each_kind_is_what_was_looked_at(
     repo: Repo, name: str, tmp_path: Path
@@ -1029,6 +1070,17 @@ def test_who_changes_the_judge_is_told_so_first(repo: Repo, tmp_path: Path) -> N
     notice = report(verdict).split("\n\n")[1]
     assert notice.startswith("> **It changes what judges pull requests: `src/delivery/gate.py`.**")
     assert "is its own" in notice and "An owner (@example/owners) has to review it." in notice
+
+
+@pytest.mark.parametrize("path", ["signing.pub", "infra/.checkov.yaml", "zizmor.yml"])
+def test_who_changes_what_the_judge_goes_by_is_told_so(
+    repo: Repo, path: str, tmp_path: Path
+) -> None:
+    def change(repo: Repo) -> None:
+        repo.write(path, "another\n")
+
+    notice = report(judged(repo, Case(change, "", "", "signed"), tmp_path)).split("\n\n")[1]
+    assert notice.startswith(f"> **It changes what judges pull requests: `{path}`.**")
 
 
 # Prints all that is loaded for `make check`, with what its modules import late
