@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,7 @@ def is_there(path: str) -> bool:
 
 def matching(word: str) -> list[str]:
     """Return the files that a word with `*` names, or else the word."""
-    path = Path(word)
-    if "*" not in word:
-        return [word]
-    found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return [str(file) for file in found] or [word]
+    return sorted(glob(word, recursive=True)) or [word] if "*" in word else [word]
 
 
 def describe(line: bytes) -> str:

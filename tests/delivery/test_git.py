@@ -72,6 +72,7 @@ def other(project: Project) -> tuple[dict[str, str], Callable[[], list[str]]]:
         "GIT_OBJECT_DIRECTORY": str(folder / ".git/objects"),
         "GIT_PREFIX": "src/",
         "GIT_CONFIG_PARAMETERS": "'core.bare=true'",
+        "GIT_QUARANTINE_PATH": str(folder / ".git/objects/incoming"),
     }
 
     def state() -> list[str]:
