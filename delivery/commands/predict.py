@@ -82,7 +82,8 @@ def is_there(path: str) -> bool:
 
 def matching(word: str) -> list[str]:
     """Return the files that a word with `*` names, or else the word."""
-    return sorted(glob(word, recursive=True)) or [word] if "*" in word else [word]
+    found = glob(word, recursive=True) if "*" in word else []  # noqa: PTH207 - Path refuses some
+    return sorted(found) or [word]
 
 
 def describe(line: bytes) -> str:
