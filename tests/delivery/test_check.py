@@ -575,6 +575,22 @@ def harmless_action_by_its_tag(repo: Repo) -> None:
     repo.edit(WORKFLOW, "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7")
 
 
+@bad(f"{WORKFLOW}, line 8", "actions/checkout is taken by 'main', which can be", bench=LINTERS)
+def action_by_its_branch_in_another_form(repo: Repo) -> None:
+    commit = "uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
+    repo.edit(WORKFLOW, commit, '{"uses": actions/checkout@main}')
+
+
+@bad(f"{WORKFLOW}, line 9", "docker://alpine is taken by '3', which can be moved", bench=LINTERS)
+def image_by_its_tag(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "      - run", "      - uses: docker://alpine:3\n      - run")
+
+
+@bad(f"{WORKFLOW}, line 2", "pull_request_target runs with the base's secrets", bench=LINTERS)
+def harmless_trigger_in_escapes(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "pull_request", '{push: {tags: ["#"]}, "pull_request\\x5ftarget": }')
+
+
 def saying(name: str, text: str) -> Bench:
     """Have a program that is called with a word say something, and fail; all others end well."""
 
@@ -799,6 +815,11 @@ def infrastructure(repo: Repo) -> None:
 @good("later")
 def next_training_run(repo: Repo) -> None:
     repo.write(RUN_FILE, run(2).to_yaml())
+
+
+@good(bench=LINTERS)
+def labels_of_issues(repo: Repo) -> None:
+    repo.write(".github/labels.yml", "- {name: rollback, color: red}\n")
 
 
 @good(bench=LINTERS)
