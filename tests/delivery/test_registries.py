@@ -1,4 +1,5 @@
 import base64
+import gzip
 import io
 import json
 import shutil
@@ -879,6 +880,22 @@ def test_a_deadline_ends_further_attempts(
     monkeypatch.setattr(remote, "DELAYS", [3600])
     with pytest.raises(UnavailableError):
         pull(f"127.0.0.1:1/team/model@{digest}", tmp_path / "models", deadline=60)
+
+
+def test_what_comes_compressed_is_not_unpacked(
+    tmp_path: Path, digest: str, registry: FakeRegistry
+) -> None:
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+
+    def compressed(handler: Handler) -> bool:
+        if "/manifests/" not in handler.path:
+            return False
+        handler.answer(200, bomb, Content_Encoding="gzip", Content_Type=MANIFEST)
+        return True
+
+    registry.faults.append(compressed)
+    with pytest.raises(DeliveryError, match=f"its digest is {digest_of(bomb)}"):
+        pull(f"{registry.name}@{digest}", tmp_path / "models")
 
 
 def test_a_manifest_without_end_fills_no_memory(
