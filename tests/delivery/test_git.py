@@ -248,6 +248,17 @@ def test_the_environment_does_not_hide_history(
     assert "release/staging-v2" in project.branches()
 
 
+@pytest.mark.parametrize("date", ["never", "2001-01-01T00:00:00Z"])
+def test_a_proposal_is_of_now(project: Project, monkeypatch: pytest.MonkeyPatch, date: str) -> None:
+    for role in ("AUTHOR", "COMMITTER"):  # as a hook of Git gets it
+        monkeypatch.setenv(f"GIT_{role}_DATE", date)
+    release(project.repository)
+    when = project.git(
+        "show", "-s", "--format=%as %cs", "release/staging-v1", folder=project.origin
+    )
+    assert "2001" not in when
+
+
 @pytest.mark.parametrize("command", [["release"], ["rollback", "staging"], ["promote"]])
 def test_settings_of_the_repository_reach_its_remote(project: Project, command: list[str]) -> None:
     project.deploy("staging", 1)
