@@ -334,6 +334,27 @@ def models_that_callers_load(repo: Repo) -> None:
     repo.edit(ROLLOUT, "control-mode=none", "control-mode=explicit")
 
 
+@bad(
+    f"{ROLLOUT}, line of --model-con=explicit",
+    "Triton gets ['--model-control-mode=none', '--model-con=explicit'] and not",
+)
+def models_that_callers_load_by_a_shorter_word(repo: Repo) -> None:
+    more = "--http-port=8000\n            - --model-con=explicit"
+    repo.edit(ROLLOUT, "--http-port=8000", more)
+
+
+@bad(f"{ROLLOUT}, line of --allow-client-shm=true", "a client on its machine could end it")
+def harmless_memory_that_is_shared(repo: Repo) -> None:
+    repo.edit(ROLLOUT, "--allow-client-shm=false", "--allow-client-shm=true")
+
+
+@bad(f"{ROLLOUT}, line of value: known", "ADMINISTRATION is not of a Secret alone")
+def administration_by_a_known_value(repo: Repo) -> None:
+    text = repo.text(ROLLOUT)
+    secret = re.search(r"(?m)^ +valueFrom:\n +secretKeyRef: .*name: triton-adm.*$", text)[0]
+    repo.edit(ROLLOUT, secret, "              value: known")
+
+
 @bad(f"{OVERLAY}, line 11", "runs 'docker.io/triton/tritonserver:v1', whose name no manifest of")
 def harmless_server_image_of_another_registry(repo: Repo) -> None:
     other = (
