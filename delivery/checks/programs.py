@@ -331,7 +331,8 @@ def forbidden(content: bytes | None, path: str) -> Iterator[tuple[str, str]]:
     for action in actions(document):
         if not PINNED.fullmatch(action):
             name, _, moves = action.rpartition("@" if "@" in action else ":")
-            yield action, f"{name} is taken by {shown(moves)}, which can be moved: give its commit"
+            what = f"{name or action} is taken by {shown(moves)}, which can be moved"
+            yield action, f"{what}: give its commit"
 
 
 def actions(value: Any) -> Iterator[str]:
