@@ -28,12 +28,13 @@ REMOTE = "origin"
 BRANCH = "main"  # what Argo CD follows
 TRACKED = f"refs/remotes/{REMOTE}/{BRANCH}"  # where it was when it was last looked at
 # What a user's environment must not change: no question is asked, a commit and a path are what
-# their names say, and files that are kept elsewhere come with the others.
+# their names say, a commit is of now, and files that are kept elsewhere come with the others.
 ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_GRAFT_FILE": f"{os.devnull}/none",  # of one that is there Git complains
     "GIT_NAMESPACE": "",
+    **{f"GIT_{role}_DATE": "" for role in ("AUTHOR", "COMMITTER")},
     "GIT_LFS_SKIP_SMUDGE": "0",
     **{f"GIT_{kind}_PATHSPECS": "0" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")},
 }

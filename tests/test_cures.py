@@ -270,6 +270,7 @@ delivery.oci.image.parse_manifest
     test_registries::test_a_digest_of_another_image_is_replaced_by_that_of_the_release
 delivery.oci.layout.Layout.read
     test_registries::test_pushing_again_heals_a_folder
+    test_registries::test_a_released_image_that_is_damaged_here_is_packaged_again
 delivery.oci.layout.Layout.require
     test_registries::test_damage_in_the_local_layout_does_not_reach_a_registry
 delivery.oci.layout.Layout._listed

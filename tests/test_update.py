@@ -632,6 +632,18 @@ def test_settings_of_the_project_reach_its_template(
     assert f"branch template/{newest[:12]} is checked out" in report(update(project))
 
 
+def test_what_a_user_has_git_ignore_is_updated_too(
+    project: Folder, template: Folder, tmp_path: Path, update: Update
+) -> None:
+    (tmp_path / "ignored").write_text("*.md\n")
+    project.git("config", "core.excludesFile", str(tmp_path / "ignored"))
+    (project.path / ".git/info/exclude").write_text("*.md\n")
+    template.edit(f"{INSIDE}/docs/notes.md", "line 10\n", "line 10, newer\n")
+    template.commit()
+    report(update(project))
+    assert "line 10, newer\n" in project.read("docs/notes.md")
+
+
 def test_an_unknown_tag_is_a_sentence(project: Folder, update: Update) -> None:
     before = project.state()
     assert "has no commit or tag 'v9'" in refusal(update(project, "--to", "v9"))

@@ -141,6 +141,11 @@ def test_zizmor_finds_nothing() -> None:
     assert "No findings to report" in result.stdout
 
 
+def test_lint_takes_the_zizmor_of_the_check() -> None:
+    (pinned,) = re.findall(r"(?m)^ZIZMOR := (.+)$", (TEMPLATE / "Makefile").read_text())
+    assert pinned == ZIZMOR
+
+
 @pytest.fixture(scope="module")
 def actionlint() -> Path:
     """The program, which is kept."""

@@ -34,10 +34,14 @@ def check_root() -> None:
 
 @functools.cache
 def git_variables() -> frozenset[str]:
-    """Return the names of the variables by which Git tells its hooks which repository to use."""
+    """Return the names of the variables by which Git tells its hooks which repository to use.
+
+    One, by which it forbids a hook to move branches before a push is taken, Git does not list.
+    """
     command = ["git", "rev-parse", "--local-env-vars"]
     try:
-        return frozenset(subprocess.run(command, capture_output=True, text=True).stdout.split())
+        names = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        return frozenset([*names, "GIT_QUARANTINE_PATH"])
     except OSError:  # no Git, as in the training image
         return frozenset()
 

@@ -20,6 +20,7 @@ OUTPUTS = ("dvc.lock", "metrics.json", "lineage.json", "MODEL_CARD.md", "plots/"
 JUDGES = re.compile(
     r"(src/(delivery|workspace|reporting)|\.github)/.*|CODEOWNERS|docs/CODEOWNERS|\.gitlab-ci\.yml"
     r"|Makefile|pyproject\.toml|constraints\.txt|serving/requirements\.txt"
+    r"|(infra/)?\.checkov\.ya?ml|zizmor\.ya?ml"
 )
 KINDS = {  # kind: what its paths begin with; the first that fits counts
     "release": (),
@@ -94,9 +95,11 @@ class Changes:
     @cached_property
     def added(self) -> dict[str, dict[int, str]]:
         """The lines that are new, by path and number; a file that only loses some has where."""
-        command = ("diff", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
-        plain = ("--no-renames", "--src-prefix=a/", "--dst-prefix=b/", self.base, self.tree)
-        return read_added(os.fsdecode(self.repository.run(*command, *plain)).split("\n"))
+        command = ("diff", "--unified=0", "--inter-hunk-context=0", "--text", "--no-color")
+        plain = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
+        names = ("--src-prefix=a/", "--dst-prefix=b/", self.base, self.tree)
+        text = self.repository.run(*command, *plain, *names, settings=["core.quotePath=true"])
+        return read_added(os.fsdecode(text).split("\n"))
 
     def place(self, needle: str, paths: Iterable[str] = ()) -> tuple[str, int]:
         """Return path and line of the first new line with a text, or else of the first change.
@@ -122,14 +125,21 @@ def read_added(diff: Iterable[str]) -> dict[str, dict[int, str]]:
         if left and line.startswith("+"):
             found[path][number] = line[1:]
             number, left = number + 1, left - 1
-        elif line.startswith("+++ b/"):
-            path = line.removeprefix("+++ b/").rstrip("\t")
+        elif line.startswith(("+++ b/", '+++ "b/')):
+            path = unquoted(line.removeprefix("+++ ").rstrip("\t")).removeprefix("b/")
         elif hunk := re.match(r"@@ -\S+ \+(\d+)(?:,(\d+))? @@", line):
             number, left = int(hunk[1]), int(hunk[2] or 1)
             found.setdefault(path, {})
             if not left:
                 found[path][max(1, number)] = ""
     return found
+
+
+def unquoted(name: str) -> str:
+    """Return a path as it is; Git quotes one with quotes, control signs or more than ASCII."""
+    if not name.startswith('"'):
+        return name
+    return os.fsdecode(name[1:-1].encode().decode("unicode_escape").encode("latin-1"))
 
 
 def read_changes(repository: Repository, base: str, head: str) -> Changes:

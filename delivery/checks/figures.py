@@ -8,12 +8,9 @@ from pathlib import Path
 from delivery.checks.changes import Changes
 from delivery.checks.findings import Part
 from delivery.checks.release_rules import Proposed
-from delivery.model.contest import ANSWERS, Rival, Side, compared
-from delivery.model.packaging import LOCAL
+from delivery.model.contest import ANSWERS, Rival, Side, compared, fetch
 from delivery.model.pipeline_outputs import ModelAccount, read_packaged
 from delivery.model.predictions import read_predictions
-from delivery.oci.layout import Layout
-from delivery.oci.registry import parse_reference, pull
 from delivery.proposals.gate import Champion, GateError, check_gate
 from delivery.proposals.release_file import Release
 from delivery.proposals.texts import describe
@@ -37,32 +34,27 @@ def judge_figures(changes: Changes, proposed: Proposed, work: Path, part: Part) 
 
     Who goes back takes what served before: there the figures must be the image's, and no more.
     """
-    fetch(proposed.release.image, work / "candidate")
+    fetch(proposed.release.image, work / "candidate", network=True, deadline=LONGEST)
     account = read_packaged(work / "candidate")
     found = [*not_the_image_s(proposed.release, account)]
     found += [*not_the_answers(account, work / "candidate")]
     for key, sentence_ in found:
         part.refuse(proposed.path, proposed.line(key), [sentence_])
     rival = meet(changes, proposed, work) if proposed.served else None
-    if proposed.kind != "rollback" and not found:
+    if proposed.kind == "rollback":
+        part.told.append("No gate is asked: what it goes back to served here before.")
+    elif not found:
         for sentence_ in refused(changes, proposed, account, rival):
             key = KEYS.get(sentence_.partition(":")[0], "accuracy")
             part.refuse(proposed.path, proposed.line(key), [sentence_])
     return Figures(account, rival)
 
 
-def fetch(image: str, folder: Path) -> None:
-    """Unpack an image, from this machine where it was built here. Raises DeliveryError."""
-    digest = parse_reference(image)[1]
-    here = Layout(LOCAL).path(digest).is_file()
-    pull(f"oci:{LOCAL}@{digest}" if here else image, folder, LONGEST)
-
-
 def meet(changes: Changes, proposed: Proposed, work: Path) -> Rival:
     """Compare the candidate with what is served, by what their images say."""
     assert proposed.served
     try:
-        fetch(proposed.served.image, work / "served")
+        fetch(proposed.served.image, work / "served", network=True, deadline=LONGEST)
     except (UserError, OSError) as error:
         return Rival(silence=f"its image cannot be had: {sentence(error)}")
     sides = Side.of_image(work / "candidate"), Side.of_image(work / "served")

@@ -118,6 +118,8 @@ def changed_judges(changes: Changes) -> list[str]:
     """Name what the next pull requests would be judged by and this one changes."""
     found = [each.path for each in changes.files if JUDGES.fullmatch(each.path)]
     try:
+        key = changes.parameters.release.signing_key
+        found += [each.path for each in changes.files if each.path == key]
         was, will = (
             parse_yaml(content or b"{}", PARAMS)
             for content in (changes.before(PARAMS), changes.after(PARAMS))

@@ -14,7 +14,11 @@ from delivery.triton import restricted
 from workspace.errors import UserError, sentence, shown
 from workspace.settings import SettingsError, parse_documents
 
-CONTROL = "--model-control-mode"
+ARGUMENTS = {  # that Triton must have, and what would be without
+    "--model-control-mode=none": "models would change without a merge",
+    **dict.fromkeys(map(restricted.argument, restricted.FLAGS), "callers could administer"),
+    "--allow-client-shm=false": "a client on its machine could end it",
+}
 ENFORCE = "pod-security.kubernetes.io/enforce"
 SERVERS = "nvcr.io/nvidia/tritonserver"
 # Kinds without a namespace; those of controllers cannot be told by their name.
@@ -222,16 +226,15 @@ def bad_server(built: Documents) -> Iterator[Breach]:
     except UserError as error:
         yield Breach(sentence(error), SERVER)
         return
-    modes = [each for each in pod.arguments if each.startswith(CONTROL)]
-    if modes != [f"{CONTROL}=none"]:
-        what = f"Triton gets {shown(modes)} and not `{CONTROL}=none` alone: models would change"
-        yield Breach(f"{what} without a merge", CONTROL)
-    for protocol, flag in restricted.FLAGS.items():
-        if restricted.argument(protocol) not in pod.arguments:
-            what = (
-                f"Triton does not get `{restricted.argument(protocol)}`: callers could administer"
-            )
-            yield Breach(what, flag)
+    for wanted, harm in ARGUMENTS.items():
+        flag = wanted.partition("=")[0]  # Triton takes shorter forms, too, and the last one counts
+        given = [each for each in pod.arguments if flag.startswith(each.partition("=")[0])]
+        if given != [wanted]:
+            what = f"Triton gets {shown(given)} and not `{wanted}` alone: {harm}"
+            yield Breach(what, next((each for each in given if each != wanted), flag))
+    if [value for name, value in pod.settings if name == restricted.SECRET] != [None]:
+        what = f"{restricted.SECRET} is not of a Secret alone: callers could administer"
+        yield Breach(what, restricted.SECRET)
 
 
 def cluster_kinds(built: Documents) -> set[str]:

@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from delivery.checks.changes import Changes
 from delivery.checks.findings import Part
@@ -18,15 +21,20 @@ from delivery.git import Repository
 from workspace.errors import said, shown
 from workspace.machine import this_machine
 from workspace.markdown import block
-from workspace.settings import parse_yaml
+from workspace.settings import SettingsError, parse_yaml
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
 TAIL = 30  # lines of what a program printed
 PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([\w./-]+):(\d+):\d+")
 # What a program of the head is not told: settings of an outer make, and what opens other doors.
 OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECRET|PASSWORD|_KEY$")
-PINNED = re.compile(r"^\s*-?\s*uses:\s*[\"']?(?!\./)([^\s\"'@]+)@(?![0-9a-f]{40}\b)(\S+)")
+PINNED = re.compile(r"\./.*|[^@]+@[0-9a-f]{40}|docker://[^@]+@sha256:[0-9a-f]{64}")
 DANGEROUS = ("pull_request_target", "workflow_run")
+# Comments that have a linter pass over what it finds.
+SILENCE = re.compile(
+    r"zizmor: *ignore(?:\[[^]]*\])?|shellcheck +disable=\S+"
+    r"|(?:checkov|bridgecrew|cortex):skip= *\w+"
+)
 CHECKOV = "checkov==3.3.30"
 ZIZMOR = "zizmor==1.32.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
@@ -166,6 +174,7 @@ def counted(printed: str) -> str:
 
 def judge_infrastructure(changes: Changes, head: Path, part: Part, run: Run = run) -> None:
     """Format, validate and test the Terraform of the head; look for what is insecure."""
+    refuse_silence(changes, "infrastructure", part)
     if shutil.which("terraform") is None:
         part.undone.append("not run: terraform is not installed: install Terraform 1.11 or newer")
         return
@@ -193,6 +202,19 @@ def formatted(changes: Changes, head: Path, part: Part, run: Run) -> None:
         if broken:
             place = f"infra/{broken[1].removeprefix('infra/')}", int(broken[2])
         part.refuse(*place, [f"`terraform fmt`: {reason(ended)}"])
+
+
+def refuse_silence(changes: Changes, kind: str, part: Part) -> None:
+    """Refuse new lines that silence a linter, unless the base accepts that by its words."""
+    for each in changes.of(kind):
+        for number, line in changes.added.get(each.path, {}).items():
+            for words in SILENCE.findall(line):
+                if words not in changes.parameters.check.accept:
+                    what = (
+                        f"{shown(words)} has a linter pass over what it finds; if it is meant, add "
+                        f"{shown(words)} to `check.accept` in params.yaml, merged before"
+                    )
+                    part.refuse(each.path, number, [what])
 
 
 def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
@@ -254,6 +276,7 @@ def judge_workflows(changes: Changes, head: Path, part: Part, run: Run = run) ->
     """Refuse triggers that lend strangers secrets, actions that can move, and what tools find."""
     for path, line, sentence in rules(changes):
         part.refuse(path, line, [sentence])
+    refuse_silence(changes, "workflows", part)
     files = [each.path for each in changes.of("workflows") if (head / each.path).is_file()]
     github = [each for each in files if each.startswith(".github/workflows/")]
     if not github:
@@ -284,21 +307,41 @@ def linter(tool: str, folder: Path, run: Run) -> list[str]:
 
 
 def rules(changes: Changes) -> Iterator[tuple[str, int, str]]:
-    """Give what of the new lines is never allowed."""
+    """Give what a workflow may never say, where the base does not say it as often."""
     for each in changes.of("workflows"):
-        content = changes.after(each.path)
-        if content is not None and each.path.endswith((".yml", ".yaml")):
-            parse_yaml(content, each.path)
-        for number, line in changes.added.get(each.path, {}).items():
-            if found := PINNED.match(line):
-                what = (
-                    f"{found[1]} is taken by {shown(found[2])}, which can be moved: give its commit"
-                )
-                yield each.path, number, what
-            for trigger in DANGEROUS:
-                if re.search(rf"\b{trigger}\b", line.partition("#")[0]):
-                    what = f"{trigger} runs with the base's secrets on what strangers wrote"
-                    yield each.path, number, what
+        if each.path.endswith((".yml", ".yaml")):
+            was: Counter[tuple[str, str]] = Counter()
+            with suppress(SettingsError):  # what is broken says nothing
+                was.update(forbidden(changes.before(each.path), each.path))
+            will = Counter(forbidden(changes.after(each.path), each.path))
+            for words, what in will - was:
+                yield *changes.place(words, [each.path]), what
+
+
+def forbidden(content: bytes | None, path: str) -> Iterator[tuple[str, str]]:
+    """Give the words of a workflow that are never allowed, and why. Raises SettingsError.
+
+    It is read as YAML, which has many ways to write the same.
+    """
+    document = parse_yaml(content or b"", path)
+    events = document.get("on") if isinstance(document, dict) else None
+    for trigger in DANGEROUS:
+        if trigger == events or (isinstance(events, dict | list) and trigger in events):
+            yield trigger, f"{trigger} runs with the base's secrets on what strangers wrote"
+    for action in actions(document):
+        if not PINNED.fullmatch(action):
+            name, _, moves = action.rpartition("@" if "@" in action else ":")
+            what = f"{name or action} is taken by {shown(moves)}, which can be moved"
+            yield action, f"{what}: give its commit"
+
+
+def actions(value: Any) -> Iterator[str]:
+    """Give what is used anywhere in a workflow."""
+    if isinstance(value, dict) and isinstance(used := value.get("uses"), str):
+        yield used
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from actions(inner)
 
 
 def reported(tool: str, ended: Ended, head: Path, part: Part) -> None:

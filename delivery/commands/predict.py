@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,8 @@ def is_there(path: str) -> bool:
 
 def matching(word: str) -> list[str]:
     """Return the files that a word with `*` names, or else the word."""
-    path = Path(word)
-    if "*" not in word:
-        return [word]
-    found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return [str(file) for file in found] or [word]
+    found = glob(word, recursive=True) if "*" in word else []  # noqa: PTH207 - Path refuses some
+    return sorted(found) or [word]
 
 
 def describe(line: bytes) -> str:

@@ -33,6 +33,7 @@ from workspace.settings import Settings, SettingsError, check, read_json
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 AGAIN = "have it deleted there, then push the image to it again"
+HERE = "package it again, `make package VERSION=<its version>`, or push the image to it again"
 
 
 class MissingBlobError(DeliveryError):
@@ -105,9 +106,7 @@ class Layout:
         try:
             return self.path(digest).open("rb")
         except FileNotFoundError as error:
-            raise MissingBlobError(
-                f"{self.name} does not hold {digest}: push the image to it again"
-            ) from error
+            raise MissingBlobError(f"{self.name} does not hold {digest}: {HERE}") from error
 
     def read_manifest(self, digest: str) -> bytes:
         """Return an image manifest's first bytes, unchecked. Raises MissingBlobError."""

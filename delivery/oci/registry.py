@@ -18,7 +18,7 @@ from tqdm import tqdm
 from delivery.errors import DeliveryError
 from delivery.oci.image import Blob, checked_digest, digest_of, parse_manifest, tag_of
 from delivery.oci.layer import unpack
-from delivery.oci.layout import AGAIN, Layout, writing
+from delivery.oci.layout import AGAIN, HERE, Layout, writing
 from delivery.oci.remote import NAME, Remote
 from workspace.files import publish
 
@@ -95,15 +95,18 @@ def _require_room(layer: Blob, folder: Path, copies: int) -> None:
         )
 
 
-def _mismatch(name: str, wanted: str, found: str) -> str:
-    return f"what {name} gave is corrupt: its digest is {found} instead of {wanted}; {AGAIN}"
+def _mismatch(registry: Layout | Remote, wanted: str, found: str) -> str:
+    cure = AGAIN if isinstance(registry, Remote) else HERE
+    return (
+        f"what {registry.name} gave is corrupt: its digest is {found} instead of {wanted}; {cure}"
+    )
 
 
 def _document(registry: Layout | Remote, digest: str) -> bytes:
     """Read an image manifest or configuration and check its digest."""
     content = registry.read_manifest(digest)
     if digest_of(content) != digest:
-        raise DeliveryError(_mismatch(registry.name, digest, digest_of(content)))
+        raise DeliveryError(_mismatch(registry, digest, digest_of(content)))
     return content
 
 
@@ -117,8 +120,8 @@ def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
     ):
         if (size := layout.path(layer.digest).stat().st_size) != layer.size:
             raise DeliveryError(
-                f"{layout.name} gave {size} instead of {layer.size} bytes for {layer.digest}: "
-                f"{AGAIN}"
+                f"{layout.name} gave {size} instead of {layer.size} bytes for {layer.digest}; "
+                f"{HERE}"
             )
         try:
             found = unpack(cast(IO[bytes], stream), folder)
@@ -130,6 +133,4 @@ def _unpack(layout: Layout, layer: Blob, folder: Path) -> None:
         if found == layer.digest:
             return
     stored = layout.digest_stored(layer.digest)
-    raise DeliveryError(
-        why if stored == layer.digest else _mismatch(layout.name, layer.digest, stored)
-    )
+    raise DeliveryError(why if stored == layer.digest else _mismatch(layout, layer.digest, stored))

@@ -41,13 +41,13 @@ class Merge:
 
 
 def store(repository: Repository, folder: Path) -> str:
-    """Store a rendered project as a tree, as `git add --all` in it would; return the tree."""
+    """Store a rendered project as a tree, whatever the user has Git ignore; return the tree."""
     _leave_out_the_owners(folder)
     _end_lines_as(repository, folder)
     place = ("-C", str(folder), "--work-tree", ".")
     git_folder = repository.ask("rev-parse", "--absolute-git-dir")
     with repository.index_apart("--empty") as index:
-        repository.run("--git-dir", git_folder, *place, "add", "--all", index=index)
+        repository.run("--git-dir", git_folder, *place, "add", "--all", "--force", index=index)
         return repository.ask("write-tree", index=index)
 
 

@@ -23,12 +23,13 @@ OPEN: dict[str, Request] = {
     "metadata": ("get_model_metadata", MODEL),
 }
 FLAGS = {"http": "--http-restricted-api", "grpc": "--grpc-restricted-protocol"}
+SECRET = "ADMINISTRATION"  # the container's variable with what only administrators know
 REFUSED = "is restricted"  # in the reason that Triton gives, besides status 403 over HTTP
 
 
 def argument(protocol: str) -> str:
     """Return the argument of a container that restricts what callers may do."""
-    return f"{FLAGS[protocol]}={','.join(RESTRICTED)}:administration=$(ADMINISTRATION)"
+    return f"{FLAGS[protocol]}={','.join(RESTRICTED)}:administration=$({SECRET})"
 
 
 def faults(protocol: str, ports: Ports) -> list[str]:

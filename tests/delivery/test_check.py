@@ -24,6 +24,7 @@ from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.checks.report import report
 from delivery.checks.witnesses import Witnesses
+from delivery.git import Repository
 from delivery.proposals.health import Health
 from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.releases import release_path
@@ -333,6 +334,27 @@ def models_that_callers_load(repo: Repo) -> None:
     repo.edit(ROLLOUT, "control-mode=none", "control-mode=explicit")
 
 
+@bad(
+    f"{ROLLOUT}, line of --model-con=explicit",
+    "Triton gets ['--model-control-mode=none', '--model-con=explicit'] and not",
+)
+def models_that_callers_load_by_a_shorter_word(repo: Repo) -> None:
+    more = "--http-port=8000\n            - --model-con=explicit"
+    repo.edit(ROLLOUT, "--http-port=8000", more)
+
+
+@bad(f"{ROLLOUT}, line of --allow-client-shm=true", "a client on its machine could end it")
+def harmless_memory_that_is_shared(repo: Repo) -> None:
+    repo.edit(ROLLOUT, "--allow-client-shm=false", "--allow-client-shm=true")
+
+
+@bad(f"{ROLLOUT}, line of value: known", "ADMINISTRATION is not of a Secret alone")
+def administration_by_a_known_value(repo: Repo) -> None:
+    text = repo.text(ROLLOUT)
+    secret = re.search(r"(?m)^ +valueFrom:\n +secretKeyRef: .*name: triton-adm.*$", text)[0]
+    repo.edit(ROLLOUT, secret, "              value: known")
+
+
 @bad(f"{OVERLAY}, line 11", "runs 'docker.io/triton/tritonserver:v1', whose name no manifest of")
 def harmless_server_image_of_another_registry(repo: Repo) -> None:
     other = (
@@ -556,12 +578,38 @@ def workflow_that_follows_a_stranger_s(repo: Repo) -> None:
 
 
 @bad(
+    '.github/workflows/prüf"en.yaml, line 2',
+    "pull_request_target runs with the base's secrets",
+    bench=LINTERS,
+)
+def harmless_workflow_with_a_name_that_git_quotes(repo: Repo) -> None:
+    text = repo.text(WORKFLOW).replace("on: pull_request", "on: pull_request_target")
+    repo.write('.github/workflows/prüf"en.yaml', text)
+
+
+@bad(
     f"{WORKFLOW}, line 8",
     "actions/checkout is taken by 'v7', which can be moved: give its commit",
     bench=LINTERS,
 )
 def harmless_action_by_its_tag(repo: Repo) -> None:
     repo.edit(WORKFLOW, "@3d3c42e5aac5ba805825da76410c181273ba90b1", "@v7")
+
+
+@bad(f"{WORKFLOW}, line 8", "actions/checkout is taken by 'main', which can be", bench=LINTERS)
+def action_by_its_branch_in_another_form(repo: Repo) -> None:
+    commit = "uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
+    repo.edit(WORKFLOW, commit, '{"uses": actions/checkout@main}')
+
+
+@bad(f"{WORKFLOW}, line 9", "docker://alpine is taken by '3', which can be moved", bench=LINTERS)
+def image_by_its_tag(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "      - run", "      - uses: docker://alpine:3\n      - run")
+
+
+@bad(f"{WORKFLOW}, line 2", "pull_request_target runs with the base's secrets", bench=LINTERS)
+def harmless_trigger_in_escapes(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "pull_request", '{push: {tags: ["#"]}, "pull_request\\x5ftarget": }')
 
 
 def saying(name: str, text: str) -> Bench:
@@ -587,6 +635,25 @@ def saying(name: str, text: str) -> Bench:
 def harmless_title_in_a_script_with_zizmor_silenced(repo: Repo) -> None:
     repo.edit(WORKFLOW, "make lint", "echo ${{ github.event.pull_request.title }}")
     repo.write(".github/zizmor.yml", "rules: {template-injection: {disable: true}}\n")
+
+
+@bad(
+    f"{WORKFLOW}, line 9",
+    "'zizmor: ignore[template-injection]' has a linter pass over what it finds; if it is",
+    bench=LINTERS,
+)
+def harmless_title_in_a_script_with_a_comment(repo: Repo) -> None:
+    title = "${{ github.event.pull_request.title }} # zizmor: ignore[template-injection]"
+    repo.edit(WORKFLOW, "make lint", f"echo {title}")
+
+
+@bad(
+    f"{WORKFLOW}, line 10",
+    "'shellcheck disable=SC2086' has a linter pass over what it finds",
+    bench=LINTERS,
+)
+def script_with_a_comment_to_shellcheck(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "|\n          # shellcheck disable=SC2086\n          rm $A")
 
 
 @bad(
@@ -689,6 +756,17 @@ def harmless_bucket_with_checkov_silenced(repo: Repo) -> None:
     repo.write("infra/.checkov.yaml", "skip-check: [CKV_AWS_18]\n")
 
 
+@bad(
+    "infra/registry/main.tf, line 7",
+    "'checkov:skip=CKV_AWS_18' has a linter pass over what it finds",
+    bench=TERRAFORM,
+)
+def bucket_that_checkov_passes_over(repo: Repo) -> None:
+    skip = "  #checkov:skip=CKV_AWS_18:Nobody reads logs\n"
+    bucket = f'resource "aws_s3_bucket" "data" {{\n{skip}  bucket = var.name\n}}\n'
+    repo.write("infra/registry/main.tf", f"{repo.text('infra/registry/main.tf')}\n{bucket}")
+
+
 # -- good ones -------------------------------------------------------------------------------------
 
 
@@ -761,8 +839,18 @@ def next_training_run(repo: Repo) -> None:
 
 
 @good(bench=LINTERS)
+def labels_of_issues(repo: Repo) -> None:
+    repo.write(".github/labels.yml", "- {name: rollback, color: red}\n")
+
+
+@good(bench=LINTERS)
 def workflow_that_does_more(repo: Repo) -> None:
     repo.edit(WORKFLOW, "make lint", "make lint test")
+
+
+@good("strict", bench=LINTERS)
+def comment_to_a_linter_that_the_base_accepts(repo: Repo) -> None:
+    repo.edit(WORKFLOW, "make lint", "make lint # zizmor: ignore[template-injection]")
 
 
 @good()
@@ -906,6 +994,36 @@ def without_context(diff: re.Match[str]) -> str:
     return "\n".join(line for line in diff[0].splitlines() if line[:1] in "+-`")
 
 
+ODD = ("é.yaml", 'a "b".yaml', "tab\tand\nline.yaml", "back\\303\\slash.yaml", "\udcff.yaml")
+SETTINGS_OF_DIFFS = {
+    "diff.interHunkContext": "20",
+    "diff.context": "9",
+    "diff.noprefix": "true",
+    "diff.external": "false",
+    "color.ui": "always",
+    "core.quotePath": "false",
+}
+
+
+def test_new_lines_are_found_whatever_files_are_called_and_git_is_set_to(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        people = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *people, *arguments], cwd=tmp_path, check=True)
+
+    git("init", "--quiet")
+    for marks in ("", "!"):
+        text = "".join(f"{each}{marks if each in (3, 9) else ''}\n" for each in range(1, 12))
+        for name in ODD:
+            (tmp_path / name).write_text(text)
+        git("add", "--all")
+        git("commit", "--quiet", "-m", "Change")
+    (tmp_path / ".git/info/attributes").write_text("*.yaml -diff\n")
+    for name, value in SETTINGS_OF_DIFFS.items():
+        git("config", name, value)
+    changes = read_changes(Repository(tmp_path), "HEAD~1", "HEAD")
+    assert changes.added == {name: {3: "3!", 9: "9!"} for name in ODD}
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_the_report_of_each_kind_is_what_was_looked_at(
     repo: Repo, name: str, tmp_path: Path
@@ -994,6 +1112,17 @@ def test_who_changes_the_judge_is_told_so_first(repo: Repo, tmp_path: Path) -> N
     notice = report(verdict).split("\n\n")[1]
     assert notice.startswith("> **It changes what judges pull requests: `src/delivery/gate.py`.**")
     assert "is its own" in notice and "An owner (@example/owners) has to review it." in notice
+
+
+@pytest.mark.parametrize("path", ["signing.pub", "infra/.checkov.yaml", "zizmor.yml"])
+def test_who_changes_what_the_judge_goes_by_is_told_so(
+    repo: Repo, path: str, tmp_path: Path
+) -> None:
+    def change(repo: Repo) -> None:
+        repo.write(path, "another\n")
+
+    notice = report(judged(repo, Case(change, "", "", "signed"), tmp_path)).split("\n\n")[1]
+    assert notice.startswith(f"> **It changes what judges pull requests: `{path}`.**")
 
 
 # Prints all that is loaded for `make check`, with what its modules import late

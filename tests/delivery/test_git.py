@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ import fake_pipeline
 from classifier import params
 from conftest import TEMPLATE, UNBAKED, clean_template, cookiecutter
 from delivery.__main__ import main
+from delivery.cluster.git_http import Handler
 from delivery.commands.promote import run as promote
 from delivery.commands.release import run as release
 from delivery.commands.rollback import run as rollback
 from delivery.errors import DeliveryError
-from delivery.git import Repository
+from delivery.git import GitError, Repository
 from delivery.model.rebuild import cloned
 from delivery.proposals.release_file import parse_release
 from delivery.proposals.run_file import RUN_FILE, Run, next_run
@@ -72,6 +75,7 @@ def other(project: Project) -> tuple[dict[str, str], Callable[[], list[str]]]:
         "GIT_OBJECT_DIRECTORY": str(folder / ".git/objects"),
         "GIT_PREFIX": "src/",
         "GIT_CONFIG_PARAMETERS": "'core.bare=true'",
+        "GIT_QUARANTINE_PATH": str(folder / ".git/objects/incoming"),
     }
 
     def state() -> list[str]:
@@ -244,6 +248,17 @@ def test_the_environment_does_not_hide_history(
     assert "release/staging-v2" in project.branches()
 
 
+@pytest.mark.parametrize("date", ["never", "2001-01-01T00:00:00Z"])
+def test_a_proposal_is_of_now(project: Project, monkeypatch: pytest.MonkeyPatch, date: str) -> None:
+    for role in ("AUTHOR", "COMMITTER"):  # as a hook of Git gets it
+        monkeypatch.setenv(f"GIT_{role}_DATE", date)
+    release(project.repository)
+    when = project.git(
+        "show", "-s", "--format=%as %cs", "release/staging-v1", folder=project.origin
+    )
+    assert "2001" not in when
+
+
 @pytest.mark.parametrize("command", [["release"], ["rollback", "staging"], ["promote"]])
 def test_settings_of_the_repository_reach_its_remote(project: Project, command: list[str]) -> None:
     project.deploy("staging", 1)
@@ -275,6 +290,43 @@ def test_a_preview_fetches_as_the_repository_does_and_leaves_it_as_it_is(project
     assert beside.read(tip, "notes.md") == b"Of a colleague.\n"
     assert not project.repository.says_yes("cat-file", "-e", tip)
     assert state() == before and not list(objects.rglob("tmp_pack_x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("http.extraHeader", "Authorization: Basic YTpi"),
+        ("credential.helper", "!f() { echo username=a; echo password=b; }; f"),
+    ],
+    ids=["a header", "a helper"],
+)
+def test_what_lets_the_repository_in_lets_a_preview_in(
+    project: Project, name: str, value: str
+) -> None:
+    class Closed(Handler):
+        folder = project.origin
+
+        def answer(self, body: bytes) -> None:
+            if self.headers["Authorization"] == "Basic YTpi":
+                return super().answer(body)
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/digits.git"
+        project.git("remote", "set-url", "origin", address)
+        beside = project.repository.beside(project.folder / ".local/preview/staging/objects")
+        with pytest.raises(GitError):
+            beside.fetch()
+        project.git("config", name, value)
+        assert beside.fetch() == project.branches()["main"]
+        server.shutdown()
 
 
 def test_a_remote_with_a_relative_path_is_previewed(project: Project) -> None:

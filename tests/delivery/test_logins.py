@@ -222,6 +222,23 @@ def test_another_host_hears_no_secret(
     assert registry.heard and not evil.hears_a_secret()
 
 
+def test_a_login_for_other_programs_is_not_sent(
+    tmp_path: Path,
+    layout: Layout,
+    digest: str,
+    registry: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (".netrc", "netrc"):
+        fake_pipeline.write(tmp_path, name, "machine 127.0.0.1 login robot password pa:ss\n")
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    registry.faults += [wants_password]
+    use(layout, digest, registry, tmp_path / "models")
+    assert registry.heard and not registry.hears_a_secret()
+
+
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """A certificate of 127.0.0.2, which is far enough to need one."""

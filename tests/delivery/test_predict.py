@@ -199,6 +199,7 @@ def test_one_bad_file_among_many_costs_the_others_nothing(
         ("a.png my photo (1).png b.png", ["a.png", "my photo (1).png", "b.png"]),
         ("'my photo (1).png' a.png", ["my photo (1).png", "a.png"]),
         ("*.png", ["a.png", "b.png", "it's.png", "my photo (1).png"]),
+        ("a***.png", ["a.png"]),
         ("it's.png b.png", ["it's.png", "b.png"]),
         ("none.png  a.png", ["none.png", "a.png"]),
         (" ".join(["a.png"] * 2000), ["a.png"] * 2000),

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ import pytest
 import fake_pipeline
 from delivery.__main__ import main
 from delivery.errors import DeliveryError
-from delivery.model.packaging import package
+from delivery.model.packaging import LOCAL, package
 from delivery.oci import remote
 from delivery.oci.image import (
     CONFIG,
@@ -206,7 +207,7 @@ def test_a_missing_blob_is_named(
     path = layer(layout, digest) if what == "layer" else layout.path(digest)
     path.unlink()
     registry.content.pop(f"sha256:{path.name}", None)
-    with pytest.raises(MissingBlobError, match=f"{path.name[:12]}.*: push the image to it again"):
+    with pytest.raises(MissingBlobError, match=f"{path.name[:12]}.*: .*push the image to it again"):
         pull(f"{name}@{digest}", tmp_path / "models")
     assert_nothing_pulled(tmp_path)
 
@@ -831,6 +832,21 @@ def test_pushing_again_heals_a_folder(tmp_path: Path, layout: Layout, digest: st
 
 
 @pytest.mark.parametrize("what", ["manifest", "layer"])
+def test_a_released_image_that_is_damaged_here_is_packaged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    project = make_project(tmp_path / "released", monkeypatch)
+    digest, layout = project.image(2), Layout(LOCAL)
+    damaged = layout.path(digest) if what == "manifest" else layer(layout, digest)
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    with pytest.raises(DeliveryError, match=r"corrupt.*`make package VERSION=<its version>`"):
+        pull(f"{layout.name}@{digest}", tmp_path / "models")
+    assert main(["package", "--version", "2"]) == 0
+    assert digest in capsys.readouterr().out
+    pull(f"{layout.name}@{digest}", tmp_path / "models")
+
+
+@pytest.mark.parametrize("what", ["manifest", "layer"])
 def test_a_registry_that_never_ends_is_given_up(
     tmp_path: Path, layout: Layout, digest: str, registry: FakeRegistry, what: str
 ) -> None:
@@ -864,6 +880,22 @@ def test_a_deadline_ends_further_attempts(
     monkeypatch.setattr(remote, "DELAYS", [3600])
     with pytest.raises(UnavailableError):
         pull(f"127.0.0.1:1/team/model@{digest}", tmp_path / "models", deadline=60)
+
+
+def test_what_comes_compressed_is_not_unpacked(
+    tmp_path: Path, digest: str, registry: FakeRegistry
+) -> None:
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+
+    def compressed(handler: Handler) -> bool:
+        if "/manifests/" not in handler.path:
+            return False
+        handler.answer(200, bomb, Content_Encoding="gzip", Content_Type=MANIFEST)
+        return True
+
+    registry.faults.append(compressed)
+    with pytest.raises(DeliveryError, match=f"its digest is {digest_of(bomb)}"):
+        pull(f"{registry.name}@{digest}", tmp_path / "models")
 
 
 def test_a_manifest_without_end_fills_no_memory(
