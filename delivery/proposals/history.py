@@ -14,7 +14,7 @@ CONFIDENCE = 0.95  # of the intervals
 
 
 def history(past: list[Past], candidate: Release) -> str:
-    """Draw the accuracy of every version ever released, the candidate's last, with intervals."""
+    """Draw the accuracy of every version ever released, with intervals, and of the candidate."""
     versions = {each.release.version: each.release for each in past}
     shown = [each for _, each in sorted((versions | {candidate.version: candidate}).items())]
     shown = shown[-MOST:]
@@ -30,28 +30,27 @@ def history(past: list[Past], candidate: Release) -> str:
         f"    bar [{numbers(series[0])}]",
         *(f"    line [{numbers(each)}]" for each in series),
     ]
-    return block("\n".join(lines), "mermaid") + "\n" + caption(shown)
+    return block("\n".join(lines), "mermaid") + "\n" + caption(shown, candidate)
 
 
-def caption(shown: list[Release]) -> str:
+def caption(shown: list[Release], candidate: Release) -> str:
     """Say what is drawn, and where accuracies next to each other are of other pictures."""
-    newest = shown[-1]
-    low, high = interval(newest.accuracy, newest.support)
+    low, high = interval(candidate.accuracy, candidate.support)
     pairs = pairwise(shown)
     changed = [str(now.version) for was, now in pairs if was.test_data != now.test_data]
     other = f" The test data changed with model {', '.join(changed)}." if changed else ""
     return (
         "Accuracy of each release on its own test set; grey: its 95 % interval (Wilson), of model "
-        f"{newest.version} {low:.4f} to {high:.4f}.{behind(shown)}{other}\n"
+        f"{candidate.version} {low:.4f} to {high:.4f}.{behind(shown, candidate)}{other}\n"
     )
 
 
-def behind(shown: list[Release]) -> str:
-    """Say how far the newest release is behind the best: small losses in a row pass one by one."""
-    best, newest = max(shown, key=lambda each: each.accuracy), shown[-1]
-    lost = round(best.accuracy - newest.accuracy, 4)
-    above = f"{lost:.4f} above model {newest.version}'s"
-    return f" The highest is model {best.version}'s, {above}." if lost else ""
+def behind(shown: list[Release], candidate: Release) -> str:
+    """Say how far the candidate is behind the best: small losses in a row pass one by one."""
+    best = max(shown, key=lambda each: each.accuracy)
+    lost = round(best.accuracy - candidate.accuracy, 4)
+    above = f"{lost:.4f} above model {candidate.version}'s"
+    return f" The highest is model {best.version}'s, {above}." if lost > 0 else ""
 
 
 def interval(accuracy: float, support: int) -> tuple[float, float]:

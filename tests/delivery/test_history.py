@@ -60,6 +60,16 @@ def test_small_losses_in_a_row_are_added_up() -> None:
         assert text.rstrip("\n").endswith(said) and ("highest" in text) == bool(said)
 
 
+def test_an_older_version_that_is_promoted_after_a_rollback_is_the_one_told_of() -> None:
+    older, newer = (
+        RELEASE.model_copy(update={"version": version, "accuracy": accuracy})
+        for version, accuracy in ((1, 0.9), (2, 0.95))
+    )
+    text = history([Past("staging", each, b"") for each in (newer, older)], older)
+    low, high = interval(0.9, RELEASE.support)
+    assert f"of model 1 {low:.4f} to {high:.4f}. The highest is model 2's, 0.0500 above" in text
+
+
 def test_the_interval_is_wilsons() -> None:
     """Of 81 right of 263: an example that Newcombe gives, Statistics in Medicine 17 (1998)."""
     assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
