@@ -122,6 +122,18 @@ def test_the_picture_is_true_of_a_release_line_by_line() -> None:
         assert any(re.fullmatch(re.escape(form).replace("…", ".*"), each) for each in differ), line
 
 
+def test_the_pictures_of_reports_are_of_the_reports_as_they_are() -> None:
+    drawing = runpy.run_path(str(TEMPLATE / "docs/draw_reports.py"))
+    reports = sorted(drawing["REPORTS"].glob("*.md"))
+    assert {drawing["picture"](each) for each in reports} == {
+        *(TEMPLATE / "docs").glob("pull-request-*.png")
+    }
+    for report in reports:
+        with Image.open(drawing["picture"](report)) as picture:
+            shown = picture.info[drawing["KEY"]]
+        assert shown == drawing["digest"](report), "draw the reports anew: docs/draw_reports.py"
+
+
 @pytest.mark.parametrize("name", observed.DASHBOARDS)
 def test_the_dashboards_pictures_have_every_panel_and_are_small(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
