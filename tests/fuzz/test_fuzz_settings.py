@@ -33,7 +33,7 @@ def read_all(content: bytes) -> None:
     params.check(IngestParams, document.get("ingest"), "ingest")
     tune = params.check(TuneParams, document.get("tune"), "tune")
     networks.options_of(values.train.network)
-    space = search_space.parse(tune.space, values.train)[values.train.network]
+    space = search_space.parse(tune.space, values.train).get(values.train.network, {})
     next(search_space.candidates(values.train.network, space, values.train, values.seed), None)
 
 
