@@ -2,13 +2,13 @@
 
 import argparse
 import pkgutil
-import signal
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from delivery import commands
 from delivery.git import Repository
+from delivery.signals import heed_signals
 from workspace.errors import reported
 from workspace.machine import this_machine
 from workspace.root import check_root
@@ -46,23 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     repository.check_root()
     options = vars(arguments)
     options.pop("run")(repository, **options)
-
-
-def heed_signals() -> None:
-    """End every command as Ctrl-C does, in order, when it is told to or its terminal is closed.
-
-    What is ignored at the start stays so: `nohup` means it.
-    """
-    for each in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, interrupt)
-
-
-def interrupt(*_: object) -> None:
-    """Interrupt, once: more of these signals do not disturb the end."""
-    for each in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from delivery.manifests.preparation import Preparation, Rendered, Wanted
 from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
+from delivery.signals import held_signals
 from delivery.triton.backend import Backend
 from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
@@ -218,15 +219,16 @@ class Preview:
     def follow(self, watch: bool) -> None:
         """Serve the branch's commit, and with `watch` every later one. It never returns.
 
-        Raises DeliveryError, without `watch`, when that failed.
+        Raises DeliveryError, without `watch`, when that failed. A signal ends it between two steps.
         """
         if watch:
             threading.Thread(target=self.branch.follow, name="branch", daemon=True).start()
-        while True:
-            self.step()
-            if self.trouble and not watch and self.serving is None:
-                raise DeliveryError(self.trouble)
-            time.sleep(STEP)
+        with held_signals() as held:
+            while not held:
+                self.step()
+                if self.trouble and not watch and self.serving is None:
+                    raise DeliveryError(self.trouble)
+                time.sleep(STEP)
 
     def step(self) -> None:
         """Do what has to be done now: for the newest commit, and for the server that serves.

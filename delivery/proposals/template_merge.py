@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.git import Repository
+from delivery.signals import ENDS, held_signals
 
 # What a project makes and its owner decides on: no template has a say in it.
 OWNERS = (
@@ -154,18 +155,12 @@ def _uninterrupted() -> Iterator[None]:
 
     Git takes over what is blocked; here a thread of some library may get the signal all the same.
     """
-    held: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(kind, lambda number, _: held.append(number)) for kind in kinds]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, kinds)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for kind, handler in zip(kinds, handlers, strict=True):
-            signal.signal(kind, handler)
-        for number in held:
-            signal.raise_signal(number)
+    with held_signals():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _mark_as_unmerged(repository: Repository, entries: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from delivery.commands.preview import Preview, Voice
 from delivery.manifests.preparation import Pulled, Rendered
+from delivery.signals import ENDS, heed_signals
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
@@ -392,6 +393,36 @@ def test_other_signals_end_it_in_order(preview: Running, sign: signal.Signals) -
     assert (preview.process.returncode, errors) == (0, "")
     assert printed.splitlines()[-1] == "stopped"
     assert preview.servers() == []
+
+
+@pytest.mark.parametrize("sign", ENDS)
+def test_the_end_is_heeded_between_two_steps(
+    sign: signal.Signals,
+) -> None:
+    """Within one, the server that is replaced would be in nobody's hands any more."""
+
+    class Steps(Preview):
+        whole = 0
+
+        def __init__(self) -> None:
+            self.trouble = ""
+
+        def step(self) -> None:
+            for _ in range(2):
+                signal.raise_signal(sign)
+            self.whole += 1
+
+    before = {each: signal.getsignal(each) for each in ENDS}
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        heed_signals()
+        steps = Steps()
+        with pytest.raises(KeyboardInterrupt):
+            steps.follow(watch=False)
+        assert steps.whole == 1
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_settings_of_the_network_change_nothing(
