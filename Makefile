@@ -16,6 +16,8 @@ help: ## list the commands
 demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at: [OUTPUT=folder]
 	$(VENV)/bin/python -m demo --output $(or $(OUTPUT),demo-output)
 
+# Numpy's threads look for work for a while after each start, and here are thousands of starts.
+test: export OPENBLAS_NUM_THREADS := 1
 # Two processes more than the cores of a small machine: a fifth of the time three left them idle.
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
 	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 4 --dist loadfile \

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+WHICH = shutil.which  # as it is before a project of the tests finds no programs
 LOCK = Path(tempfile.gettempdir()) / "merge-to-serve-apt.lock"  # of tests that run side by side
 
 
@@ -20,7 +21,7 @@ def need(*tools: str) -> None:
 
 
 def missing(tools: tuple[str, ...]) -> list[str]:
-    return [tool for tool in tools if not shutil.which(tool)]
+    return [tool for tool in tools if not WHICH(tool)]
 
 
 def install(packages: list[str]) -> None:

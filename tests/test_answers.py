@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cookiecutter.environment import StrictEnvironment
 
 from conftest import TEMPLATE, UNBAKED, Project, clean_template, cookiecutter
 
@@ -105,17 +106,49 @@ def test_good_answers_give_a_project(answers: dict[str, str], bake: Callable[...
     assert project.folder.name == answers.get("project", "digit-classifier")
 
 
-@pytest.mark.parametrize("answers", BAD.values(), ids=BAD)
-def test_bad_answers_give_one_sentence_and_no_file(answers: dict[str, str], tmp_path: Path) -> None:
-    ((name, value),) = answers.items()
-    result = cookiecutter(tmp_path / "output", **answers)
+# These go the whole way: one of each question, and whatever a command line, a template or a file
+# system could take for something else. Of the others the hook is asked, which all ways lead to.
+WHOLE = [
+    *(
+        "capitals",
+        "an owner with quotes",
+        "two approvers",
+        "an unknown region",
+        "no GPU",
+        "nothing",
+    ),
+    *("an option of a program", "a path out of the folder", "an absolute path", "a backslash"),
+    *("triple quotes", "a newline", "a trailing newline", "a control character", "shell"),
+    *("Jinja in braces", "Jinja in the template's delimiters", "a letter beyond ASCII"),
+]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_bad_answers_give_one_sentence_and_no_file(kind: str, tmp_path: Path) -> None:
+    result = cookiecutter(tmp_path / "output", **BAD[kind])
     assert result.returncode == 1
     assert not list(tmp_path.glob("output/*")) and not Path("/tmp/digits").exists()
     assert [path.name for path in tmp_path.iterdir()] in ([], ["output"])
     assert "Traceback" not in result.stderr
-    message = re.search(rf"^{name} is (.+): (.+), for example '(.+)'\.$", result.stderr, re.M)
-    assert message, result.stderr
-    if not value.startswith("<<"):  # cookiecutter renders that on the command line: 49 arrives
+    told(BAD[kind], result.stderr)
+
+
+@pytest.mark.parametrize("answers", BAD.values(), ids=BAD)
+def test_bad_answers_are_refused_by_the_hook(answers: dict[str, str]) -> None:
+    questions = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    environment = StrictEnvironment(context={}, **questions["_jinja2_env_vars"])
+    hook = environment.from_string((TEMPLATE / "hooks/pre_gen_project.py").read_text())
+    with pytest.raises(SystemExit) as refused:
+        exec(hook.render(cookiecutter=questions | {"approvers": "@acme/a"} | answers), {})
+    told(answers, str(refused.value))
+
+
+def told(answers: dict[str, str], said: str) -> None:
+    """Find the question, the value, what is wrong and an example in what was said."""
+    ((name, value),) = answers.items()
+    message = re.search(rf"^{name} is (.+): (.+), for example '(.+)'\.$", said, re.M)
+    assert message, said
+    if "49" not in message[1]:  # what cookiecutter makes of `<< 7 * 7 >>` on its command line
         assert repr(value)[1:40] in message[1]
 
 

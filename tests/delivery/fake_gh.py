@@ -15,8 +15,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
-
 if TYPE_CHECKING:
     import pytest
 
@@ -271,6 +269,8 @@ def change(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
 
 
 def check(body: Any, schema: dict[str, Any]) -> None:
+    import jsonschema  # longer than all else here, and few calls send something
+
     try:
         jsonschema.validate(body, schema)
     except jsonschema.ValidationError as error:

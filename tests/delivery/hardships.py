@@ -10,7 +10,7 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from faults import DEGRADED, HANGING, UNKNOWN
-from previews import PATIENCE, Asker, Running, children, serving, start
+from previews import PATIENCE, Asker, Running, children, lasting_ports, serving, start
 from tiny_project import make_project
 
 FAULTS = (
@@ -78,8 +78,8 @@ def kill(folder: Path, count: int, seed: int) -> Counter[str]:
     Raises AssertionError when what Git says does not serve after any of them.
     """
     chance, met = random.Random(seed), Counter[str]()
-    with serving(make_project(folder)) as running:
-        ports = [f"--http-port={running.ports.http}", f"--grpc-port={running.ports.grpc}"]
+    ports = lasting_ports()
+    with serving(make_project(folder), *ports) as running:
         releases = {1: running.project.released(), 2: running.project.build(2)}
         asker = Asker(running.ports)
         try:

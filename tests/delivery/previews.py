@@ -1,12 +1,13 @@
 """A preview in a process of its own, what it says, and a client that asks it all the time."""
 
 import json
+import random
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from delivery.errors import DeliveryError
 from delivery.triton.client import PROTOCOLS, connect
-from delivery.triton.server import Ports
+from delivery.triton.server import Ports, choose
 from tiny import SHAPE, processes
 from tiny_project import TinyProject
 
@@ -108,11 +109,21 @@ def end(running: Running) -> None:
     running.process.communicate()
 
 
+def lasting_ports() -> list[str]:
+    """Choose ports for a preview that is started again: none that somebody gets in between."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        http, grpc = random.sample(range(10_000, first_given), 2)
+        with suppress(DeliveryError):
+            choose(Ports(http, grpc))
+            return [f"--http-port={http}", f"--grpc-port={grpc}"]
+
+
 @contextmanager
-def serving(project: TinyProject) -> Iterator[Running]:
+def serving(project: TinyProject, *ports: str) -> Iterator[Running]:
     """Give a preview of a new project that serves its version 1."""
     commit = project.bump(1)
-    running = start(project, "--watch")
+    running = start(project, "--watch", *ports)
     try:
         running.until(commit=commit, version=1, sync="Synced", health="Healthy")
         yield running

@@ -24,7 +24,7 @@ from delivery.signals import ENDS, heed_signals
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
-from previews import IMAGE, PATIENCE, Asker, Running, end, serving, start
+from previews import IMAGE, PATIENCE, Asker, Running, end, lasting_ports, serving, start
 from tiny_project import TinyProject, make_project
 
 
@@ -200,20 +200,21 @@ def test_git_that_does_not_answer_is_told_and_changes_nothing(preview: Running) 
     assert preview.servers() == before
 
 
-def test_killed_preview_leaves_nothing_and_starts_again(preview: Running) -> None:
-    ports = preview.ports
-    preview.process.kill()
-    preview.process.communicate()
-    deadline = time.monotonic() + PATIENCE
-    while preview.servers():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    commit = preview.project.bump(2)
-    same = [f"--http-port={ports.http}", f"--grpc-port={ports.grpc}"]
-    again = start(preview.project, "--watch", *same)
+def test_killed_preview_leaves_nothing_and_starts_again(project: TinyProject) -> None:
+    ports = lasting_ports()
+    with serving(project, *ports) as preview:
+        before = preview.ports
+        preview.process.kill()
+        preview.process.communicate()
+        deadline = time.monotonic() + PATIENCE
+        while preview.servers():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    commit = project.bump(2)
+    again = start(project, "--watch", *ports)
     try:
         again.until(commit=commit, version=2, health="Healthy")
-        assert again.ports == ports and again.versions() == {2}
+        assert again.ports == before and again.versions() == {2}
     finally:
         end(again)
 
