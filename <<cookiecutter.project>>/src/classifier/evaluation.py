@@ -12,13 +12,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from classifier import data
-from classifier.model import CHECKPOINT, HISTORY, load_model, scores_of
+from classifier.model import CHECKPOINT, HISTORY, METRICS, load_model, scores_of
 from classifier.params import EvaluateParams, Params
 from reporting import plots
 from reporting.answers import bins_of, write_answers
 from workspace import behaviour, files
 
-METRICS = Path("metrics.json")
 PREDICTIONS = Path("artifacts/predictions.csv")
 BEHAVIOUR = Path("artifacts/behaviour.json")
 FEW = 256  # pictures in memory at once

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from classifier import data, precision
 from classifier.batches import Batches
 from classifier.data import Split
-from classifier.evaluation import METRICS
-from classifier.model import CHECKPOINT, Classifier, load_model, scores_of
+from classifier.model import CHECKPOINT, METRICS, Classifier, load_model, scores_of
 from classifier.networks import Shape
 from classifier.params import Params
 from reporting import model_card

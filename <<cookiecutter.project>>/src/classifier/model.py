@@ -15,9 +15,10 @@ from classifier.pretrained import Weights
 from workspace import files, settings
 from workspace.errors import UserError
 
-# What training leaves.
+# What training leaves, and evaluation.
 CHECKPOINT = Path("artifacts/model.ckpt")
 HISTORY = Path("artifacts/history.csv")
+METRICS = Path("metrics.json")
 
 SAMPLE = 10_000  # training pictures from which the normalisation is taken
 

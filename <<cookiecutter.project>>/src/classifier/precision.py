@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-from scipy.stats import binomtest
 
 from classifier.data import Split
+from reporting.answers import wilson
 from workspace.errors import UserError
 
 # How far apart two machines' probabilities may be that run the same graph: they round otherwise.
@@ -116,10 +116,7 @@ def paired_interval(
     """
     total = len(before)
     p1, p2 = after.mean(), before.mean()
-    (l1, u1), (l2, u2) = (
-        binomtest(int(each.sum()), total).proportion_ci(confidence, "wilson")
-        for each in (after, before)
-    )
+    (l1, u1), (l2, u2) = (wilson(int(each.sum()), total, confidence) for each in (after, before))
     phi = correlation(before, after)
     low = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
     high = (u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2
