@@ -65,6 +65,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let what is left be found again, or a library calls it a leak when the process ends."""
+    gc.unfreeze()
+
+
 def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in LEAKS}
 
