@@ -37,6 +37,8 @@ FIGURES = {  # of live requests, as `components/judged` has them; what each says
     "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
     "classes": "{:.0%} more of its live answers than chance explains are of other classes than "
     "those of the version before",
+    "confidence": "{:.0%} more of its live answers than of the version before's are surer, or less "
+    "sure, than at its tests",
 }
 Objects = tuple[dict[str, Any], ...]
 FORWARDED = re.compile(rf"Forwarding from ({re.escape(HOST)}:\d+) ->")

@@ -228,6 +228,11 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         "it was taken away again, because 31% more of its live answers than chance explains are of "
         "other classes than those of the version before",
     ),
+    "confidence": (
+        lambda world: world.does_worse("confidence", "[0.314]"),
+        "it was taken away again, because 31% more of its live answers than of the version "
+        "before's are surer, or less sure, than at its tests",
+    ),
     "restarts": (
         lambda world: world.does_worse(
             "restarts",
