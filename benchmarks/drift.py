@@ -48,7 +48,7 @@ class World:
     """A data set, a model of it, what that says of held-out pictures, and live ones."""
 
     name: str
-    model: ExtraTreesClassifier
+    model: Any
     reference: dict[str, Any]
     images: Images
     labels: np.ndarray
@@ -114,10 +114,17 @@ def worlds() -> list[World]:
     ]
 
 
-def make(name: str, train: Labelled, held_out: Labelled, others: Images) -> World:
+def make(
+    name: str, train: Labelled, held_out: Labelled, others: Images, model: Any = None
+) -> World:
     """A model of a data set, and what `evaluate` would say of it."""
-    model = ExtraTreesClassifier(150, min_samples_leaf=2, random_state=0)
-    model.fit(rows(train[0]), train[1])
+    if model is None:  # one that has not learnt yet has no length, either
+        model = ExtraTreesClassifier(150, min_samples_leaf=2, random_state=0)
+    return tested(name, model.fit(rows(train[0]), train[1]), held_out, others)
+
+
+def tested(name: str, model: Any, held_out: Labelled, others: Images) -> World:
+    """A model with what `evaluate` would say of it."""
     images, labels = held_out
     probabilities = model.predict_proba(rows(images)).astype(np.float32)
     parts = [(0, VALIDATION), (VALIDATION, VALIDATION + TEST)]

@@ -86,6 +86,8 @@ def test_what_cannot_be_measured_takes_no_version_away() -> None:
         assert metric["failureCondition"].startswith("any(result, {"), "of nothing nothing is bad"
         assert metric["consecutiveErrorLimit"] == 1000000, "five errors would abort"
     assert set(FIGURES) == {name for name, each in METRICS.items() if "prometheus" in str(each)}
+    for name in FIGURES:
+        assert f"{{# > {{{{args.{name}}}}}}}" in METRICS[name]["failureCondition"], "it is drawn"
 
 
 def test_argo_rollouts_knows_where_prometheus_is() -> None:
@@ -179,8 +181,25 @@ def expected(metric: str, value: float | None) -> dict:
     return {"expr": query, "eval_time": "5m", "exp_samples": samples}
 
 
-def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
+def answered(folder: Path, tests: list[dict]) -> None:
+    """Have a real Prometheus' engine answer as the tests of promtool expect."""
     need("prometheus")
+    file = folder / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": tests}))
+    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def of_one(series: dict[str, str], **asked: object) -> dict:
+    """A test of promtool: one question about series with a sample each quarter of a minute."""
+    return {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": each} for name, each in series.items()],
+        "promql_expr_test": [asked],
+    }
+
+
+def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
     tests = [
         {
             "interval": "15s",
@@ -189,10 +208,7 @@ def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
         }
         for series, failing, slowness in CASES.values()
     ]
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": tests}))
-    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    answered(tmp_path, tests)
 
 
 def seen(pods: str, *pictures: int) -> dict[str, str]:
@@ -222,28 +238,80 @@ def test_classes_are_compared_with_those_of_the_version_before(
     tmp_path: Path, series: dict[str, str], value: float | None
 ) -> None:
     """Of 20,000 pictures in five minutes; chance explains 3.5 times the root of 1/n + 1/m."""
-    need("prometheus")
     samples = [] if value is None else [{"labels": "{}", "value": value}]
-    found = {"expr": f"round({asked('classes')}, 0.001) > -1", "eval_time": "9m"}
-    test = {
-        "interval": "15s",
-        "input_series": [{"series": name, "values": each} for name, each in series.items()],
-        "promql_expr_test": [found | {"exp_samples": samples}],
-    }
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": [test]}))
-    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    query = f"round({asked('classes')}, 0.001) > -1"
+    answered(tmp_path, [of_one(series, expr=query, eval_time="9m", exp_samples=samples)])
 
 
-def noisy(pods: str, random: np.random.Generator) -> dict[str, str]:
-    """The series of a version that fails two requests in a thousand; callers come by chance."""
+def confident(pods: str, live: dict[str, int], shares: dict[str, float]) -> dict[str, str]:
+    """The series of pods that count so many pictures of each confidence, and what they expect."""
+    who = f'{WHO}="{pods}"'
+    where = f'{who}, feature="confidence", bin'
+    return (
+        {f'behaviour_pictures_total{{{where}="{at}"}}': f"0+{each}x40" for at, each in live.items()}
+        | {f'behaviour_reference_share{{{where}="{at}"}}': f"{x}x40" for at, x in shares.items()}
+        | {f"behaviour_reference_pictures{{{who}}}": "10000x40"}
+    )
+
+
+HALVES = {"0.9": 0.5, "more": 0.5}
+BEFORE = confident("old", {"0.9": 500, "more": 500}, HALVES)
+
+
+@pytest.mark.parametrize(
+    ("series", "value"),
+    [
+        (BEFORE, None),
+        (BEFORE | confident("new", {"0.9": 0, "more": 0}, HALVES), None),
+        (BEFORE | confident("new", {"0.5": 50, "more": 950}, {}), None),
+        (BEFORE | confident("new", {"0.9": 500, "more": 500}, HALVES), None),
+        (BEFORE | confident("new", {"0.99": 500, "more": 500}, {"0.99": 0.5, "more": 0.5}), None),
+        (BEFORE | confident("new", {"0.9": 50, "more": 950}, HALVES), 0.45),
+        (BEFORE | confident("new", {"0.9": 950, "more": 50}, HALVES), 0.45),
+        (BEFORE | confident("new", {"0.9": 437, "more": 563}, HALVES), 0.063),
+        (BEFORE | confident("new", {"0.9": 441, "more": 559}, HALVES), None),
+        (BEFORE | confident("new", {"0.9": 1, "more": 19}, HALVES), 0.45),
+        (BEFORE | confident("new", {"0.9": 0, "more": 1}, HALVES), None),
+        (
+            confident("old", {"0.9": 900, "more": 100}, HALVES)
+            | confident("new", {"0.9": 950, "more": 50}, HALVES),
+            None,
+        ),
+    ],
+    ids=[
+        *("no figures", "nobody calls", "nothing is known of its tests"),
+        *("as at its tests", "better, and surer also at its tests"),
+        *("too sure", "less sure", "more than by chance", "by chance", "few", "too few"),
+        "callers ask otherwise than at the tests",
+    ],
+)
+def test_confidence_is_compared_with_a_versions_own_tests_and_the_version_before(
+    tmp_path: Path, series: dict[str, str], value: float | None
+) -> None:
+    """Of 20,000 pictures in five minutes, and 10,000 at tests: chance explains 0.061."""
+    samples = [] if value is None else [{"labels": "{}", "value": value}]
+    query = f"round({asked('confidence')}, 0.001) > -1"
+    answered(tmp_path, [of_one(series, expr=query, eval_time="9m", exp_samples=samples)])
+
+
+BINS = 10  # of confidence
+TESTED = 3000  # pictures of the tests
+
+
+def noisy(pods: str, random: np.random.Generator, sure: float = 0.1) -> dict[str, str]:
+    """The series of a version that fails two requests in a thousand; callers come by chance.
+
+    Of its answers a share is as sure as of its tests' pictures were a tenth, the surest.
+    """
     who = f'{WHO}="{pods}", pod="{pods}-a"'
     asked = random.poisson(REQUESTS, 40)
     failed = random.binomial(asked, 0.002)
     spent = [random.lognormal(10.5, 0.5, count).sum() for count in asked - failed]  # microseconds
     classes = random.multinomial(1, [0.3, 0.2, *[0.0625] * 8], asked.sum()).cumsum(axis=0)
     ends = asked.cumsum() - 1
+    spread = [*[(1 - sure) / (BINS - 1)] * (BINS - 1), sure]
+    confidence = random.multinomial(1, spread, asked.sum()).cumsum(axis=0)
+    tested = random.multinomial(TESTED, [1 / BINS] * BINS) / TESTED
     counts = {
         f"nv_inference_request_success{{{who}}}": (asked - failed).cumsum(),
         f'nv_inference_request_failure{{{who}, reason="BACKEND"}}': failed.cumsum(),
@@ -252,13 +320,17 @@ def noisy(pods: str, random: np.random.Generator) -> dict[str, str]:
         f'behaviour_pictures_total{{{who}, feature="class", bin="{place}"}}': classes[ends, place]
         for place in range(classes.shape[1])
     }
+    for place in range(BINS):
+        which = f'{who}, feature="confidence", bin="{place}"'
+        counts[f"behaviour_pictures_total{{{which}}}"] = confidence[ends, place]
+        counts[f"behaviour_reference_share{{{which}}}"] = np.full(40, tested[place])
+    counts[f"behaviour_reference_pictures{{{who}}}"] = np.full(40, TESTED)
     return {name: " ".join(map(str, values.tolist())) for name, values in counts.items()}
 
 
 def test_of_thirty_good_versions_under_noise_none_is_taken_away(tmp_path: Path) -> None:
     """No measurement of any is bad, though two bad ones of three figures would be forgiven."""
-    need("prometheus")
-    figures = ("failing", "slowness", "classes")
+    figures = ("failing", "slowness", "classes", "confidence")
     moments = [f"{seconds}s" for seconds in range(120, 600, 60)]
     tests = []
     for seed in range(30):
@@ -281,11 +353,21 @@ def test_of_thirty_good_versions_under_noise_none_is_taken_away(tmp_path: Path) 
                         "eval_time": "5m",
                         "exp_samples": [{"labels": "{}", "value": 1}],
                     }
-                    for name in figures
+                    for name in figures[:3]  # and the last is no figure where chance explains it
                 ],
             }
         )
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": tests}))
-    result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    answered(tmp_path, tests)
+
+
+def test_a_version_that_is_surer_than_at_its_tests_is_taken_away_under_noise(
+    tmp_path: Path,
+) -> None:
+    bad = f"count({asked('confidence')} > {THRESHOLDS['confidence']})"
+    once = [{"labels": "{}", "value": 1}]
+    tests = []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        series = noisy("old", random) | noisy("new", random, sure=0.8)
+        tests.append(of_one(series, expr=bad, eval_time="6m", exp_samples=once))
+    answered(tmp_path, tests)

@@ -373,6 +373,8 @@ def test_an_alert_says_where_and_leads_to_its_runbook(tmp_path: Path) -> None:
 def test_every_alert_has_its_part_of_the_runbook() -> None:
     text = RUNBOOK.read_text()
     assert set(re.findall(r"(?m)^### (\w+)$", text)) == set(ALERTS)
+    table = "".join(line for line in text.splitlines() if line.startswith("|"))
+    assert set(re.findall(r"\(#(\w+)\)", table)) == {name.lower() for name in ALERTS}
     assert set(re.findall(r"\(#(\w+)\)", text)) == {name.lower() for name in ALERTS}
     for name, rule in ALERTS.items():
         assert rule["annotations"]["runbook_url"].endswith(f"/operations.md#{name.lower()}")
@@ -465,10 +467,10 @@ SCALERS = {
     if trigger["type"] == "prometheus"
 }
 QUERIES |= ANALYSES | SCALERS
-PODS = "9c8d7b6f5"  # a hash
+PODS, STABLE = "9c8d7b6f5", "5f6b7d8c9"  # hashes
 # What a person chooses, the step of what is summed over a week, and what an analysis is given.
 CHOSEN = {"$namespace": "p-staging", "$price": "2", "[7d:1h]": "[7d:1s]"}
-GIVEN = {"namespace": "p-staging", "pods": PODS, "stable": PODS, "requests": "1", "window": "1m"}
+GIVEN = {"namespace": "p-staging", "pods": PODS, "stable": STABLE, "requests": "1", "window": "1m"}
 # What other programs than Triton tell of, as Prometheus reads it of them.
 EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))] + [
     f"rollout_info_replicas_updated{{{ROLLOUT}}}",
@@ -503,12 +505,19 @@ BEFORE = [
 ]
 
 
+# Its pods were asked as at its tests, and counted as many more.
+ITS_PODS = f'{SERVED}, rollouts_pod_template_hash="{STABLE}"'
+HALVES = [f'{{{ITS_PODS}, feature="confidence", bin="{name}"}}' for name in ("0.9", "more")]
+BEFORE += [f"behaviour_pictures_total{each}" for each in HALVES]
+BEFORE += [f'behaviour_pictures_total{{{ITS_PODS}, feature="class", bin="{monitored.NAMES[0]}"}}']
+TESTED = {f"behaviour_reference_share{each}": 0.5 for each in HALVES}
+TESTED[f"behaviour_reference_pictures{{{ITS_PODS}}}"] = 600
 COUNTED = count(0, 400)  # pictures in each of these bins
 
 
 def told() -> str:
     """Of each series that it is 1, and of those of the version before what is counted."""
-    values = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, next(COUNTED))
+    values = dict.fromkeys(EXPORTED, 1) | dict.fromkeys(BEFORE, next(COUNTED)) | TESTED
     return "".join(f"{series} {value}\n" for series, value in values.items())
 
 
@@ -546,7 +555,7 @@ def chosen(query: str) -> str:
 def test_every_expression_finds_what_the_real_server_tells(server: Server, prometheus: str) -> None:
     missing = {found for rule in RULES for found in OF_TRITON.findall(rule["expr"])}
     missing |= {rule["expr"] for rule in RULES if "record" in rule} | set(QUERIES.values())
-    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (3, 4)
+    assert len(missing) > 50 and (len(ANALYSES), len(SCALERS)) == (4, 4)
     deadline = time.monotonic() + 120
     with connect("http", server.ports) as client:
         while missing and time.monotonic() < deadline:

@@ -461,6 +461,21 @@ def test_what_argo_cd_tells_of_is_taken_back_once(
     assert "nothing to roll back: production has model 1 in Git by now" in ran.printed
 
 
+def test_of_a_failure_that_is_told_twice_at_once_one_run_waits_for_the_other(
+    runner: Callable[..., Runner],
+) -> None:
+    """Or both would find no pull request yet."""
+    told = yaml.safe_load((OURS / "rollback.yaml").read_text())["concurrency"]
+
+    def group(deployment: int, status: int) -> str:
+        event = {"deployment": {"id": deployment}, "deployment_status": {"id": status}}
+        ran = runner("deployment_status", event=event)
+        return Job(ran, {}, ran.folder).text(told)
+
+    assert isinstance(told, str), "none is cancelled"
+    assert group(7, 1) == group(7, 2) != group(8, 2)
+
+
 def test_a_promotion_comes_by_itself_where_the_project_wants_that(
     runner: Callable[..., Runner], github: GitHub, project: Project
 ) -> None:

@@ -30,6 +30,21 @@ def block(text: str, language: str = "") -> str:
     return "\n".join([f"{fence}{language}", *lines, fence])
 
 
+def chart(x: str, y: str, marks: Iterable[tuple[str, Sequence[float]]], colours: str) -> str:
+    """Return a picture that Mermaid draws: two axes, and marks such as a line, in their colours."""
+    drawn = [
+        f"    {kind} [{', '.join(f'{each:.4f}' for each in values)}]" for kind, values in marks
+    ]
+    lines = [
+        '%%{init: {"xyChart": {"width": 800, "height": 300}, "themeVariables": {"xyChart": '
+        f'{{"plotColorPalette": "{colours}"}}}}}}}}%%',
+        "xychart-beta",
+        *(f"    x-axis {x}", f"    y-axis {y}"),
+        *drawn,
+    ]
+    return block("\n".join(lines), "mermaid")
+
+
 def lines(values: Iterable[Any]) -> str:
     """Return values for a table's cell, each on a line of its own."""
     return "<br>".join(cell(value) for value in values)

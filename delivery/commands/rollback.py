@@ -5,10 +5,11 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.manifests.cluster import UnknownError, standing
+from delivery.manifests.cluster import Standing, UnknownError, standing
 from delivery.model.contest import meet_again
 from delivery.oci.registry import open_registry, parse_reference
 from delivery.proposals.failure import Failure, check_first_time, read_failure, settled
+from delivery.proposals.live_figures import Curve, draw
 from delivery.proposals.proposal import Proposal, propose, propose_once
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import (
@@ -53,8 +54,9 @@ def run(
         return
     environment = environment or ""
     check_environment(repository, base, environment)
-    reason = trouble(repository, base, environment, context)
-    propose(repository, base, rollback(repository, base, environment, version, reason))
+    stands = ask_cluster(repository, base, environment, context)
+    proposal = rollback(repository, base, environment, version, stands.trouble, stands.curves)
+    propose(repository, base, proposal)
 
 
 def take_back(repository: Repository, base: str, failure: Failure) -> None:
@@ -70,7 +72,12 @@ def take_back(repository: Repository, base: str, failure: Failure) -> None:
 
 
 def rollback(
-    repository: Repository, base: str, environment: str, version: int | None, reason: str
+    repository: Repository,
+    base: str,
+    environment: str,
+    version: int | None,
+    reason: str,
+    curves: tuple[Curve, ...] = (),
 ) -> Proposal:
     """Return the proposal to go back, with the reason if one is known. Raises DeliveryError."""
     current = released(repository, base, environment)
@@ -83,17 +90,22 @@ def rollback(
     why = f"**Model {current.version} is not served well:** {cell(reason)}\n\n" if reason else ""
     rival = None if doubt else meet_again(restored.release.image, current.image)
     text = restored.content.decode()
-    return rollback_proposal(environment, text, restored.release, current, rival, why + doubt)
+    made = rollback_proposal(environment, text, restored.release, current, rival, why + doubt)
+    pictures = draw(current.version, curves) if reason else ""
+    return replace(made, description=made.description + pictures, renews=bool(reason))
 
 
-def trouble(repository: Repository, base: str, environment: str, context: str | None) -> str:
+def ask_cluster(
+    repository: Repository, base: str, environment: str, context: str | None
+) -> Standing:
     """Return what a cluster says against the current release, where there is one to ask."""
     release = released(repository, base, environment)
     try:
-        stands = standing(repository, base, environment, release, context) if release else None
+        if release:
+            return standing(repository, base, environment, release, context)
     except UnknownError:
-        return ""
-    return stands.trouble if stands else ""
+        pass
+    return Standing((), "")
 
 
 def earlier(past: list[Past], current: Release, version: int | None, environment: str) -> Past:

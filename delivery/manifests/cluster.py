@@ -10,11 +10,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.rendering import Part, Pod, at
+from delivery.proposals.live_figures import Curve
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import ENVIRONMENTS
 from delivery.triton.loopback import HOST
@@ -35,8 +37,9 @@ FIGURES = {  # of live requests, as `components/judged` has them; what each says
     "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
     "classes": "{:.0%} more of its live answers than chance explains are of other classes than "
     "those of the version before",
+    "confidence": "{:.0%} more of its live answers than of the version before's are surer, or less "
+    "sure, than at its tests",
 }
-FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 Objects = tuple[dict[str, Any], ...]
 FORWARDED = re.compile(rf"Forwarding from ({re.escape(HOST)}:\d+) ->")
 
@@ -105,9 +108,10 @@ class Server(Part):
 
 
 class Measurement(Part):
-    """What an analysis saw last: of starts the pods as JSON."""
+    """What an analysis saw at a moment: of starts the pods as JSON, otherwise `[0.05]`, or `[]`."""
 
     value: str = ""
+    started: datetime | None = at("startedAt", default=None)
 
 
 class Metric(Part):
@@ -123,10 +127,18 @@ class Metric(Part):
         return self.phase == "Failed" and bool(self.measurements)
 
 
+class Argument(Part):
+    """What an analysis is given; a token has no value here."""
+
+    name: str = ""
+    value: str = ""
+
+
 class Analysis(Part):
     """A look at the pods of one version's template."""
 
     template: str = at("metadata", "labels", HASH, default="")
+    arguments: tuple[Argument, ...] = at("spec", "args", default=())
     metrics: tuple[Metric, ...] = at("status", "metricResults", default=())
 
 
@@ -149,10 +161,12 @@ class Standing:
     Attributes:
         versions: those of the pods that get requests, the oldest first.
         trouble: why it is not well with what Git wants, without a full stop; empty if it is.
+        curves: what was measured of the live requests of what Git wants, as far as it was.
     """
 
     versions: tuple[str, ...]
     trouble: str
+    curves: tuple[Curve, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,7 +198,8 @@ class Cluster:
             pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
             pods = [each for each in pods if not each.asks]
             found = sorted({each.version for each in pods if each.ready}, key=by_number)
-            return Standing(tuple(found), trouble(owner, objects, pods, release))
+            why, curves = trouble(owner, objects, pods, release), measured(objects, release)
+            return Standing(tuple(found), why, curves)
         except SettingsError as error:
             raise UnknownError(f"{self.context} does not tell ({error})") from None
 
@@ -324,10 +339,38 @@ def worse(objects: Objects, template: str) -> str:
     Raises SettingsError.
     """
     for name, told in FIGURES.items():
-        for measured in failed(name, objects, template):
-            found = FIGURE.search(measured.value)  # Argo Rollouts writes `[0.05]`
-            return told.format(float(found[0]) if found else math.inf)
+        for measurement in failed(name, objects, template):
+            return told.format(number(measurement.value))
     return ""
+
+
+def measured(objects: Objects, release: Release) -> tuple[Curve, ...]:
+    """Return the figures of a release's live requests over time. Raises SettingsError."""
+    rollouts = [each for each in of_kind("Rollout", objects) if is_of(release, each)]
+    templates = {check(RolloutState, each, "the Rollout").current for each in rollouts}
+    found = [
+        curve(metric, analysis)
+        for analysis in analyses(objects)
+        for metric in analysis.metrics
+        if analysis.template in templates and metric.name in FIGURES
+    ]
+    return tuple(each for each in found if each.points)
+
+
+def curve(metric: Metric, analysis: Analysis) -> Curve:
+    """Return a figure over time; its limit is the analysis' argument of the same name."""
+    limits = [number(each.value) for each in analysis.arguments if each.name == metric.name]
+    points = [(each.started, number(each.value)) for each in metric.measurements if each.started]
+    points = [each for each in points if math.isfinite(each[1])]
+    return Curve(metric.name, next(filter(math.isfinite, limits), None), points)
+
+
+def number(text: str) -> float:
+    """Return what was measured, which Argo Rollouts writes as `[0.05]`; NaN of `[]`."""
+    try:
+        return float(text.strip("[]"))
+    except ValueError:
+        return math.nan
 
 
 def failed(metric: str, objects: Objects, template: str) -> list[Measurement]:
@@ -335,11 +378,14 @@ def failed(metric: str, objects: Objects, template: str) -> list[Measurement]:
 
     Raises SettingsError.
     """
-    found = [check(Analysis, each, "the analysis") for each in of_kind("AnalysisRun", objects)]
-    metrics = [
-        each for analysis in found if analysis.template == template for each in analysis.metrics
-    ]
+    found = [each for each in analyses(objects) if each.template == template]
+    metrics = [each for analysis in found for each in analysis.metrics]
     return [each.measurements[-1] for each in metrics if each.failed and each.name == metric]
+
+
+def analyses(objects: Objects) -> list[Analysis]:
+    """Return the analyses among objects. Raises SettingsError."""
+    return [check(Analysis, each, "the analysis") for each in of_kind("AnalysisRun", objects)]
 
 
 def failed_start(pods: list[Server]) -> str:

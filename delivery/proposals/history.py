@@ -1,16 +1,16 @@
 """The accuracy of all releases as a picture that a pull request draws of its text, by Mermaid."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import Past
 from reporting.answers import wilson
-from workspace.markdown import block
+from workspace.markdown import chart
 
 MOST = 30  # releases that are readable side by side
 CONFIDENCE = 0.95  # of the intervals
+COLOURS = "#bcd3f2, #1f5fbf, #8a8a8a, #8a8a8a"
 
 
 def history(past: list[Past], candidate: Release) -> str:
@@ -21,16 +21,10 @@ def history(past: list[Past], candidate: Release) -> str:
     bounds = [interval(each.accuracy, each.support) for each in shown]
     low = math.floor(20 * min(low for low, _ in bounds)) / 20
     series = [[each.accuracy for each in shown], *zip(*bounds, strict=True)]
-    lines = [
-        '%%{init: {"xyChart": {"width": 800, "height": 300}, "themeVariables": {"xyChart": '
-        '{"plotColorPalette": "#bcd3f2, #1f5fbf, #8a8a8a, #8a8a8a"}}}}%%',
-        "xychart-beta",
-        f"    x-axis model [{', '.join(str(each.version) for each in shown)}]",
-        f"    y-axis accuracy {low:.2f} --> 1.00",
-        f"    bar [{numbers(series[0])}]",
-        *(f"    line [{numbers(each)}]" for each in series),
-    ]
-    return block("\n".join(lines), "mermaid") + "\n" + caption(shown, candidate)
+    models = f"model [{', '.join(str(each.version) for each in shown)}]"
+    marks = [("bar", series[0]), *(("line", each) for each in series)]
+    picture = chart(models, f"accuracy {low:.2f} --> 1.00", marks, COLOURS)
+    return f"{picture}\n{caption(shown, candidate)}"
 
 
 def caption(shown: list[Release], candidate: Release) -> str:
@@ -56,8 +50,3 @@ def behind(shown: list[Release], candidate: Release) -> str:
 def interval(accuracy: float, support: int) -> tuple[float, float]:
     """Return the 95 % score interval of the accuracy on `support` pictures."""
     return wilson(round(accuracy * support), support, CONFIDENCE)
-
-
-def numbers(values: Sequence[float]) -> str:
-    """Write shares as Mermaid reads them."""
-    return ", ".join(f"{value:.4f}" for value in values)

@@ -23,6 +23,7 @@ class Proposal:
     """What a pull request asks for: `content` in the file `path`, on the new branch `branch`.
 
     `command` proposes it again, on what is deployed by then; `label` is the pull request's, if any.
+    `renews` has an open pull request of the same say what this one does.
     """
 
     branch: str
@@ -32,6 +33,7 @@ class Proposal:
     description: str
     command: str
     label: str = ""
+    renews: bool = False
 
     @property
     def body(self) -> str:
@@ -147,7 +149,10 @@ def open_pull_request(repository: Repository, proposal: Proposal) -> None:
         print(f"next: {shlex.join(['gh', *command])}")
     else:
         github = GitHub(host, name, repository.folder)
-        url = pull_request(github, proposal) or _address(github, command)
+        url = pull_request(github, proposal)
+        if url and proposal.renews:
+            renew(github, proposal, url)
+        url = url or _address(github, command)
         if not url:
             raise DeliveryError(
                 "the branch is pushed, but gh does not name the pull request that it opened: "
@@ -169,6 +174,12 @@ def label(github: GitHub, proposal: Proposal, url: str) -> None:
         path = f"issues/{url.rpartition('/')[2]}/labels"
         text = json.dumps({"labels": [proposal.label]})
         github.answer(path, "--method", "POST", "--input", "-", body=text)
+
+
+def renew(github: GitHub, proposal: Proposal, url: str) -> None:
+    """Give a pull request the proposal's text."""
+    path, text = f"pulls/{url.rpartition('/')[2]}", json.dumps({"body": proposal.body})
+    github.answer(path, "--method", "PATCH", "--input", "-", body=text)
 
 
 def _place(home: str, proposal: Proposal) -> list[str]:

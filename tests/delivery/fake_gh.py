@@ -430,6 +430,12 @@ def pull_request(what: str, arguments: list[str], state: dict[str, Any]) -> str:
     return "".join(f"https://{HOST}/{state['name']}/pull/{each}" for each in numbers)
 
 
+def describe(state: dict[str, Any], route: str, query: str, body: Any) -> Any:
+    check(body, COMMENT)
+    state["pulls"][int(route.removeprefix("pulls/")) - 1].update(body)
+    return body
+
+
 def owners(state: dict[str, Any], route: str, query: str, body: None) -> Any:
     assert (route, query) == ("codeowners/errors", "ref=main")
     if state["owners"] is None:
@@ -450,6 +456,7 @@ ROUTES = {
     ("POST", "issues"): say,
     ("PATCH", "issues"): edit,
     ("DELETE", "issues"): unsay,
+    ("PATCH", "pulls"): describe,
 }
 
 if __name__ == "__main__":

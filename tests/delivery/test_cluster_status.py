@@ -228,6 +228,11 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         "it was taken away again, because 31% more of its live answers than chance explains are of "
         "other classes than those of the version before",
     ),
+    "confidence": (
+        lambda world: world.does_worse("confidence", "[0.314]"),
+        "it was taken away again, because 31% more of its live answers than of the version "
+        "before's are surer, or less sure, than at its tests",
+    ),
     "restarts": (
         lambda world: world.does_worse(
             "restarts",
@@ -317,6 +322,33 @@ def test_a_version_that_was_taken_away_is_told_and_not_promoted(
     assert lines[1:] == [f"            model 2: {why}"]
     refused = promote(project, capsys)
     assert refused.startswith(f"error: staging does not serve model 2: {why}: `make rollback ENV=")
+
+
+DRAWN = """
+    x-axis UTC ["08:00:30", "08:01:00"]
+    y-axis "failing" -0.0010 --> 0.0564
+    bar [-0.0010, 0.0513]
+    line [0.0200, 0.0200]
+```
+`failing` of model 2 as its analysis measured it: -0.001, 0.0513; red: above 0.02 it is taken away.
+"""
+
+
+def test_a_rollback_draws_what_was_measured_of_live_requests(
+    project: Project, world: World
+) -> None:
+    world.does_worse("failing", "[0.0513]")
+    values = {"08:00:00": "[]", "08:00:30": "[-0.001]", "08:01:00": "[0.0513]"}
+    seen = [{"startedAt": f"2026-11-26T{at}Z", "value": each} for at, each in values.items()]
+    known = {"args": [{"name": "token", "valueFrom": {}}, {"name": "failing", "value": "0.02"}]}
+    of_another = analysis("slowness", *seen)
+    of_another["metadata"]["labels"][cluster.HASH] = "old"
+    world.others += [analysis("failing", *seen) | {"spec": known}, of_another]
+    assert main(["rollback", "staging", "--context", "here"]) == 0
+    branch = "rollback/staging-v2-to-v1"
+    text = project.git("log", "-1", "--format=%B", branch, folder=project.origin)
+    assert "**Model 2 is not served well:** it was taken away again, because 5.1% more" in text
+    assert DRAWN in text and text.count("```mermaid") == 1
 
 
 def test_what_a_refused_promotion_says_helps(

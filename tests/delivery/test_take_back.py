@@ -1,6 +1,7 @@
 """A release that Argo CD tells GitHub to have failed is proposed to be taken back, once."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from delivery.__main__ import main
 from delivery.manifests.cluster import Standing, UnknownError
+from delivery.proposals.live_figures import Curve
 from fake_gh import GitHub, answering
 from fake_project import Project, make_project
 
@@ -165,6 +167,23 @@ def test_without_github_a_person_gets_the_same_proposal_with_what_the_cluster_sa
     assert main(["rollback", "staging"]) == 0
     assert f"**Model 3 is not served well:** {why}" in message(project)
     assert f"git push origin origin/{BRANCH}:main" in capsys.readouterr().out
+
+
+def test_whoever_knows_more_has_the_pull_request_say_it(
+    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workflow that opened it asks no cluster."""
+    assert tell(project, tip(project)) == 0
+    assert main(["rollback", "staging"]) == 0
+    assert "PATCH" not in github.writes(), "no cluster answers"
+    curve = Curve("failing", 0.02, [(datetime(2026, 11, 26, 8), 0.05)])
+    known = Standing(("2",), "5.0% more of its live requests failed", (curve,))
+    monkeypatch.setattr("delivery.commands.rollback.standing", lambda *_: known)
+    assert main(["rollback", "staging"]) == 0
+    (pull,) = github.read("pulls")
+    assert "**Model 3 is not served well:** 5.0% more" in pull["body"]
+    assert "    bar [0.0500]\n    line [0.0200]\n" in pull["body"]
+    assert pull["labels"] == ["rollback"]
 
 
 def test_where_no_cluster_answers_a_rollback_gives_no_reason(

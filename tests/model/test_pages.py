@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 import example_model
 from delivery.proposals.history import history
+from delivery.proposals.live_figures import Curve, draw
 from delivery.proposals.releases import Past
 from example_release import RELEASE
 from reporting import compare_page, model_page, plots, review_page
@@ -182,6 +184,29 @@ def mermaid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
+def draw_mermaid(text: str, tab: Any, mermaid: Path) -> None:
+    """Draw the only picture of a text."""
+    _, drawing = text.split("```mermaid\n")
+    tab.goto(mermaid.as_uri())
+    tab.evaluate(
+        "async (text) => { document.body.innerHTML = (await mermaid.render('d', text)).svg }",
+        drawing.split("\n```")[0],
+    )
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_rollback_draws_what_was_measured_and_its_limit(
+    count: int, tab: Any, mermaid: Path
+) -> None:
+    start = datetime(2026, 11, 26, 8)
+    points = [(start + timedelta(seconds=30 * n), n / 100 - 0.02) for n in range(count)]
+    draw_mermaid(draw(8, [Curve("failing", 0.02, points)]), tab, mermaid)
+    assert tab.locator("svg .bar-plot-0 rect").count() == count
+    assert tab.locator("svg .line-plot-1 path").count() == 1
+    labels = tab.locator("svg .bottom-axis .label text").all_text_contents()
+    assert labels == [f"{moment:%H:%M:%S}" for moment, _ in points]
+
+
 @pytest.mark.parametrize("count", [1, 30])
 def test_a_pull_request_draws_all_releases(count: int, tab: Any, mermaid: Path) -> None:
     releases = [
@@ -189,12 +214,7 @@ def test_a_pull_request_draws_all_releases(count: int, tab: Any, mermaid: Path) 
         for n in range(count)
     ]
     text = history([Past("staging", each, b"") for each in reversed(releases[:-1])], releases[-1])
-    drawing = text.split("```mermaid\n")[1].split("\n```")[0]
-    tab.goto(mermaid.as_uri())
-    tab.evaluate(
-        "async (text) => { document.body.innerHTML = (await mermaid.render('d', text)).svg }",
-        drawing,
-    )
+    draw_mermaid(text, tab, mermaid)
     assert tab.locator("svg .bar-plot-0 rect").count() == count
     labels = tab.locator("svg .bottom-axis .label text").all_text_contents()
     assert labels == [str(each.version) for each in releases]
