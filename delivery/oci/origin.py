@@ -8,6 +8,7 @@ import math
 import re
 import ssl
 import time
+from functools import cached_property
 from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
@@ -58,7 +59,6 @@ class Origin:
         self._scope = f"repository:{self.repository}:{actions}"
         self._authorization, self._until = "", -math.inf
         self._lock = Lock()
-        self._tls = ssl.create_default_context()
 
     def send(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
         """Send a request and return urllib3's answer, whose body is not yet read.
@@ -180,15 +180,19 @@ class Origin:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise self.broken(error) from None
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Whom this machine trusts: to read that takes longer than a request on loopback."""
+        return ssl.create_default_context()
+
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return connections to a host, through the environment's proxy unless on loopback."""
         parts = urlsplit(url)
+        tls = self._tls if parts.scheme == "https" else None
         proxy, host = getproxies().get(parts.scheme), parts.hostname or ""
         near = host in ("localhost", "::1") or host.startswith("127.")
         if not proxy or near or proxy_bypass(host):
-            return urllib3.PoolManager(ssl_context=self._tls, blocksize=CHUNK)
+            return urllib3.PoolManager(ssl_context=tls, blocksize=CHUNK)
         user = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
         headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
-        return urllib3.ProxyManager(
-            proxy, proxy_headers=headers, ssl_context=self._tls, blocksize=CHUNK
-        )
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, ssl_context=tls, blocksize=CHUNK)

@@ -170,10 +170,10 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     shutil.copytree(made(), folder, dirs_exist_ok=True, symlinks=True)
     project = project_in(folder)
     for clone in (project.folder, project.reviewer):
-        project.git("remote", "set-url", "origin", str(project.origin), folder=clone)
-        project.git(
-            "update-index", "-q", "--refresh", folder=clone
-        )  # to Git copies are other files
+        settings = clone / ".git/config"
+        settings.write_text(settings.read_text().replace(str(made()), str(folder)))
+        # To Git copies are other files.
+        project.git("update-index", "-q", "--refresh", folder=clone)
     monkeypatch.chdir(project.folder)
     return project
 
@@ -210,6 +210,15 @@ def make(project: Project, folder: Path) -> None:
     project.git("checkout", "--quiet", "-B", "main")
     project.train()
     project.git("clone", "--quiet", str(project.origin), str(project.reviewer), folder=folder)
+    for repository in (project.folder, project.origin, project.reviewer):
+        shrink(project, repository)
+
+
+def shrink(project: Project, repository: Path) -> None:
+    """Leave few files in a repository: to copy and to remove them is what takes its time."""
+    project.git("gc", "--quiet", folder=repository)
+    for sample in repository.glob("**/hooks/*.sample"):
+        sample.unlink()
 
 
 def kill(project: Project, command: list[str], step: str, when: str) -> int:
