@@ -170,8 +170,7 @@ def make_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     shutil.copytree(made(), folder, dirs_exist_ok=True, symlinks=True)
     project = project_in(folder)
     for clone in (project.folder, project.reviewer):
-        settings = clone / ".git/config"
-        settings.write_text(settings.read_text().replace(str(made()), str(folder)))
+        project.git("remote", "set-url", "origin", str(project.origin), folder=clone)
         # To Git copies are other files.
         project.git("update-index", "-q", "--refresh", folder=clone)
     monkeypatch.chdir(project.folder)
