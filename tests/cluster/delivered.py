@@ -24,6 +24,7 @@ from local_cluster import LocalCluster
 from traffic import PICTURES
 
 PORTS = {"http": 8000, "grpc": 8001}
+NEEDED = ("argocd-applicationset-controller", "argocd-redis", "argocd-repo-server")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ class Delivered:
         root = ["kubectl", "apply", "-f", "argocd/root.yaml"]
         upstream = ["kubectl", "apply", "--server-side", "--force-conflicts"]
         self.run(*upstream, "-k", "argocd/base/argo-cd")
+        installation.install_platform(self.here)  # meanwhile Argo CD's programs start
+        # The dashboard, which is looked at every 30 seconds only, is nothing that Git needs.
         self.kubernetes.kubectl(
-            *("wait", "deployment", "--all", "-n", "argocd"),
+            *("wait", "deployment", *NEEDED, "-n", "argocd"),
             *("--for=condition=Available", "--timeout=5m"),
         )
         self.run("sh", "argocd/base/administration.sh")
@@ -89,10 +92,15 @@ class Delivered:
         self.served(released)
         return released
 
-    def deploy(self, release: Release, environment: str = "staging") -> None:
-        """Merge a release file without our command's checks, and wait until it is served."""
-        self.project.deploy_release(release, environment)
-        self.served(release, environment)
+    def deploy(self, release: Release, *environments: str) -> None:
+        """Merge release files without our command's checks, and wait until all are served."""
+        chosen = environments or ("staging",)
+        for each in chosen:
+            self.project.deploy_release(release, each)
+        for each in chosen:
+            self.see(each)
+        for each in chosen:
+            self.served(release, each)
 
     def merge_the_other(self) -> Release:
         """Merge another version that staging served well before; it is released first if need be.
@@ -146,6 +154,13 @@ class Delivered:
         self.kubernetes.kubectl(
             *("annotate", "--overwrite", "-n", "argocd", f"applicationset/{generator}"),
             "argocd.argoproj.io/application-set-refresh=true",
+        )
+
+    def go_on(self, environment: str = "staging") -> None:
+        """End the pause of a new version, as Argo Rollouts' own command does."""
+        self.kubernetes.kubectl(
+            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+            *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
         )
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:

@@ -23,7 +23,7 @@ import tritonclient.http.auth
 import yaml
 
 import installation
-from cluster_project import NAME, hurry
+from cluster_project import NAME, add_patches, hurry, patch
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic, picture
@@ -216,6 +216,7 @@ def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
         before = {name: Counter(answered) for name, answered in traffic.versions.items()}
         answer(traffic, 2000, delivered, new.version)
         during = {name: Counter(traffic.versions[name]) - before[name] for name in before}
+        delivered.go_on()
         delivered.served(new)
     for protocol, answered in during.items():
         share = answered[new.version] / answered.total()
@@ -248,15 +249,10 @@ def monitor(gateway: Gateway) -> Iterator[Gateway]:
     before = overlay.read_text()
     settings = yaml.safe_load(before)
     settings["components"].append("../../base/components/monitor")
-    small = {"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": {}}
-    every = {"op": "replace", "path": "/spec/mirroring/mirrors/0/percent", "value": 100}
-    for kind, name, change in (
-        ("Deployment", "monitor", small),
-        ("TraefikService", "watched", every),
-    ):
-        target = {"kind": kind, "name": name}
-        settings["patches"].append({"target": target, "patch": yaml.safe_dump([change])})
     overlay.write_text(yaml.safe_dump(settings))
+    small = patch("Deployment", "monitor", {"/spec/template/spec/containers/0/resources": {}})
+    every = patch("TraefikService", "watched", {"/spec/mirroring/mirrors/0/percent": 100})
+    add_patches(overlay, small, every)
     delivered.project.commit("Watch what is asked")
     delivered.see()
     delivered.kubernetes.until("deployment/monitor", whole, STAGING)

@@ -8,7 +8,7 @@ import yaml
 import images
 import installation
 import measuring
-from cluster_project import NAME
+from cluster_project import NAME, add_patches, patch
 from delivered import Delivered, synced
 from kubernetes_api import Object
 from traffic import Traffic
@@ -87,25 +87,20 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
 
 SLOW = 0.3  # seconds of a batch, so that requests wait
 FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
-QUICKER = yaml.safe_dump(
-    [
-        {"op": "replace", "path": f"/spec/{place}", "value": value}
-        for place, value in {
-            "pollingInterval": 2,
-            "minReplicaCount": 1,
-            "fallback": {
-                "failureThreshold": 1,
-                "replicas": 1,
-                "behavior": "currentReplicasIfHigher",
-            },
-            "advanced/horizontalPodAutoscalerConfig/behavior/scaleDown": {
-                "stabilizationWindowSeconds": 5,
-                "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
-                "tolerance": 0,
-            },
-        }.items()
-    ]
-)
+QUICKER = {
+    "/spec/pollingInterval": 2,
+    "/spec/minReplicaCount": 1,
+    "/spec/fallback": {
+        "failureThreshold": 1,
+        "replicas": 1,
+        "behavior": "currentReplicasIfHigher",
+    },
+    "/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown": {
+        "stabilizationWindowSeconds": 5,
+        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
+        "tolerance": 0,
+    },
+}
 
 
 @pytest.fixture
@@ -118,9 +113,9 @@ def autoscaled(keda: Delivered) -> Iterator[Delivered]:
     before = overlay.read_text()
     settings = yaml.safe_load(before)
     settings["components"].append("../../base/components/autoscale")
-    settings["patches"].append({"target": {"kind": "ScaledObject"}, "patch": QUICKER})
     with measuring.prometheus(keda.here, keda.kubernetes):
         overlay.write_text(yaml.safe_dump(settings))
+        add_patches(overlay, patch("ScaledObject", "triton", QUICKER))
         project.commit("Scale staging by load")
         keda.see()
         keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
