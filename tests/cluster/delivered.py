@@ -157,7 +157,8 @@ class Delivered:
         )
 
     def go_on(self, environment: str = "staging") -> None:
-        """End the pause of a new version, as Argo Rollouts' own command does."""
+        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does."""
+        self.rollout(lambda seen: seen.get("status", {}).get("pauseConditions"), environment)
         self.kubernetes.kubectl(
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
@@ -194,6 +195,14 @@ class Delivered:
         self.answers(release, environment)
         if environment == "staging":
             self.good[:] = [each for each in self.good if each != release] + [release]
+
+    def scale(self, replicas: int, environment: str = "staging") -> None:
+        """Scale as an autoscaler does, and wait for the pods."""
+        self.kubernetes.kubectl(
+            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+            *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
+        )
+        self.rollout(lambda seen: seen["status"].get("availableReplicas") == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 

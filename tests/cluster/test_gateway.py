@@ -96,38 +96,30 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def twice(delivered: Delivered) -> Delivered:
-    """Staging serves, and has another version to go back to, which takes no pauses."""
+def gateway(delivered: Delivered) -> Iterator[Gateway]:
+    """The gateway is opened by its line, and closed again by taking the line away."""
     installation.optional(delivered.here, "traefik")
     release = delivered.serving()
-    delivered.toggle()
-    delivered.deploy(release)
-    return delivered
-
-
-@pytest.fixture(scope="module")
-def gateway(twice: Delivered) -> Iterator[Gateway]:
-    """The gateway is opened by its line, and closed again by taking the line away."""
-    release = twice.project.released()
-    twice.look_at("gateway-kinds")
-    twice.kubernetes.until("application/gateway-kinds", synced)
-    password = make_secrets(twice)
-    overlay = twice.project.folder / OVERLAY
+    delivered.look_at("gateway-kinds")
+    delivered.kubernetes.until("application/gateway-kinds", synced)
+    password = make_secrets(delivered)
+    overlay = delivered.project.folder / OVERLAY
     before = overlay.read_text()
     overlay.write_text(opened(before))
-    twice.project.commit("Open the gateway")
-    twice.see()
-    twice.kubernetes.until("deployment/gateway", whole, STAGING)
-    twice.served(release)
-    service = twice.kubernetes.get("service/gateway", STAGING)
-    authority = twice.here.folder / "authority.crt"
-    yield Gateway(twice, f"{service['spec']['clusterIP']}:443", authority, password)
+    delivered.project.commit("Open the gateway")
+    delivered.see()
+    delivered.kubernetes.until("deployment/gateway", whole, STAGING)
+    delivered.go_on()
+    delivered.served(release)
+    service = delivered.kubernetes.get("service/gateway", STAGING)
+    authority = delivered.here.folder / "authority.crt"
+    yield Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
     overlay.write_text(before)
-    twice.project.commit("Close the gateway")
-    twice.see()
+    delivered.project.commit("Close the gateway")
+    delivered.see()
     gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
-    twice.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
-    twice.served(twice.project.released())
+    delivered.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
+    delivered.served(delivered.project.released())
 
 
 def opened(overlay: str) -> str:
@@ -282,14 +274,16 @@ def seen(address: str) -> float:
 
 
 @pytest.fixture
-def hurried(gateway: Gateway) -> Delivered:
-    """Production serves, too, and staging has no pause of a minute again."""
-    project = gateway.delivered.project
+def hurried(gateway: Gateway) -> Iterator[Delivered]:
+    """Production serves, too, by one server; staging has no pause of a minute again."""
+    delivered, project = gateway.delivered, gateway.delivered.project
     if not project.path("production").exists():
-        gateway.delivered.deploy(project.released(), "production")
+        delivered.deploy(project.released(), "production")
+    delivered.scale(1, "production")
     hurry(project.folder / OVERLAY, step=4)
     project.commit("Take the pause away")
-    return gateway.delivered
+    yield delivered
+    delivered.scale(2, "production")
 
 
 def test_bumps_lose_no_request_and_without_the_gateway_none_over_grpc(
