@@ -24,7 +24,6 @@ from local_cluster import LocalCluster
 from traffic import PICTURES
 
 PORTS = {"http": 8000, "grpc": 8001}
-NEEDED = ("argocd-applicationset-controller", "argocd-redis", "argocd-repo-server")
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,8 @@ class Delivered:
         upstream = ["kubectl", "apply", "--server-side", "--force-conflicts"]
         self.run(*upstream, "-k", "argocd/base/argo-cd")
         installation.install_platform(self.here)  # meanwhile Argo CD's programs start
-        # The dashboard, which is looked at every 30 seconds only, is nothing that Git needs.
         self.kubernetes.kubectl(
-            *("wait", "deployment", *NEEDED, "-n", "argocd"),
+            *("wait", "deployment", "--all", "-n", "argocd"),
             *("--for=condition=Available", "--timeout=5m"),
         )
         self.run("sh", "argocd/base/administration.sh")
