@@ -171,8 +171,8 @@ def fitted(manifest: str) -> str:
     """Return an upstream manifest as the tests' cluster needs it.
 
     AppProjects may name what they allow, as in Argo CD 3.3 and later: without the field in the
-    definition the API server refuses Argo CD's own trial of a change. And pods are asked each second
-    whether they are ready: the dashboard, which is not when it is asked first, is half a minute late.
+    definition the API server refuses Argo CD's own trial of a change. And pods are asked each
+    second whether they are ready: the dashboard, asked too soon, would be half a minute late.
     """
     documents = [each for each in yaml.safe_load_all(manifest) if each]
     for each in documents:
