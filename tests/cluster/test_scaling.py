@@ -53,11 +53,15 @@ def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Deli
         layer = images.file_layer(work / f"{name}.tar", content, {})
         images.push(f"kedacore/{name}:main", [layer], work, User="1000")
     config = installation.module("keda-operator") / "config"
-    for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server"):
-        rendered = delivered.kubernetes.kubectl("kustomize", str(config / part))
-        delivered.kubernetes.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", content=rendered
-        )
+    rendered = "---\n".join(
+        delivered.kubernetes.kubectl("kustomize", str(config / part))
+        for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server")
+    )
+    # It starts anew once it has made its certificate, and would wait for a lease of its own.
+    rendered = rendered.replace("--leader-elect", "--leader-elect=false")
+    delivered.kubernetes.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", "-", content=rendered
+    )
     for name in ("keda-operator", "keda-metrics-apiserver"):
         delivered.kubernetes.until(
             f"deployment/{name}", lambda seen: seen["status"].get("availableReplicas"), "keda"
