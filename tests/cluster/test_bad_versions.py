@@ -41,8 +41,8 @@ def before(delivered: Delivered) -> Iterator[Release]:
     project.commit(f"Remove the environment {QA}")
     delivered.deploy(release, "production")
     name = delivered.namespace(QA)
-    delivered.kubernetes.kubectl("delete", f"application/{name}", "-n", "argocd")
-    delivered.kubernetes.kubectl("delete", f"namespace/{name}", "--wait=false")
+    for each in (f"application/{name}", f"namespace/{name}"):
+        delivered.kubernetes.kubectl("delete", each, "-n", "argocd", "--wait=false")
 
 
 @pytest.fixture(scope="module")

@@ -87,14 +87,16 @@ def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
 
 def test_serving_needs_no_api_server(serving: Delivered, traffic: Traffic) -> None:
     before = names(serving)
-    # Where several stand by, a controller manager that cannot renew its lease ends, so none judges
-    # nodes by what it saw before.
-    for each in ("kube-controller-manager", "kube-apiserver"):
+    # Where several stand by, a controller manager or a scheduler that cannot renew its lease ends,
+    # so none judges nodes by what it saw before, or waits ever longer before it asks again.
+    led = ("kube-controller-manager", "kube-scheduler")
+    for each in (*led, "kube-apiserver"):
         serving.here.stop(each, signal.SIGKILL)  # asked to end, it waits for those who watch
     time.sleep(AWAY)
     serving.here.restart("kube-apiserver")
     serving.here.wait_for_api()
-    serving.here.restart("kube-controller-manager")
+    for each in led:
+        serving.here.restart(each)
     assert names(serving) == before
     taken_up(serving)
 
