@@ -203,7 +203,8 @@ def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
     with gateway.traffic() as traffic:
         project.deploy_release(new)
         delivered.see()
-        delivered.rollout(lambda seen: half_way(seen, new.version))
+        rollout = delivered.rollout(lambda seen: half_way(seen, new.version))
+        goes_on(delivered, rollout["status"]["currentPodHash"])
         answer(traffic, 1000, delivered, new.version)  # both gateways have the weights then
         before = {name: Counter(answered) for name, answered in traffic.versions.items()}
         answer(traffic, 2000, delivered, new.version)
@@ -214,6 +215,14 @@ def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
         share = answered[new.version] / answered.total()
         assert abs(share - 0.5) <= 0.03, (protocol, answered)
     assert not traffic.lost["http"] and not traffic.lost["grpc"], traffic.lost
+
+
+def goes_on(delivered: Delivered, pods: str) -> None:
+    """Assert that the server that was asked its golden requests is the one that serves."""
+    found = delivered.kubernetes.items("pods", STAGING, f"rollouts-pod-template-hash={pods}")
+    asked = delivered.kubernetes.items("pods", STAGING, f"answers-of={pods}")
+    ((server,), (job,)) = ([each["metadata"] for each in kind] for kind in (found, asked))
+    assert server["creationTimestamp"] <= job["creationTimestamp"], "it was started anew"
 
 
 def answer(traffic: Traffic, requests: int, delivered: Delivered, version: int) -> None:
