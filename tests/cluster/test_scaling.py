@@ -57,8 +57,10 @@ def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Deli
         delivered.kubernetes.kubectl("kustomize", str(config / part))
         for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server")
     )
-    # It starts anew once it has made its certificate, and would wait for a lease of its own.
+    # It starts anew once it has made its certificate, and would wait for a lease of its own; and
+    # nobody asks for 20 seconds whether it is ready.
     rendered = rendered.replace("--leader-elect", "--leader-elect=false")
+    rendered = rendered.replace("initialDelaySeconds: 20", "initialDelaySeconds: 1")
     delivered.kubernetes.kubectl(
         "apply", "--server-side", "--force-conflicts", "-f", "-", content=rendered
     )
