@@ -30,7 +30,8 @@ from test_judged import ENVIRONMENTS, called, judged, release_both, taken_away
 __all__ = ["judged"]  # a fixture, which pytest finds here
 
 ROOT = Path(__file__).parents[1]
-MEMORY = {"/spec/template/spec/containers/0/resources/limits/memory": "1Gi"}
+PLACE = "/spec/template/spec/containers/0/resources"
+MEMORY = {f"{PLACE}/{name}/memory": "1Gi" for name in ("requests", "limits")}
 FIGURE = re.compile(r'Metric "([\w-]+)" assessed')
 
 

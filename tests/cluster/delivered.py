@@ -248,7 +248,8 @@ def aborted(rollout: Object, version: int | None = None) -> bool:
     """Whether the newest version was taken away again, if it is that one."""
     is_of = rollout["metadata"]["labels"]["app.kubernetes.io/version"]
     status = rollout.get("status", {})
-    return bool(status.get("abort")) and (version is None or is_of == str(version))
+    known = status.get("observedGeneration") == str(rollout["metadata"]["generation"])
+    return known and bool(status.get("abort")) and (version is None or is_of == str(version))
 
 
 def leads_to(address: str, protocol: str, version: int) -> None:
