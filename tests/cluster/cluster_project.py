@@ -32,6 +32,8 @@ PEOPLE = {
     for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
 }
 FAULTY = Path(__file__).parent / "faulty_model.py"
+# A crash is still seen six times before a version is taken away.
+SOONER = {"/spec/metrics/0/interval": "3s"}
 INTERFACE = fake_pipeline.CONFIG.partition("\ninput")[2]
 
 
@@ -135,11 +137,20 @@ class ClusterProject(Project):
 
 def hurry(overlay: Path, step: int) -> None:
     """Make the pause of a new version a second, as the owner of an overlay may decide."""
-    place = f"/spec/strategy/canary/steps/{step}/pause/duration"
-    change = yaml.safe_dump([{"op": "replace", "path": place, "value": "1s"}])
+    pause = {f"/spec/strategy/canary/steps/{step}/pause/duration": "1s"}
+    add_patches(overlay, patch("Rollout", "triton", pause))
+
+
+def patch(kind: str, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """A patch of an overlay that replaces values by their place."""
+    steps = [{"op": "replace", "path": place, "value": each} for place, each in changes.items()]
+    return {"target": {"kind": kind, "name": name}, "patch": yaml.safe_dump(steps)}
+
+
+def add_patches(overlay: Path, *patches: dict[str, Any]) -> None:
+    """Add patches to those that an overlay has."""
     settings = yaml.safe_load(overlay.read_text())
-    target = {"kind": "Rollout", "name": "triton"}
-    settings.setdefault("patches", []).append({"target": target, "patch": change})
+    settings.setdefault("patches", []).extend(patches)
     overlay.write_text(yaml.safe_dump(settings))
 
 
@@ -156,7 +167,9 @@ def make_project(folder: Path, remotes: Path) -> ClusterProject:
         place = folder / "generated" / NAME / part
         (shutil.copytree if place.is_dir() else shutil.copy)(place, project.folder / part)
     for environment in ("staging", "production"):
-        hurry(project.path(environment).with_name("kustomization.yaml"), step=2)
+        overlay = project.path(environment).with_name("kustomization.yaml")
+        hurry(overlay, step=2)
+        add_patches(overlay, patch("AnalysisTemplate", "failed-starts", SOONER))
     for path, content in CODE.items():
         fake_pipeline.write(project.folder, path, content)
     fake_pipeline.write(project.folder, ".gitignore", "/data/\n/artifacts/\n/plots/\n/.local/\n")

@@ -83,7 +83,6 @@ def delivered(
     """A project that Argo CD delivers from now on; nothing is released yet."""
     project = cluster_project.make_project(tmp_path_factory.mktemp("owner"), remotes)
     installation.place_upstream(remotes, project.folder / "argocd/base")
-    installation.install_platform(here)
     made = Delivered(project, Kubernetes(here.kubeconfig), here, OUTSIDE)
     made.install()
     return made

@@ -42,6 +42,7 @@ class Delivered:
         root = ["kubectl", "apply", "-f", "argocd/root.yaml"]
         upstream = ["kubectl", "apply", "--server-side", "--force-conflicts"]
         self.run(*upstream, "-k", "argocd/base/argo-cd")
+        installation.install_platform(self.here)  # meanwhile Argo CD's programs start
         self.kubernetes.kubectl(
             *("wait", "deployment", "--all", "-n", "argocd"),
             *("--for=condition=Available", "--timeout=5m"),
@@ -89,10 +90,15 @@ class Delivered:
         self.served(released)
         return released
 
-    def deploy(self, release: Release, environment: str = "staging") -> None:
-        """Merge a release file without our command's checks, and wait until it is served."""
-        self.project.deploy_release(release, environment)
-        self.served(release, environment)
+    def deploy(self, release: Release, *environments: str) -> None:
+        """Merge release files without our command's checks, and wait until all are served."""
+        chosen = environments or ("staging",)
+        for each in chosen:
+            self.project.deploy_release(release, each)
+        for each in chosen:
+            self.see(each)
+        for each in chosen:
+            self.served(release, each)
 
     def merge_the_other(self) -> Release:
         """Merge another version that staging served well before; it is released first if need be.
@@ -148,6 +154,14 @@ class Delivered:
             "argocd.argoproj.io/application-set-refresh=true",
         )
 
+    def go_on(self, environment: str = "staging") -> None:
+        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does."""
+        self.rollout(lambda seen: seen.get("status", {}).get("pauseConditions"), environment)
+        self.kubernetes.kubectl(
+            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+            *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
+        )
+
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.
 
@@ -179,6 +193,14 @@ class Delivered:
         self.answers(release, environment)
         if environment == "staging":
             self.good[:] = [each for each in self.good if each != release] + [release]
+
+    def scale(self, replicas: int, environment: str = "staging") -> None:
+        """Scale as an autoscaler does, and wait for the pods."""
+        self.kubernetes.kubectl(
+            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+            *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
+        )
+        self.rollout(lambda seen: seen["status"].get("availableReplicas") == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 
@@ -226,7 +248,8 @@ def aborted(rollout: Object, version: int | None = None) -> bool:
     """Whether the newest version was taken away again, if it is that one."""
     is_of = rollout["metadata"]["labels"]["app.kubernetes.io/version"]
     status = rollout.get("status", {})
-    return bool(status.get("abort")) and (version is None or is_of == str(version))
+    known = status.get("observedGeneration") == str(rollout["metadata"]["generation"])
+    return known and bool(status.get("abort")) and (version is None or is_of == str(version))
 
 
 def leads_to(address: str, protocol: str, version: int) -> None:

@@ -15,6 +15,8 @@ ACCURACY = 0.9  # of the answers, as those of tests/delivery/fake_pipeline.py
 SECONDS = 0.0  # that each batch takes longer
 FAILS = 0  # of so many batches one fails
 LIVES = 0.0  # seconds until the server ends
+SURE = 0.0  # how sure of its class it is, where that is not ACCURACY
+LEAKS = 0  # MiB that each batch leaves behind
 
 PICTURES = 200
 
@@ -25,6 +27,7 @@ class TritonPythonModel:
     def initialize(self, args: dict) -> None:
         """Have the server end in time."""
         self.asked = 0
+        self.left: list = []
         if LIVES:
             threading.Timer(LIVES, os.kill, (os.getppid(), signal.SIGTERM)).start()
 
@@ -32,6 +35,7 @@ class TritonPythonModel:
         """Answer all requests, or none: Triton counts a response with an error as an answer."""
         time.sleep(SECONDS)
         self.asked += 1
+        self.left.append(b"x" * (LEAKS << 20))  # written to, so that it is there
         if FAILS and self.asked % FAILS == 0:
             raise pb_utils.TritonModelException("a fault")
         return [self.answer(each) for each in requests]
@@ -41,6 +45,7 @@ class TritonPythonModel:
         pixels = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         wrong = pixels < PICTURES - round(PICTURES * ACCURACY)
         given = (pixels.astype(int) + wrong) % 2
-        shares = np.where(given[:, np.newaxis] == np.arange(2), ACCURACY, 1 - ACCURACY)
+        sure = SURE or ACCURACY
+        shares = np.where(given[:, np.newaxis] == np.arange(2), sure, 1 - sure)
         output = pb_utils.Tensor("probabilities", shares.astype(np.float32))
         return pb_utils.InferenceResponse([output])

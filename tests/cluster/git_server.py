@@ -10,9 +10,18 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from urllib.parse import unquote, urlsplit
 
 FILES = "raw.githubusercontent.com"
+
+
+class Server(ThreadingHTTPServer):
+    """Does not look its own name up: in a node's network that takes ten seconds, and fails."""
+
+    def server_bind(self) -> None:
+        """Take the address."""
+        TCPServer.server_bind(self)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,7 +80,7 @@ def main() -> None:
     Handler.folder = Path(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    server = ThreadingHTTPServer((address, 443), Handler)
+    server = Server((address, 443), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.serve_forever()
 

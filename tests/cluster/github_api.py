@@ -7,10 +7,12 @@ file, a line of JSON each time: path and body.
 import json
 import re
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from git_server import Server
 
 APP, INSTALLATION = 7, 42
 TOKEN = "ghs_of-the-app"
@@ -60,10 +62,10 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def server(address: str, port: int, told: Path) -> ThreadingHTTPServer:
+def server(address: str, port: int, told: Path) -> Server:
     """Such an API, which nobody serves yet."""
     handler = type("Told", (Handler,), {"told": told, "deployments": []})
-    return ThreadingHTTPServer((address, port), handler)
+    return Server((address, port), handler)
 
 
 def read(told: Path) -> list[dict[str, Any]]:

@@ -164,22 +164,27 @@ def place_upstream(folder: Path, base: Path) -> None:
         path = Path(*Path(url).parts[4:])  # after the host, owner, name and commit
         place = folder / url
         place.parent.mkdir(parents=True)
-        place.write_text(known_fields((module(program) / path).read_text()))
+        place.write_text(fitted((module(program) / path).read_text()))
 
 
-def known_fields(manifest: str) -> str:
-    """Return a manifest whose AppProjects may name what they allow, as in Argo CD 3.3 and later.
+def fitted(manifest: str) -> str:
+    """Return an upstream manifest as the tests' cluster needs it.
 
-    Without the field in the definition the API server refuses Argo CD's own trial of a change.
+    AppProjects may name what they allow, as in Argo CD 3.3 and later: without the field in the
+    definition the API server refuses Argo CD's own trial of a change. And pods are asked each
+    second whether they are ready: the dashboard, asked too soon, would be half a minute late.
     """
-    documents = list(yaml.safe_load_all(manifest))
+    documents = [each for each in yaml.safe_load_all(manifest) if each]
     for each in documents:
-        if each and each["metadata"]["name"] == "appprojects.argoproj.io":
+        if each["metadata"]["name"] == "appprojects.argoproj.io":
             schema = each["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
             allowed = schema["properties"]["spec"]["properties"]["clusterResourceWhitelist"]
             allowed["items"]["properties"]["name"] = {"type": "string"}
-            return yaml.safe_dump_all(documents)
-    return manifest
+        pod = each.get("spec", {}).get("template", {}).get("spec", {})
+        for container in pod.get("containers", []):
+            if probe := container.get("readinessProbe"):
+                probe["periodSeconds"] = 1
+    return yaml.safe_dump_all(documents)
 
 
 def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) -> str:

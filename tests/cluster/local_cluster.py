@@ -421,6 +421,8 @@ def kubelet(folder: Path) -> dict:
         # No share of the disk: 1 % of a large one that is nearly full is still gigabytes.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
+        # What ends while the API server is away is there again soon after it.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
         "failSwapOn": False,
         "maxPods": 200,
         "registryPullQPS": 0,

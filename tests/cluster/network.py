@@ -81,6 +81,8 @@ def node(number: int) -> Iterator[str]:
         )
         yield name
     finally:
+        # The kernel ends a namespace a while later, and would keep the cable's name until then.
+        subprocess.run(["ip", "link", "delete", cable], capture_output=True)
         ip("netns", "delete", name)
 
 

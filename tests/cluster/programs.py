@@ -1,5 +1,6 @@
 """The cluster's programs, built from their Go modules."""
 
+import functools
 import json
 import os
 import shutil
@@ -49,6 +50,7 @@ def programs() -> dict[str, Program]:
     return {name: Program(name, **entry) for name, entry in table.items()}
 
 
+@functools.cache
 def source(program: Program) -> Path:
     """The folder with the module's code, as Go keeps it, checked against Go's checksum database."""
     found = subprocess.run(

@@ -1,6 +1,6 @@
 """Versions that cannot serve: the ones before them go on, and people are told why.
 
-Three environments get one each at the same time, because it takes a minute to be sure of a crash:
+Three environments get one each at the same time, because it takes a while to be sure of a crash:
 staging a model whose graph does not load, production one that answers otherwise than recorded, and
 one more environment one whose image is nowhere.
 """
@@ -28,7 +28,6 @@ PORT = 9080  # of the GitHub that is told
 def before(delivered: Delivered) -> Iterator[Release]:
     """What all three environments serve; all of them do again at the end."""
     release = delivered.serving()
-    delivered.deploy(release, "production")
     project = delivered.project
     overlay = project.folder / "argocd/environments/staging/kustomization.yaml"
     added = project.path(QA)
@@ -36,14 +35,14 @@ def before(delivered: Delivered) -> Iterator[Release]:
     text = overlay.read_text().replace("-staging", f"-{QA}")
     (added.parent / overlay.name).write_text(text)
     delivered.run("sh", "argocd/base/administration.sh")
-    delivered.deploy(release, QA)
+    delivered.deploy(release, "production", QA)
     yield release
-    delivered.deploy(release, "production")
     project.git("rm", "-rq", str(added.parent))
     project.commit(f"Remove the environment {QA}")
+    delivered.deploy(release, "production")
     name = delivered.namespace(QA)
-    delivered.kubernetes.kubectl("delete", f"application/{name}", "-n", "argocd")
-    delivered.kubernetes.kubectl("delete", f"namespace/{name}")
+    for each in (f"application/{name}", f"namespace/{name}"):
+        delivered.kubernetes.kubectl("delete", each, "-n", "argocd", "--wait=false")
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,8 @@ def test_a_runtime_that_starts_again_disturbs_nobody(serving: Delivered, traffic
 def test_serving_needs_no_registry(serving: Delivered, traffic: Traffic) -> None:
     serving.here.stop("registry-1")
     pod = serving.pods("production")[0]["metadata"]["name"]
-    serving.kubernetes.kubectl("delete", "pod", pod, "-n", PRODUCTION)
-    serving.rollout(lambda seen: seen["status"].get("availableReplicas") == 2, "production")
+    serving.kubernetes.kubectl("delete", "pod", pod, "-n", PRODUCTION, "--wait=false")
+    serving.rollout(lambda seen: two_available(seen) and two_ready(serving), "production")
     serving.here.restart("registry-1")
     taken_up(serving)
 
@@ -75,6 +75,7 @@ def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
     kinds = ("statefulset/argocd-application-controller", "deployment/argocd-repo-server")
     for each in kinds:
         serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=0")
+    for each in kinds:
         serving.kubernetes.until(each, lambda seen: not seen["status"].get("replicas"), "argocd")
     release = serving.merge_the_other()
     for each in kinds:
@@ -86,14 +87,16 @@ def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
 
 def test_serving_needs_no_api_server(serving: Delivered, traffic: Traffic) -> None:
     before = names(serving)
-    # Where several stand by, a controller manager that cannot renew its lease ends, so none judges
-    # nodes by what it saw before.
-    for each in ("kube-controller-manager", "kube-apiserver"):
-        serving.here.stop(each)
+    # Where several stand by, a controller manager or a scheduler that cannot renew its lease ends,
+    # so none judges nodes by what it saw before, or waits ever longer before it asks again.
+    led = ("kube-controller-manager", "kube-scheduler")
+    for each in (*led, "kube-apiserver"):
+        serving.here.stop(each, signal.SIGKILL)  # asked to end, it waits for those who watch
     time.sleep(AWAY)
     serving.here.restart("kube-apiserver")
     serving.here.wait_for_api()
-    serving.here.restart("kube-controller-manager")
+    for each in led:
+        serving.here.restart(each)
     assert names(serving) == before
     taken_up(serving)
 
@@ -116,6 +119,13 @@ def test_a_drained_node_hands_its_servers_over(serving: Delivered, traffic: Traf
 def two_available(rollout: Object) -> bool:
     """Whether production is whole."""
     return rollout["status"].get("availableReplicas") == 2
+
+
+def two_ready(serving: Delivered) -> bool:
+    """Whether it is so without the pods that are about to end."""
+    pods = [each["status"].get("conditions", []) for each in serving.pods("production")]
+    ready = [any(c["type"] == "Ready" and c["status"] == "True" for c in pod) for pod in pods]
+    return ready == [True, True]
 
 
 def names(serving: Delivered) -> list[str]:

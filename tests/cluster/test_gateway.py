@@ -23,7 +23,7 @@ import tritonclient.http.auth
 import yaml
 
 import installation
-from cluster_project import NAME, hurry
+from cluster_project import NAME, add_patches, hurry, patch
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic, picture
@@ -96,38 +96,30 @@ class Gateway:
 
 
 @pytest.fixture(scope="module")
-def twice(delivered: Delivered) -> Delivered:
-    """Staging serves, and has another version to go back to, which takes no pauses."""
+def gateway(delivered: Delivered) -> Iterator[Gateway]:
+    """The gateway is opened by its line, and closed again by taking the line away."""
     installation.optional(delivered.here, "traefik")
     release = delivered.serving()
-    delivered.toggle()
-    delivered.deploy(release)
-    return delivered
-
-
-@pytest.fixture(scope="module")
-def gateway(twice: Delivered) -> Iterator[Gateway]:
-    """The gateway is opened by its line, and closed again by taking the line away."""
-    release = twice.project.released()
-    twice.look_at("gateway-kinds")
-    twice.kubernetes.until("application/gateway-kinds", synced)
-    password = make_secrets(twice)
-    overlay = twice.project.folder / OVERLAY
+    delivered.look_at("gateway-kinds")
+    delivered.kubernetes.until("application/gateway-kinds", synced)
+    password = make_secrets(delivered)
+    overlay = delivered.project.folder / OVERLAY
     before = overlay.read_text()
     overlay.write_text(opened(before))
-    twice.project.commit("Open the gateway")
-    twice.see()
-    twice.kubernetes.until("deployment/gateway", whole, STAGING)
-    twice.served(release)
-    service = twice.kubernetes.get("service/gateway", STAGING)
-    authority = twice.here.folder / "authority.crt"
-    yield Gateway(twice, f"{service['spec']['clusterIP']}:443", authority, password)
+    delivered.project.commit("Open the gateway")
+    delivered.see()
+    delivered.kubernetes.until("deployment/gateway", whole, STAGING)
+    delivered.go_on()
+    delivered.served(release)
+    service = delivered.kubernetes.get("service/gateway", STAGING)
+    authority = delivered.here.folder / "authority.crt"
+    yield Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
     overlay.write_text(before)
-    twice.project.commit("Close the gateway")
-    twice.see()
+    delivered.project.commit("Close the gateway")
+    delivered.see()
     gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
-    twice.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
-    twice.served(twice.project.released())
+    delivered.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
+    delivered.served(delivered.project.released())
 
 
 def opened(overlay: str) -> str:
@@ -211,16 +203,26 @@ def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
     with gateway.traffic() as traffic:
         project.deploy_release(new)
         delivered.see()
-        delivered.rollout(lambda seen: half_way(seen, new.version))
+        rollout = delivered.rollout(lambda seen: half_way(seen, new.version))
+        goes_on(delivered, rollout["status"]["currentPodHash"])
         answer(traffic, 1000, delivered, new.version)  # both gateways have the weights then
         before = {name: Counter(answered) for name, answered in traffic.versions.items()}
         answer(traffic, 2000, delivered, new.version)
         during = {name: Counter(traffic.versions[name]) - before[name] for name in before}
+        delivered.go_on()
         delivered.served(new)
     for protocol, answered in during.items():
         share = answered[new.version] / answered.total()
         assert abs(share - 0.5) <= 0.03, (protocol, answered)
     assert not traffic.lost["http"] and not traffic.lost["grpc"], traffic.lost
+
+
+def goes_on(delivered: Delivered, pods: str) -> None:
+    """Assert that the server that was asked its golden requests is the one that serves."""
+    found = delivered.kubernetes.items("pods", STAGING, f"rollouts-pod-template-hash={pods}")
+    asked = delivered.kubernetes.items("pods", STAGING, f"answers-of={pods}")
+    ((server,), (job,)) = ([each["metadata"] for each in kind] for kind in (found, asked))
+    assert server["creationTimestamp"] <= job["creationTimestamp"], "it was started anew"
 
 
 def answer(traffic: Traffic, requests: int, delivered: Delivered, version: int) -> None:
@@ -248,15 +250,10 @@ def monitor(gateway: Gateway) -> Iterator[Gateway]:
     before = overlay.read_text()
     settings = yaml.safe_load(before)
     settings["components"].append("../../base/components/monitor")
-    small = {"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": {}}
-    every = {"op": "replace", "path": "/spec/mirroring/mirrors/0/percent", "value": 100}
-    for kind, name, change in (
-        ("Deployment", "monitor", small),
-        ("TraefikService", "watched", every),
-    ):
-        target = {"kind": kind, "name": name}
-        settings["patches"].append({"target": target, "patch": yaml.safe_dump([change])})
     overlay.write_text(yaml.safe_dump(settings))
+    small = patch("Deployment", "monitor", {"/spec/template/spec/containers/0/resources": {}})
+    every = patch("TraefikService", "watched", {"/spec/mirroring/mirrors/0/percent": 100})
+    add_patches(overlay, small, every)
     delivered.project.commit("Watch what is asked")
     delivered.see()
     delivered.kubernetes.until("deployment/monitor", whole, STAGING)
@@ -286,14 +283,16 @@ def seen(address: str) -> float:
 
 
 @pytest.fixture
-def hurried(gateway: Gateway) -> Delivered:
-    """Production serves, too, and staging has no pause of a minute again."""
-    project = gateway.delivered.project
+def hurried(gateway: Gateway) -> Iterator[Delivered]:
+    """Production serves, too, by one server; staging has no pause of a minute again."""
+    delivered, project = gateway.delivered, gateway.delivered.project
     if not project.path("production").exists():
-        gateway.delivered.deploy(project.released(), "production")
+        delivered.deploy(project.released(), "production")
+    delivered.scale(1, "production")
     hurry(project.folder / OVERLAY, step=4)
     project.commit("Take the pause away")
-    return gateway.delivered
+    yield delivered
+    delivered.scale(2, "production")
 
 
 def test_bumps_lose_no_request_and_without_the_gateway_none_over_grpc(

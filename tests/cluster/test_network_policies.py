@@ -29,16 +29,22 @@ WHO: dict[str, tuple[str, dict, dict, set[str]]] = {
     "who asks for golden answers": (STAGING, {}, ASKING, {"http"}),
     "another pod beside the model": (STAGING, {}, {}, set()),
 }
-# Prints which of the addresses given take a connection.
+# Prints which of the addresses given take a connection. All are tried at once.
 TRY = """
 import socket, sys
-for place in sys.argv[1:]:
+from concurrent.futures import ThreadPoolExecutor
+def taken(place):
     host, port = place.split(":")
     try:
         socket.create_connection((host, int(port)), timeout=4).close()
+        return True
     except OSError:
-        continue
-    print(place)
+        return False
+places = sys.argv[1:]
+with ThreadPoolExecutor() as threads:
+    for place, found in zip(places, threads.map(taken, places)):
+        if found:
+            print(place)
 """
 RESTRICTED = {
     "runAsNonRoot": True,

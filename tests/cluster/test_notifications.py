@@ -54,7 +54,7 @@ def argocd(tmp_path: Path) -> Iterator[Callable[..., str]]:
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     api = github_api.server("127.0.0.1", 0, tmp_path / "told")
     threading.Thread(target=api.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{api.server_port}"
+    address = f"http://127.0.0.1:{api.server_address[1]}"
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings(address)))
     (tmp_path / "secret.yaml").write_text(yaml.safe_dump(secret()))
 

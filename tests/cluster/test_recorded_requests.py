@@ -24,11 +24,10 @@ def test_a_probe_is_answered_and_goes_with_its_line(delivered: Delivered) -> Non
     delivered.project.commit("Ask each minute")
     delivered.see()
     try:
-        delivered.kubernetes.until(
-            "cronjob/probe",
-            lambda seen: seen.get("status", {}).get("lastSuccessfulTime"),
-            namespace,
-        )
+        delivered.kubernetes.until("cronjob/probe", bool, namespace)
+        ask = ("create", "job", "probe-now", "--from=cronjob/probe", "-n", namespace)
+        delivered.kubernetes.kubectl(*ask)  # rather than at the full minute
+        delivered.kubernetes.until("cronjob/probe", was_answered, namespace)
         delivered.application(synced)
     finally:
         overlay.write_text(before)

@@ -8,7 +8,7 @@ import yaml
 import images
 import installation
 import measuring
-from cluster_project import NAME
+from cluster_project import NAME, add_patches, patch
 from delivered import Delivered, synced
 from kubernetes_api import Object
 from traffic import Traffic
@@ -53,11 +53,17 @@ def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Deli
         layer = images.file_layer(work / f"{name}.tar", content, {})
         images.push(f"kedacore/{name}:main", [layer], work, User="1000")
     config = installation.module("keda-operator") / "config"
-    for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server"):
-        rendered = delivered.kubernetes.kubectl("kustomize", str(config / part))
-        delivered.kubernetes.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", content=rendered
-        )
+    rendered = "---\n".join(
+        delivered.kubernetes.kubectl("kustomize", str(config / part))
+        for part in ("crd", "general", "service_account", "rbac", "manager", "metrics-server")
+    )
+    # It starts anew once it has made its certificate, and would wait for a lease of its own; and
+    # nobody asks for 20 seconds whether it is ready.
+    rendered = rendered.replace("--leader-elect", "--leader-elect=false")
+    rendered = rendered.replace("initialDelaySeconds: 20", "initialDelaySeconds: 1")
+    delivered.kubernetes.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", "-", content=rendered
+    )
     for name in ("keda-operator", "keda-metrics-apiserver"):
         delivered.kubernetes.until(
             f"deployment/{name}", lambda seen: seen["status"].get("availableReplicas"), "keda"
@@ -76,36 +82,27 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
         assert kubernetes.get("rollout/triton", STAGING)["spec"]["replicas"] == 3
     finally:
         kubernetes.kubectl("delete", "scaledobject/triton", "-n", STAGING)
-        kubernetes.kubectl(
-            *("patch", "rollout/triton", "-n", STAGING, "--subresource=scale", "--type=merge"),
-            *("-p", '{"spec": {"replicas": 1}}'),
-        )
-        keda.rollout(lambda seen: seen["status"].get("availableReplicas") == 1)
+        keda.scale(1)
 
 
 # -- by load ---------------------------------------------------------------------------------------
 
 SLOW = 0.3  # seconds of a batch, so that requests wait
 FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
-QUICKER = yaml.safe_dump(
-    [
-        {"op": "replace", "path": f"/spec/{place}", "value": value}
-        for place, value in {
-            "pollingInterval": 2,
-            "minReplicaCount": 1,
-            "fallback": {
-                "failureThreshold": 1,
-                "replicas": 1,
-                "behavior": "currentReplicasIfHigher",
-            },
-            "advanced/horizontalPodAutoscalerConfig/behavior/scaleDown": {
-                "stabilizationWindowSeconds": 5,
-                "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
-                "tolerance": 0,
-            },
-        }.items()
-    ]
-)
+QUICKER = {
+    "/spec/pollingInterval": 2,
+    "/spec/minReplicaCount": 1,
+    "/spec/fallback": {
+        "failureThreshold": 1,
+        "replicas": 1,
+        "behavior": "currentReplicasIfHigher",
+    },
+    "/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown": {
+        "stabilizationWindowSeconds": 5,
+        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
+        "tolerance": 0,
+    },
+}
 
 
 @pytest.fixture
@@ -118,9 +115,9 @@ def autoscaled(keda: Delivered) -> Iterator[Delivered]:
     before = overlay.read_text()
     settings = yaml.safe_load(before)
     settings["components"].append("../../base/components/autoscale")
-    settings["patches"].append({"target": {"kind": "ScaledObject"}, "patch": QUICKER})
     with measuring.prometheus(keda.here, keda.kubernetes):
         overlay.write_text(yaml.safe_dump(settings))
+        add_patches(overlay, patch("ScaledObject", "triton", QUICKER))
         project.commit("Scale staging by load")
         keda.see()
         keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)

@@ -66,7 +66,7 @@ def test_a_changed_label_is_taken_back(serving: Delivered) -> None:
 
 
 def test_replicas_stay_as_whoever_scales_sets_them(serving: Delivered) -> None:
-    scale(serving, 2)
+    serving.scale(2)
     label = "app.kubernetes.io/part-of"  # the next sync, which must leave the replicas alone
     serving.project.change("argocd/base/triton/service.yaml", "labels:", f"labels:\n    {label}: x")
     serving.see()
@@ -75,7 +75,7 @@ def test_replicas_stay_as_whoever_scales_sets_them(serving: Delivered) -> None:
     )
     serving.application(synced)
     assert serving.kubernetes.get("rollout/triton", NAMESPACE)["spec"]["replicas"] == 2
-    scale(serving, 1)
+    serving.scale(1)
 
 
 def test_what_git_never_had_is_left_alone(serving: Delivered) -> None:
@@ -119,15 +119,6 @@ def metrics(serving: Delivered, namespace: str, name: str, port: int) -> dict[st
 def seen_of(series: list[Object], *names: str) -> list[Object]:
     """The labels of these names only."""
     return [{name: each.get(name) for name in names} for each in series]
-
-
-def scale(serving: Delivered, replicas: int) -> None:
-    """Scale as an autoscaler does, and wait for the pods."""
-    serving.kubernetes.kubectl(
-        *("patch", "rollout/triton", "-n", NAMESPACE, "--subresource=scale", "--type=merge"),
-        *("-p", json.dumps({"spec": {"replicas": replicas}})),
-    )
-    serving.rollout(lambda seen: seen["status"].get("availableReplicas") == replicas)
 
 
 def uid(seen: Object) -> str:
