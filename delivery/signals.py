@@ -31,8 +31,7 @@ def held_signals() -> Iterator[list[int]]:
     An interrupt at any line would lose what that line had in hand.
     """
     held: list[int] = []
-    handlers = {each: signal.getsignal(each) for each in ENDS}
-    kept = {each: before for each, before in handlers.items() if before != signal.SIG_IGN}
+    kept = {each: before for each in ENDS if (before := signal.getsignal(each)) != signal.SIG_IGN}
     for each in kept:
         signal.signal(each, lambda number, _: held.append(number))
     try:

@@ -1,6 +1,5 @@
 """Debian's programs that some tests need: installed where they are missing."""
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-WHICH = shutil.which  # as it is before a project of the tests finds no programs
+from fake_gh import WHICH
+
 LOCK = Path(tempfile.gettempdir()) / "merge-to-serve-apt.lock"  # of tests that run side by side
 
 

@@ -109,17 +109,11 @@ def test_good_answers_give_a_project(answers: dict[str, str], bake: Callable[...
 # These go the whole way: one of each question, and whatever a command line, a template or a file
 # system could take for something else. Of the others the hook is asked, which all ways lead to.
 WHOLE = [
-    *(
-        "capitals",
-        "an owner with quotes",
-        "two approvers",
-        "an unknown region",
-        "no GPU",
-        "nothing",
-    ),
+    *("capitals", "an owner with quotes", "two approvers", "an unknown region", "no GPU"),
+    *("nothing", "a letter beyond ASCII"),
     *("an option of a program", "a path out of the folder", "an absolute path", "a backslash"),
     *("triple quotes", "a newline", "a trailing newline", "a control character", "shell"),
-    *("Jinja in braces", "Jinja in the template's delimiters", "a letter beyond ASCII"),
+    *("Jinja in braces", "Jinja in the template's delimiters"),
 ]
 
 
@@ -130,7 +124,10 @@ def test_bad_answers_give_one_sentence_and_no_file(kind: str, tmp_path: Path) ->
     assert not list(tmp_path.glob("output/*")) and not Path("/tmp/digits").exists()
     assert [path.name for path in tmp_path.iterdir()] in ([], ["output"])
     assert "Traceback" not in result.stderr
-    told(BAD[kind], result.stderr)
+    shown = named(BAD[kind], result.stderr)
+    (value,) = BAD[kind].values()
+    if not value.startswith("<<"):  # cookiecutter renders that on the command line: 49 arrives
+        assert repr(value)[1:40] in shown
 
 
 @pytest.mark.parametrize("answers", BAD.values(), ids=BAD)
@@ -140,16 +137,16 @@ def test_bad_answers_are_refused_by_the_hook(answers: dict[str, str]) -> None:
     hook = environment.from_string((TEMPLATE / "hooks/pre_gen_project.py").read_text())
     with pytest.raises(SystemExit) as refused:
         exec(hook.render(cookiecutter=questions | {"approvers": "@acme/a"} | answers), {})
-    told(answers, str(refused.value))
+    (value,) = answers.values()
+    assert repr(value)[1:40] in named(answers, str(refused.value))
 
 
-def told(answers: dict[str, str], said: str) -> None:
-    """Find the question, the value, what is wrong and an example in what was said."""
-    ((name, value),) = answers.items()
+def named(answers: dict[str, str], said: str) -> str:
+    """Return the value in what was said, which names the question, the rule and an example, too."""
+    (name,) = answers
     message = re.search(rf"^{name} is (.+): (.+), for example '(.+)'\.$", said, re.M)
     assert message, said
-    if "49" not in message[1]:  # what cookiecutter makes of `<< 7 * 7 >>` on its command line
-        assert repr(value)[1:40] in message[1]
+    return message[1]
 
 
 TYPED = ["# {% for x in y %}", "# {# hidden", "<< undefined", "<< cookiecutter >>", "{{ 7 * 7 }}"]

@@ -174,11 +174,20 @@ def asked(metric: str) -> str:
     return query
 
 
-def expected(metric: str, value: float | None) -> dict:
-    """A test of promtool: the value after five minutes, or none, or one that is over nothing."""
+def question(query: str, moment: str, value: float | None) -> dict:
+    """What promtool asks at a moment, and the answer; None where there is none."""
     samples = [] if value is None else [{"labels": "{}", "value": value}]
-    query = f"round({asked(metric)}, 1e-6) >= 0"
-    return {"expr": query, "eval_time": "5m", "exp_samples": samples}
+    return {"expr": query, "eval_time": moment, "exp_samples": samples}
+
+
+def expected(metric: str, value: float | None) -> dict:
+    """Ask promtool for a value after five minutes, which may be none, or one over nothing."""
+    return question(f"round({asked(metric)}, 1e-6) >= 0", "5m", value)
+
+
+def compared(metric: str, value: float | None) -> dict:
+    """Ask promtool how far a version is from the one before, of five minutes."""
+    return question(f"round({asked(metric)}, 0.001) > -1", "9m", value)
 
 
 def answered(folder: Path, tests: list[dict]) -> None:
@@ -190,22 +199,18 @@ def answered(folder: Path, tests: list[dict]) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def of_one(series: dict[str, str], **asked: object) -> dict:
-    """A test of promtool: one question about series with a sample each quarter of a minute."""
+def of(series: dict[str, str], *questions: dict) -> dict:
+    """A test of promtool: questions about series with a sample each quarter of a minute."""
     return {
         "interval": "15s",
         "input_series": [{"series": name, "values": each} for name, each in series.items()],
-        "promql_expr_test": [asked],
+        "promql_expr_test": [*questions],
     }
 
 
 def test_what_is_measured_of_live_requests(tmp_path: Path) -> None:
     tests = [
-        {
-            "interval": "15s",
-            "input_series": [{"series": name, "values": each} for name, each in series.items()],
-            "promql_expr_test": [expected("failing", failing), expected("slowness", slowness)],
-        }
+        of(series, expected("failing", failing), expected("slowness", slowness))
         for series, failing, slowness in CASES.values()
     ]
     answered(tmp_path, tests)
@@ -238,9 +243,7 @@ def test_classes_are_compared_with_those_of_the_version_before(
     tmp_path: Path, series: dict[str, str], value: float | None
 ) -> None:
     """Of 20,000 pictures in five minutes; chance explains 3.5 times the root of 1/n + 1/m."""
-    samples = [] if value is None else [{"labels": "{}", "value": value}]
-    query = f"round({asked('classes')}, 0.001) > -1"
-    answered(tmp_path, [of_one(series, expr=query, eval_time="9m", exp_samples=samples)])
+    answered(tmp_path, [of(series, compared("classes", value))])
 
 
 def confident(pods: str, live: dict[str, int], shares: dict[str, float]) -> dict[str, str]:
@@ -289,9 +292,7 @@ def test_confidence_is_compared_with_a_versions_own_tests_and_the_version_before
     tmp_path: Path, series: dict[str, str], value: float | None
 ) -> None:
     """Of 20,000 pictures in five minutes, and 10,000 at tests: chance explains 0.061."""
-    samples = [] if value is None else [{"labels": "{}", "value": value}]
-    query = f"round({asked('confidence')}, 0.001) > -1"
-    answered(tmp_path, [of_one(series, expr=query, eval_time="9m", exp_samples=samples)])
+    answered(tmp_path, [of(series, compared("confidence", value))])
 
 
 BINS = 10  # of confidence
@@ -336,27 +337,10 @@ def test_of_thirty_good_versions_under_noise_none_is_taken_away(tmp_path: Path) 
     for seed in range(30):
         series = noisy("old", random := np.random.default_rng(seed)) | noisy("new", random)
         bad = [f"{asked(name)} > {THRESHOLDS[name]}" for name in figures]
-        tests.append(
-            {
-                "interval": "15s",
-                "input_series": [
-                    {"series": name, "values": each} for name, each in (series | PROMISE).items()
-                ],
-                "promql_expr_test": [
-                    {"expr": query, "eval_time": moment, "exp_samples": []}
-                    for query in bad
-                    for moment in moments
-                ]
-                + [  # and they are measured
-                    {
-                        "expr": f"count({asked(name)})",
-                        "eval_time": "5m",
-                        "exp_samples": [{"labels": "{}", "value": 1}],
-                    }
-                    for name in figures[:3]  # and the last is no figure where chance explains it
-                ],
-            }
-        )
+        never = [question(query, moment, None) for query in bad for moment in moments]
+        # And they are measured; the last is no figure where chance explains it.
+        measured = [question(f"count({asked(name)})", "5m", 1) for name in figures[:3]]
+        tests.append(of(series | PROMISE, *never, *measured))
     answered(tmp_path, tests)
 
 
@@ -364,10 +348,9 @@ def test_a_version_that_is_surer_than_at_its_tests_is_taken_away_under_noise(
     tmp_path: Path,
 ) -> None:
     bad = f"count({asked('confidence')} > {THRESHOLDS['confidence']})"
-    once = [{"labels": "{}", "value": 1}]
     tests = []
     for seed in range(10):
         random = np.random.default_rng(seed)
         series = noisy("old", random) | noisy("new", random, sure=0.8)
-        tests.append(of_one(series, expr=bad, eval_time="6m", exp_samples=once))
+        tests.append(of(series, question(bad, "6m", 1)))
     answered(tmp_path, tests)

@@ -24,7 +24,7 @@ from delivery.checks.findings import Part
 from delivery.checks.programs import ACTIONLINT, ZIZMOR
 from delivery.git import Repository
 from delivery.proposals.releases import release_path
-from fake_gh import GitHub
+from fake_gh import WHICH, GitHub
 from fake_pipeline import write, write_outputs
 from fake_project import Project, code_sha256, make_project
 from github_runner import APP_TOKEN, TOKEN, Job, Runner, machine
@@ -35,7 +35,6 @@ FOLDERS = (OURS, TEMPLATE / ".github/workflows")
 WORKFLOWS = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
 NAMES = [f"{path.parents[2].name}-{path.stem}" for path in WORKFLOWS]
 LINES = 40
-WHICH = shutil.which
 
 
 def jobs(path: Path) -> dict[str, dict]:

@@ -1,16 +1,15 @@
 """`make login`, and `make propose` where there is nothing or no place to propose."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from delivery.__main__ import main
+from fake_gh import WHICH
 from fake_pipeline import write, write_outputs
 from fake_project import Project, code_sha256, make_project
 
-WHICH = shutil.which
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 
 

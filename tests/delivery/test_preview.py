@@ -397,9 +397,7 @@ def test_other_signals_end_it_in_order(preview: Running, sign: signal.Signals) -
 
 
 @pytest.mark.parametrize("sign", ENDS)
-def test_the_end_is_heeded_between_two_steps(
-    sign: signal.Signals,
-) -> None:
+def test_the_end_is_heeded_between_two_steps(sign: signal.Signals) -> None:
     """Within one, the server that is replaced would be in nobody's hands any more."""
 
     class Steps(Preview):

@@ -2,7 +2,6 @@
 
 import copy
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from delivery.commands.protect import CHECKS, NAME, RULES
 from delivery.commands.protect import run as protect
 from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
-from fake_gh import GitHub, logged_in
+from fake_gh import WHICH, GitHub, logged_in
 from fake_project import Project, code_sha256, follow, make_project
 
-WHICH = shutil.which
 KINDS = [*RULES]
 OTHERS = {
     "id": 7,
