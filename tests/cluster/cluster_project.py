@@ -31,6 +31,8 @@ PEOPLE = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
 }
+# How many golden requests a model has: fewer than what is judged as live requests in the tests.
+GOLDEN = 30
 FAULTY = Path(__file__).parent / "faulty_model.py"
 # A crash is still seen six times before a version is taken away.
 SOONER = {"/spec/metrics/0/interval": "3s"}
@@ -65,7 +67,7 @@ class ClusterProject(Project):
         model = self.folder / "artifacts/model/classifier"
         tuned = (UNBAKED / "serving/classifier/config.pbtxt").read_text()
         (model / "config.pbtxt").write_text(f"{tuned}\ninput{INTERFACE}")
-        images = np.arange(70, dtype=np.uint8).reshape(-1, 1, 1, 1)
+        images = np.arange(GOLDEN, dtype=np.uint8).reshape(-1, 1, 1, 1)
         session = onnxruntime.InferenceSession(fake_pipeline.model(accuracy))
         (probabilities,) = session.run(None, {"image": images})
         labels = probabilities.argmax(axis=1)

@@ -214,7 +214,7 @@ class Delivered:
         requests = self.recorded(release)
         for protocol in PROTOCOLS:
             with Client(protocol, self.address(protocol, environment)) as client:
-                result = golden.compare(client, requests, batch=32)
+                result = golden.compare(client, requests, batch=16)
             assert result.passed, f"{protocol}: {result}"
             assert result.versions == {release.version}
 

@@ -9,12 +9,17 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network
+from pathlib import Path
 
 BRIDGE = "mts-cluster"
 NODES = IPv4Network("10.199.0.0/24")  # the first address is this machine's
 PODS = IPv4Network("10.244.0.0/16")  # 10.244.1.0/24 for the first node, and so on
 SERVICES = IPv4Network("10.96.0.0/16")
 MACHINE = str(NODES[1])
+
+
+class OccupiedError(RuntimeError):
+    """The networks are in use."""
 
 
 def ip(*arguments: str) -> None:
@@ -37,9 +42,26 @@ def namespace(number: int) -> str:
     return f"mts-node-{number}"
 
 
+def clear() -> None:
+    """Take away what a run left that was killed. Raises OccupiedError if a cluster is at work."""
+    left = [each.name for each in Path("/run/netns").glob("mts-node-*")]
+    for name in left:
+        listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+        if at_work := listed.stdout.split():
+            raise OccupiedError(
+                f"another cluster is at work on this machine, or was never ended: in its network"
+                f" {name} run processes {', '.join(at_work)}; end them"
+            )
+    for name in left:
+        ip("netns", "delete", name)
+    for link in (BRIDGE, *(each.name for each in Path("/sys/class/net").glob("mts-cable-*"))):
+        subprocess.run(["ip", "link", "delete", link], capture_output=True)
+
+
 @contextmanager
 def bridge() -> Iterator[None]:
     """The bridge, with this machine on it, as long as the context lasts."""
+    clear()
     ip("link", "add", BRIDGE, "type", "bridge")
     try:
         ip("address", "add", f"{MACHINE}/{NODES.prefixlen}", "dev", BRIDGE)
