@@ -1,15 +1,19 @@
-"""Which figure takes a bad version away on a real cluster, and after how many requests.
+"""Which figure takes bad versions away on a real cluster, after how many requests, and no good one.
 
     TRITON_VENV=.venv-triton .venv/bin/python benchmarks/caught_versions.py
 
 It makes the cluster of `make test-cluster`, which must have run once. Three clients call staging
-and three production, one request after the other; each bad version is merged in one of them and
-judged as `components/judged` says, with the shorter windows of the tests.
+and three production, one request after the other; each version is merged in one of them and judged
+as `components/judged` says, with the shorter windows of the tests. Staging has a monitor in its
+path. While good versions are merged, a program that does nothing keeps a core busy.
 """
 
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -23,7 +27,7 @@ import pytest
 
 import results
 from cluster_project import ClusterProject, add_patches, patch
-from delivered import Delivered
+from delivered import Delivered, aborted, healthy_with
 from delivery.proposals.release_file import Release
 from test_judged import ENVIRONMENTS, called, judged, release_both, taken_away
 
@@ -57,7 +61,10 @@ VERSIONS: dict[str, Callable[[ClusterProject, int], Release]] = {
     "answers with other classes than recorded": mislabelled,
     "answers 99 % sure where 91 % were recorded": faulty(SURE=0.99),
     "keeps 50 MiB of each request, of 1 GiB": faulty(LEAKS=50),
+    "is surer after 60 answers than at its tests": faulty(SURE=0.99, LATER=60),
+    "its server ends at once": faulty(LIVES=0.1),
 }
+GOOD = 30
 
 
 def test_each_bad_version_is_taken_away(judged: Delivered) -> None:
@@ -85,6 +92,47 @@ def test_each_bad_version_is_taken_away(judged: Delivered) -> None:
     rows = [[name, *map(str, figures.values())] for name, figures in found.items()]
     head = ["a version that", "is taken away by", "requests it answered", "requests that failed"]
     results.write("caught_versions", "Caught versions", results.table(head, rows), found)
+
+
+def test_no_good_version_is_taken_away(judged: Delivered) -> None:
+    """Merge one after the other in both environments; count what became of them, by environment."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in ENVIRONMENTS}
+    with noise(), called(judged, *ENVIRONMENTS) as traffic:
+        for place in range(GOOD // len(ENVIRONMENTS)):
+            version, accuracy = judged.next_version(), 0.92 + place / 1000
+            releases = [judged.project.build(version + each, accuracy) for each in range(2)]
+            release_both(judged, *releases)
+            for name, release in zip(ENVIRONMENTS, releases, strict=True):
+                found[name][outcome(judged, name, release)] += 1
+    callers = dict(zip(ENVIRONMENTS, traffic, strict=True))
+    lost = {name: sum(each.lost["http"].values()) for name, each in callers.items()}
+    figures = {
+        name: [counted["passed"], counted["taken away"], callers[name].answered, lost[name]]
+        for name, counted in found.items()
+    }
+    rows = [[name, *(f"{each:,}" for each in row)] for name, row in figures.items()]
+    head = ["good versions of", "passed", "taken away", "requests answered", "requests that failed"]
+    results.write("good_versions", "Good versions", results.table(head, rows), figures)
+
+
+@contextmanager
+def noise() -> Iterator[None]:
+    """Keep a core busy as long as the context lasts."""
+    process = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def outcome(judged: Delivered, environment: str, release: Release) -> str:
+    """Wait until a release is served or was taken away; which of them it is."""
+    version = release.version
+    rollout = judged.rollout(
+        lambda seen: healthy_with(seen, version) or aborted(seen, version), environment
+    )
+    return "taken away" if aborted(rollout, version) else "passed"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import onnxruntime
 import yaml
 
 import fake_pipeline
+from classifier.evaluation import behave
 from conftest import TEMPLATE, UNBAKED, cookiecutter, mark_root
 from delivery.model.packaging import LOCAL, package
 from delivery.model.pipeline_outputs import read_outputs
@@ -23,6 +24,7 @@ from delivery.proposals.release_file import Release, parse_release
 from delivery.proposals.texts import describe
 from fake_project import CODE, EXPORT, PARAMS, Project, code_sha256
 from local_cluster import REGISTRY
+from workspace import behaviour
 
 OWNER, NAME = "acme", "digit-classifier"
 ADDRESS = f"github.com/{OWNER}/{NAME}.git"
@@ -67,9 +69,13 @@ class ClusterProject(Project):
         model = self.folder / "artifacts/model/classifier"
         tuned = (UNBAKED / "serving/classifier/config.pbtxt").read_text()
         (model / "config.pbtxt").write_text(f"{tuned}\ninput{INTERFACE}")
-        images = np.arange(GOLDEN, dtype=np.uint8).reshape(-1, 1, 1, 1)
+        images = np.arange(fake_pipeline.PICTURES, dtype=np.uint8).reshape(-1, 1, 1, 1)
         session = onnxruntime.InferenceSession(fake_pipeline.model(accuracy))
         (probabilities,) = session.run(None, {"image": images})
+        held_out = behaviour.figures(images, probabilities)
+        said = behave(held_out, held_out, fake_pipeline.LABELS, fake_pipeline.CLASSES)
+        fake_pipeline.write(self.folder, "artifacts/behaviour.json", said)
+        images, probabilities = images[:GOLDEN], probabilities[:GOLDEN]
         labels = probabilities.argmax(axis=1)
         np.savez(model / "golden.npz", images=images, probabilities=probabilities, labels=labels)
 
@@ -147,6 +153,13 @@ def patch(kind: str, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """A patch of an overlay that replaces values by their place."""
     steps = [{"op": "replace", "path": place, "value": each} for place, each in changes.items()]
     return {"target": {"kind": kind, "name": name}, "patch": yaml.safe_dump(steps)}
+
+
+def add_component(overlay: Path, name: str) -> None:
+    """Add a component's line to those that an overlay has."""
+    settings = yaml.safe_load(overlay.read_text())
+    settings["components"].append(f"../../base/components/{name}")
+    overlay.write_text(yaml.safe_dump(settings))
 
 
 def add_patches(overlay: Path, *patches: dict[str, Any]) -> None:

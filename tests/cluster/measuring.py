@@ -22,18 +22,20 @@ from registry_tools import need
 NAME, PORT = "prometheus", 9090
 SERVICE = "prometheus-prometheus"  # as the chart names it
 KIND, HASH = "app.kubernetes.io/name", "rollouts-pod-template-hash"
-PORTS = {"triton": 8002, "argo-rollouts": 8090}  # where a pod tells its figures, by its kind
+# Where a pod tells its figures, by its kind.
+PORTS = {"triton": 8002, "argo-rollouts": 8090, "argocd-application-controller": 8082}
+RULES, AWAKE = ("model-rules.yaml", "delivery-rules.yaml"), "20s"
 
 
 @contextmanager
 def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[None]:
     """A Prometheus that scrapes every two seconds, as long as the context lasts.
 
-    What rules look at for a minute is for ten seconds here.
+    What rules look at for a minute is for ten seconds here, and what a version is new for an hour
+    is so for AWAKE.
     """
     need("prometheus")
-    rules = TEMPLATE / "argocd/platform/configs/model-rules.yaml"
-    groups = yaml.safe_load(rules.read_text().replace("[1m]", "[10s]"))["spec"]["groups"]
+    groups = [group for name in RULES for group in quicker(name)]
     targets = here.write("prometheus/targets.json", "[]")
     settings = {
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
@@ -60,6 +62,13 @@ def prometheus(here: LocalCluster, kubernetes: Kubernetes) -> Iterator[None]:
         finally:
             if NAME in here.running:
                 here.stop(NAME)
+
+
+def quicker(name: str) -> list[Object]:
+    """The groups of a file of the platform's rules, which look back less far."""
+    text = (TEMPLATE / "argocd/platform/configs" / name).read_text()
+    rules = text.replace("[1m]", "[10s]").replace("offset 1h", f"offset {AWAKE}")
+    return yaml.safe_load(rules)["spec"]["groups"]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import tritonclient.http.auth
 import yaml
 
 import installation
-from cluster_project import NAME, add_patches, hurry, patch
+from cluster_project import NAME, add_component, add_patches, hurry, patch
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic, picture
@@ -248,9 +248,7 @@ def monitor(gateway: Gateway) -> Iterator[Gateway]:
     """A monitor that gets a copy of each request, and asks for as little as a test's server."""
     delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
     before = overlay.read_text()
-    settings = yaml.safe_load(before)
-    settings["components"].append("../../base/components/monitor")
-    overlay.write_text(yaml.safe_dump(settings))
+    add_component(overlay, "monitor")
     small = patch("Deployment", "monitor", {"/spec/template/spec/containers/0/resources": {}})
     every = patch("TraefikService", "watched", {"/spec/mirroring/mirrors/0/percent": 100})
     add_patches(overlay, small, every)

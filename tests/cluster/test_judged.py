@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import measuring
-from cluster_project import add_patches, patch
+from cluster_project import GOLDEN, add_component, add_patches, patch
 from conftest import TEMPLATE
 from delivered import Delivered, aborted, healthy_with
 from delivery.proposals.release_file import Release
@@ -19,19 +19,19 @@ from traffic import Traffic
 
 TEMPLATE_FILE = TEMPLATE / "argocd/components/judged/live-figures.yaml"
 ENVIRONMENTS = ("staging", "production")
-WINDOW, REQUESTS, INTERVAL, PAUSE = "12s", "50", "3s", "35s"
+SHORTER, INTERVAL, PAUSE = {"window": "12s", "requests": "50"}, "3s", "35s"
+COUNTED = "30s"  # what a monitor counted for so long is compared
 
 
 def quicker() -> list[dict]:
     """An overlay's patches that shorten what is judged and how long."""
-    spec = yaml.safe_load(TEMPLATE_FILE.read_text())["spec"]
-    names = [each["name"] for each in spec["args"]]
-    changes = {
-        f"/spec/args/{names.index(name)}/value": value
-        for name, value in {"window": WINDOW, "requests": REQUESTS}.items()
-    } | {f"/spec/metrics/{place}/interval": INTERVAL for place in range(len(spec["metrics"]))}
+    spec = yaml.safe_load(TEMPLATE_FILE.read_text().replace("[5m]", f"[{COUNTED}]"))["spec"]
+    for each in spec["args"]:
+        each |= {"value": SHORTER[each["name"]]} if each["name"] in SHORTER else {}
+    for each in spec["metrics"]:
+        each["interval"] = INTERVAL
     return [
-        patch("AnalysisTemplate", "live-figures", changes),
+        patch("AnalysisTemplate", "live-figures", {f"/spec/{name}": spec[name] for name in spec}),
         # As a team's again, so that figures take versions away here, also where starts take long.
         patch("AnalysisTemplate", "failed-starts", {"/spec/metrics/0/interval": "10s"}),
         patch("Rollout", "triton", {"/spec/strategy/canary/steps/3/pause/duration": PAUSE}),
@@ -40,15 +40,20 @@ def quicker() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def judged(delivered: Delivered) -> Iterator[Delivered]:
-    """Both environments serve, have the component's line, and a Prometheus measures them."""
+    """Both environments serve, have the component's line, and a Prometheus measures them.
+
+    Staging has a monitor in its path, too.
+    """
     release, project = delivered.serving(), delivered.project
     delivered.deploy(release, "production")
     overlays = {each: project.path(each).with_name("kustomization.yaml") for each in ENVIRONMENTS}
     before = {name: overlay.read_text() for name, overlay in overlays.items()}
-    for name, overlay in overlays.items():
-        settings = yaml.safe_load(before[name])
-        settings["components"].append("../../base/components/judged")
-        overlay.write_text(yaml.safe_dump(settings))
+    add_component(overlays["staging"], "monitor-in-path")
+    project.commit("Look at what staging answers")
+    delivered.see()
+    delivered.rollout(lambda seen: is_watched(seen) and healthy_with(seen, release.version))
+    for overlay in overlays.values():
+        add_component(overlay, "judged")
         add_patches(overlay, *quicker())
     project.commit("Judge by live requests")
     for name in ENVIRONMENTS:
@@ -70,6 +75,12 @@ def is_judged(rollout: dict) -> bool:
     """Whether a Rollout has the component's analysis."""
     templates = rollout["spec"]["strategy"]["canary"]["analysis"]["templates"]
     return {"templateName": "live-figures"} in templates
+
+
+def is_watched(rollout: dict) -> bool:
+    """Whether a Rollout has a monitor in its path."""
+    first = rollout["spec"]["template"]["spec"].get("initContainers", [])
+    return "monitor" in [each["name"] for each in first]
 
 
 @contextmanager
@@ -126,6 +137,16 @@ def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: De
     assert re.search(r"its live requests took \d\S+ times as long as is promised", status)
     before = judged.good[-1].version
     assert all(each.versions["http"][before] for each in traffic), "the one before went on"
+
+
+def test_a_version_that_is_surer_than_at_its_tests_is_taken_away(judged: Delivered) -> None:
+    surer = judged.project.build_faulty(judged.next_version(), 0.91, SURE=0.99, LATER=2 * GOLDEN)
+    with called(judged, "staging") as traffic:
+        judged.project.deploy_release(surer)
+        judged.see()
+        message = taken_away(judged, "staging", surer)
+    assert 'Metric "confidence" assessed Failed' in message
+    assert traffic[0].versions["http"][judged.good[-1].version], "the one before went on"
 
 
 def test_a_good_version_passes_whether_it_is_called_or_not(judged: Delivered) -> None:

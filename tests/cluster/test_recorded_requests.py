@@ -1,7 +1,6 @@
 """What callers reach is asked a recorded request each minute, where an environment wants that."""
 
-import yaml
-
+from cluster_project import add_component
 from delivered import Delivered, synced
 from kubernetes_api import PATIENCE, Object
 
@@ -18,9 +17,7 @@ def test_a_probe_is_answered_and_goes_with_its_line(delivered: Delivered) -> Non
     namespace = delivered.namespace()
     overlay = delivered.project.folder / OVERLAY
     before = overlay.read_text()
-    settings = yaml.safe_load(before)
-    settings["components"].append("../../base/components/probe")
-    overlay.write_text(yaml.safe_dump(settings))
+    add_component(overlay, "probe")
     delivered.project.commit("Ask each minute")
     delivered.see()
     try:

@@ -1,15 +1,17 @@
 """KEDA changes the number of replicas, and Argo CD does not correct it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
-import yaml
 
 import images
 import installation
 import measuring
-from cluster_project import NAME, add_patches, patch
-from delivered import Delivered, synced
+from cluster_project import NAME, add_component, add_patches, patch
+from delivered import PORTS, Delivered, healthy_with, synced
+from delivery.proposals.release_file import Release
 from kubernetes_api import Object
 from traffic import Traffic
 
@@ -105,29 +107,40 @@ QUICKER = {
 }
 
 
+@contextmanager
+def scaled_by(keda: Delivered, component: str, changes: dict[str, Any]) -> Iterator[None]:
+    """Staging has a component's line, with changes, and a Prometheus measures it."""
+    project, overlay = keda.project, keda.project.path().with_name("kustomization.yaml")
+    before = overlay.read_text()
+    with measuring.prometheus(keda.here, keda.kubernetes):
+        add_component(overlay, component)
+        add_patches(overlay, patch("ScaledObject", "triton", changes))
+        project.commit(f"Staging is to {component}")
+        keda.see()
+        try:
+            keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
+            yield
+        finally:
+            overlay.write_text(before)
+            project.commit(f"Staging is no more to {component}")
+            keda.see()
+            gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", "--timeout=60s")
+            keda.kubernetes.kubectl("wait", *gone)
+
+
 @pytest.fixture
 def autoscaled(keda: Delivered) -> Iterator[Delivered]:
-    """Staging serves a slow model, by the component's line, and a Prometheus measures it."""
-    release, project = keda.serving(), keda.project
-    slow = project.build_faulty(keda.next_version(), release.accuracy - 0.01, SECONDS=SLOW)
-    keda.deploy(slow)
-    overlay = project.path().with_name("kustomization.yaml")
-    before = overlay.read_text()
-    settings = yaml.safe_load(before)
-    settings["components"].append("../../base/components/autoscale")
-    with measuring.prometheus(keda.here, keda.kubernetes):
-        overlay.write_text(yaml.safe_dump(settings))
-        add_patches(overlay, patch("ScaledObject", "triton", QUICKER))
-        project.commit("Scale staging by load")
-        keda.see()
-        keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
+    """Staging serves a slow model with as many servers as requests need."""
+    release = keda.serving()
+    keda.deploy(slow_version(keda, release.accuracy - 0.01))
+    with scaled_by(keda, "autoscale", QUICKER):
         yield keda
-        overlay.write_text(before)
-        project.commit("Scale staging no more")
-        keda.see()
-        gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", "--timeout=60s")
-        keda.kubernetes.kubectl("wait", *gone)
     keda.deploy(release)
+
+
+def slow_version(keda: Delivered, accuracy: float) -> Release:
+    """Build a version that lets requests wait."""
+    return keda.project.build_faulty(keda.next_version(), accuracy, SECONDS=SLOW)
 
 
 def is_ready(scaler: Object) -> bool:
@@ -150,9 +163,12 @@ def unanswered(scaler: Object, times: int) -> bool:
 
 def available(autoscaled: Delivered, number: int) -> None:
     """Wait until so many servers are asked for and there."""
-    autoscaled.rollout(
-        lambda seen: seen["spec"]["replicas"] == seen["status"].get("availableReplicas") == number
-    )
+
+    def are_there(rollout: Object) -> bool:
+        there = rollout["status"].get("availableReplicas", 0)
+        return rollout["spec"]["replicas"] == there == number
+
+    autoscaled.rollout(are_there)
 
 
 def test_servers_follow_the_load_and_none_goes_unseen(autoscaled: Delivered) -> None:
@@ -161,10 +177,59 @@ def test_servers_follow_the_load_and_none_goes_unseen(autoscaled: Delivered) -> 
         available(autoscaled, 1)
         with Traffic(address, {"http": MANY}, keep=False) as many:
             available(autoscaled, 3)
+            slow = slow_version(autoscaled, autoscaled.project.released().accuracy - 0.01)
+            fewest = fewest_meanwhile(autoscaled, slow)
             autoscaled.here.stop(measuring.NAME)
             kubernetes.until("scaledobject/triton", lambda seen: unanswered(seen, 2), STAGING)
         kubernetes.until("scaledobject/triton", lambda seen: unanswered(seen, 8), STAGING)
         available(autoscaled, 3)
         autoscaled.here.restart(measuring.NAME)
         available(autoscaled, 1)
-    assert few.answered and many.answered
+    assert fewest == 3, "none went while versions changed"
+    for each in (few, many):
+        assert each.answered and not each.lost["http"], each.lost
+    assert few.versions["http"][slow.version]
+
+
+def fewest_meanwhile(autoscaled: Delivered, release: Release) -> int:
+    """Deploy a release; the fewest servers that were asked for until all are of its version."""
+    asked = []
+
+    def is_there(rollout: Object) -> bool:
+        asked.append(rollout["spec"]["replicas"])
+        return healthy_with(rollout, release.version)
+
+    autoscaled.project.deploy_release(release)
+    autoscaled.see()
+    autoscaled.rollout(is_there)
+    return min(asked)
+
+
+# -- by the clock ----------------------------------------------------------------------------------
+
+NIGHT = {
+    "/spec/pollingInterval": 1,
+    "/spec/cooldownPeriod": 1,
+    "/spec/triggers/0/metadata/start": "58 23 * * *",  # all day but its last minute
+    "/spec/triggers/0/metadata/end": "59 23 * * *",
+}
+
+
+def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> None:
+    keda.serving()
+    with scaled_by(keda, "asleep", NIGHT):
+        available(keda, 0)
+        keda.application(synced)
+        merged = keda.merge_the_other()
+        keda.see()
+        keda.rollout(lambda seen: healthy_with(seen, merged.version) and is_awake(seen))
+        for protocol, port in PORTS.items():
+            keda.here.wait_for_port(keda.address(protocol).split(":")[0], port)
+        keda.answers(merged)
+        available(keda, 0)
+    keda.rollout(is_awake)  # by itself, without the line
+
+
+def is_awake(rollout: Object) -> bool:
+    """Whether a server is there."""
+    return rollout["status"].get("availableReplicas") == 1
