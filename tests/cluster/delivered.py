@@ -24,6 +24,8 @@ from local_cluster import LocalCluster
 from traffic import PICTURES
 
 PORTS = {"http": 8000, "grpc": 8001}
+REFRESH = "argocd.argoproj.io/refresh"  # an annotation, which Argo CD takes away once it has looked
+OFTEN = 15  # seconds
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,23 @@ class Delivered:
     # -- what a person waits for -------------------------------------------------------------------
 
     def see(self, environment: str = "staging") -> None:
-        """Have Argo CD look at Git now, as a webhook has it."""
+        """Have Argo CD look at Git now, as a webhook has it.
+
+        Who asks while it looks already is taken for answered, so it is asked again.
+        """
         self.see_all("models")
-        self.look_at(self.namespace(environment))
+        name, head = self.namespace(environment), self.project.git("ls-remote", "origin", "main")
+        for _ in range(3):
+            self.look_at(name)
+            seen = self.kubernetes.until(f"application/{name}", has_looked)
+            if head.startswith(seen["status"]["sync"].get("revision", "none")):
+                return
 
     def look_at(self, application: str) -> None:
         """Have Argo CD look at an Application now, if it is there."""
         self.kubernetes.run(
             *("annotate", "--overwrite", "-n", "argocd", f"application/{application}"),
-            "argocd.argoproj.io/refresh=normal",
+            f"{REFRESH}=normal",
         )
 
     def see_all(self, generator: str) -> None:
@@ -165,11 +175,17 @@ class Delivered:
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.
 
-        Argo CD looks at it first: what it misses of a change it sees at its next look, which may be
-        a minute away.
+        Argo CD is asked to look now and then: what it misses of a change it would see at its next
+        look of its own, which may be a minute away.
         """
-        self.look_at(self.namespace(environment))
-        return self.kubernetes.until(f"application/{self.namespace(environment)}", wanted)
+        name = self.namespace(environment)
+        for _ in range(PATIENCE // OFTEN):
+            self.look_at(name)
+            found, seen = self.kubernetes.within(OFTEN, f"application/{name}", wanted)
+            if found:
+                return seen
+            self.see_all("models")
+        return self.kubernetes.until(f"application/{name}", wanted, patience=OFTEN)
 
     def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Rollout."""
@@ -231,6 +247,12 @@ class Delivered:
             "pods", self.namespace(environment), "app.kubernetes.io/name=triton"
         )
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+
+def has_looked(application: Object) -> bool:
+    """Whether Argo CD has looked at an Application since it was asked to."""
+    asked = REFRESH in application["metadata"].get("annotations", {})
+    return not asked and "sync" in application.get("status", {})
 
 
 def healthy_with(rollout: Object, version: int) -> bool:

@@ -60,15 +60,24 @@ class Kubernetes:
 
         It need not exist yet. Fails, with what the namespace looks like, after `patience` seconds.
         """
-        seen: Object = {}
-        for seen in self.watch(what, namespace, patience):
-            if wanted(seen):
-                return seen
+        found, seen = self.within(patience, what, wanted, namespace)
+        if found:
+            return seen
         last = json.dumps(seen.get("status", seen), indent=1)[:4000]
         raise AssertionError(
             f"{what} in {namespace} did not become what the test waits for.\n"
             f"last: {last}\n{self.account(namespace)}"
         )
+
+    def within(
+        self, seconds: float, what: str, wanted: Callable[[Object], Any], namespace: str = "argocd"
+    ) -> tuple[bool, Object]:
+        """Watch an object for so long; whether `wanted` became true of it, and its last state."""
+        seen: Object = {}
+        for seen in self.watch(what, namespace, seconds):
+            if wanted(seen):
+                return True, seen
+        return False, seen
 
     def watch(self, what: str, namespace: str, patience: float) -> Iterator[Object]:
         """Every state of an object from now on, for at most `patience` seconds."""

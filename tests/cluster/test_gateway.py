@@ -6,7 +6,7 @@ import subprocess
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -33,6 +33,7 @@ OVERLAY = "argocd/environments/staging/kustomization.yaml"
 HOST, CALLER = "gateway.test", "shop"
 CLIENTS = {"http": 6, "grpc": 6}
 BUMPS = 20
+RARELY = 0.15  # seconds from an answer to the next question, as two versions start at a time
 ENVIRONMENTS = ("staging", "production")
 INFER = "/v2/models/classifier/infer"
 QUESTION = (
@@ -73,9 +74,10 @@ class Gateway:
         client.register_plugin(tritonclient.http.auth.BasicAuth(CALLER, self.password))
         return client
 
-    def traffic(self) -> Traffic:
+    def traffic(self, rest: float = 0.05) -> Traffic:
         """Clients of both protocols that keep their connections."""
-        return Traffic(dict.fromkeys(CLIENTS, self.address), CLIENTS, connect=self.connect)
+        address = dict.fromkeys(CLIENTS, self.address)
+        return Traffic(address, CLIENTS, rest=rest, connect=self.connect)
 
     def status(self, path: str, body: bytes | None = None, **headers: str) -> int:
         """The status of an answer over HTTP."""
@@ -243,9 +245,12 @@ def half_way(rollout: Object, version: int) -> bool:
     )
 
 
-@pytest.fixture
-def monitor(gateway: Gateway) -> Iterator[Gateway]:
-    """A monitor that gets a copy of each request, and asks for as little as a test's server."""
+@contextmanager
+def watched(gateway: Gateway) -> Iterator[str]:
+    """A monitor that gets a copy of each request, and asks for as little as a test's server.
+
+    Gives its address.
+    """
     delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
     before = overlay.read_text()
     add_component(overlay, "monitor")
@@ -254,19 +259,20 @@ def monitor(gateway: Gateway) -> Iterator[Gateway]:
     add_patches(overlay, small, every)
     delivered.project.commit("Watch what is asked")
     delivered.see()
-    delivered.kubernetes.until("deployment/monitor", whole, STAGING)
-    yield gateway
-    overlay.write_text(before)
-    delivered.project.commit("Watch no more")
-    delivered.see()
-    gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
-    delivered.kubernetes.kubectl("wait", "deployment/monitor", "traefikservice/watched", *gone)
+    try:
+        delivered.kubernetes.until("deployment/monitor", whole, STAGING)
+        (pod,) = delivered.kubernetes.items("pods", STAGING, "app.kubernetes.io/name=monitor")
+        yield pod["status"]["podIP"]
+    finally:
+        overlay.write_text(before)
+        delivered.project.commit("Watch no more")
+        delivered.see()
+        gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
+        delivered.kubernetes.kubectl("wait", "deployment/monitor", "traefikservice/watched", *gone)
 
 
-def test_a_monitor_beside_the_path_gets_copies_and_costs_no_request(monitor: Gateway) -> None:
-    pods = monitor.delivered.kubernetes.items("pods", STAGING, "app.kubernetes.io/name=monitor")
-    (address,) = [each["status"]["podIP"] for each in pods]
-    with monitor.traffic() as traffic:
+def test_a_monitor_beside_the_path_comes_and_goes_and_costs_no_request(gateway: Gateway) -> None:
+    with gateway.traffic() as traffic, watched(gateway) as address:
         while not seen(address) or traffic.answered < 200:
             assert not any(traffic.lost.values()), traffic.lost
     assert traffic.versions["http"].total() > 0 and not any(traffic.lost.values()), traffic.lost
@@ -297,7 +303,8 @@ def test_bumps_lose_no_request_and_without_the_gateway_none_over_grpc(
     gateway: Gateway, hurried: Delivered
 ) -> None:
     direct = {"grpc": hurried.address("grpc", "production")}
-    with gateway.traffic() as behind, Traffic(direct, {"grpc": 6}) as without:
+    without = Traffic(direct, {"grpc": 6}, rest=RARELY)
+    with gateway.traffic(RARELY) as behind, without:
         for _ in range(BUMPS):
             bump(hurried)
     assert all(len(versions) == 2 for versions in behind.versions.values())

@@ -16,9 +16,6 @@ from delivery.triton.server import MODEL
 
 LIBRARIES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 PICTURES = np.zeros((1, 1, 1, 1), np.uint8)
-# Seconds from an answer to the next question: clients that never rest take the two cores that new
-# servers start on.
-REST = 0.05
 
 
 def picture(library: Any) -> Any:
@@ -36,6 +33,8 @@ class Traffic:
         address: `<host>:<port>` by protocol.
         clients: how many there are, by protocol.
         keep: whether they keep their connections over all requests; a new one for each otherwise.
+        rest: seconds from an answer to the next question; clients that never rest take the cores
+            that new servers start on.
         connect: makes a client of a protocol for an address, in another way than plain.
         versions: how many requests each version of the model answered, by protocol.
         lost: what went wrong, by protocol, and how often.
@@ -44,6 +43,7 @@ class Traffic:
     address: dict[str, str]
     clients: dict[str, int]
     keep: bool = True
+    rest: float = 0.05
     connect: Callable[[str, str], Any] = lambda name, at: LIBRARIES[name].InferenceServerClient(at)
     versions: dict[str, Counter[int]] = field(default_factory=dict)
     lost: dict[str, Counter[str]] = field(default_factory=dict)
@@ -98,6 +98,6 @@ class Traffic:
                 first = False
                 with suppress(threading.BrokenBarrierError):
                     self._begun.wait(60)
-            self._over.wait(REST)
+            self._over.wait(self.rest)
         if client:
             client.close()
