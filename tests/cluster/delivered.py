@@ -285,9 +285,13 @@ def leads_to(address: str, protocol: str, version: int) -> None:
 
 def led_to_only(endpoints: Object, pods: str) -> bool:
     """Whether a Service leads to pods with names that begin so, and to no others."""
-    subsets = endpoints.get("subsets", [])
-    addresses = [each for subset in subsets for each in subset.get("addresses", [])]
-    return bool(addresses) and all(each["targetRef"]["name"].startswith(pods) for each in addresses)
+    names = [each["targetRef"]["name"] for each in addresses(endpoints)]
+    return bool(names) and all(name.startswith(pods) for name in names)
+
+
+def addresses(endpoints: Object) -> list[Object]:
+    """Where a Service leads."""
+    return [each for subset in endpoints.get("subsets", []) for each in subset.get("addresses", [])]
 
 
 def synced(application: Object) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 import installation
 from cluster_project import NAME
-from delivered import Delivered
+from delivered import Delivered, addresses
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic
 
@@ -113,23 +113,24 @@ def test_a_drained_node_hands_its_servers_over(serving: Delivered, traffic: Traf
 
 
 def fewest_while_drained(serving: Delivered, drained: str, left: str) -> int:
-    """Drain a node; how many of production's servers were there at least until all are on another.
+    """Drain a node; to how many servers the Service leads at least until all are on another.
 
-    A server that ends answers for a while yet, so no request tells.
+    A server that ends answers for a while yet, so no request may tell.
     """
     there = []
 
-    def moved(rollout: Object) -> bool:
-        there.append(rollout["status"].get("availableReplicas", 0))
-        nodes = {each["spec"].get("nodeName") for each in serving.pods("production")}
-        return two_available(rollout) and nodes == {left}
+    def moved(endpoints: Object) -> bool:
+        nodes = [each["nodeName"] for each in addresses(endpoints)]
+        there.append(len(nodes))
+        return nodes == [left, left]
 
     with ThreadPoolExecutor() as beside:
         drain = ("drain", drained, "--delete-emptydir-data", f"--timeout={PATIENCE}s")
         selected = "--pod-selector=app.kubernetes.io/name=triton"
         done = beside.submit(serving.kubernetes.kubectl, *drain, selected)
-        serving.rollout(moved, "production")
+        serving.kubernetes.until("endpoints/triton", moved, PRODUCTION)
         done.result()
+    serving.rollout(two_available, "production")
     return min(there)
 
 
