@@ -134,7 +134,8 @@ def measure(delivered: Delivered, version: int, told: bool) -> dict[str, float]:
             delivered.namespace(),
             patience=600,
         )
-        delivered.application(synced)
+        application = f"application/{delivered.namespace()}"  # which nobody asks to look
+        delivered.kubernetes.until(application, synced, patience=600)
         end = time.monotonic() + LATE
         while True:
             ends = moments(recorder.records, recorder.asked, merged, commit, version)

@@ -96,8 +96,9 @@ def test_every_decision_has_its_date_its_code_and_what_was_turned_down(contents)
         assert "\nTurned down: " in text, heading
 
 
-def test_the_picture_is_what_its_script_draws() -> None:
-    subprocess.run([sys.executable, TEMPLATE / "docs/draw_loop.py", "--check"], check=True)
+@pytest.mark.parametrize("script", ["docs/draw_loop.py", "benchmarks/merge_timeline.py"])
+def test_a_picture_is_what_its_script_draws(script: str) -> None:
+    subprocess.run([sys.executable, TEMPLATE / script, "--check"], check=True)
 
 
 def test_the_picture_is_true_of_a_release_line_by_line() -> None:
