@@ -271,7 +271,8 @@ def aborted(rollout: Object, version: int | None = None) -> bool:
     is_of = rollout["metadata"]["labels"]["app.kubernetes.io/version"]
     status = rollout.get("status", {})
     known = status.get("observedGeneration") == str(rollout["metadata"]["generation"])
-    return known and bool(status.get("abort")) and (version is None or is_of == str(version))
+    taken = status.get("abort") and status.get("phase") == "Degraded"  # not still of the one before
+    return known and bool(taken) and (version is None or is_of == str(version))
 
 
 def leads_to(address: str, protocol: str, version: int) -> None:
