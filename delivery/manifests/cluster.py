@@ -71,10 +71,15 @@ class RolloutState(Part):
     phase: str = at("status", "phase", default="")
     message: str = at("status", "message", default="")
     current: str = at("status", "currentPodHash", default="")
-    aborted: bool = at("status", "abort", default=False)
+    was_aborted: bool = at("status", "abort", default=False)
     generation: int = at("metadata", "generation", default=0)
     observed: str = at("status", "observedGeneration", default="")
     deadline: int = at("spec", "progressDeadlineSeconds", default=600)
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the newest version was taken away; for a moment it has the mark of one before."""
+        return self.was_aborted and self.phase == "Degraded"
 
 
 class Container(Part):

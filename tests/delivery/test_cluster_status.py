@@ -265,6 +265,12 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         ),
         "its pod waits for a node (0/3)",
     ),
+    "mark of the one before": (
+        lambda world: world.fails(
+            "more replicas need to be updated", phase="Progressing", abort=True
+        ),
+        "it is under way (more replicas need to be updated)",
+    ),
     "pause": (
         lambda world: world.fails("CanaryPauseStep", pod(2, "new", ready=True), phase="Paused"),
         "it is under way (CanaryPauseStep)",
