@@ -114,6 +114,7 @@ def tell(delivered: Delivered, commit: str) -> None:
         ("http", "argocd-applicationset-controller", 7000),
     ):
         address = delivered.kubernetes.get(f"service/{name}")["spec"]["clusterIP"]
+        delivered.here.wait_for_port(address, port)
         request = Request(f"{scheme}://{address}:{port}/api/webhook", body, headers)
         urlopen(request, context=context if scheme == "https" else None, timeout=30).close()
 
