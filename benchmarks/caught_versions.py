@@ -95,7 +95,7 @@ def test_each_bad_version_is_taken_away(judged: Delivered) -> None:
 
 
 def test_no_good_version_is_taken_away(judged: Delivered) -> None:
-    """Merge one after the other in both environments; count what became of them, by environment."""
+    """Merge one in each environment, pair after pair; count what became of them."""
     found: dict[str, Counter[str]] = {name: Counter() for name in ENVIRONMENTS}
     with noise(), called(judged, *ENVIRONMENTS) as traffic:
         for place in range(GOOD // len(ENVIRONMENTS)):
