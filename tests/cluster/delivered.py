@@ -202,9 +202,7 @@ class Delivered:
         self.application(
             lambda seen: synced(seen) and seen_version(seen) == release.version, environment
         )
-        for protocol, port in PORTS.items():  # a node has a Service's new rules a moment later
-            address = self.address(protocol, environment)
-            self.here.wait_for_port(address.split(":")[0], port)
+        for protocol, address in self.reachable(environment).items():
             leads_to(address, protocol, release.version)
         self.answers(release, environment)
         if environment == "staging":
@@ -224,6 +222,16 @@ class Delivered:
         """Host and port of the Service of an environment."""
         service = self.kubernetes.get("service/triton", self.namespace(environment))
         return f"{service['spec']['clusterIP']}:{PORTS[protocol]}"
+
+    def reachable(self, environment: str = "staging") -> dict[str, str]:
+        """Wait until the Service takes connections; its addresses, by protocol.
+
+        A node has a Service's new rules a moment after they are made.
+        """
+        addresses = {protocol: self.address(protocol, environment) for protocol in PORTS}
+        for protocol, address in addresses.items():
+            self.here.wait_for_port(address.split(":")[0], PORTS[protocol])
+        return addresses
 
     def answers(self, release: Release, environment: str = "staging") -> None:
         """Assert that exactly a release answers its golden requests, over HTTP and over gRPC."""

@@ -10,7 +10,7 @@ import images
 import installation
 import measuring
 from cluster_project import NAME, add_component, add_patches, patch
-from delivered import PORTS, Delivered, healthy_with, synced
+from delivered import Delivered, healthy_with, synced
 from delivery.proposals.release_file import Release
 from kubernetes_api import Object
 from traffic import Traffic
@@ -223,8 +223,7 @@ def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> Non
         merged = keda.merge_the_other()
         keda.see()
         keda.rollout(lambda seen: healthy_with(seen, merged.version) and is_awake(seen))
-        for protocol, port in PORTS.items():
-            keda.here.wait_for_port(keda.address(protocol).split(":")[0], port)
+        keda.reachable()
         keda.answers(merged)
         available(keda, 0)
     keda.rollout(is_awake)  # by itself, without the line
