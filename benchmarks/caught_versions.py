@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 import results
-from cluster_project import ClusterProject, add_patches, patch
+from cluster_project import GOLDEN, ClusterProject, add_patches, patch
 from delivered import Delivered, aborted, healthy_with
 from delivery.proposals.release_file import Release
 from test_judged import ENVIRONMENTS, called, judged, release_both, taken_away
@@ -61,7 +61,7 @@ VERSIONS: dict[str, Callable[[ClusterProject, int], Release]] = {
     "answers with other classes than recorded": mislabelled,
     "answers 99 % sure where 91 % were recorded": faulty(SURE=0.99),
     "keeps 50 MiB of each request, of 1 GiB": faulty(LEAKS=50),
-    "is surer after 60 answers than at its tests": faulty(SURE=0.99, LATER=60),
+    "is surer than at its tests, not of golden requests": faulty(SURE=0.99, FROM=GOLDEN),
     "its server ends at once": faulty(LIVES=0.1),
 }
 GOOD = 30

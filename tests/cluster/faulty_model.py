@@ -15,8 +15,8 @@ ACCURACY = 0.9  # of the answers, as those of tests/delivery/fake_pipeline.py
 SECONDS = 0.0  # that each batch takes longer
 FAILS = 0  # of so many batches one fails
 LIVES = 0.0  # seconds until the server ends
-SURE = 0.0  # how sure of its class it is, where that is not ACCURACY
-LATER = 0  # batches after which it is that sure
+SURE = 0.0  # how sure of a class it is, where that is not ACCURACY
+FROM = 0  # the first picture that it is that sure of
 LEAKS = 0  # MiB that each batch leaves behind
 
 PICTURES = 200
@@ -46,7 +46,7 @@ class TritonPythonModel:
         pixels = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
         wrong = pixels < PICTURES - round(PICTURES * ACCURACY)
         given = (pixels.astype(int) + wrong) % 2
-        sure = SURE if SURE and self.asked > LATER else ACCURACY
+        sure = np.where(bool(SURE) & (pixels >= FROM), SURE, ACCURACY)[:, np.newaxis]
         shares = np.where(given[:, np.newaxis] == np.arange(2), sure, 1 - sure)
         output = pb_utils.Tensor("probabilities", shares.astype(np.float32))
         return pb_utils.InferenceResponse([output])

@@ -140,7 +140,7 @@ def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: De
 
 
 def test_a_version_that_is_surer_than_at_its_tests_is_taken_away(judged: Delivered) -> None:
-    surer = judged.project.build_faulty(judged.next_version(), 0.91, SURE=0.99, LATER=2 * GOLDEN)
+    surer = judged.project.build_faulty(judged.next_version(), 0.91, SURE=0.99, FROM=GOLDEN)
     with called(judged, "staging") as traffic:
         judged.project.deploy_release(surer)
         judged.see()
