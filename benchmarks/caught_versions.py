@@ -61,7 +61,7 @@ VERSIONS: dict[str, Callable[[ClusterProject, int], Release]] = {
     "answers with other classes than recorded": mislabelled,
     "answers 99 % sure where 91 % were recorded": faulty(SURE=0.99),
     "keeps 50 MiB of each request, of 1 GiB": faulty(LEAKS=50),
-    "is surer than at its tests, not of golden requests": faulty(SURE=0.99, FROM=GOLDEN),
+    "is surer of what callers ask than of golden requests": faulty(SURE=0.99, FROM=GOLDEN),
     "its server ends at once": faulty(LIVES=0.1),
 }
 GOOD = 30
