@@ -103,7 +103,13 @@ class Server(Part):
     asks: str = at("metadata", "labels", "answers-of", default="")  # the template whose pods
     leaving: str = at("metadata", "deletionTimestamp", default="")
     conditions: tuple[Condition, ...] = at("status", "conditions", default=())
-    containers: tuple[Container, ...] = at("status", "containerStatuses", default=())
+    first: tuple[Container, ...] = at("status", "initContainerStatuses", default=())
+    main: tuple[Container, ...] = at("status", "containerStatuses", default=())
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """All of them, those first that the others wait for."""
+        return self.first + self.main
 
     @property
     def ready(self) -> bool:

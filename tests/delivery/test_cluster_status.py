@@ -194,6 +194,22 @@ BAD: dict[str, tuple[Callable[[World], None], str]] = {
         "it was taken away again, because its container crashed with exit status 1 "
         "(no graph in it)",
     ),
+    "container before": (
+        lambda world: world.fails(
+            f"{ABORTED}Metric",
+            seen=(
+                pod(
+                    2,
+                    "new",
+                    initContainerStatuses=[
+                        {"ready": False, "restartCount": 3, **ended(1, "Error", "error: no key")}
+                    ],
+                    containerStatuses=[{"ready": False, **waiting("PodInitializing")}],
+                ),
+            ),
+        ),
+        "it was taken away again, because its container crashed with exit status 1 (error: no key)",
+    ),
     "memory": (
         lambda world: world.fails("more", container(**ended(137, "OOMKilled", ""))),
         "its container crashed with exit status 137 (OOMKilled)",
