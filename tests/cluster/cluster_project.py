@@ -33,8 +33,9 @@ PEOPLE = {
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.com"))
 }
-# How many golden requests a model has: fewer than what is judged as live requests in the tests.
-GOLDEN = 30
+# How many golden requests a model has: fewer than what is judged as live requests in the tests,
+# also where Prometheus takes what it saw of them for twice as many.
+GOLDEN = 15
 FAULTY = Path(__file__).parent / "faulty_model.py"
 # A crash is still seen six times before a version is taken away.
 SOONER = {"/spec/metrics/0/interval": "3s"}

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import cluster_project
 import installation
 from cluster_project import ClusterProject
 from conftest import TEMPLATE
+from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
@@ -195,16 +197,10 @@ class Delivered:
         """Wait until a release is what an environment serves, and Argo CD says so."""
         self.see(environment)
         rollout = self.rollout(lambda seen: healthy_with(seen, release.version), environment)
-        pods = f"triton-{rollout['status']['stableRS']}-"
-        self.kubernetes.until(
-            "endpoints/triton", lambda seen: led_to_only(seen, pods), self.namespace(environment)
-        )
         self.application(
             lambda seen: synced(seen) and seen_version(seen) == release.version, environment
         )
-        for protocol, address in self.reachable(environment).items():
-            leads_to(address, protocol, release.version)
-        self.answers(release, environment)
+        self.answers_alone(release, rollout, environment)
         if environment == "staging":
             self.good[:] = [each for each in self.good if each != release] + [release]
 
@@ -214,7 +210,7 @@ class Delivered:
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
         )
-        self.rollout(lambda seen: seen["status"].get("availableReplicas") == replicas, environment)
+        self.rollout(lambda seen: available(seen) == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 
@@ -232,6 +228,18 @@ class Delivered:
         for protocol, address in addresses.items():
             self.here.wait_for_port(address.split(":")[0], PORTS[protocol])
         return addresses
+
+    def answers_alone(
+        self, release: Release, rollout: Object, environment: str = "staging"
+    ) -> None:
+        """Wait until a Rollout's stable version is reached and no other; it is the release."""
+        pods = f"triton-{rollout['status']['stableRS']}-"
+        self.kubernetes.until(
+            "endpoints/triton", lambda seen: led_to_only(seen, pods), self.namespace(environment)
+        )
+        for protocol, address in self.reachable(environment).items():
+            leads_to(address, protocol, release.version)
+        self.answers(release, environment)
 
     def answers(self, release: Release, environment: str = "staging") -> None:
         """Assert that exactly a release answers its golden requests, over HTTP and over gRPC."""
@@ -274,6 +282,11 @@ def healthy_with(rollout: Object, version: int) -> bool:
     )
 
 
+def available(rollout: Object) -> int:
+    """How many servers of a Rollout are ready."""
+    return rollout.get("status", {}).get("availableReplicas", 0)
+
+
 def aborted(rollout: Object, version: int | None = None) -> bool:
     """Whether the newest version was taken away again, if it is that one."""
     is_of = rollout["metadata"]["labels"]["app.kubernetes.io/version"]
@@ -288,8 +301,9 @@ def leads_to(address: str, protocol: str, version: int) -> None:
     reached, end = 0, time.monotonic() + PATIENCE
     while reached < 10:
         assert time.monotonic() < end, f"{address} does not lead to model {version} only"
-        with Client(protocol, address) as client:
-            reached = reached + 1 if client.infer(PICTURES).version == version else 0
+        with suppress(DeliveryError), Client(protocol, address) as client:
+            answered = client.infer(PICTURES).version
+            reached = reached + 1 if answered == version else 0
 
 
 def led_to_only(endpoints: Object, pods: str) -> bool:

@@ -28,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
     """Files as they are, repositories through `git http-backend`."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds that a client may be silent
     folder: Path
 
     def do_GET(self) -> None:
@@ -81,7 +82,10 @@ def main() -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     server = Server((address, 443), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    # Each client's handshake is its own thread's, so that one that stalls holds nobody up.
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     server.serve_forever()
 
 

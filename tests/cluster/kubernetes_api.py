@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,27 @@ class Kubernetes:
         return False, seen
 
     def watch(self, what: str, namespace: str, patience: float) -> Iterator[Object]:
-        """Every state of an object from now on, for at most `patience` seconds."""
+        """Every state of an object from now on, for at most `patience` seconds.
+
+        What ends a watch before, a kind that is not known yet or an API server that is busy, ends
+        nothing: it is begun again.
+        """
         kind, _, name = what.partition("/")
-        command = ["kubectl", f"--kubeconfig={self.kubeconfig}", "get", kind, "-n", namespace]
+        end = time.monotonic() + patience
+        while (left := end - time.monotonic()) > 0:
+            selected = f"--field-selector=metadata.name={name}"
+            yield from self._changes(left, kind, "-n", namespace, selected)
+            time.sleep(max(0, min(0.5, end - time.monotonic())))
+
+    def _changes(self, seconds: float, *which: str) -> Iterator[Object]:
+        """Every state of objects from now on, until kubectl ends or so many seconds are over."""
         process = subprocess.Popen(
-            [*command, f"--field-selector=metadata.name={name}", "--watch", "-o", "json"],
+            ["kubectl", f"--kubeconfig={self.kubeconfig}", "get", *which, "--watch", "-o", "json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        timer = threading.Timer(patience, process.kill)
+        timer = threading.Timer(seconds, process.kill)
         timer.start()
         try:
             assert process.stdout

@@ -449,12 +449,11 @@ def groups() -> list[Path]:
 
 def processes() -> set[int]:
     """The ids of all that runs in the cluster's control group, containers too."""
-    return {
-        int(line)
-        for group in groups()
-        for path in group.rglob("cgroup.procs")
-        for line in path.read_text().split()
-    }
+    found: set[int] = set()
+    for path in (path for group in groups() for path in group.rglob("cgroup.procs")):
+        with suppress(OSError):  # a group that has just gone
+            found |= {int(line) for line in path.read_text().split()}
+    return found
 
 
 def make_groups(name: str) -> None:
@@ -478,11 +477,16 @@ def control_group() -> Iterator[None]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.1)
-        for group in groups():
-            for path in sorted(group.rglob("*/"), key=lambda each: -len(each.parts)):
-                if path.is_dir():
-                    path.rmdir()
-            group.rmdir()
+        end = time.monotonic() + 10  # the kernel may still be busy with what has ended
+        while left_over := [each for each in groups() if each.exists()]:
+            for group in left_over:
+                below = [path for path in group.rglob("*/") if path.is_dir()]
+                for path in (*sorted(below, key=lambda each: -len(each.parts)), group):
+                    with suppress(OSError):
+                        path.rmdir()
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
 
 
 @contextmanager

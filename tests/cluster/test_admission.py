@@ -131,8 +131,7 @@ def test_a_project_of_argo_cd_refuses_what_is_foreign(delivered: Delivered, what
     kubernetes = delivered.kubernetes
     try:
         kubernetes.apply(application(name, project, namespace, f"https://{source}"))
-        seen = kubernetes.until(f"application/{name}", refusal)
-        assert REFUSED[what] in refusal(seen)
+        kubernetes.until(f"application/{name}", lambda seen: REFUSED[what] in refusal(seen))
         listed = kubernetes.run("get", kind, name, "-n", namespace)
         assert "NotFound" in listed.stderr
     finally:

@@ -3,6 +3,7 @@
 import secrets
 import ssl
 import subprocess
+import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -115,7 +116,9 @@ def gateway(delivered: Delivered) -> Iterator[Gateway]:
     delivered.served(release)
     service = delivered.kubernetes.get("service/gateway", STAGING)
     authority = delivered.here.folder / "authority.crt"
-    yield Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
+    made = Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
+    leads_there(made)
+    yield made
     overlay.write_text(before)
     delivered.project.commit("Close the gateway")
     delivered.see()
@@ -124,11 +127,24 @@ def gateway(delivered: Delivered) -> Iterator[Gateway]:
     delivered.served(delivered.project.released())
 
 
+def leads_there(gateway: Gateway) -> None:
+    """Wait until ten requests in a row reach the servers that are not about to end."""
+    row, end = 0, time.monotonic() + PATIENCE
+    while row < 10:
+        assert time.monotonic() < end, "the gateway does not lead to what serves"
+        before = requests(gateway.delivered)
+        asked = gateway.status(INFER, QUESTION, authorization=gateway.authorization)
+        reached = asked == 200 and requests(gateway.delivered) == before + 1
+        row = row + 1 if reached else 0
+
+
 def opened(overlay: str) -> str:
-    """An overlay with the gateway, and with the pause that the cluster's project takes away."""
+    """An overlay with the gateway, and with a pause, which the cluster's project takes away."""
     settings = yaml.safe_load(overlay)
     settings["components"].append("../../base/components/gateway")
     settings["patches"] = [each for each in settings["patches"] if "pause" not in each["patch"]]
+    long = {"/spec/strategy/canary/steps/4/pause/duration": "30m"}  # until a test has it go on
+    settings["patches"].append(patch("Rollout", "triton", long))
     return yaml.safe_dump(settings)
 
 
@@ -232,6 +248,7 @@ def answer(traffic: Traffic, requests: int, delivered: Delivered, version: int) 
     enough = traffic.answered + requests
     while traffic.answered < enough:
         assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), version)
+        time.sleep(0.5)
 
 
 def half_way(rollout: Object, version: int) -> bool:

@@ -118,7 +118,7 @@ def namespaced(name: str, labels: dict[str, str]) -> Object:
 
 def sleeping(name: str, namespace: str, labels: dict[str, str], image: str) -> Object:
     """A pod that does nothing by itself."""
-    container = {"name": "tries", "image": image, "command": ["sleep", "600"]}
+    container = {"name": "tries", "image": image, "command": ["sleep", "infinity"]}
     container["securityContext"] = RESTRICTED
     spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
     spec["containers"] = [container]

@@ -12,7 +12,7 @@ import measuring
 from cluster_project import NAME, add_component, add_patches, patch
 from delivered import Delivered, healthy_with, synced
 from delivery.proposals.release_file import Release
-from kubernetes_api import Object
+from kubernetes_api import PATIENCE, Object
 from traffic import Traffic
 
 STAGING = f"{NAME}-staging"
@@ -89,7 +89,7 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
 
 # -- by load ---------------------------------------------------------------------------------------
 
-SLOW = 0.3  # seconds of a batch, so that requests wait
+SLOW = 0.6  # seconds of a batch, so that requests wait
 FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
 QUICKER = {
     "/spec/pollingInterval": 2,
@@ -124,7 +124,7 @@ def scaled_by(keda: Delivered, component: str, changes: dict[str, Any]) -> Itera
             overlay.write_text(before)
             project.commit(f"Staging is no more to {component}")
             keda.see()
-            gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", "--timeout=60s")
+            gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", f"--timeout={PATIENCE}s")
             keda.kubernetes.kubectl("wait", *gone)
 
 
@@ -165,7 +165,7 @@ def available(autoscaled: Delivered, number: int) -> None:
     """Wait until so many servers are asked for and there."""
 
     def are_there(rollout: Object) -> bool:
-        there = rollout["status"].get("availableReplicas", 0)
+        there = rollout.get("status", {}).get("availableReplicas", 0)
         return rollout["spec"]["replicas"] == there == number
 
     autoscaled.rollout(are_there)
@@ -173,11 +173,11 @@ def available(autoscaled: Delivered, number: int) -> None:
 
 def test_servers_follow_the_load_and_none_goes_unseen(autoscaled: Delivered) -> None:
     address, kubernetes = {"http": autoscaled.address("http")}, autoscaled.kubernetes
+    slow = slow_version(autoscaled, autoscaled.project.released().accuracy - 0.01)
     with Traffic(address, {"http": FEW}, keep=False) as few:
         available(autoscaled, 1)
         with Traffic(address, {"http": MANY}, keep=False) as many:
             available(autoscaled, 3)
-            slow = slow_version(autoscaled, autoscaled.project.released().accuracy - 0.01)
             fewest = fewest_meanwhile(autoscaled, slow)
             autoscaled.here.stop(measuring.NAME)
             kubernetes.until("scaledobject/triton", lambda seen: unanswered(seen, 2), STAGING)
@@ -231,4 +231,4 @@ def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> Non
 
 def is_awake(rollout: Object) -> bool:
     """Whether a server is there."""
-    return rollout["status"].get("availableReplicas") == 1
+    return rollout.get("status", {}).get("availableReplicas") == 1
