@@ -29,7 +29,7 @@ import results
 from cluster_project import GOLDEN, ClusterProject, add_patches, patch
 from delivered import Delivered, aborted, healthy_with
 from delivery.proposals.release_file import Release
-from test_judged import ENVIRONMENTS, called, judged, release_both, taken_away
+from test_judged import ENVIRONMENTS, called, judged, release_both, spec, taken_away
 
 __all__ = ["judged"]  # a fixture, which pytest finds here
 
@@ -67,12 +67,21 @@ VERSIONS: dict[str, Callable[[ClusterProject, int], Release]] = {
 GOOD = 30
 
 
+@pytest.fixture(scope="module", autouse=True)
+def promised(judged: Delivered) -> None:
+    """Servers have a limit of memory, and slowness the component's own; of 50 requests or more."""
+    names = [each["name"] for each in spec()["args"]]
+    values = {"slowness": "1.2", "requests": "50"}
+    places = {f"/spec/args/{names.index(name)}/value": each for name, each in values.items()}
+    for each in ENVIRONMENTS:  # merged with the first versions
+        overlay = judged.project.path(each).with_name("kustomization.yaml")
+        limits = patch("AnalysisTemplate", "live-figures", places)
+        add_patches(overlay, patch("Rollout", "triton", MEMORY), limits)
+
+
 def test_each_bad_version_is_taken_away(judged: Delivered) -> None:
     """Merge them in pairs; write table and figures."""
     names, found = list(VERSIONS), {}
-    for each in ENVIRONMENTS:  # merged with the first versions
-        overlay = judged.project.path(each).with_name("kustomization.yaml")
-        add_patches(overlay, patch("Rollout", "triton", MEMORY))
     for pair in zip(names[::2], names[1::2], strict=True):
         first = judged.next_version()
         versions = range(first, first + len(pair))
