@@ -148,7 +148,7 @@ class Delivered:
         for _ in range(3):
             self.look_at(name)
             seen = self.kubernetes.until(f"application/{name}", has_looked)
-            if head.startswith(seen["status"]["sync"].get("revision", "none")):
+            if head.startswith(seen["status"]["sync"].get("revision") or "none"):
                 return
 
     def look_at(self, application: str) -> None:
@@ -301,9 +301,10 @@ def leads_to(address: str, protocol: str, version: int) -> None:
     reached, end = 0, time.monotonic() + PATIENCE
     while reached < 10:
         assert time.monotonic() < end, f"{address} does not lead to model {version} only"
+        answered = None
         with suppress(DeliveryError), Client(protocol, address) as client:
             answered = client.infer(PICTURES).version
-            reached = reached + 1 if answered == version else 0
+        reached = reached + 1 if answered == version else 0
 
 
 def led_to_only(endpoints: Object, pods: str) -> bool:
