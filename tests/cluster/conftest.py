@@ -73,7 +73,7 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
                 shutil.rmtree(CACHE / "logs", ignore_errors=True)
                 shutil.copytree(made.logs, CACHE / "logs")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import all_releases, next_version
 from delivery.triton.client import PROTOCOLS, Client
-from kubernetes_api import PATIENCE, Kubernetes, Object
+from kubernetes_api import PATIENCE, Kubernetes, Object, ten_in_a_row
 from local_cluster import LocalCluster
 from traffic import PICTURES
 
@@ -210,7 +209,7 @@ class Delivered:
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
         )
-        self.rollout(lambda seen: available(seen) == replicas, environment)
+        self.rollout(lambda seen: servers(seen) == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 
@@ -282,7 +281,7 @@ def healthy_with(rollout: Object, version: int) -> bool:
     )
 
 
-def available(rollout: Object) -> int:
+def servers(rollout: Object) -> int:
     """How many servers of a Rollout are ready."""
     return rollout.get("status", {}).get("availableReplicas", 0)
 
@@ -298,13 +297,13 @@ def aborted(rollout: Object, version: int | None = None) -> bool:
 
 def leads_to(address: str, protocol: str, version: int) -> None:
     """Wait until ten connections in a row reach a version, of which old rules would miss some."""
-    reached, end = 0, time.monotonic() + PATIENCE
-    while reached < 10:
-        assert time.monotonic() < end, f"{address} does not lead to model {version} only"
-        answered = None
+
+    def reached() -> bool:
         with suppress(DeliveryError), Client(protocol, address) as client:
-            answered = client.infer(PICTURES).version
-        reached = reached + 1 if answered == version else 0
+            return client.infer(PICTURES).version == version
+        return False
+
+    ten_in_a_row(reached, f"{address} does not lead to model {version} only")
 
 
 def led_to_only(endpoints: Object, pods: str) -> bool:

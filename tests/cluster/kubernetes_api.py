@@ -138,6 +138,18 @@ class Kubernetes:
         )
 
 
+def ten_in_a_row(holds: Callable[[], bool], otherwise: str, rest: float = 0) -> None:
+    """Wait until something is true ten times, one after the other, with a rest after each look.
+
+    While servers change it may be true of one and not of another. Raises AssertionError.
+    """
+    row, end = 0, time.monotonic() + PATIENCE
+    while row < 10:
+        assert time.monotonic() < end, otherwise
+        row = row + 1 if holds() else 0
+        time.sleep(rest)
+
+
 def documents(stream: Iterator[str]) -> Iterator[Object]:
     """The JSON objects that follow each other in a stream of lines, each as soon as it is whole."""
     text = ""

@@ -465,6 +465,23 @@ def make_groups(name: str) -> None:
                 (group / setting).write_text((group.parent / setting).read_text())
 
 
+def remove_group(group: Path) -> None:
+    """Take a control group away, with all below it, once the kernel is done with what has ended.
+
+    Raises OSError after ten seconds.
+    """
+    end = time.monotonic() + 10
+    while group.exists():
+        below = [path for path in group.rglob("*/") if path.is_dir()]
+        try:
+            for path in (*sorted(below, key=lambda each: -len(each.parts)), group):
+                path.rmdir()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 @contextmanager
 def control_group() -> Iterator[None]:
     """The control group; what is in it at the end is ended."""
@@ -477,16 +494,8 @@ def control_group() -> Iterator[None]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.1)
-        end = time.monotonic() + 10  # the kernel may still be busy with what has ended
-        while left_over := [each for each in groups() if each.exists()]:
-            for group in left_over:
-                below = [path for path in group.rglob("*/") if path.is_dir()]
-                for path in (*sorted(below, key=lambda each: -len(each.parts)), group):
-                    with suppress(OSError):
-                        path.rmdir()
-            if time.monotonic() > end:
-                break
-            time.sleep(0.1)
+        for group in groups():
+            remove_group(group)
 
 
 @contextmanager

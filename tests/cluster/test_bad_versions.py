@@ -141,7 +141,7 @@ def test_github_is_told_of_each_release_that_was_taken_away(
 ) -> None:
     for environment in bad:
         delivered.application(has_told("degraded"), environment)
-        assert {state for state, _ in statuses(told, environment)} == {"failure"}
+        assert [state for state, _ in statuses(told, environment)] == ["failure"]
     failed = [each["body"] for each in github_api.read(told) if "ref" in each["body"]]
     assert {each["environment"] for each in failed} == {*bad}
     head = delivered.project.git("rev-parse", "HEAD")

@@ -13,7 +13,7 @@ import pytest
 
 import installation
 from cluster_project import NAME
-from delivered import Delivered, addresses, available
+from delivered import Delivered, addresses, servers
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic
 
@@ -137,7 +137,7 @@ def fewest_while_drained(serving: Delivered, drained: str, left: str) -> int:
 
 def two_available(rollout: Object) -> bool:
     """Whether production is whole."""
-    return available(rollout) == 2
+    return servers(rollout) == 2
 
 
 def two_without(endpoints: Object, pod: str) -> bool:

@@ -26,7 +26,7 @@ import yaml
 import installation
 from cluster_project import NAME, add_component, add_patches, hurry, patch
 from delivered import Delivered, healthy_with, synced
-from kubernetes_api import PATIENCE, Object
+from kubernetes_api import PATIENCE, Object, ten_in_a_row
 from traffic import Traffic, picture
 
 STAGING = f"{NAME}-staging"
@@ -129,13 +129,13 @@ def gateway(delivered: Delivered) -> Iterator[Gateway]:
 
 def leads_there(gateway: Gateway) -> None:
     """Wait until ten requests in a row reach the servers that are not about to end."""
-    row, end = 0, time.monotonic() + PATIENCE
-    while row < 10:
-        assert time.monotonic() < end, "the gateway does not lead to what serves"
+
+    def reached() -> bool:
         before = requests(gateway.delivered)
-        asked = gateway.status(INFER, QUESTION, authorization=gateway.authorization)
-        reached = asked == 200 and requests(gateway.delivered) == before + 1
-        row = row + 1 if reached else 0
+        status = gateway.status(INFER, QUESTION, authorization=gateway.authorization)
+        return status == 200 and requests(gateway.delivered) == before + 1
+
+    ten_in_a_row(reached, "the gateway does not lead to what serves")
 
 
 def opened(overlay: str) -> str:

@@ -24,7 +24,7 @@ from cluster_project import NAME, OWNER, push_event
 from conftest import TEMPLATE, mark_root
 from delivered import Delivered
 from fake_gh import GitHub
-from kubernetes_api import PATIENCE, Object
+from kubernetes_api import PATIENCE, Object, ten_in_a_row
 
 HOST, PORT = "argocd.example.com", 8443
 URL = f"https://{HOST}:{PORT}"
@@ -212,13 +212,14 @@ def registered(hooks: Hooks) -> Hooks:
     """Both webhooks, by our command; Argo CD has read the secret."""
     result = hooks.make_webhook()
     assert result.returncode == 0, result.stdout + result.stderr
-    end = time.monotonic() + PATIENCE  # both programs that are told start anew by themselves
+    # Both programs that are told start anew by themselves; then the gateway leads to the new ones.
     for each in hooks.github.read("hooks"):
-        unsigned, row = each["config"] | {"secret": "another"}, 0
-        while row < 10:  # until the gateway leads to the new one only
-            assert time.monotonic() < end, f"{unsigned['url']} does not know the secret"
-            row = row + 1 if hooks.post(unsigned, "ping", "{}") == "400" else 0
-            time.sleep(0.3)
+        unsigned = each["config"] | {"secret": "another"}
+        ten_in_a_row(
+            lambda config=unsigned: hooks.post(config, "ping", "{}") == "400",
+            f"{each['config']['url']} does not know the secret",
+            rest=0.3,
+        )
     return hooks
 
 

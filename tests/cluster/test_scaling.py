@@ -10,7 +10,7 @@ import images
 import installation
 import measuring
 from cluster_project import NAME, add_component, add_patches, patch
-from delivered import Delivered, healthy_with, synced
+from delivered import Delivered, healthy_with, servers, synced
 from delivery.proposals.release_file import Release
 from kubernetes_api import PATIENCE, Object
 from traffic import Traffic
@@ -167,8 +167,7 @@ def available(autoscaled: Delivered, number: int) -> None:
     """Wait until so many servers are asked for and there."""
 
     def are_there(rollout: Object) -> bool:
-        there = rollout.get("status", {}).get("availableReplicas", 0)
-        return rollout["spec"]["replicas"] == there == number
+        return rollout["spec"]["replicas"] == servers(rollout) == number
 
     autoscaled.rollout(are_there)
 
@@ -233,4 +232,4 @@ def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> Non
 
 def is_awake(rollout: Object) -> bool:
     """Whether a server is there."""
-    return rollout.get("status", {}).get("availableReplicas") == 1
+    return servers(rollout) == 1

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 
 import pytest
 import yaml
@@ -34,7 +33,7 @@ def analysed(staging: Delivered, name: str, first: list[str]) -> None:
     pod = sleeping(name, STAGING, {"tried": "", "rollouts-pod-template-hash": name}, image)
     before = {"name": "before", "image": image, "command": first, "securityContext": RESTRICTED}
     pod["spec"]["initContainers"] = [before]
-    (metric,) = deepcopy(template["metrics"])
+    (metric,) = template["metrics"]
     values = {"namespace": STAGING, "pods": name}
     args = [
         each | ({"value": values[each["name"]]} if each["name"] in values else {})
