@@ -13,7 +13,7 @@ import yaml
 import rendering
 import schemas
 from conftest import TEMPLATE
-from delivery.manifests.cluster import FIGURES
+from delivery.manifests.analysis import FIGURES
 from delivery.manifests.rendering import check_keys
 from registry_tools import need
 

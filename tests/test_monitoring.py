@@ -23,6 +23,7 @@ import rendering
 from conftest import TEMPLATE, UNBAKED
 from delivery.commands.drift import nested
 from delivery.errors import DeliveryError
+from delivery.manifests.told_analysis import TASK
 from delivery.model.drift import Behaviour, Feature
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
@@ -429,6 +430,36 @@ def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
     chart = yaml.safe_load((CONFIGS.parent / "controllers/kube-prometheus-stack.yaml").read_text())
     strategy = chart["settings"]["alertmanager"]["alertmanagerSpec"]
     assert strategy == {"alertmanagerConfigMatcherStrategy": {"type": "None"}}, "of all namespaces"
+
+
+def test_argo_rollouts_tells_of_models_what_whoever_reads_it_looks_for(tmp_path: Path) -> None:
+    shutil.copytree(TEMPLATE / "argocd", tmp_path / "argocd")
+    folder = tmp_path / "argocd/platform/configs"
+    asked = "components: [../../components/figures]\n"
+    assert asked.strip() in (UNBAKED / "argocd/apps/platform.yaml").read_text()
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write(asked)
+    made = {(each["kind"], each["metadata"]["name"]): each for each in rendering.build(folder)}
+    settings = made["ConfigMap", "argo-rollouts-notification-configmap"]
+    chart = yaml.safe_load((CONFIGS.parent / "controllers/argo-rollouts.yaml").read_text())
+    assert settings["metadata"]["namespace"] == chart["namespace"]
+    assert chart["settings"]["notifications"] == {"configmap": {"create": False}}, "one owner"
+    known = settings["data"]
+    readme = (UNBAKED / "argocd/README.md").read_text()
+    (command,) = re.findall(r"create secret generic argo-rollouts-.*?--filename=-", readme, re.S)
+    needed = re.findall(r"\$(github-\w+)", known["service.webhook.github"])
+    assert set(needed) == set(re.findall(r"--from-literal=(\S+?)=", command))
+    assert f"--namespace {chart['namespace']} create secret generic" in readme
+    (subscription,) = yaml.safe_load(known["subscriptions"])
+    (trigger,) = subscription["triggers"]
+    (condition,) = yaml.safe_load(known[f"trigger.{trigger}"])
+    (template,) = condition["send"]
+    (service,) = yaml.safe_load(known[f"template.{template}"])["webhook"]
+    assert f"service.webhook.{service}" in known and subscription["recipients"] == [service]
+    rollout = yaml.safe_load((TEMPLATE / "argocd/triton/rollout.yaml").read_text())
+    key, _, value = subscription["selector"].partition("=")
+    assert rollout["metadata"]["labels"][key] == value
+    assert f'"task" "{TASK}"' in known[f"template.{template}"]
 
 
 # -- real figures ----------------------------------------------------------------------------------

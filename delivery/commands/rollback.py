@@ -5,10 +5,13 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.manifests.cluster import Standing, UnknownError, standing
+from delivery.manifests.analysis import Analysis, curves, ended, worse
+from delivery.manifests.cluster import Standing, UnknownError, namespace_of, standing
+from delivery.manifests.told_analysis import told_analyses
 from delivery.model.contest import meet_again
 from delivery.oci.registry import open_registry, parse_reference
 from delivery.proposals.failure import Failure, check_first_time, read_failure, settled
+from delivery.proposals.github import GitHubError
 from delivery.proposals.live_figures import Curve, draw
 from delivery.proposals.proposal import Proposal, propose, propose_once
 from delivery.proposals.release_file import Release
@@ -66,9 +69,22 @@ def take_back(repository: Repository, base: str, failure: Failure) -> None:
         return
     environment = failure.environment
     check_first_time(repository, base, environment)
-    proposal = rollback(repository, base, environment, None, failure.says)
+    seen = told(repository, base, environment)
+    reason = f"{failure.says}: {worse(seen) or ended(seen)}".removesuffix(": ")
+    proposal = rollback(repository, base, environment, None, reason, curves(seen))
     same = f"{proposal.branch.partition('-to-')[0]}-to-*"  # to whatever version
     propose_once(repository, base, replace(proposal, label=LABEL), same)
+
+
+def told(repository: Repository, base: str, environment: str) -> tuple[Analysis, ...]:
+    """Return what the cluster told of the analyses of the current release, if it can be had."""
+    release = released(repository, base, environment)
+    try:
+        namespace = namespace_of(repository, base, environment)
+        return told_analyses(repository, namespace, release) if release else ()
+    except (UnknownError, GitHubError) as error:
+        print(f"what was measured is not known: {error}")
+        return ()
 
 
 def rollback(

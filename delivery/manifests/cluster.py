@@ -4,17 +4,16 @@ kubectl asks it, in its current context unless another is named. Where nothing c
 an UnknownError, and never an answer.
 """
 
-import math
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
+from delivery.manifests.analysis import HASH, Analysis, curves, failed, worse
 from delivery.manifests.rendering import Part, Pod, at
 from delivery.proposals.live_figures import Curve
 from delivery.proposals.release_file import Release
@@ -29,17 +28,8 @@ PODS = "--selector=app.kubernetes.io/name in (triton,golden-answers)"
 KINDS = "rollouts.argoproj.io,analysisruns.argoproj.io,pods"
 PATIENCE = 30  # seconds of one question to the cluster
 VERSION = "app.kubernetes.io/version"
-HASH = "rollouts-pod-template-hash"  # tells the pods of one version's template from another's
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CREATING = ("", "ContainerCreating", "PodInitializing")
-FIGURES = {  # of live requests, as `components/judged` has them; what each says of a version
-    "failing": "{:.1%} more of its live requests failed than of the version before",
-    "slowness": "its live requests took {:.1f} times as long as is promised or was usual",
-    "classes": "{:.0%} more of its live answers than chance explains are of other classes than "
-    "those of the version before",
-    "confidence": "{:.0%} more of its live answers than of the version before's are surer, or less "
-    "sure, than at its tests",
-}
 Objects = tuple[dict[str, Any], ...]
 FORWARDED = re.compile(rf"Forwarding from ({re.escape(HOST)}:\d+) ->")
 
@@ -118,41 +108,6 @@ class Server(Part):
         return known.get("Ready") == "True" and not self.leaving
 
 
-class Measurement(Part):
-    """What an analysis saw at a moment: of starts the pods as JSON, otherwise `[0.05]`, or `[]`."""
-
-    value: str = ""
-    started: datetime | None = at("startedAt", default=None)
-
-
-class Metric(Part):
-    """One of the figures of an analysis."""
-
-    name: str = ""
-    phase: str = ""
-    measurements: tuple[Measurement, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended the version; a last measurement is there then."""
-        return self.phase == "Failed" and bool(self.measurements)
-
-
-class Argument(Part):
-    """What an analysis is given; a token has no value here."""
-
-    name: str = ""
-    value: str = ""
-
-
-class Analysis(Part):
-    """A look at the pods of one version's template."""
-
-    template: str = at("metadata", "labels", HASH, default="")
-    arguments: tuple[Argument, ...] = at("spec", "args", default=())
-    metrics: tuple[Metric, ...] = at("status", "metricResults", default=())
-
-
 class Listed(Part):
     """A list of objects, of whatever kinds."""
 
@@ -209,8 +164,8 @@ class Cluster:
             pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
             pods = [each for each in pods if not each.asks]
             found = sorted({each.version for each in pods if each.ready}, key=by_number)
-            why, curves = trouble(owner, objects, pods, release), measured(objects, release)
-            return Standing(tuple(found), why, curves)
+            why = trouble(owner, objects, pods, release)
+            return Standing(tuple(found), why, measured(objects, release))
         except SettingsError as error:
             raise UnknownError(f"{self.context} does not tell ({error})") from None
 
@@ -306,10 +261,11 @@ def trouble(
 def not_healthy(state: RolloutState, objects: Objects, pods: list[Server]) -> str:
     """Say why a Rollout is not healthy. Raises SettingsError."""
     new = [each for each in pods if each.template == state.current and not each.leaving]
-    cause = failed_start(new) or failed_start(last_seen("starts", objects, state.current))
-    cause = cause or wrong_answers(objects, state.current)
-    cause = cause or restarted(last_seen("restarts", objects, state.current))
-    cause = cause or worse(objects, state.current)
+    seen = analyses(objects, state.current)
+    cause = failed_start(new) or failed_start(last_seen("starts", seen))
+    cause = cause or wrong_answers(seen, objects, state.current)
+    cause = cause or restarted(last_seen("restarts", seen))
+    cause = cause or worse(seen)
     if state.aborted:
         if "timed out progressing" in state.message:
             cause = cause or f"it was not ready within {state.deadline} s"
@@ -324,19 +280,19 @@ def is_of(release: Release, rollout: dict[str, Any]) -> bool:
     return (pod.version, images) == (str(release.version), [release.image])
 
 
-def last_seen(metric: str, objects: Objects, template: str) -> list[Server]:
-    """Return the pods of a template as the metric that failed saw them. Raises SettingsError."""
-    seen = [each.value for each in failed(metric, objects, template)]
+def last_seen(metric: str, analyses: list[Analysis]) -> list[Server]:
+    """Return the pods of a version as the metric that failed saw them. Raises SettingsError."""
+    seen = [each.value for each in failed(metric, analyses)]
     found = [pod for text in seen for pod in parse_json(text, "the analysis")]
     return [check(Server, each, "a pod") for each in found]
 
 
-def wrong_answers(objects: Objects, template: str) -> str:
+def wrong_answers(analyses: list[Analysis], objects: Objects, template: str) -> str:
     """Say how a template's pods answered otherwise than recorded; nothing if they did not.
 
     Raises SettingsError.
     """
-    if not failed("answers", objects, template):
+    if not failed("answers", analyses):
         return ""
     pods = [check(Server, each, "a pod") for each in of_kind("Pod", objects)]
     asked = [each for pod in pods if pod.asks == template for each in pod.containers]
@@ -344,59 +300,17 @@ def wrong_answers(objects: Objects, template: str) -> str:
     return f"its golden requests were not answered as recorded ({said(words[0])})"
 
 
-def worse(objects: Objects, template: str) -> str:
-    """Say which figure of live requests took a template's pods away; nothing if none did.
-
-    Raises SettingsError.
-    """
-    for name, told in FIGURES.items():
-        for measurement in failed(name, objects, template):
-            return told.format(number(measurement.value))
-    return ""
-
-
 def measured(objects: Objects, release: Release) -> tuple[Curve, ...]:
     """Return the figures of a release's live requests over time. Raises SettingsError."""
     rollouts = [each for each in of_kind("Rollout", objects) if is_of(release, each)]
-    templates = {check(RolloutState, each, "the Rollout").current for each in rollouts}
-    found = [
-        curve(metric, analysis)
-        for analysis in analyses(objects)
-        for metric in analysis.metrics
-        if analysis.template in templates and metric.name in FIGURES
-    ]
-    return tuple(each for each in found if each.points)
+    states = [check(RolloutState, each, "the Rollout") for each in rollouts]
+    return curves(each for state in states for each in analyses(objects, state.current))
 
 
-def curve(metric: Metric, analysis: Analysis) -> Curve:
-    """Return a figure over time; its limit is the analysis' argument of the same name."""
-    limits = [number(each.value) for each in analysis.arguments if each.name == metric.name]
-    points = [(each.started, number(each.value)) for each in metric.measurements if each.started]
-    points = [each for each in points if math.isfinite(each[1])]
-    return Curve(metric.name, next(filter(math.isfinite, limits), None), points)
-
-
-def number(text: str) -> float:
-    """Return what was measured, which Argo Rollouts writes as `[0.05]`; NaN of `[]`."""
-    try:
-        return float(text.strip("[]"))
-    except ValueError:
-        return math.nan
-
-
-def failed(metric: str, objects: Objects, template: str) -> list[Measurement]:
-    """Return the last measurements of a metric that took a template's pods away.
-
-    Raises SettingsError.
-    """
-    found = [each for each in analyses(objects) if each.template == template]
-    metrics = [each for analysis in found for each in analysis.metrics]
-    return [each.measurements[-1] for each in metrics if each.failed and each.name == metric]
-
-
-def analyses(objects: Objects) -> list[Analysis]:
-    """Return the analyses among objects. Raises SettingsError."""
-    return [check(Analysis, each, "the analysis") for each in of_kind("AnalysisRun", objects)]
+def analyses(objects: Objects, template: str) -> list[Analysis]:
+    """Return the analyses of a version's template. Raises SettingsError."""
+    found = [check(Analysis, each, "the analysis") for each in of_kind("AnalysisRun", objects)]
+    return [each for each in found if each.template == template]
 
 
 def failed_start(pods: list[Server]) -> str:

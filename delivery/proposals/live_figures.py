@@ -7,6 +7,7 @@ from datetime import datetime
 from workspace.markdown import chart, code
 
 COLOURS = "#bcd3f2, #b42318"
+ROOM = 20_000  # characters of a pull request's text, which ends at 65,536
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ class Curve:
 
 
 def draw(version: int, curves: Iterable[Curve]) -> str:
-    """Draw each figure of a version with its limit."""
-    return "".join(f"\n{picture(each)}\n{caption(version, each)}\n" for each in curves)
+    """Draw each figure of a version with its limit, as far as there is room."""
+    text = ""
+    for each in curves:
+        drawn = f"\n{picture(each)}\n{caption(version, each)}\n"
+        text += drawn if len(text) + len(drawn) <= ROOM else ""
+    return text
 
 
 def picture(curve: Curve) -> str:

@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == f"/app/installations/{INSTALLATION}/access_tokens":
             self.answer(201, {"token": TOKEN, "expires_at": LATER})
             return
-        if self.headers["Authorization"] != f"token {TOKEN}":
+        if self.headers["Authorization"] not in (f"token {TOKEN}", f"Bearer {TOKEN}"):
             self.answer(401, {"message": "Bad credentials"})
             return
         with self.told.open("a") as file:

@@ -13,16 +13,14 @@ import pytest
 
 import cluster_project
 import github_api
-import network
 from cluster_project import GOLDEN
 from delivered import Delivered, aborted
 from delivery.proposals.release_file import Release
 from kubernetes_api import Object
-from notifications import secret, settings
+from notifications import listen, secret, settings
 from traffic import Traffic
 
 QA = "qa"
-PORT = 9080  # of the GitHub that is told
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +107,8 @@ def told(
     delivered: Delivered, bad: dict[str, Release], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """What a GitHub is told, which Argo CD's notifications know from now on."""
-    file, address = tmp_path_factory.mktemp("github") / "told", network.address(1)
-    program = str(Path(__file__).parent / "github_api.py")
-    delivered.here.start("github", 1, ["python3", program, address, str(PORT), str(file)])
-    delivered.here.wait_for_port(address, PORT, "github")
-    delivered.kubernetes.apply([secret(), settings(f"http://{address}:{PORT}")])
+    file, address = listen(delivered.here, tmp_path_factory.mktemp("github"))
+    delivered.kubernetes.apply([secret(), settings(address)])
     for environment in bad:
         delivered.see(environment)  # the controller looks at what changes
     yield file
@@ -121,6 +116,7 @@ def told(
     delivered.kubernetes.kubectl(
         "patch", "configmap/argocd-notifications-cm", *nothing, "-n", "argocd"
     )
+    delivered.here.stop("github")
 
 
 def has_told(trigger: str) -> Callable[[Object], bool]:

@@ -6,16 +6,22 @@ Staging and production are judged at the same time, with shorter windows and pau
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
 
+import github_api
 import measuring
+import notifications
 from cluster_project import GOLDEN, add_component, add_patches, patch
 from conftest import TEMPLATE
 from delivered import Delivered, aborted, healthy_with
+from delivery.manifests.analysis import curves, worse
+from delivery.manifests.told_analysis import TASK, Told
 from delivery.proposals.release_file import Release
 from traffic import Traffic
+from workspace.settings import check
 
 TEMPLATE_FILE = TEMPLATE / "argocd/components/judged/live-figures.yaml"
 ENVIRONMENTS = ("staging", "production")
@@ -135,7 +141,22 @@ def measured(figures: list[dict]) -> list[str]:
     return [each["value"] for figure in figures for each in figure["measurements"]]
 
 
-def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: Delivered) -> None:
+@pytest.fixture(scope="module")
+def told(judged: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What a GitHub is told, which Argo Rollouts knows from now on."""
+    file, address = notifications.listen(judged.here, tmp_path_factory.mktemp("github"))
+    ours = notifications.figures(address)
+    judged.kubernetes.apply(ours)
+    yield file
+    for each in ours:
+        name = f"{each['kind']}/{each['metadata']['name']}"
+        judged.kubernetes.kubectl("delete", name, "-n", each["metadata"]["namespace"])
+    judged.here.stop("github")
+
+
+@pytest.fixture(scope="module")
+def taken(judged: Delivered, told: Path) -> dict[str, Release]:
+    """By which figure a version that fails and one that is slow were taken away."""
     version = judged.next_version()
     failing = judged.project.build_faulty(version, 0.91, FAILS=20)
     slow = judged.project.build_faulty(version + 1, 0.92, SECONDS=0.3)
@@ -147,11 +168,42 @@ def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(judged: De
         }
     for metric, message in found.items():
         assert f'Metric "{metric}" assessed Failed' in message
+    before = judged.good[-1].version
+    assert all(each.versions["http"][before] for each in traffic), "the one before went on"
+    return {"failing": failing, "slowness": slow}
+
+
+def test_a_version_that_fails_or_is_slow_is_taken_away_by_that_figure(
+    judged: Delivered, taken: dict[str, Release]
+) -> None:
     status = judged.command("status").stdout
     assert re.search(r"taken away again, because \d\S+ more of its live requests failed", status)
     assert re.search(r"its live requests took \d\S+ times as long as is promised", status)
-    before = judged.good[-1].version
-    assert all(each.versions["http"][before] for each in traffic), "the one before went on"
+
+
+@pytest.mark.parametrize(
+    ("environment", "figure"), zip(ENVIRONMENTS, ("failing", "slowness"), strict=True)
+)
+def test_github_is_told_what_was_measured_of_a_version_that_was_taken_away(
+    judged: Delivered, taken: dict[str, Release], told: Path, environment: str, figure: str
+) -> None:
+    deployments = [each["body"] for each in github_api.read(told)]
+    wanted = {"task": TASK, "environment": judged.namespace(environment)}
+    found = [each for each in deployments if wanted.items() <= each.items()]
+    newest = check(Told, found[-1]["payload"], "a payload")
+    assert newest.image == taken[figure].image
+    assert number_in(worse(newest.analyses)) == pytest.approx(
+        next(each.values[-1] for each in curves(newest.analyses) if each.name == figure), abs=0.06
+    )
+    limits = {each.name: each.limit for each in curves(newest.analyses)}
+    assert limits[figure] == {"failing": 0.02, "slowness": 3}[figure]
+    assert found[-1]["auto_merge"] is False and found[-1]["required_contexts"] == []
+
+
+def number_in(sentence: str) -> float:
+    """The number that a sentence names; of percent the share."""
+    (text, percent) = re.findall(r"([\d.]+)(%?)", sentence)[0]
+    return float(text) / (100 if percent else 1)
 
 
 def test_a_version_that_is_surer_than_at_its_tests_is_taken_away(judged: Delivered) -> None:

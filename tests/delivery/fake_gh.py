@@ -124,6 +124,7 @@ class GitHub:
         script.chmod(0o755)
         self.write(name="acme/digits", account=True, owners=[], rulesets=[], hooks=[])
         self.write(calls=[], fails={}, comments=[], statuses={}, pulls=[], author="Bot")
+        self.write(deployments=[])
 
     def write(self, **state: Any) -> None:
         before = json.loads(self.place.read_text()) if self.place.exists() else {}
@@ -443,7 +444,16 @@ def owners(state: dict[str, Any], route: str, query: str, body: None) -> Any:
     return {"errors": state["owners"]}
 
 
+def deployments(state: dict[str, Any], route: str, query: str, body: None) -> Any:
+    """The deployments of a task and an environment, the newest first."""
+    given = dict(each.split("=") for each in query.split("&"))
+    wanted = {key: given[key] for key in ("task", "environment")}
+    found = [each for each in state["deployments"] if wanted.items() <= each.items()]
+    return found[::-1][: int(given["per_page"])]
+
+
 ROUTES = {
+    ("GET", "deployments"): deployments,
     ("GET", "rules"): rules_of_a_branch,
     ("GET", "rulesets"): rulesets,
     ("POST", "rulesets"): make,

@@ -21,6 +21,9 @@ SAYS = "digits-staging is Degraded, as Argo CD finds"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project that released models 1, 2 and 3 to staging."""
     made = make_project(tmp_path, monkeypatch)
+    overlay = made.folder / "argocd/environments/staging/kustomization.yaml"
+    overlay.write_text("namespace: digits-staging\n")
+    made.commit("Have an overlay")
     for version in (1, 2, 3):
         made.deploy("staging", version)
     made.git("config", f"url.{made.origin}.pushInsteadOf", str(made.origin))
@@ -150,6 +153,83 @@ def test_an_api_that_fails_half_way_is_asked_again_by_the_next_word(
     assert tell(project, tip(project)) == 0
     (pull,) = github.read("pulls")
     assert (pull["--head"], pull["labels"]) == (BRANCH, ["rollback"])
+
+
+def told(project: Project, image: str = "", **metrics: list[str]) -> dict[str, Any]:
+    """What Argo Rollouts tells GitHub of the model of an image, by default of the newest one."""
+    seen = [
+        {
+            "name": name,
+            "phase": "Failed",
+            "measurements": [
+                {"value": value, "startedAt": f"2026-11-26T08:00:{place % 60:02}Z"}
+                for place, value in enumerate(values)
+            ],
+        }
+        for name, values in metrics.items()
+    ]
+    status = {"phase": "Failed", "message": f'Metric "{next(iter(metrics))}" assessed Failed'}
+    analysis = {"spec": {"args": [{"name": "failing", "value": "0.02"}]}}
+    payload = {
+        "image": image or f"oci:.local/registry@sha256:{3:064x}",
+        "analyses": [analysis | {"status": status | {"metricResults": seen}}],
+    }
+    return {"task": "analysis", "environment": "digits-staging", "payload": payload}
+
+
+def test_what_the_cluster_told_of_its_analyses_is_said_and_drawn(
+    project: Project, github: GitHub
+) -> None:
+    older = told(project, failing=["[0.7031]"])
+    github.write(deployments=[older, told(project, failing=["[]", "[0.01]", "[0.05]"])])
+    assert tell(project, tip(project)) == 0
+    (pull,) = github.read("pulls")
+    said = Path(pull["--body-file"]).read_text()
+    why = f"**Model 3 is not served well:** {SAYS}: 5.0% more of its live requests failed than"
+    assert why in said
+    assert '    x-axis UTC ["08:00:01", "08:00:02"]\n' in said
+    assert "    bar [0.0100, 0.0500]\n    line [0.0200, 0.0200]\n" in said
+    assert "0.7031" not in said, "what was told before"
+
+
+def test_what_is_no_figure_is_told_in_the_words_of_argo_rollouts(
+    project: Project, github: GitHub
+) -> None:
+    github.write(deployments=[told(project, answers=[])])
+    assert tell(project, tip(project)) == 0
+    assert f'well:** {SAYS}: Metric "answers" assessed Failed\n' in message(project)
+    assert "mermaid" not in message(project)
+
+
+@pytest.mark.parametrize("payload", ["", None, 7, {}, {"image": 7}, {"analyses": [{"spec": 7}]}])
+def test_what_is_told_of_another_model_or_of_none_is_passed_over(
+    project: Project, github: GitHub, payload: Any
+) -> None:
+    own = told(project, failing=["[0.05]"])
+    another = told(project, image=f"ghcr.io/acme/digits@sha256:{'0' * 64}", failing=["[0.7]"])
+    elsewhere = told(project, failing=["[0.8]"]) | {"environment": "digits-production"}
+    github.write(deployments=[own, own | {"payload": payload}, another, elsewhere])
+    assert tell(project, tip(project)) == 0
+    assert "    bar [0.0500]\n" in message(project)
+
+
+def test_a_proposal_comes_also_where_github_does_not_list_what_was_told(
+    project: Project, github: GitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    github.write(fails={"GET repos/acme/digits/deployments": (403, "Not accessible")})
+    assert tell(project, tip(project)) == 0
+    assert "what was measured is not known: GitHub does not answer" in capsys.readouterr().out
+    assert f"well:** {SAYS}\n" in message(project)
+
+
+def test_whoever_tells_more_than_a_pull_request_holds_does_not_prevent_it(
+    project: Project, github: GitHub
+) -> None:
+    many = told(project, failing=["[0.03]"], slowness=["[1e99]"] * 1000, classes=["[0.2]"])
+    github.write(deployments=[many])
+    assert tell(project, tip(project)) == 0
+    said = message(project)
+    assert len(said) < 65_536 and said.count("```mermaid") == 2
 
 
 def test_an_event_that_is_none_is_refused(
