@@ -181,9 +181,17 @@ def bake(tmp_path: Path) -> Callable[..., Project]:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def disk() -> Iterator[Path]:
+    """A folder for gigabytes, where the folder of temporary files may be the memory's."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def project(disk: Path) -> Project:
     """The default project, with its environments installed and its first commit made."""
-    output = tmp_path_factory.mktemp("default")
+    output = disk / "default"
     result = cookiecutter(output)
     assert result.returncode == 0, result.stderr
     made = Project(output / "digit-classifier")

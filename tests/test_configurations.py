@@ -38,6 +38,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"bootstrap_samples": 100, "confidence": 0.8, "calibration_bins": 5},
         "export": {"tolerance": 0.01, "golden_images": 8},
     },
+    "photographs by weights learnt elsewhere, in fewer bits": {
+        "prepare": {"source": "folder", "official_test": "test", "image_size": [224, 224]},
+        "train": {
+            **{"network": "efficientnet_b0", "options": {}, "pretrained": True, "ema": 0.99},
+            **{"augmentation": NO_AUGMENTATION | {"flip": True, "cutmix": 1.0}},
+            **{"label_smoothing": 0.1, "learning_rate": 0.001, "epochs": 12},
+        },
+        "export": {"precision": "int8", "calibration_pictures": 64, "tolerance": 0.001},
+        "release": {"registry": "ghcr.io/acme/model", "soak": 4, "require_healthy": True},
+    },
     "another seed, other shares, lower floors, a search of one's own": {
         "seed": 7,
         "prepare": {"validation_share": 0.3, "test_share": 0.3, "near_duplicate_rms": 0.0},

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 PACKAGES = {  # Debian's, by a file of theirs
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "/usr/sbin/conntrack": "conntrack",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
     "/usr/sbin/debootstrap": "debootstrap",
     "/usr/bin/docker-registry": "docker-registry",
     "/usr/bin/git": "git",

@@ -16,14 +16,22 @@ FOREIGN = {
     "namespace": ("models", "kube-system", ADDRESS, "ConfigMap"),
     "training's namespace": ("models", f"{NAME}-training", ADDRESS, "ConfigMap"),
     "source": ("models", f"{NAME}-staging", "github.com/evil/charts.git", "ConfigMap"),
+    "place of a run": ("training", f"{NAME}-production", ADDRESS, "ConfigMap"),
+    "kind of a run": ("training", f"{NAME}-training", ADDRESS, "RoleBinding"),
+    "place of the platform": ("platform", f"{NAME}-production", ADDRESS, "ConfigMap"),
+    "kind of the platform": ("platform", "monitoring", ADDRESS, "Pod"),
 }
 
-DESTINATION = "do not match any of the allowed destinations in project 'models'"
+DESTINATION = "do not match any of the allowed destinations in project '{}'"
 REFUSED = {
-    "kind": "is not permitted in project models",
+    "kind": "is not permitted in project {}",
     "namespace": DESTINATION,
     "training's namespace": DESTINATION,
-    "source": "is not permitted in project 'models'",
+    "source": "is not permitted in project '{}'",
+    "place of a run": DESTINATION,
+    "kind of a run": "is not permitted in project {}",
+    "place of the platform": DESTINATION,
+    "kind of the platform": "is not permitted in project {}",
 }
 
 
@@ -126,12 +134,13 @@ def tried(kubernetes: Kubernetes, *documents: Object) -> None:
 @pytest.mark.parametrize("what", FOREIGN)
 def test_a_project_of_argo_cd_refuses_what_is_foreign(delivered: Delivered, what: str) -> None:
     project, namespace, source, kind = FOREIGN[what]
+    why = REFUSED[what].format(project)
     name = f"foreign-{what.replace(' ', '-').replace(chr(39), '')}"
     push_branch(delivered, name, {"kind": kind, "metadata": {"name": name}})
     kubernetes = delivered.kubernetes
     try:
         kubernetes.apply(application(name, project, namespace, f"https://{source}"))
-        kubernetes.until(f"application/{name}", lambda seen: REFUSED[what] in refusal(seen))
+        kubernetes.until(f"application/{name}", lambda seen: why in refusal(seen))
         listed = kubernetes.run("get", kind, name, "-n", namespace)
         assert "NotFound" in listed.stderr
     finally:

@@ -1,4 +1,4 @@
-"""A training run beside two environments that serve.
+"""A training run beside two environments that serve, which it leaves alone.
 
 KubeRay cannot be had as a Go module, so the kind's definition here takes any fields and nobody acts
 on it: what is tried is what Argo CD makes of a merged run, and what it says of its states.
@@ -46,6 +46,7 @@ def test_a_merged_run_is_one_application_whose_health_is_the_runs(
 ) -> None:
     kubernetes, project = delivered.kubernetes, delivered.project
     served = delivered.serving()
+    delivered.deploy(served, "production")
     kubernetes.apply(DEFINITION)
     kubernetes.until("customresourcedefinition/rayjobs.ray.io", established, "default")
     labels = {REVISION: project.git("rev-parse", "HEAD")}
@@ -64,7 +65,8 @@ def test_a_merged_run_is_one_application_whose_health_is_the_runs(
             f"application/{NAMESPACE}",
             lambda seen, health=health: seen["status"]["health"]["status"] == health,
         )
-    delivered.answers(served)
+    for environment in ("staging", "production"):
+        delivered.answers(served, environment)
 
 
 def established(definition: dict) -> bool:
