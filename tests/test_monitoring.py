@@ -774,6 +774,15 @@ def test_a_dashboard_asks_with_the_variables_that_it_has_and_shows_releases(name
     assert [each["name"] for each in dashboard["annotations"]["list"]] == ["Releases"]
 
 
+def test_the_dashboard_says_nothing_of_fewer_pictures_than_the_alerts() -> None:
+    enough = re.compile(r"behaviour:counted:increase1h[^>]*>= (\d+)")
+    (fewest,) = {each for rule in ALERTS.values() for each in enough.findall(rule["expr"])}
+    of_an_hour = re.compile(r"behaviour:(?:accuracy:estimate|psi:|share:)1h")
+    asked = [query for query in QUERIES.values() if of_an_hour.search(query)]
+    assert len(asked) == 4
+    assert {(*enough.findall(query),) for query in asked} == {(fewest,)}
+
+
 def test_grafana_takes_in_every_dashboard_and_each_has_its_own_address() -> None:
     (made,) = [each for each in rendering.build(CONFIGS) if each["kind"] == "ConfigMap"]
     assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
