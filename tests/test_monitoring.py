@@ -674,9 +674,9 @@ def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Pa
 
 # -- dashboards ------------------------------------------------------------------------------------
 
-# The parts of a dashboard as Grafana's published model has them (grafana-foundation-sdk 11.6), as
-# far as they are used here: fields that must be there, and that may. `step` and `titleFormat` are
-# what its Prometheus data source reads of an annotation.
+# Written by hand after Grafana's published model (grafana-foundation-sdk 11.6): the fields that a
+# part of a dashboard must have, and may, as far as they are used here. `step` and `titleFormat` are
+# what Grafana's Prometheus data source reads of an annotation.
 FIELDS = {
     "dashboard": (
         "uid title tags schemaVersion editable timezone refresh time annotations templating panels",
@@ -726,7 +726,7 @@ def parts(dashboard: dict) -> Iterator[tuple[str, dict]]:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_has_the_fields_that_grafana_knows_and_no_others(name: str) -> None:
+def test_a_dashboard_has_the_fields_that_are_listed_and_no_others(name: str) -> None:
     dashboard = DASHBOARDS[name]
     for kind, part in parts(dashboard):
         must, may = (set(each.split()) for each in FIELDS[kind])
