@@ -3,8 +3,8 @@
     python benchmarks/drift.py [--runs 5]
 
 Trees learn digits, and others patches of photographs; a stream of pictures that neither has seen
-is judged by the alerts' own formulas each 50 pictures, from 200 to 1,000. A test holds the formulas
-to a real Prometheus' answers.
+is judged by the alerts' own formulas of an hour each 50 pictures, from 200 to 1,000; how long it
+has to last is left out. A test holds the formulas to a real Prometheus' answers.
 """
 
 import argparse
@@ -238,7 +238,7 @@ class Verdict:
 
 
 def judge(world: World, images: Images, labels: np.ndarray) -> Verdict:
-    """Look at a stream as the alerts do, from FEWEST pictures on."""
+    """Look at a stream as the alerts do at an hour, from FEWEST pictures on."""
     answers = world.answer(images)
     seen = behaviour.figures(images, answers)
     features = world.reference["features"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import observed
 import rendering
 import schemas
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
@@ -676,6 +677,23 @@ def test_a_released_environment_tells_people_what_it_serves(generated) -> None:
             "Model": f"{address}/blob/{release['commit']}/MODEL_CARD.md",
             "Pull requests": f"{address}/commits/main/{path}/model.yaml",
         }
+
+
+def test_a_line_of_comment_links_an_environment_to_its_figures(released: Path, apps) -> None:
+    text = (released / "argocd/apps/models.yaml").read_text()
+    (commented,) = re.findall(r"(?m)^ +# - name: Dashboard\n(?: +#   .*\n)+", text)
+    (told,) = yaml.safe_load(re.sub(r"(?m)^ +# ", "", commented))
+    models = copy.deepcopy(apps["ApplicationSet", "models"])
+    models["spec"]["template"]["spec"]["info"] = [told]
+    dashboard = observed.DASHBOARDS["model"]
+    (variable,) = (each["name"] for each in dashboard["templating"]["list"])
+    made = rendering.applications(models, released)
+    assert len(made) == len(ENVIRONMENTS)
+    for application in made:
+        (link,) = application["spec"]["info"]
+        namespace = application["spec"]["destination"]["namespace"]
+        path = f"/d/{dashboard['uid']}?var-{variable}={namespace}"
+        assert link["value"] == f"https://grafana.example.com{path}"
 
 
 def test_a_release_file_further_down_deploys_nothing(released: Path, apps, tmp_path: Path) -> None:

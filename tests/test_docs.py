@@ -169,6 +169,18 @@ def test_no_placeholder_is_left_in_a_document() -> None:
         assert not found, f"{document}: {found}"
 
 
+def test_documents_forward_the_services_that_the_chart_of_prometheus_makes() -> None:
+    stack = TEMPLATE / "argocd/platform/controllers/kube-prometheus-stack.yaml"
+    chart = yaml.safe_load(stack.read_text())
+    settings = chart["settings"]
+    assert not [name for name in settings["grafana"] if name.lower().endswith("nameoverride")]
+    # Grafana is a chart within the chart, so it has its name of the release.
+    made = {f"{settings['fullnameOverride']}-prometheus", f"{chart['chart']}-grafana"}
+    forwarded = rf"--namespace {chart['namespace']} port-forward (?:service|svc)/([\w-]+)"
+    texts = [(TEMPLATE / path).read_text() for path in tracked() if path.suffix == ".md"]
+    assert {name for text in texts for name in re.findall(forwarded, text)} == made
+
+
 def rows(heading: str) -> dict[str, str]:
     """The table below a heading of the page about clusters: first column, last column."""
     section = re.split(r"(?m)^## ", CLUSTER.read_text().partition(f"## {heading}\n")[2])[0]

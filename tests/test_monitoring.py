@@ -53,6 +53,9 @@ AVAILABLE = f"rollout_info_replicas_available{{{ROLLOUT}}}"
 IN_GIT = 'argocd_app_labels{name="p-staging", label_model_version="8"}'
 APPLICATION = 'argocd_app_info{name="p-staging", autosync_enabled="true", sync_status="Synced"}'
 GPU = 'Hostname="node", gpu="0"'
+USED, FAULT = (f"DCGM_FI_DEV_{name}{{{GPU}}}" for name in ("GPU_UTIL", "XID_ERRORS"))
+NODE = 'kube_node_status_capacity{node="node", resource="cpu", unit="core"}'
+GPUS = 'kube_node_status_capacity{node="node", resource="nvidia_com_gpu", unit="integer"}'
 PROBE = 'namespace="p-staging", cronjob="probe"'
 ASKED, ANSWERED = (
     f"kube_cronjob_{name}{{{PROBE}}}" for name in ("created", "status_last_successful_time")
@@ -91,8 +94,10 @@ HEALTHY = {
     IN_GIT: "1x600",
     'argocd_app_sync_total{name="p-staging", phase="Succeeded"}': "1x600",
     'up{namespace="argo-rollouts"}': "1x600",
-    f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x600",
-    f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x600",
+    USED: "40x600",
+    FAULT: "0x600",
+    NODE: "4x600",
+    GPUS: "1x600",
     ASKED: "0x600",
     ANSWERED: "0+60x600",  # seconds
 }
@@ -184,15 +189,15 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
         {63: set(), 70: {"ImagePullFailing"}, 80: set()},
     ),
     "a GPU falls off its bus": (
-        {f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "0x60 79x30 0x500"},
+        {FAULT: "0x60 79x30 0x500"},
         {60: set(), 65: {"GpuFault"}, 95: set()},
     ),
     "a program reads beyond its memory": (
-        {f"DCGM_FI_DEV_XID_ERRORS{{{GPU}}}": "31x600"},
+        {FAULT: "31x600"},
         {60: set(), 90: set()},
     ),
     "a GPU does nothing": (
-        {f"DCGM_FI_DEV_GPU_UTIL{{{GPU}}}": "40x60 0x420 40x120"},
+        {USED: "40x60 0x420 40x120"},
         {400: set(), 450: {"GpuIdle"}, 500: set()},
     ),
     "nobody sees Argo Rollouts": (
@@ -202,6 +207,32 @@ CASES: dict[str, tuple[dict[str, str], dict[int, set[str]]]] = {
     "nobody sees Argo CD": (
         {APPLICATION: "1x60 stale _x30 1x500"},
         {70: set(), 80: {"DeliveryUnseen"}, 95: set()},
+    ),
+    "nobody sees what Kubernetes holds": (
+        {NODE: "4x60 stale _x30 4x500", GPUS: "1x60 stale _x30 1x500"},
+        {70: set(), 80: {"ClusterUnseen"}, 95: set()},
+    ),
+    "nobody sees the GPUs": (
+        {
+            USED: "40x60 stale _x30 40x500",
+            FAULT: "0x60 stale _x30 0x500",
+        },
+        {70: set(), 80: {"GpuUnseen"}, 95: set()},
+    ),
+    "nobody sees the GPUs of one node of two": (
+        {GPUS.replace('"node"', '"other"'): "_x60 1x30 stale"},
+        {70: set(), 80: {"GpuUnseen"}, 95: set()},
+    ),
+    "a node with GPUs comes, and its figures after it": (
+        {
+            GPUS.replace('"node"', '"other"'): "_x60 1x540",
+            USED.replace("node", "other"): "_x70 40x530",
+        },
+        {70: set(), 80: set(), 200: set()},
+    ),
+    "no node has GPUs": (
+        dict.fromkeys((GPUS, USED, FAULT), "_x600"),
+        {5: set(), 60: set(), 200: set()},
     ),
 }
 
@@ -510,7 +541,6 @@ EXPORTED = [series for series in HEALTHY if not series.startswith(("nv_", "up"))
     f"DCGM_FI_DEV_FB_FREE{{{GPU}}}",
     f"DCGM_FI_DEV_POWER_USAGE{{{GPU}}}",
     'analysis_run_info{namespace="p-staging", name="triton-1", phase="Successful"}',
-    'kube_node_status_capacity{node="node", resource="nvidia_com_gpu", unit="integer"}',
     'kube_pod_container_resource_requests{namespace="p-staging", resource="nvidia_com_gpu"}',
 ]
 
@@ -674,9 +704,9 @@ def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Pa
 
 # -- dashboards ------------------------------------------------------------------------------------
 
-# The parts of a dashboard as Grafana's published model has them (grafana-foundation-sdk 11.6), as
-# far as they are used here: fields that must be there, and that may. `step` and `titleFormat` are
-# what its Prometheus data source reads of an annotation.
+# Written by hand after Grafana's published model (grafana-foundation-sdk 11.6): the fields that a
+# part of a dashboard must have, and may, as far as they are used here. `step` and `titleFormat` are
+# what Grafana's Prometheus data source reads of an annotation.
 FIELDS = {
     "dashboard": (
         "uid title tags schemaVersion editable timezone refresh time annotations templating panels",
@@ -726,7 +756,7 @@ def parts(dashboard: dict) -> Iterator[tuple[str, dict]]:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_has_the_fields_that_grafana_knows_and_no_others(name: str) -> None:
+def test_a_dashboard_has_the_fields_that_are_listed_and_no_others(name: str) -> None:
     dashboard = DASHBOARDS[name]
     for kind, part in parts(dashboard):
         must, may = (set(each.split()) for each in FIELDS[kind])
@@ -772,6 +802,15 @@ def test_a_dashboard_asks_with_the_variables_that_it_has_and_shows_releases(name
     text = json.dumps([panel["targets"] for panel in dashboard["panels"]])
     assert set(re.findall(r"\$(\w+)", text)) == has <= {each[1:] for each in CHOSEN}
     assert [each["name"] for each in dashboard["annotations"]["list"]] == ["Releases"]
+
+
+def test_the_dashboard_says_nothing_of_fewer_pictures_than_the_alerts() -> None:
+    enough = re.compile(r"behaviour:counted:increase1h[^>]*>= (\d+)")
+    (fewest,) = {each for rule in ALERTS.values() for each in enough.findall(rule["expr"])}
+    of_an_hour = re.compile(r"behaviour:(?:accuracy:estimate|psi:|share:)1h")
+    asked = [query for query in QUERIES.values() if of_an_hour.search(query)]
+    assert len(asked) == 4
+    assert {(*enough.findall(query),) for query in asked} == {(fewest,)}
 
 
 def test_grafana_takes_in_every_dashboard_and_each_has_its_own_address() -> None:

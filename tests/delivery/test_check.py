@@ -415,7 +415,10 @@ def rights_in_the_whole_cluster(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - rights.yaml\n")
 
 
-@bad(f"{MODELS}, line 77", "repoURL is 'https://github.com/evil/digits.git', a source that no")
+@bad(
+    f"{MODELS}, line of github.com/evil",
+    "repoURL is 'https://github.com/evil/digits.git', a source that no",
+)
 def manifests_of_another_repository(repo: Repo) -> None:
     text = repo.text(MODELS)
     source = "      source:\n        repoURL: "
@@ -447,7 +450,10 @@ def harmless_default_project(repo: Repo) -> None:
     repo.edit(MODELS, "project: models", "project: default")
 
 
-@bad(f"{MODELS}, line 78", "targetRevision is 'next', a source that no manifest of the base has")
+@bad(
+    f"{MODELS}, line of targetRevision: next",
+    "targetRevision is 'next', a source that no manifest of the base has",
+)
 def harmless_another_branch(repo: Repo) -> None:
     repo.edit(MODELS, "targetRevision: main", "targetRevision: next")
 
