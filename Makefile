@@ -20,8 +20,8 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 test: export OPENBLAS_NUM_THREADS := 1
 # Two processes more than the cores of a small machine: a fifth of the time three left them idle.
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest --numprocesses 4 --dist loadfile \
-		--no-loadscope-reorder
+	TMPDIR=$$(sh tests/scratch.sh) TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest \
+		--numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Somebody's own cluster is never touched, and where one is asked for none that is missing passes.
 test-cluster: unexport KUBECONFIG
