@@ -1,5 +1,6 @@
 """A project whose manifests Argo CD keeps on a cluster, and what people do and see there."""
 
+import json
 import os
 import re
 import subprocess
@@ -166,12 +167,29 @@ class Delivered:
         )
 
     def go_on(self, environment: str = "staging") -> None:
-        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does."""
-        self.rollout(lambda seen: seen.get("status", {}).get("pauseConditions"), environment)
-        self.kubernetes.kubectl(
-            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
-            *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
+        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does.
+
+        Asked twice, the command takes the step: a controller that looks at the Rollout while the
+        pause is ended may not look again.
+        """
+        paused = self.rollout(
+            lambda seen: seen.get("status", {}).get("pauseConditions"), environment
         )
+        step = paused["status"]["currentStepIndex"]
+        for further in ({}, {"currentStepIndex": step + 1}):
+            patch = {"status": {"pauseConditions": None} | further}
+            self.kubernetes.kubectl(
+                *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+                *("--subresource=status", "--patch", json.dumps(patch)),
+            )
+            gone_on, _ = self.kubernetes.within(
+                OFTEN,
+                "rollout/triton",
+                lambda seen: seen["status"]["currentStepIndex"] > step,
+                self.namespace(environment),
+            )
+            if gone_on:
+                return
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.

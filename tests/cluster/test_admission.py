@@ -17,7 +17,7 @@ FOREIGN = {
     "training's namespace": ("models", f"{NAME}-training", ADDRESS, "ConfigMap"),
     "source": ("models", f"{NAME}-staging", "github.com/evil/charts.git", "ConfigMap"),
     "place of a run": ("training", f"{NAME}-production", ADDRESS, "ConfigMap"),
-    "kind of a run": ("training", f"{NAME}-training", ADDRESS, "RoleBinding"),
+    "kind of a run": ("training", f"{NAME}-training", ADDRESS, "Secret"),
     "place of the platform": ("platform", f"{NAME}-production", ADDRESS, "ConfigMap"),
     "kind of the platform": ("platform", "monitoring", ADDRESS, "Pod"),
 }
