@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,7 +124,14 @@ def parse_release(content: str | bytes, name: str) -> Release:
     text = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     if any(line.startswith(b"<" * 7) for line in text.splitlines()):
         raise ReleaseFileError(f"{name} is in conflict: {in_conflict()}")
-    try:
+    with readable():
         return parse_config_map(Release, text, RELEASE_NAME, name)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say of a release file that cannot be read where a good one is. Raises ReleaseFileError."""
+    try:
+        yield
     except SettingsError as error:
         raise ReleaseFileError(f"{error}; or restore the file from Git") from None

@@ -5,7 +5,7 @@ from contextlib import suppress
 from delivery.git import Repository
 from delivery.proposals.config_map import parse_config_map, write_config_map
 from delivery.proposals.release_file import COMMIT, IMAGE, Count
-from workspace.settings import Settings, SettingsError
+from workspace.settings import SMALL, Settings, SettingsError
 
 RUN_FILE = "argocd/training/run.yaml"
 RUN_NAME = "training-run"
@@ -33,13 +33,13 @@ def next_run(repository: Repository, commit: str) -> int:
 
     Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
-    newest, numbers = repository.read(commit, RUN_FILE), [0]
+    numbers = [0]
     try:
-        if newest is not None:
+        if (newest := repository.read(commit, RUN_FILE, SMALL)) is not None:
             parse_run(newest, f"{RUN_FILE} at {commit[:12]}")
     except SettingsError as error:
         raise SettingsError(f"{error}; put it right on main, or remove the file") from None
-    for path, content in repository.versions(commit, RUN_FILE):
+    for path, content in repository.versions(commit, RUN_FILE, SMALL):
         with suppress(Exception):  # whatever stood there
             numbers.append(parse_run(content, path).run)
     return 1 + max(numbers)

@@ -33,6 +33,7 @@ from delivery.proposals.signing import signed
 from delivery.triton import load
 from pull_requests import BENCH, KEY, PRODUCTION, STAGING, Repo, make_repository, rehearsed, run
 from tiny import write_repository
+from workspace.settings import LARGEST, SMALL
 
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
 ROLLOUT = "argocd/base/triton/rollout.yaml"
@@ -157,6 +158,11 @@ def both_environments_at_once(repo: Repo) -> None:
 @bad(f"{STAGING}, line 6", "model 5 is not the next, which is 4")
 def version_that_is_not_the_next(repo: Repo) -> None:
     repo.propose(repo.candidate(5, 0.98))
+
+
+@bad(f"{STAGING}, line 1", "is too large: at most 65,536 bytes are read; or restore the file from")
+def release_file_that_is_huge(repo: Repo) -> None:
+    repo.write(STAGING, "#" * (SMALL + 1))
 
 
 @bad(f"{STAGING}, line 6", "model 3 was released with the image sha256:")
@@ -1059,6 +1065,7 @@ def test_pictures_that_change_are_named_and_lie_beside_the_report(
         for number in range(6):
             repo.write(f"plots/{number}.svg", "<svg/>")
         (repo.folder / "plots/link.svg").symlink_to("/etc/passwd")
+        repo.write("plots/huge.png", " " * (LARGEST + 1))
 
     verdict = judged(repo, Case(change, "", ""), tmp_path)
     named = ", ".join(f"`plots/{number}.svg`" for number in range(5))
