@@ -2,8 +2,9 @@
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ RELEASE_FILE = "model.yaml"
 RELEASE_NAME = "model-release"
 PROPOSING = "and what proposed it: `make release`, `make promote` or `make rollback`"
 FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
+DIGITS = 9  # of a whole number, at most
 
 
 class ReleaseFileError(DeliveryError):
@@ -27,9 +29,20 @@ class ReleaseFileError(DeliveryError):
 
 def whole_number(value: Any) -> int:
     """Read a whole number from 1. Raises ValueError for others, such as "01" and "1.0"."""
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", str(value)):
+    if not re.fullmatch(rf"[1-9][0-9]{{0,{DIGITS - 1}}}", str(value)):
         raise ValueError("it is not a whole number from 1")
     return int(value)
+
+
+def next_number(given: Iterable[int]) -> int:
+    """Return a number that was never given: one more than the highest.
+
+    Where that has a digit too many, because somebody wrote what nobody counted, the lowest is free.
+    """
+    known = {*given}
+    following = 1 + max(known, default=0)
+    free = (number for number in count(1) if number not in known)
+    return following if following < 10**DIGITS else next(free)
 
 
 Count = Annotated[

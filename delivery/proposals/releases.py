@@ -7,7 +7,13 @@ from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.proposals.release_file import RELEASE_FILE, Release, parse_release, readable
+from delivery.proposals.release_file import (
+    RELEASE_FILE,
+    Release,
+    next_number,
+    parse_release,
+    readable,
+)
 from workspace.settings import SMALL
 
 ENVIRONMENTS = "argocd/environments"
@@ -74,8 +80,8 @@ def all_releases(repository: Repository, commit: str) -> list[Past]:
 
 
 def next_version(past: list[Past]) -> int:
-    """Return one more than the highest version ever released anywhere, also if rolled back."""
-    return 1 + max((each.release.version for each in past), default=0)
+    """Return a version that was never released anywhere, also none that was rolled back."""
+    return next_number(each.release.version for each in past)
 
 
 def digests(past: list[Past]) -> dict[int, str]:

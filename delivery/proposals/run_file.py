@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from delivery.git import Repository
 from delivery.proposals.config_map import parse_config_map, write_config_map
-from delivery.proposals.release_file import COMMIT, IMAGE, Count
+from delivery.proposals.release_file import COMMIT, IMAGE, Count, next_number
 from workspace.settings import SMALL, Settings, SettingsError
 
 RUN_FILE = "argocd/training/run.yaml"
@@ -29,11 +29,11 @@ class Run(Settings):
 
 
 def next_run(repository: Repository, commit: str) -> int:
-    """Return one more than the highest run ever merged: a name that was used would not run again.
+    """Return the number of a run that was never merged: a name that was used would not run again.
 
     Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
-    numbers = [0]
+    numbers = []
     try:
         if (newest := repository.read(commit, RUN_FILE, SMALL)) is not None:
             parse_run(newest, f"{RUN_FILE} at {commit[:12]}")
@@ -42,7 +42,7 @@ def next_run(repository: Repository, commit: str) -> int:
     for path, content in repository.versions(commit, RUN_FILE, SMALL):
         with suppress(Exception):  # whatever stood there
             numbers.append(parse_run(content, path).run)
-    return 1 + max(numbers)
+    return next_number(numbers)
 
 
 def parse_run(content: bytes, name: str) -> Run:

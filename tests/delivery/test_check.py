@@ -513,10 +513,17 @@ def link_that_leads_out(repo: Repo) -> None:
 
 
 @bad(
-    f"{RUN_FILE}, line 8", "run 1 was there before, and would not run again: the next is 2", "later"
+    f"{RUN_FILE}, line 8",
+    "run 1 is not the next, which is 2: what was there would not run",
+    "later",
 )
 def harmless_run_of_a_number_that_was_there(repo: Repo) -> None:
     repo.write(RUN_FILE, run(1).model_copy(update={"nodes": 3}).to_yaml())
+
+
+@bad(f"{RUN_FILE}, line 6", "run 3 is not the next, which is 2", "later")
+def harmless_run_of_a_number_that_was_skipped(repo: Repo) -> None:
+    repo.write(RUN_FILE, run(3).to_yaml())
 
 
 @bad(f"{RUN_FILE}, line 10", "it is '# on the large machines' and not '', as `make train-on-clust")

@@ -23,8 +23,8 @@ from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.rebuild import cloned
 from delivery.parameters import committed_parameters
-from delivery.proposals.release_file import parse_release
-from delivery.proposals.run_file import RUN_FILE, Run, next_run
+from delivery.proposals.release_file import next_number, parse_release
+from delivery.proposals.run_file import RUN_FILE, Run, next_run, parse_run
 from fake_project import CODE, EXPORT, Project, follow, make_project
 from workspace.model_code import code_sha256
 from workspace.settings import SettingsError
@@ -701,6 +701,46 @@ def test_a_run_file_in_history_that_cannot_be_read_stops_nothing(
     project.git("rm", "--quiet", RUN_FILE)
     project.commit("Remove the run file")
     assert next_run(project.repository, project.repository.fetch()) == 5
+
+
+LAST = 999_999_999  # no number of one more digit is read
+
+
+@pytest.mark.parametrize("healed", [True, False])
+def test_a_version_that_nobody_counted_ends_no_release(project: Project, healed: bool) -> None:
+    project.deploy("staging", 1, project.image(1))
+    good = project.git("rev-parse", "HEAD")
+    counted = parse_release(project.show("main", STAGING), STAGING)
+    image = f"{counted.image.partition('@')[0]}@{project.image(LAST)}"
+    written = counted.model_copy(update={"version": LAST, "image": image})
+    fake_pipeline.write(project.folder, STAGING, written.to_yaml())
+    project.commit("Write a number by hand")
+    if healed:
+        project.git("checkout", "--quiet", good, "--", STAGING)
+        project.commit("Heal it")
+    for version, accuracy in ((2, 0.98), (3, 0.99)):
+        project.train(accuracy)
+        release(project.repository)
+        project.merge(f"release/staging-v{version}")
+        assert parse_release(project.show("main", STAGING), STAGING).version == version
+
+
+def test_a_run_that_nobody_counted_ends_no_training(project: Project) -> None:
+    made = Run(run=LAST, image=f"host/name@sha256:{1:064x}", nodes=2, commit="c" * 40)
+    for number in (1, LAST):
+        run = made.model_copy(update={"run": number})
+        fake_pipeline.write(project.folder, RUN_FILE, run.to_yaml())
+        project.commit("Change the run file")
+    following = next_run(project.repository, project.repository.fetch())
+    assert parse_run(made.model_copy(update={"run": following}).to_yaml().encode(), "").run == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "following"),
+    [([], 1), ([2, 1, 5], 6), ([LAST - 1], LAST), ([LAST], 1), ([1, LAST, 2, 4], 3)],
+)
+def test_a_number_is_given_once(given: list[int], following: int) -> None:
+    assert next_number(given) == following
 
 
 HUGE = bytes(4 * 2**20)  # no file with a few settings
