@@ -200,7 +200,7 @@ delivery.git.Repository.check_clean
     test_git::test_what_the_gate_reads_is_what_is_committed
 delivery.git.Repository.check_clean
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
-delivery.git.Repository.contents
+delivery.git._described
     test_git::test_a_file_of_history_that_is_lost_is_fetched_again
 delivery.git.Repository.check_identity
     test_git::test_a_person_without_a_name_is_asked_for_it_before_anything_is_sent
@@ -361,8 +361,9 @@ delivery.proposals.release_file.read_release
     test_manifests::test_a_release_file_that_cannot_be_read_is_one_sentence
 delivery.proposals.release_file.parse_release
     test_order::test_marks_of_a_conflict_that_were_committed
-delivery.proposals.release_file.parse_release
+delivery.proposals.release_file.readable
     test_release::test_what_a_refused_release_is_told_to_do_works
+    test_git::test_a_huge_release_file_is_one_sentence_and_restored
 delivery.proposals.releases.check_environment
     test_status::test_a_bad_address_is_refused
 delivery.proposals.releases.check_image
