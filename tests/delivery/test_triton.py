@@ -26,7 +26,7 @@ from delivery.commands import serve
 from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
-from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.client import PROTOCOLS, Client, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
 from tiny import CLASSES, SHAPE, graph, processes, write_repository
@@ -79,6 +79,19 @@ def test_bad_requests_are_refused_by_name(
         assert status in str(refusal.value)
         answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
     assert answer.probabilities.shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_answer_larger_than_wanted_is_refused_unread(server: Server, protocol: str) -> None:
+    address = f"{HOST}:{getattr(server.ports, protocol)}"
+    picture = np.zeros((1, *SHAPE), np.uint8)
+    with Client(protocol, address, largest=4096) as client:
+        assert client.infer(picture).probabilities.shape == (1, CLASSES)
+    with (
+        Client(protocol, address, largest=8) as client,
+        pytest.raises(DeliveryError, match=r"(?i)bytes and at most 8 are read|larger than max"),
+    ):
+        client.infer(picture)
 
 
 def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
