@@ -295,6 +295,8 @@ delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
     test_logins::test_a_realm_that_the_user_names_gets_the_password
+delivery.oci.origin.find_proxy
+    test_logins::test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken
 delivery.oci.origin.late
     test_registries::test_a_registry_that_never_ends_is_given_up
     test_registries::test_a_registry_that_drips_is_given_up

@@ -215,13 +215,29 @@ class Origin:
         """Return connections to a host, through the environment's proxy unless on loopback."""
         parts = urlsplit(url)
         tls = self._tls if parts.scheme == "https" else None
-        proxy, host = getproxies().get(parts.scheme), parts.hostname or ""
-        near = host in ("localhost", "::1") or host.startswith("127.")
-        if not proxy or near or proxy_bypass(host):
+        host = parts.hostname or ""
+        near = host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host)
+        if near or not (proxy := find_proxy(parts.scheme, host)):
             return urllib3.PoolManager(ssl_context=tls, blocksize=CHUNK)
         user = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
         headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
         return urllib3.ProxyManager(proxy, proxy_headers=headers, ssl_context=tls, blocksize=CHUNK)
+
+
+def find_proxy(scheme: str, host: str) -> str:
+    """Return the environment's proxy, as curl reads it; empty if there is none.
+
+    Raises DeliveryError for one that speaks something else than HTTP.
+    """
+    known = getproxies()
+    proxy = known.get(scheme) or known.get("all", "")
+    kind, found, _ = proxy.rpartition("://")
+    if kind.lower() not in ("", "http", "https"):
+        raise DeliveryError(
+            f"the environment's proxy for {host} speaks {shown(kind)}: set {scheme}_proxy to one "
+            f"that speaks HTTP, or no_proxy={host} where none is needed"
+        )
+    return proxy if found or not proxy else f"http://{proxy}"
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result:

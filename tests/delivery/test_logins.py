@@ -2,13 +2,17 @@
 
 import base64
 import json
+import select
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +245,9 @@ def test_a_login_for_other_programs_is_not_sent(
 
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """A certificate of 127.0.0.2, which is far enough to need one."""
+    """A certificate of 127.0.0.2, which is far enough to need one, and of a name behind a proxy."""
     need("openssl")
-    names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.2"]
+    names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.2,DNS:registry.test"]
     files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     subprocess.run([*command, *names, *files], check=True, capture_output=True)
@@ -448,3 +452,71 @@ def test_a_proxy_of_the_environment_is_asked_for_hosts_that_are_far(
     assert pool.proxy_headers == {"proxy-authorization": f"Basic {sent}"}
     assert not origin._pool("https://near.test/v2/").proxy
     assert not origin._pool("https://127.0.0.2/v2/").proxy
+
+
+class Tunnel(BaseHTTPRequestHandler):
+    """A proxy that leads wherever it is asked for to one server."""
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        with socket.create_connection(self.server.to) as there:  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.end_headers()
+            ways = {self.connection: there, there: self.connection}
+            while True:
+                for end in select.select([*ways], [], [])[0]:
+                    if not (data := end.recv(2**16)):
+                        return
+                    ways[end].sendall(data)
+
+
+@pytest.fixture
+def far(start: Callable[..., Watched], tls: ssl.SSLContext) -> Watched:
+    """A registry that is `registry.test` behind the proxy."""
+    return start("127.0.0.2", tls)
+
+
+@pytest.fixture
+def proxy(far: Watched, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tunnel) as server:
+        server.daemon_threads = True
+        server.to, server.asked = far.server_address, []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_is_gone_through_as_others_read_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    far: Watched,
+    proxy: Any,
+    name: str,
+    scheme: str,
+) -> None:
+    monkeypatch.setenv(name, f"{scheme}127.0.0.1:{proxy.server_port}")
+    push(layout, digest, "registry.test/team/model")
+    assert digest in far.content and {*proxy.asked} == {"registry.test:443"}
+
+
+def test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout, digest: str, far: Watched, proxy: Any
+) -> None:
+    name = "registry.test/team/model"
+    monkeypatch.setenv("ALL_PROXY", "socks5h://me:pa55@127.0.0.1:9")
+    with pytest.raises(UserError, match="speaks 'socks5h': set https_proxy to one") as refusal:
+        push(layout, digest, name)
+    assert "pa55" not in str(refusal.value)
+    assert "or no_proxy=registry.test where none is needed" in str(refusal.value)
+    with monkeypatch.context() as none_needed:
+        none_needed.setenv("no_proxy", "registry.test")
+        assert not Origin(name, "pull")._pool("https://registry.test/v2/").proxy
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    push(layout, digest, name)
+    assert digest in far.content
