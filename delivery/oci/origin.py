@@ -113,7 +113,7 @@ class Origin:
             parts = urlsplit(url)
         except ValueError:
             return None
-        if parts.netloc.lower() not in (self.host.lower(), f"{self.host}:443".lower()):
+        if self._brief(parts.netloc) != self._brief(self.host):
             return None
         return f"/{parts.path.lstrip('/')}" + (f"?{parts.query}" if parts.query else "")
 
@@ -130,6 +130,10 @@ class Origin:
             f"{self.name} sends what it is asked to {shown(url)}, another or a less safe host: "
             "check the address of the registry"
         )
+
+    def _brief(self, host: str) -> str:
+        """Return a host without the port that goes without saying."""
+        return host.lower().removesuffix(":443" if self._scheme == "https" else ":80")
 
     def _at(self, path: str) -> str:
         return f"{self._scheme}://{self.host}{path}"
@@ -180,7 +184,7 @@ class Origin:
         match = re.match(r"(?i)https?://[a-z0-9.\[\]:-]+(?=[/?]|$)", realm)
         host = match[0].lower() if match else ""
         safe = host.startswith("https:") or LOOPBACK.fullmatch(host.removeprefix("http://"))
-        trusted = (REALMS.get(self.host), this_machine().token_realm)
+        trusted = (REALMS.get(self._brief(self.host)), this_machine().token_realm)
         if host and safe and host in trusted:
             return host + realm[len(host) :]
         cure = f"set TOKEN_REALM={host} if both are yours, or " if host and safe else ""

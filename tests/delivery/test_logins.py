@@ -520,3 +520,45 @@ def test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken(
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
     push(layout, digest, name)
     assert digest in far.content
+
+
+@pytest.mark.parametrize(("port", "told"), [(":443", ""), ("", ":443"), ("", "")])
+def test_the_port_of_https_goes_without_saying(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    far: Watched,
+    proxy: Any,
+    port: str,
+    told: str,
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    log_in(tmp_path, f"registry.test{port}")
+    own = f"https://registry.test{told}"
+    far.faults += [wants_token(f"{own}/token"), *upload_elsewhere("POST")(far, own)[1:]]
+    push(layout, digest, f"registry.test{port}/team/model")
+    assert digest in far.content and {*proxy.asked} == {"registry.test:443"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *(("registry.test", each) for each in (":80", ":8443", ":", ":443:443", ":443@evil.test")),
+        *(("registry.test:443", each) for each in (":80", ":4430", "@evil.test", ".evil.test")),
+        *(("registry.test:8443", each) for each in ("", ":443")),
+        *(("127.0.0.1:80", each) for each in (":443", ":8080")),
+    ],
+)
+def test_another_port_is_another_host(name: str, other: str) -> None:
+    host = name.partition(":")[0]
+    origin = Origin(f"{name}/team/model", "pull")
+    for scheme in ("http", "https"):
+        assert origin.inside(f"{scheme}://{host}{other}/token") is None
+    assert origin.inside(f"https://{name}/token") == "/token"
+
+
+def test_a_token_server_of_the_house_is_known_whether_the_port_is_said_or_not() -> None:
+    for host in ("registry.gitlab.com", "registry.gitlab.com:443"):
+        address = Origin(f"{host}/team/model", "pull")._realm("https://gitlab.com/jwt/auth")
+        assert address == "https://gitlab.com/jwt/auth"
