@@ -364,6 +364,29 @@ def test_the_files_of_skopeo_login_are_read(
     push(layout, digest, registry.name)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (None, {"auths": {"HOST": {"auth": AUTH, "identitytoken": None}}}),
+        ({"auths": None}, {"auths": {"HOST": {"auth": AUTH}}, "credsStore": None}),
+        ({"auths": {"HOST": None}}, {"auths": {"HOST": {"auth": AUTH}}, "credHelpers": None}),
+        (
+            {"auths": {"HOST": {"auth": None}}},
+            {"auths": {"HOST": {"auth": AUTH}}, "credHelpers": {"HOST": None}},
+        ),
+    ],
+)
+def test_null_in_a_file_of_logins_is_nothing(
+    tmp_path: Path, layout: Layout, digest: str, registry: Watched, first: Any, second: Any
+) -> None:
+    for place, content in (("run/containers/auth.json", first), ("docker/config.json", second)):
+        text = json.dumps(content).replace("HOST", registry.host)
+        fake_pipeline.write(tmp_path, place, text)
+    registry.faults.append(wants_password)
+    push(layout, digest, registry.name)
+    assert digest in registry.content
+
+
 HELPERS = {
     "not JSON": ("print('who?')", "is not JSON"),
     "another form": ("print('[]')", "what it says: it is"),
