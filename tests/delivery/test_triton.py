@@ -297,6 +297,16 @@ def failure(repository: Path) -> str:
     return str(error.value)
 
 
+def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    told = "error: creating server: long ago\n" + "nothing\n" * 20_000
+    ended: Any = SimpleNamespace(poll=lambda: 1)
+    for last in ("error: creating server: just now\n", "the last line\n"):
+        log.write_text(told + last)
+        reason = last.removeprefix("error: creating server: ").strip()
+        assert Server(ended, Ports(), log, tmp_path).reason() == f"ended: {reason}"
+
+
 def test_corrupt_onnx(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
     (tmp_path / "classifier/1/model.onnx").write_bytes(b"not a graph")
