@@ -295,6 +295,11 @@ delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
     test_logins::test_a_realm_that_the_user_names_gets_the_password
+delivery.oci.origin.find_proxy
+    test_logins::test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken
+delivery.oci.origin.late
+    test_registries::test_a_registry_that_never_ends_is_given_up
+    test_registries::test_a_registry_that_drips_is_given_up
 delivery.oci.registry.open_registry
     test_registries::test_a_name_that_is_no_registry_is_refused
 delivery.oci.registry.parse_reference
@@ -307,8 +312,6 @@ delivery.oci.remote.Remote.take
     test_registries::test_a_blob_that_vanishes_after_it_was_sent_is_noticed
 delivery.oci.remote.Remote._run
     test_registries::test_a_missing_skopeo_is_one_sentence
-delivery.oci.remote.Remote._run
-    test_registries::test_a_registry_that_never_ends_is_given_up
 delivery.oci.remote.Remote.failure
     test_registry::test_a_layer_that_the_registry_lost_is_pushed_again
 delivery.oci.remote.Remote.failure
