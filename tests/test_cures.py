@@ -412,6 +412,8 @@ workspace.model_code._files
 workspace.pictures.refuse_links
     test_folders::test_a_folder_behind_a_link_is_refused_and_the_cure_works
 workspace.pictures.open_picture
+    test_pictures::test_colour_of_sixteen_bits_is_refused_and_the_cure_works
+workspace.pictures.open_picture
     test_corrected::test_a_picture_that_is_saved_otherwise_is_opened
 workspace.root.check_root
     test_corrected::test_a_command_works_in_the_folder_that_it_names

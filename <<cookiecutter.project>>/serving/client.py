@@ -26,31 +26,32 @@ def pixels(file: str, height: int, width: int, channels: int, white: int = 65535
     Returns uint8 (height, width, channels). `white` is prepare.white of the model's project.
     Raises ValueError for pixels without a defined range, OSError for a file that is no picture.
     """
-    # Not by its name: Pillow would map some files, and overlook that a TIFF is to be turned.
-    picture: Image.Image = Image.open(BytesIO(Path(file).read_bytes()), formats=FORMATS)
+    content = Path(file).read_bytes()  # Pillow would map some files, and then not turn a TIFF
+    picture: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
+    tags = getattr(picture, "tag_v2", {})
+    bits = content[24] if picture.format == "PNG" else max(tags.get(258, [8]))  # of a channel
     if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(f"{file} has more than {MAX_PIXELS} pixels")
     picture.load()
-    if turn := TURN.get(orientation(picture)):
+    if picture.format != "TIFF" and (turn := TURN.get(orientation(picture))):  # Pillow turns those
         picture = picture.transpose(Image.Transpose[turn])
     if picture.mode[0] in "IF":  # 16 bits become 8, rounded
         values = np.asarray(picture).astype(np.int64)
         if picture.mode == "F" or values.min() < 0 or values.max() > white:
             raise ValueError(f"{file} has other values than whole numbers from 0 to {white}")
         picture = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
+    elif bits > 8:  # of which Pillow reads the upper 8
+        raise ValueError(f"{file} is colour of 16 bits a channel: save it with 8")
     elif picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
     picture = picture.convert("L" if channels == 1 else "RGB")
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(height, width, channels)
 
 
 def orientation(picture: Image.Image) -> int:
     """Return EXIF's number of the turn that is left to make; broken data ask for none."""
-    if picture.format == "TIFF":
-        return 1  # Pillow turned it as it decoded it
     try:
         Image.Exif().load(picture.info.get("exif", b""))
         return picture.getexif().get(0x0112, 1)

@@ -31,6 +31,7 @@ from sklearn.datasets import load_digits
 from small_project import CLASSES, PARAMS, PROJECT, add_code, images_of
 
 import curation.ingest
+import deep_colour
 from classifier import data, params, preparation, training
 from classifier.cleaning import SPLITS, digest
 from curation import __main__, review
@@ -315,6 +316,15 @@ def test_pictures_of_12_bits_are_refused_and_the_cure_works(root: Path, june: Pa
     edit(root, prepare={"white": 4095})
     ingest(june, [], root)
     assert len(images(root)) == 91
+
+
+def test_colour_of_16_bits_is_left_out_and_named(root: Path, june: Path) -> None:
+    deep_colour.write(june / "circle/deep.png", deep_colour.values(1, 4095))
+    ingest(june, [], root)
+    assert "| can't be read | 1 | circle/deep.png: colour of 16 bits a channel, of" in report(
+        root, june
+    )
+    assert len(images(root)) == 90
 
 
 def digits(folder: Path, chosen: range, wrong: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
