@@ -476,6 +476,10 @@ infra.commands.take_down.project_name
 infra.commands.take_down.remove
     test_take_down::test_what_argo_cd_cannot_take_away_is_told_and_continued
 classifier.cleaning.check_classes
+    test_folders::test_all_in_one_folder_is_moved_up
+classifier.cleaning._check_layout
+    test_folders::test_folders_with_the_same_sub_folders_are_refused_and_the_cure_works
+classifier.cleaning.check_classes
     test_cleaning::test_empty_class
 classifier.cleaning.common_shape
     test_cleaning::test_mixed_sizes_are_refused_with_two_files_and_the_cure

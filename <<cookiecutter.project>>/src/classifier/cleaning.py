@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from classifier.data import SPLITS, digest
-from classifier.sources import Source
+from classifier.sources import Source, are_splits, inner_folders
 from workspace.errors import UserError
 from workspace.pictures import (
     GREY_MODES,
@@ -84,16 +84,35 @@ def check_classes(source: Source) -> None:
     """Refuse what no cleaning can cure.
 
     Raises:
-        UserError: fewer than two classes, or classes without pictures.
+        UserError: fewer than two classes, classes without pictures, or folders that are none.
     """
+    inner = inner_folders(source)
     if len(source.classes) < 2:
+        below = shorten(sorted(*inner.values())) if inner else ""
+        hint = f"; move its sub-folders {below} one up, if these are the data set" if inner else ""
         raise UserError(
-            f"there is only one class, {source.classes[0]!r}: a classifier needs at least two"
+            f"there is only one class, {source.classes[0]!r}: a classifier needs at least two{hint}"
         )
+    if not source.official_test.any():
+        _check_layout(inner)
     counts = np.bincount(source.labels, minlength=len(source.classes))
     empty = [name for name, images in zip(source.classes, counts, strict=True) if not images]
     if empty:
         raise UserError(f"no pictures in class {shorten(empty)}: add some or remove the class")
+
+
+def _check_layout(inner: dict[str, frozenset[str]]) -> None:
+    """Refuse folders whose sub-folders may be the classes, unless these are named as splits."""
+    by_content: dict[frozenset[str], list[str]] = {}
+    for name, folders in inner.items():
+        by_content.setdefault(folders, []).append(name)
+    for folders, names in by_content.items():
+        if len(folders) > 1 and len(names) > 1 and not are_splits(folders):
+            raise UserError(
+                f"the folders {shorten(names)} have the same sub-folders, "
+                f"{shorten(sorted(folders))}, and no pictures beside them, as if these were the "
+                "classes: put all pictures of a class straight into <class>/"
+            )
 
 
 def common_shape(
