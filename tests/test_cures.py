@@ -536,6 +536,8 @@ classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._check_together
     test_folders::test_names_that_are_one_to_some_file_system_are_refused
 classifier.sources._check_together

@@ -637,38 +637,6 @@ def test_a_missing_decision_is_asked_for_again(
     assert len(images(root)) > 60
 
 
-def test_no_name_is_a_formula_to_a_spreadsheet(root: Path, june: Path) -> None:
-    names = {"=HYPERLINK(1)": 1, "+1": 2, "-1": 3, "@cmd": 4, "'quoted": 5}
-    for name, seed in names.items():
-        for place in (root / "data/raw", june):
-            for i in range(3):
-                number = 50_000 + 100_000 * (place == june) + 1000 * seed + i
-                save(pixels_of(i, number), place / name / f"{i}.png")
-        shutil.copy(root / "data/raw" / name / "0.png", june / "circle" / f"{seed}.png")
-        shutil.copy(june / name / "1.png", june / name / "again.png")
-    asked = questions(root, june)
-    lines = (root / "reviews/june.csv").read_text().splitlines()
-    assert not any(
-        cell.startswith(("=", "+", "-", "@")) for line in lines for cell in line.split(",")
-    )
-    wanted = {image: row["suggestion"] for image, row in asked.items()}
-    assert {f"circle/{seed}.png" for seed in names.values()} <= wanted.keys()
-    assert {wanted[f"circle/{seed}.png"] for seed in names.values()} == {f"'{n}" for n in names}
-    path = root / "reviews/june.csv"
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:  # as a spreadsheet leaves the guard, and as a person types it
-        row["decision"] = row["suggestion"] if "1." in row["image"] else row["suggestion"][1:]
-        if not row["suggestion"].startswith("'"):
-            row["decision"] = "keep"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    ingest(june, [], root)
-    assert len(images(root)) == 60 + 30 + 2 * 3 * len(names)
-
-
 def test_a_removed_question_is_asked_again(root: Path, doubtful: Path) -> None:
     answer(root, doubtful, others="circle")
     path = root / "reviews/june.csv"

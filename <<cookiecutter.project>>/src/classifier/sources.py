@@ -20,6 +20,7 @@ from workspace.pictures import DOWNLOADS, FORMATS, MAX_PIXELS, open_picture, ref
 
 UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
 LARGEST = 2**28  # bytes of a file that is unpacked
+FORMULAS = ("=", "+", "-", "@")  # what one begins with, in a spreadsheet
 NAME_BYTES = 240  # of a class: files of this name and an ending are made
 LITTER = {  # of operating systems and network drives, beside all that is hidden
     *("__macosx", "desktop.ini", "thumbs.db", "ehthumbs.db", "icon\r", "lost+found"),
@@ -268,6 +269,12 @@ def _class_name(path: Path) -> str:
         raise UserError(
             f"the class folder {path.name!r} has characters that can't be shown or stray blanks: "
             "rename it"
+        )
+    # Tables name classes and, by their folders, files; to Excel wide signs are like usual ones.
+    if unicodedata.normalize("NFKC", name).startswith(FORMULAS):
+        raise UserError(
+            f"the class folder {shown} begins like a formula, which a spreadsheet would compute in "
+            "tables of answers: rename it"
         )
     if name.endswith("."):
         raise UserError(f"the class folder {shown} ends with a dot, which Windows drops: rename it")
