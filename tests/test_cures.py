@@ -416,6 +416,8 @@ workspace.model_code._files
 workspace.pictures.refuse_links
     test_folders::test_a_folder_behind_a_link_is_refused_and_the_cure_works
 workspace.pictures.open_picture
+    test_pictures::test_colour_of_sixteen_bits_is_refused_and_the_cure_works
+workspace.pictures.open_picture
     test_corrected::test_a_picture_that_is_saved_otherwise_is_opened
 workspace.root.check_root
     test_corrected::test_a_command_works_in_the_folder_that_it_names
@@ -478,6 +480,10 @@ infra.commands.take_down.project_name
 infra.commands.take_down.remove
     test_take_down::test_what_argo_cd_cannot_take_away_is_told_and_continued
 classifier.cleaning.check_classes
+    test_folders::test_all_in_one_folder_is_moved_up
+classifier.cleaning._check_layout
+    test_folders::test_folders_with_the_same_sub_folders_are_refused_and_the_cure_works
+classifier.cleaning.check_classes
     test_cleaning::test_empty_class
 classifier.cleaning.common_shape
     test_cleaning::test_mixed_sizes_are_refused_with_two_files_and_the_cure
@@ -528,6 +534,8 @@ classifier.sources.image_folder
     test_cleaning::test_images_without_class_folders
 classifier.sources.image_folder
     test_splits::test_an_official_test_set_that_is_not_there_is_refused
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name
