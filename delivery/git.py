@@ -23,6 +23,7 @@ from typing import Any
 from delivery.errors import DeliveryError
 from workspace.errors import said
 from workspace.root import without_outer_repository
+from workspace.settings import LARGEST, check_size
 
 REMOTE = "origin"
 BRANCH = "main"  # what Argo CD follows
@@ -266,11 +267,20 @@ class Repository:
         """List the files of a commit below some paths."""
         return self.listed("ls-tree", "-r", "-z", "--name-only", commit, "--", *paths)
 
-    def read(self, commit: str, path: str) -> bytes | None:
-        """Return a file's content at a commit, or None where it has no such file."""
+    def read(self, commit: str, path: str, largest: int = LARGEST) -> bytes | None:
+        """Return a file's content at a commit, or None where it has no such file.
+
+        Raises SettingsError for one of more than `largest` bytes, of which none are read.
+        """
         if path not in self.files(commit, path):
             return None
-        return self.run("cat-file", "blob", f"{commit}:{path}")
+        name = f"{commit}:{path}"
+        check_size(int(self.ask("cat-file", "-s", name)), f"{path} at {commit[:12]}", largest)
+        return self.run("cat-file", "blob", name)
+
+    def blob(self, commit: str, path: str) -> str:
+        """Return the name of a file's content at a commit, without reading it; "" without one."""
+        return self.ask("rev-parse", "--verify", "--quiet", f"{commit}:{path}", fine=(0, 1))
 
     def history(self, commit: str, path: str, since: str = "") -> list[str]:
         """List all commits up to one that changed a file, newest first, also those of a merge.
@@ -282,10 +292,11 @@ class Repository:
         order = ("rev-list", "--full-history", "--date-order")
         return self.ask(*order, *ends, "--", path).split()
 
-    def versions(self, commit: str, pattern: str) -> list[tuple[str, bytes]]:
+    def versions(self, commit: str, pattern: str, largest: int) -> list[tuple[str, bytes]]:
         """Return what all files of a pattern ever were up to a commit: path, content; newest first.
 
-        Links and folders of such a name are no files.
+        Links and folders of such a name are no files; what has more than `largest` bytes is passed
+        over.
         """
         glob = f":(glob){pattern}"
         commits = "".join(f"{each}\n" for each in self.history(commit, glob)).encode()
@@ -293,22 +304,23 @@ class Repository:
         fields = self.listed(*raw, "--", glob, stdin=commits)
         changes = zip(map(str.split, fields[::2]), fields[1::2], strict=True)
         found = [(path, new) for (_, mode, _, new, _), path in changes if mode.startswith("100")]
-        content = self.contents(blob for _, blob in found)
-        return [(path, content[blob]) for path, blob in found]
+        sizes = self.sizes(blob for _, blob in found)
+        content = self.contents(blob for blob, size in sizes.items() if size <= largest)
+        return [(path, content[blob]) for path, blob in found if blob in content]
+
+    def sizes(self, blobs: Iterable[str]) -> dict[str, int]:
+        """Return how many bytes blobs have. Raises GitError for one that is lost."""
+        asked = "\n".join(blobs).encode()
+        lines = self.ask("cat-file", "--batch-check", stdin=asked).splitlines()
+        return dict(_described(line) for line in lines)
 
     def contents(self, blobs: Iterable[str]) -> dict[str, bytes]:
-        """Return the content of blobs. Raises GitError for one that is lost."""
-        wanted = list(dict.fromkeys(blobs))
-        answer = io.BytesIO(self.run("cat-file", "--batch", stdin="\n".join(wanted).encode()))
-        found = {}
-        for blob in wanted:
-            _, kind, *size = answer.readline().split()
-            if kind != b"blob":
-                raise GitError(
-                    f"this repository lacks {blob}, which its history has: "
-                    f"`git fetch --refetch {REMOTE}` brings it"
-                )
-            found[blob] = answer.read(int(size[0]) + 1)[:-1]  # a newline follows
+        """Return the content of blobs, of any size. Raises GitError for one that is lost."""
+        asked = "\n".join(dict.fromkeys(blobs)).encode()
+        answer, found = io.BytesIO(self.run("cat-file", "--batch", stdin=asked)), {}
+        while line := answer.readline():
+            blob, size = _described(line.decode())
+            found[blob] = answer.read(size + 1)[:-1]  # a newline follows
         return found
 
     def remote_branch(self, branch: str) -> str | None:
@@ -354,3 +366,14 @@ class Repository:
         # the lease without a commit demands that the branch does not exist; nothing is forced
         lease = f"--force-with-lease={ref}:"
         self.run("push", "--quiet", "--no-follow-tags", lease, REMOTE, f"{commit}:{ref}")
+
+
+def _described(line: str) -> tuple[str, int]:
+    """Read what `git cat-file` says of a blob: its name and size. Raises GitError if it is lost."""
+    blob, kind, *size = line.split()
+    if kind != "blob":
+        raise GitError(
+            f"this repository lacks {blob}, which its history has: "
+            f"`git fetch --refetch {REMOTE}` brings it"
+        )
+    return blob, int(size[0])

@@ -12,6 +12,7 @@ import yaml
 
 from workspace import files
 from workspace.markdown import cell, table
+from workspace.pictures import WHITE
 
 FILE = Path("MODEL_CARD.md")
 
@@ -71,7 +72,7 @@ def body(account: Account) -> str:
         introduction(account),
         quality(account.metrics, account.params["evaluate"]["confidence"]),
         *fewer_bits(account.precision),
-        usage(account.data["image"], account.data["classes"]),
+        usage(account.data["image"], account.data["classes"], account.params["prepare"]["white"]),
         LIMITS,
         origin(account),
     )
@@ -128,8 +129,8 @@ def fewer_bits(told: str) -> list[str]:
     return [f"The figures above are of 32 bits. What is served has fewer: {told}.\n"]
 
 
-def usage(image: Mapping[str, int], classes: list[str]) -> str:
-    """How it is called: input, output, examples."""
+def usage(image: Mapping[str, int], classes: list[str], white: int) -> str:
+    """How it is called: input, output, examples; `white` is the value of 16 bits that is 255."""
     height, width, channels = image["height"], image["width"], image["channels"]
     shape = f"{height}, {width}, {channels}"
     mode = "L" if channels == 1 else "RGB"
@@ -139,6 +140,7 @@ def usage(image: Mapping[str, int], classes: list[str]) -> str:
         if channels == 1
         else "grey becomes three equal channels"
     )
+    option = "" if white == WHITE else f" with `--white={white}`"
     indices = table(["index", "class"], [[k, cell(name)] for k, name in enumerate(classes)])
     return f"""## How it is called
 
@@ -184,13 +186,15 @@ The pictures that it learnt from became pixels so; others should, too:
 
 - turned upright, as their EXIF orientation says; of several frames the first;
 - what is transparent is laid onto white;
-- 16 bits of grey become 8, by division by 257; palettes, CMYK and single bits become plain colour;
+- 16 bits of grey become 8, so that {white} becomes 255, rounded; palettes, CMYK and single bits
+  become plain colour;
+- 16 bits of colour are to be saved with 8 first;
 - {to_channels};
 - stretched to {height} × {width} pixels (height × width) by bilinear interpolation where they have
   another size: the ratio of the sides is not kept, and nothing is cut off.
 
-The file `serving/client.py` of the model's repository does all that, and asks; it is there to be
-copied.
+The file `serving/client.py` of the model's repository does all that{option}, and asks; it is there
+to be copied.
 """
 
 

@@ -1,4 +1,4 @@
-"""A Prometheus of this machine, what it reads besides servers, and what it answers."""
+"""Programs of this machine that watch: what they read besides servers, and what they answer."""
 
 import json
 import subprocess
@@ -6,10 +6,11 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +19,7 @@ from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose
 
 CONFIGS = TEMPLATE / "argocd/platform/configs"
+REPOSITORY = "https://github.example/o/p"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in CONFIGS.glob("dashboards/*.json")}
 
 
@@ -61,13 +63,22 @@ def exporter(tell: Callable[[], str]) -> Iterator[int]:
 
 
 @contextmanager
-def prometheus(folder: Path, groups: list[dict], jobs: list[dict], every: str) -> Iterator[str]:
-    """The address of a Prometheus that reads jobs, and looks at rules, at each such interval."""
+def prometheus(
+    folder: Path, groups: list[dict], jobs: list[dict], every: str, told: Sequence[str] = ()
+) -> Iterator[str]:
+    """The address of a Prometheus that reads jobs, and looks at rules, at each such interval.
+
+    It tells Alertmanagers, by host and port, of alerts.
+    """
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     settings = {
-        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+        "global": {
+            **dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), every),
+            "external_labels": {"repository": REPOSITORY},
+        },
         "rule_files": [str(folder / "rules.yaml")],
         "scrape_configs": jobs,
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [*told]}]}]},
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
     port = choose(Ports()).http
@@ -75,13 +86,21 @@ def prometheus(folder: Path, groups: list[dict], jobs: list[dict], every: str) -
         "config.file": folder / "prometheus.yaml",
         "storage.tsdb.path": folder / "data",
         "web.listen-address": f"{HOST}:{port}",
+        "rules.alert.resend-delay": every,  # it may have looked before it knows whom to tell
     }
-    with (folder / "log").open("w") as log:
+    with running("prometheus", options, folder / "log"):
+        yield f"http://{HOST}:{port}/api/v1"
+
+
+@contextmanager
+def running(program: str, options: dict[str, object], log: Path) -> Iterator[None]:
+    """A program with options, until the end of the block."""
+    with log.open("w") as file:
         process = subprocess.Popen(
-            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], stderr=log
+            [program, *(f"--{name}={value}" for name, value in options.items())], stderr=file
         )
     try:
-        yield f"http://{HOST}:{port}/api/v1"
+        yield
     finally:
         process.kill()
         process.wait()
@@ -89,12 +108,18 @@ def prometheus(folder: Path, groups: list[dict], jobs: list[dict], every: str) -
 
 def ask(address: str, path: str, **query: str) -> dict:
     """What Prometheus answers; nothing before it is ready."""
+    answer = fetch(f"{address}/{path}?{urllib.parse.urlencode(query)}")
+    return answer["data"] if answer else {}
+
+
+def fetch(address: str) -> Any:
+    """The JSON at an address; nothing before the program there is ready."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{address}/{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
-            return json.load(answer)["data"]
+        with opener.open(address, timeout=10) as answer:
+            return json.load(answer)
     except urllib.error.HTTPError as error:
-        assert error.code == 503, f"{query}: {error.read().decode()}"
-        return {}
+        assert error.code == 503, f"{address}: {error.read().decode()}"
+        return None
     except OSError:
-        return {}
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from conftest import cookiecutter
+from conftest import TEMPLATE, UNBAKED, cookiecutter
 from workspace.settings import PARSER
 
 RELEASE = """\
@@ -131,6 +131,17 @@ def build_with(project: Path, environment: str, *components: str) -> list[dict]:
         return build(overlay.parent)
     finally:
         overlay.write_text(before)
+
+
+def configs_with(component: str, folder: Path) -> dict[tuple[str, str], dict]:
+    """Return what the Application `configs` makes once the line of a component counts."""
+    line = f"components: [../../components/{component}]\n"
+    assert line.strip() in (UNBAKED / "argocd/apps/platform.yaml").read_text()
+    shutil.copytree(TEMPLATE / "argocd", folder / "argocd")
+    configs = folder / "argocd/platform/configs"
+    with (configs / "kustomization.yaml").open("a") as file:
+        file.write(line)
+    return by_name(build(configs))
 
 
 def without_remote(folder: Path, kustomization: dict) -> Path:

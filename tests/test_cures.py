@@ -200,7 +200,7 @@ delivery.git.Repository.check_clean
     test_git::test_what_the_gate_reads_is_what_is_committed
 delivery.git.Repository.check_clean
     test_build_training_image::test_what_a_refused_build_is_told_to_do_works
-delivery.git.Repository.contents
+delivery.git._described
     test_git::test_a_file_of_history_that_is_lost_is_fetched_again
 delivery.git.Repository.check_identity
     test_git::test_a_person_without_a_name_is_asked_for_it_before_anything_is_sent
@@ -295,6 +295,11 @@ delivery.oci.origin.Origin.refused
     test_registries::test_an_address_that_only_redirects_is_corrected
 delivery.oci.origin.Origin._realm
     test_logins::test_a_realm_that_the_user_names_gets_the_password
+delivery.oci.origin.find_proxy
+    test_logins::test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken
+delivery.oci.origin.late
+    test_registries::test_a_registry_that_never_ends_is_given_up
+    test_registries::test_a_registry_that_drips_is_given_up
 delivery.oci.registry.open_registry
     test_registries::test_a_name_that_is_no_registry_is_refused
 delivery.oci.registry.parse_reference
@@ -307,8 +312,6 @@ delivery.oci.remote.Remote.take
     test_registries::test_a_blob_that_vanishes_after_it_was_sent_is_noticed
 delivery.oci.remote.Remote._run
     test_registries::test_a_missing_skopeo_is_one_sentence
-delivery.oci.remote.Remote._run
-    test_registries::test_a_registry_that_never_ends_is_given_up
 delivery.oci.remote.Remote.failure
     test_registry::test_a_layer_that_the_registry_lost_is_pushed_again
 delivery.oci.remote.Remote.failure
@@ -361,8 +364,9 @@ delivery.proposals.release_file.read_release
     test_manifests::test_a_release_file_that_cannot_be_read_is_one_sentence
 delivery.proposals.release_file.parse_release
     test_order::test_marks_of_a_conflict_that_were_committed
-delivery.proposals.release_file.parse_release
+delivery.proposals.release_file.readable
     test_release::test_what_a_refused_release_is_told_to_do_works
+    test_git::test_a_huge_release_file_is_one_sentence_and_restored
 delivery.proposals.releases.check_environment
     test_status::test_a_bad_address_is_refused
 delivery.proposals.releases.check_image
@@ -411,6 +415,8 @@ workspace.model_code._files
     test_code::test_code_that_is_not_there_is_named
 workspace.pictures.refuse_links
     test_folders::test_a_folder_behind_a_link_is_refused_and_the_cure_works
+workspace.pictures.open_picture
+    test_pictures::test_colour_of_sixteen_bits_is_refused_and_the_cure_works
 workspace.pictures.open_picture
     test_corrected::test_a_picture_that_is_saved_otherwise_is_opened
 workspace.root.check_root
@@ -474,6 +480,10 @@ infra.commands.take_down.project_name
 infra.commands.take_down.remove
     test_take_down::test_what_argo_cd_cannot_take_away_is_told_and_continued
 classifier.cleaning.check_classes
+    test_folders::test_all_in_one_folder_is_moved_up
+classifier.cleaning._check_layout
+    test_folders::test_folders_with_the_same_sub_folders_are_refused_and_the_cure_works
+classifier.cleaning.check_classes
     test_cleaning::test_empty_class
 classifier.cleaning.common_shape
     test_cleaning::test_mixed_sizes_are_refused_with_two_files_and_the_cure
@@ -524,6 +534,8 @@ classifier.sources.image_folder
     test_cleaning::test_images_without_class_folders
 classifier.sources.image_folder
     test_splits::test_an_official_test_set_that_is_not_there_is_refused
+classifier.sources._class_name
+    test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name
     test_folders::test_a_name_that_cannot_be_used_is_refused_and_renaming_helps
 classifier.sources._class_name

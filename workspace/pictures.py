@@ -74,6 +74,12 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ValueError(_what_it_is(path)) from None
     except Image.DecompressionBombError:
         raise ValueError(f"more pixels than prepare.max_pixels allows ({max_pixels:,})") from None
+    if picture.mode[0] not in "IF" and _bits(picture, path) > 8:
+        picture.close()
+        raise ValueError(
+            "colour of 16 bits a channel, of which only the upper 8 would be read: save it with 8 "
+            "bits a channel, from 0 (black) to 255 (white)"
+        )
     picture.filename = ""  # Pillow would map some files, and overlook that a TIFF is to be turned
     pixels = picture.width * picture.height
     if pixels > max_pixels:
@@ -84,9 +90,23 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return picture
 
 
-def _what_it_is(path: Path) -> str:
+def _bits(picture: Image.Image, path: Path) -> int:
+    """How many bits a channel has, as the header of a PNG or TIFF says; of other formats 8.
+
+    Those of which others have more are brought to 8 by what their own header says is white.
+    """
+    if picture.format == "PNG":
+        return _head(path)[24]
+    return max(getattr(picture, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,)))
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(12)
+        return file.read(32)
+
+
+def _what_it_is(path: Path) -> str:
+    head = _head(path)
     if head[4:8] == b"ftyp" and head[8:10] in (b"he", b"mi", b"ms"):
         return "a HEIC picture, which is not read: save it as JPEG or PNG"
     return f"not a picture in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"

@@ -129,9 +129,14 @@ def _content(path: Path, largest: int) -> bytes:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _text(content: str | bytes, name: str, largest: int) -> str:
-    if len(content) > largest:
+def check_size(size: int, name: str, largest: int) -> None:
+    """Raise SettingsError for more bytes than are read, before they are if that can be."""
+    if size > largest:
         raise SettingsError(f"{name} is too large: at most {largest:,} bytes are read")
+
+
+def _text(content: str | bytes, name: str, largest: int) -> str:
+    check_size(len(content), name, largest)
     try:
         text = content if isinstance(content, str) else content.decode()
     except UnicodeDecodeError as error:

@@ -296,9 +296,13 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
         ({"folder": None}, "folder is None: give the folder of your pictures, as source is folder"),
         (
             {"image_size": 96},
-            r"image_size is 96: give null or \[height, width\] in pixels, for example \[96, 96\]",
+            r"image_size is 96: give null or \[height, width\] in pixels, each from 1 to 4096, for",
         ),
         ({"image_size": [32, 0]}, r"image_size.1 is 0: give null or \[height, width\]"),
+        (
+            {"image_size": [100_000, 100_000]},
+            r"image_size.0 is 100000: give null or .*, each from 1 to 4096, for example \[96, 96\]",
+        ),
         ({"channels": 4}, r"channels is 4: give null, 1 \(grey\) or 3 \(colour\)"),
         ({"validation_share": 0}, "validation_share is 0: give a share above 0 and below 1"),
         (

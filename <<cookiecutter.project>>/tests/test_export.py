@@ -22,6 +22,7 @@ from small_project import CLASSES, OWN_NETWORKS, change, prepared_project
 from classifier import data, evaluation, export, training
 from classifier.augmentation import Augmentation
 from classifier.params import EvaluateParams, Params
+from reporting import model_card
 from workspace import behaviour
 from workspace.errors import UserError
 from workspace.model_code import code_sha256
@@ -208,6 +209,12 @@ def test_the_model_card_says_how_to_call_this_very_model(exported: Path) -> None
     assert "stretched to 12 × 10 pixels" in text
     plots = re.findall(r"!\[.*\]\((.*)\)", text)
     assert set(plots) == {"plots/data.png", *(f"plots/{name}.png" for name in PLOTS)}
+
+
+@pytest.mark.parametrize(("white", "told"), [(65535, "does all that,"), (4095, "`--white=4095`,")])
+def test_the_model_card_says_what_is_white(white: int, told: str) -> None:
+    text = model_card.usage({"height": 12, "width": 10, "channels": 3}, CLASSES, white)
+    assert f"16 bits of grey become 8, so that {white} becomes 255" in text and told in text
 
 
 def test_the_model_cards_examples_make_requests_of_the_models_shape(exported: Path) -> None:

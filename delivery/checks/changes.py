@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from delivery.git import GitError, Repository
 from delivery.parameters import Parameters, committed_parameters
 from delivery.proposals.release_file import RELEASE_FILE
 from delivery.proposals.releases import ENVIRONMENTS
+from workspace.settings import SettingsError
 
 REMOVED = "D"
 FILE = "100644"  # the mode of a file that is no link and no program
@@ -78,19 +80,22 @@ class Changes:
         return [each for each in self.files if each.kind in kinds]
 
     def before(self, path: str) -> bytes | None:
-        """Return a file of the base, or None."""
+        """Return a file of the base, or None. Raises SettingsError for a huge one."""
         return self.repository.read(self.base, path)
 
     def after(self, path: str) -> bytes | None:
-        """Return a file as the merge would have it, or None."""
+        """Return a file as the merge would have it, or None. Raises SettingsError as `before`."""
         return self.repository.read(self.tree, path)
 
     @cached_property
     def pictures(self) -> dict[str, bytes]:
-        """The pictures that are new or other ones, by path."""
-        files = (each for each in self.files if each.mode == FILE)
-        found = {each.path: self.after(each.path) for each in files if PICTURE.search(each.path)}
-        return {path: content for path, content in found.items() if content is not None}
+        """The pictures that are new or other ones, by path; huge ones are nothing to look at."""
+        found = {}
+        for each in self.files:
+            if each.mode == FILE and PICTURE.search(each.path):
+                with suppress(SettingsError):
+                    found[each.path] = self.after(each.path) or b""
+        return found
 
     @cached_property
     def added(self) -> dict[str, dict[int, str]]:

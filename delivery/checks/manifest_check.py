@@ -229,8 +229,8 @@ def check_run(changes: Changes, part: Part) -> None:
         number, here, there = first_unlike(content.decode(), run.to_yaml())
         what = f"it is {shown(here)} and not {shown(there)}, as `make train-on-cluster` writes it"
         part.refuse(RUN_FILE, number, [what])
-    if run.run < (new := next_run(changes.repository, changes.base)):
-        what = f"run {run.run} was there before, and would not run again: the next is {new}"
+    if run.run != (new := next_run(changes.repository, changes.base)):
+        what = f"run {run.run} is not the next, which is {new}: what was there would not run again"
         part.refuse(*changes.place("run:", [RUN_FILE]), [what])
     part.told.append(
         f"Merging starts training run {run.run} of {shown(run.image)} on {run.nodes} machines."

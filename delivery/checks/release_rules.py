@@ -103,8 +103,9 @@ def read_proposed(changes: Changes, changed: Changed, part: Part) -> Proposed | 
         what = f"it is a link, a program or a submodule (mode {changed.mode}), and not a plain file"
         part.refuse(changed.path, 1, [what])
         return None
-    content = changes.after(changed.path) or b""
+    content = b""
     try:
+        content = released_content(changes.repository, changes.tree, environment) or b""
         release = parse_release(content, changed.path)
     except ReleaseFileError as error:
         part.refuse(changed.path, line_in(str(error), content), [sentence(error)])

@@ -12,7 +12,7 @@ from typing import Any
 
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, REMOTE, Repository
-from delivery.proposals.github import GitHub, GitHubError, find_github
+from delivery.proposals.github import GITHUB, GitHub, GitHubError, find_github
 from workspace.errors import printable
 from workspace.files import write
 from workspace.settings import Settings
@@ -21,6 +21,7 @@ NAME = f"{BRANCH} is deployed"  # of our ruleset
 BODY = Path(".local/ruleset.json")
 OWNERS = ".github/CODEOWNERS"
 CHECKS = ("checks",)  # the jobs of .github/workflows that pass before a merge
+ACTIONS = 15368  # who tells of them, on github.com: who may write statuses can name one like them
 
 Parameters = Mapping[str, Any]
 
@@ -42,7 +43,11 @@ RULES: dict[str, tuple[Parameters, str]] = {  # kind: parameters, and what it ch
         f"a change comes by a pull request, and of {OWNERS} an owner approves its last commit, "
         "which somebody else pushed",
     ),
-    "required_status_checks": (CHECKED, f"{', '.join(CHECKS)} of its workflows must pass"),
+    "required_status_checks": (
+        CHECKED,
+        f"{', '.join(CHECKS)} of its workflows must pass, on {GITHUB} by the word of its Actions "
+        "alone",
+    ),
     LINEAR: ({}, "it is squashed or rebased when it is merged, so that history is one line"),
     "non_fast_forward": ({}, "nobody pushes by force"),
     "deletion": ({}, "nobody deletes the branch"),
@@ -70,11 +75,12 @@ ARGUMENTS = {
 def run(repository: Repository, check: bool = False) -> None:
     """Set what is missing, or only say it. Raises DeliveryError unless nothing is missing then."""
     github = find_github(repository)
-    missing = missing_rules(rules_in_force(github))
+    missing = missing_rules(rules_in_force(github), github.host)
     unknown = unknown_owners(github)
     if missing and not check:
         set_rules(github, missing)
-        missing = missing_rules(rules_in_force(github))  # GitHub's word alone protects nothing
+        # GitHub's word alone protects nothing
+        missing = missing_rules(rules_in_force(github), github.host)
     lacks = [*(RULES[kind][1] for kind in missing), *unknown]
     print(*(f"missing: {each}" for each in lacks), sep="\n", end="\n" if lacks else "")
     if lacks:
@@ -113,10 +119,20 @@ def rules_in_force(github: GitHub) -> dict[str, Parameters]:
     return found
 
 
-def missing_rules(in_force: dict[str, Parameters]) -> list[str]:
-    """List the kinds of RULES that are not in force, or less strictly."""
+def missing_rules(in_force: dict[str, Parameters], host: str) -> dict[str, Parameters]:
+    """Return the rules that are not in force, or less strictly: what each demands, by kind."""
     kinds = [kind for kind in RULES if kind != LINEAR or QUEUE not in in_force]
-    return [kind for kind in kinds if not demands(in_force.get(kind), RULES[kind][0])]
+    wanted = {kind: demanded(kind, host) for kind in kinds}
+    return {kind: each for kind, each in wanted.items() if not demands(in_force.get(kind), each)}
+
+
+def demanded(kind: str, host: str) -> Parameters:
+    """Return what a rule demands; on github.com also that its Actions tell of the checks."""
+    parameters, _ = RULES[kind]
+    if parameters is not CHECKED or host != GITHUB:
+        return parameters
+    checks = [{"context": name, "integration_id": ACTIONS} for name in CHECKS]
+    return {**parameters, "required_status_checks": checks}
 
 
 def demands(given: Parameters | None, wanted: Parameters) -> bool:
@@ -134,7 +150,8 @@ def stricter(one: Parameters, other: Parameters) -> dict[str, Any]:
 def _both(one: Any, other: Any) -> Any:
     if isinstance(one, list) and isinstance(other, list):
         names = [_name(each) for each in one]
-        return one + [each for each in other if _name(each) not in names]
+        new = [each for each in other if _name(each) not in names]
+        return [_narrower(each, other) for each in one] + new
     return max(one, other) if isinstance(one, int) and isinstance(other, int) else other
 
 
@@ -142,7 +159,16 @@ def _name(entry: Any) -> Any:
     return entry["context"] if isinstance(entry, dict) and "context" in entry else entry
 
 
-def set_rules(github: GitHub, missing: list[str]) -> None:
+def _narrower(entry: Any, others: list[Any]) -> Any:
+    """Return an entry with what others of its name add, such as who may tell of a check."""
+    if not isinstance(entry, dict):
+        return entry
+    same = [each for each in others if isinstance(each, dict) and _name(each) == _name(entry)]
+    said = {key: value for key, value in entry.items() if value is not None}
+    return {key: value for each in [entry, *same, said] for key, value in each.items()}
+
+
+def set_rules(github: GitHub, missing: dict[str, Parameters]) -> None:
     """Make our ruleset or add to it, after saying what that changes. Raises GitHubError."""
     ours = our_ruleset(github)
     body = json.dumps(ruleset(ours, missing), indent=2) + "\n"
@@ -164,11 +190,11 @@ def our_ruleset(github: GitHub) -> dict[str, Any]:
     return {}
 
 
-def ruleset(ours: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
+def ruleset(ours: Mapping[str, Any], missing: dict[str, Parameters]) -> dict[str, Any]:
     """Return our ruleset with what is missing; what somebody added to it stays."""
     rules = {rule["type"]: rule.get("parameters") or {} for rule in ours.get("rules", [])}
-    for kind in missing:
-        rules[kind] = stricter(rules.get(kind, {}), RULES[kind][0])
+    for kind, wanted in missing.items():
+        rules[kind] = stricter(rules.get(kind, {}), wanted)
     include = ours.get("conditions", {}).get("ref_name", {}).get("include", [])
     branches = _both([f"refs/heads/{BRANCH}"], include)
     return {

@@ -16,6 +16,7 @@ from workspace.files import discard
 
 PERIOD = 3.0  # seconds between two golden requests
 TIMEOUT = 10.0  # seconds that one may take; a machine under load is slow
+LARGEST = 2**24  # bytes of an answer, 4 for each class: it is read beside the server that serves
 FAILURES = 3  # in a row, after which a server has to be started again
 STEADY = 60.0  # seconds after whose start a server that ends was no failed start
 FIRST = 8  # golden requests, of one picture each, before a server is ready; later it is one
@@ -86,7 +87,7 @@ class Deployment:
     def ask(self, count: int) -> None:
         """Send that many golden requests. Raises an error unless the answers are the recorded."""
         address = f"{HOST}:{self.server.ports.http}"
-        with Client("http", address, TIMEOUT) as client:
+        with Client("http", address, TIMEOUT, largest=LARGEST) as client:
             result = golden.compare(client, self.first.some(count), batch=1)
         if not result.passed or result.versions != {self.pod.version}:
             raise WrongAnswerError(str(result))

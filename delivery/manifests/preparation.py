@@ -22,7 +22,7 @@ from delivery.manifests.server_pod import ServerPod, read_server_pod
 from delivery.manifests.snapshot import snapshot
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import parse_release
-from delivery.proposals.releases import release_path
+from delivery.proposals.releases import release_path, released_content
 from delivery.proposals.signing import read_trust
 from delivery.triton.server import killed
 from workspace.errors import sentence
@@ -140,7 +140,7 @@ def end_with_parent() -> None:
 def prepare(wanted: Wanted) -> Iterator[News]:
     """Render, and pull unless there is nothing or nothing new."""
     path = release_path(wanted.environment)
-    release = wanted.repository.read(wanted.commit, path)
+    release = released_content(wanted.repository, wanted.commit, wanted.environment)
     if release is None:
         yield Rendered(None)
         return

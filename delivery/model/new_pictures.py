@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery.git import GitError, Repository
-from workspace.settings import read_text
+from workspace.settings import SettingsError, read_text
 
 LEDGER = "data/splits.csv"
 PICTURES = Path("data/prepared/test/pictures.csv")
@@ -52,11 +52,11 @@ def tested_since(repository: Repository, commit: str) -> Tested | None:
 def learnt(repository: Repository, commit: str) -> frozenset[str]:
     """Return the pictures, by the first DIGITS of their SHA-256, that a commit's model learnt from.
 
-    None are known where the commit or its ledger is not here.
+    None are known where the commit or its ledger is not here, or cannot be read.
     """
     try:
         places = ledger(repository, commit)
-    except GitError:
+    except (GitError, SettingsError):
         return frozenset()
     return frozenset(key for key, place in places.items() if place in LEARNT)
 

@@ -6,8 +6,9 @@ import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from delivery.errors import DeliveryError
 from workspace.settings import Settings, SettingsError, check, parse_json, read_json, shown
@@ -30,18 +31,32 @@ class Login:
         return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode()
 
 
-class Stored(Settings, extra="ignore"):
+class Written(Settings, extra="ignore"):
+    """What a program in Go wrote, and reads: null is to it as if nothing were there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, content: Any) -> Any:
+        """Leave out what is null."""
+        if isinstance(content, dict):
+            return {key: value for key, value in content.items() if value is not None}
+        return {} if content is None else content
+
+
+class Stored(Written):
     """One login in a file."""
 
     auth: str = Field(default="", description="base64 of <user>:<password>")
     identitytoken: str = ""
 
 
-class LoginFile(Settings, extra="ignore"):
+class LoginFile(Written):
     """A file of logins, or of the programs that keep them."""
 
     auths: dict[str, Stored] = Field(default={}, description="an object of logins")
-    credHelpers: dict[str, str] = Field(default={}, description="an object of names")  # noqa: N815
+    credHelpers: dict[str, str | None] = Field(  # noqa: N815
+        default={}, description="an object of names"
+    )
     credsStore: str = ""  # noqa: N815
 
 

@@ -8,9 +8,11 @@ import math
 import re
 import ssl
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cached_property
-from threading import Lock
-from typing import Any
+from threading import Lock, Thread
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -18,7 +20,7 @@ import urllib3
 from pydantic import Field
 
 from delivery.errors import DeliveryError
-from delivery.oci.image import CHUNK
+from delivery.oci.image import CHUNK, LARGEST_DOCUMENT
 from delivery.oci.login import HUB, IDENTITY, find_login
 from workspace.machine import this_machine
 from workspace.settings import Settings, check, parse_json, shown
@@ -29,9 +31,12 @@ REALMS = {  # token servers that are known to be of the same house
     HOSTS[HUB]: "https://auth.docker.io",
     "registry.gitlab.com": "https://gitlab.com",
 }
+PATIENCE = 120  # seconds that a registry has for an answer
 TIMEOUT = urllib3.Timeout(connect=30, read=60)  # seconds without a byte
 REDIRECTS = 5
 LARGEST_TOKEN = 64 * 1024  # bytes of a token server's answer
+
+Result = TypeVar("Result")
 
 
 class UnavailableError(DeliveryError):
@@ -49,10 +54,13 @@ class Token(Settings, extra="ignore"):
 class Origin:
     """The host behind `<host>/<name>`; plain HTTP on loopback only."""
 
-    def __init__(self, name: str, actions: str) -> None:
-        """Find the login for `actions`: `pull`, or `pull,push`. Raises UserError."""
+    def __init__(self, name: str, actions: str, seconds: float = PATIENCE) -> None:
+        """Find the login for `actions`: `pull`, or `pull,push`. Raises UserError.
+
+        All that is asked with `ask` is to be answered within `seconds` from now.
+        """
         host, _, self.repository = name.partition("/")
-        self.name = name
+        self.name, self.seconds, self._ends = name, seconds, time.monotonic() + seconds
         self.host = HOSTS.get(host, host)
         self._scheme = "http" if LOOPBACK.fullmatch(host) else "https"
         self._login = find_login(name)
@@ -70,7 +78,7 @@ class Origin:
             own = self.inside(url)
             url = self._at(own) if own else url
             authorization = self._authorized() if own else {}
-            response = self._ask(method, url, headers | authorization, body)
+            response = self._request(method, url, headers | authorization, body)
             if not (location := response.get_redirect_location()):
                 return response
             response.close()
@@ -79,11 +87,25 @@ class Origin:
                 raise self.refused(url)
         raise DeliveryError(f"{self.name} redirects without end: check the address of the registry")
 
+    def ask(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> tuple[int, bytes, Any]:
+        """Send a request; return status, content and headers of its answer. Raises UserError."""
+
+        def whole() -> tuple[int, bytes, Any]:
+            with self.send(method, path, headers, body) as answer:
+                return answer.status, self._content(answer, LARGEST_DOCUMENT), answer.headers
+
+        try:
+            return within(max(0, self._ends - time.monotonic()), whole)
+        except TimeoutError:
+            raise late(self.name, self.seconds) from None
+
     def size(self, digest: str) -> int | None:
         """Return a blob's size as the registry tells it; None if it does not hold the blob."""
-        with self.send("HEAD", f"/v2/{self.repository}/blobs/{digest}", {}) as response:
-            length = response.headers.get("Content-Length", "")
-        return int(length) if response.status == 200 and length.isdecimal() else None
+        status, _, told = self.ask("HEAD", f"/v2/{self.repository}/blobs/{digest}", {})
+        length = told.get("Content-Length", "")
+        return int(length) if status == 200 and length.isdecimal() else None
 
     def inside(self, url: str) -> str | None:
         """Return path and query of a URL on this host, whatever its scheme; None on another."""
@@ -91,7 +113,7 @@ class Origin:
             parts = urlsplit(url)
         except ValueError:
             return None
-        if parts.netloc.lower() not in (self.host.lower(), f"{self.host}:443".lower()):
+        if self._brief(parts.netloc) != self._brief(self.host):
             return None
         return f"/{parts.path.lstrip('/')}" + (f"?{parts.query}" if parts.query else "")
 
@@ -109,6 +131,10 @@ class Origin:
             "check the address of the registry"
         )
 
+    def _brief(self, host: str) -> str:
+        """Return a host without the port that goes without saying."""
+        return host.lower().removesuffix(":443" if self._scheme == "https" else ":80")
+
     def _at(self, path: str) -> str:
         return f"{self._scheme}://{self.host}{path}"
 
@@ -121,7 +147,7 @@ class Origin:
 
     def _authorize(self) -> tuple[str, float]:
         """Ask how to log in; return the header `Authorization` and for how many seconds."""
-        with self._ask("GET", self._at("/v2/"), {}) as response:
+        with self._request("GET", self._at("/v2/"), {}) as response:
             status, wanted = response.status, response.headers.get("WWW-Authenticate", "")
         if status == 429 or status >= 500:
             raise self.broken(f"status {status}")
@@ -139,20 +165,16 @@ class Origin:
             form |= {"grant_type": "refresh_token", "client_id": "merge-to-serve"}
             content = urlencode(form | {"refresh_token": login.secret})
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            response = self._ask("POST", url, kind, content)
+            response = self._request("POST", url, kind, content)
         else:
             url = f"{url}{'&' if '?' in url else '?'}{urlencode(form)}"
-            response = self._ask("GET", url, {"Authorization": login.basic} if login else {})
+            response = self._request("GET", url, {"Authorization": login.basic} if login else {})
         if response.status in (400, 401, 403):
             return "", math.inf
         if response.status != 200:
             raise self.broken(f"its token server answers with status {response.status}")
-        try:
-            content = response.read(LARGEST_TOKEN, decode_content=False)
-        except urllib3.exceptions.HTTPError as error:
-            raise self.broken(error) from None
         name = f"the token of {self.name}"
-        answer = check(Token, parse_json(content, name), name)
+        answer = check(Token, parse_json(self._content(response, LARGEST_TOKEN), name), name)
         return f"Bearer {answer.token or answer.access_token}", max(answer.expires_in - 10, 1)
 
     def _realm(self, realm: str) -> str:
@@ -162,7 +184,7 @@ class Origin:
         match = re.match(r"(?i)https?://[a-z0-9.\[\]:-]+(?=[/?]|$)", realm)
         host = match[0].lower() if match else ""
         safe = host.startswith("https:") or LOOPBACK.fullmatch(host.removeprefix("http://"))
-        trusted = (REALMS.get(self.host), this_machine().token_realm)
+        trusted = (REALMS.get(self._brief(self.host)), this_machine().token_realm)
         if host and safe and host in trusted:
             return host + realm[len(host) :]
         cure = f"set TOKEN_REALM={host} if both are yours, or " if host and safe else ""
@@ -171,7 +193,15 @@ class Origin:
             f"{cure}give another registry"
         )
 
-    def _ask(self, method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
+    def _content(self, answer: Any, largest: int) -> bytes:
+        try:
+            content = answer.read(largest, decode_content=False)
+            answer.read(1, decode_content=False)  # raises an error if it broke off before its end
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self.broken(error) from None
+        return bytes(content)
+
+    def _request(self, method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
         plain: dict[str, Any] = {"redirect": False, "retries": False, "preload_content": False}
         try:
             return self._pool(url).request(
@@ -189,10 +219,48 @@ class Origin:
         """Return connections to a host, through the environment's proxy unless on loopback."""
         parts = urlsplit(url)
         tls = self._tls if parts.scheme == "https" else None
-        proxy, host = getproxies().get(parts.scheme), parts.hostname or ""
-        near = host in ("localhost", "::1") or host.startswith("127.")
-        if not proxy or near or proxy_bypass(host):
+        host = parts.hostname or ""
+        near = host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host)
+        if near or not (proxy := find_proxy(parts.scheme, host)):
             return urllib3.PoolManager(ssl_context=tls, blocksize=CHUNK)
         user = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
         headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
         return urllib3.ProxyManager(proxy, proxy_headers=headers, ssl_context=tls, blocksize=CHUNK)
+
+
+def find_proxy(scheme: str, host: str) -> str:
+    """Return the environment's proxy, as curl reads it; empty if there is none.
+
+    Raises DeliveryError for one that speaks something else than HTTP.
+    """
+    known = getproxies()
+    proxy = known.get(scheme) or known.get("all", "")
+    kind, found, _ = proxy.rpartition("://")
+    if kind.lower() not in ("", "http", "https"):
+        raise DeliveryError(
+            f"the environment's proxy for {host} speaks {shown(kind)}: set {scheme}_proxy to one "
+            f"that speaks HTTP, or no_proxy={host} where none is needed"
+        )
+    return proxy if found or not proxy else f"http://{proxy}"
+
+
+def within(seconds: float, work: Callable[[], Result]) -> Result:
+    """Wait for what a thread does, and leave it behind when that takes longer.
+
+    Who waits for each byte alone may wait for ever. Raises TimeoutError.
+    """
+    done: Future[Result] = Future()
+
+    def do() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=do, daemon=True).start()
+    return done.result(seconds)
+
+
+def late(name: str, seconds: float) -> DeliveryError:
+    """Return what is raised when a registry goes on and on."""
+    return DeliveryError(f"{name} did not answer in full within {seconds:.0f} s: try again")

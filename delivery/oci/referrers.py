@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urljoin
 
-from delivery.oci.image import LARGEST_DOCUMENT, MANIFEST, Blob, canonical, digest_of
+from delivery.oci.image import MANIFEST, Blob, canonical, digest_of
 from delivery.oci.layout import Index, Layout, MissingBlobError
-from delivery.oci.origin import Origin
+from delivery.oci.origin import PATIENCE, Origin
 from delivery.oci.registry import open_registry
 from delivery.oci.remote import Remote
 from delivery.oci.signature import BUNDLE
@@ -116,11 +116,11 @@ class Folder:
 
 
 class Host:
-    """A registry over HTTP."""
+    """A registry over HTTP, which has PATIENCE for all that it is asked."""
 
     def __init__(self, remote: Remote, actions: str) -> None:
         """Find the login for `actions`. Raises UserError."""
-        self.remote, self.origin = remote, Origin(remote.name, actions)
+        self.remote, self.origin = remote, Origin(remote.name, actions, PATIENCE)
         self.place = f"/v2/{self.origin.repository}"
 
     def read(self, kind: str, reference: str) -> bytes | None:
@@ -153,12 +153,10 @@ class Host:
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> tuple[int, bytes, Any]:
         """Return status, content and headers of an answer. Raises UserError for what went wrong."""
-        with self.origin.send(method, path, headers, body) as answer:
-            content = answer.read(LARGEST_DOCUMENT, decode_content=False)
-        wrong = answer.status >= 400 and (method != "GET" or answer.status not in (400, 404, 405))
-        if wrong:
-            raise self.remote.failure(f"{method} of a signature: {answer.status}")
-        return answer.status, content, answer.headers
+        status, content, told = self.origin.ask(method, path, headers, body)
+        if status >= 400 and (method != "GET" or status not in (400, 404, 405)):
+            raise self.remote.failure(f"{method} of a signature: {status}")
+        return status, content, told
 
 
 def _bundles(store: Store, registry: str, digest: str) -> list[bytes]:

@@ -16,11 +16,10 @@ from delivery.errors import DeliveryError
 from delivery.oci.gate import gate_to
 from delivery.oci.image import ImageManifest, digest_of, parse_manifest
 from delivery.oci.layout import AGAIN, Layout, MissingBlobError
-from delivery.oci.origin import LOOPBACK, Origin, UnavailableError
+from delivery.oci.origin import LOOPBACK, PATIENCE, Origin, UnavailableError, late
 from workspace.settings import Settings, check, parse_json
 
 DELAYS = [1, 2, 4]  # seconds before each further attempt
-PATIENCE = 120  # seconds that a registry has for an answer
 SLOWEST = 256 * 1024  # bytes a second of a copy, or it is given up
 # A host without dot and port would be a folder of Docker Hub to skopeo, so it is none here.
 LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -114,9 +113,13 @@ class Remote:
             return False
 
     def _holds_blobs(self, manifest: ImageManifest) -> bool:
-        origin = Origin(self.name, "pull")
+        origin = Origin(self.name, "pull", self._left(PATIENCE))
         blobs = (manifest.config, manifest.layer)
         return all(origin.size(blob.digest) == blob.size for blob in blobs)
+
+    def _left(self, seconds: float) -> float:
+        """Return how many of these seconds are left until the end of all."""
+        return max(0, min(seconds, self.until - time.monotonic()))
 
     def _skopeo(
         self,
@@ -141,11 +144,11 @@ class Remote:
     def _once(
         self, command: Iterable[str], sizes: dict[str, int], folder: Path | None, actions: str
     ) -> bytes:
-        seconds = PATIENCE + sum(sizes.values()) / SLOWEST
+        seconds = self._left(PATIENCE + sum(sizes.values()) / SLOWEST)
         with gate_to(Origin(self.name, actions), sizes) as (gate, key):
             words = [word.replace(HERE, gate.name) for word in command]
             try:
-                return self._run(words, key, folder, min(seconds, self.until - time.monotonic()))
+                return self._run(words, key, folder, seconds)
             except subprocess.CalledProcessError as error:
                 why = error.stderr.decode(errors="replace").replace(gate.name, self.name)
                 raise gate.failure or self.failure(reason(why)) from None
@@ -171,11 +174,9 @@ class Remote:
             raise DeliveryError(INSTALL) from None
         with process:
             try:
-                printed, errors = process.communicate(timeout=max(0, seconds))
+                printed, errors = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
-                raise DeliveryError(
-                    f"{self.name} did not answer in full within {max(0, seconds):.0f} s: try again"
-                ) from None
+                raise late(self.name, seconds) from None
             finally:
                 if process.poll() is None:
                     process.kill()

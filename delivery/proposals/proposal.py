@@ -120,7 +120,8 @@ def taken(branch: str) -> str:
 def is_ours(repository: Repository, base: str, tip: str, proposal: Proposal) -> bool:
     """Tell whether a branch holds this very proposal, from an attempt that was interrupted."""
     parents = repository.ask("rev-parse", f"{tip}^@").split()
-    return parents == [base] and repository.read(tip, proposal.path) == proposal.content.encode()
+    ours = repository.ask("hash-object", "--stdin", stdin=proposal.content.encode())
+    return parents == [base] and repository.blob(tip, proposal.path) == ours
 
 
 def is_merged(repository: Repository, base: str, tip: str, path: str) -> bool:
@@ -130,8 +131,8 @@ def is_merged(repository: Repository, base: str, tip: str, path: str) -> bool:
     if not repository.says_yes("merge-base", base, tip):  # of another history
         return False
     start = repository.ask("merge-base", base, tip)
-    since, wanted = repository.history(base, path, start), repository.read(tip, path)
-    return any(repository.read(commit, path) == wanted for commit in since)
+    since, wanted = repository.history(base, path, start), repository.blob(tip, path)
+    return any(repository.blob(commit, path) == wanted for commit in since)
 
 
 def open_pull_request(repository: Repository, proposal: Proposal) -> None:

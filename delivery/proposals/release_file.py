@@ -2,6 +2,9 @@
 
 import base64
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +20,7 @@ RELEASE_FILE = "model.yaml"
 RELEASE_NAME = "model-release"
 PROPOSING = "and what proposed it: `make release`, `make promote` or `make rollback`"
 FIGURES = ["accuracy", "macro_f1", "calibration_error", "loss", "support"]
+DIGITS = 9  # of a whole number, at most
 
 
 class ReleaseFileError(DeliveryError):
@@ -25,9 +29,20 @@ class ReleaseFileError(DeliveryError):
 
 def whole_number(value: Any) -> int:
     """Read a whole number from 1. Raises ValueError for others, such as "01" and "1.0"."""
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", str(value)):
+    if not re.fullmatch(rf"[1-9][0-9]{{0,{DIGITS - 1}}}", str(value)):
         raise ValueError("it is not a whole number from 1")
     return int(value)
+
+
+def next_number(given: Iterable[int]) -> int:
+    """Return a number that was never given: one more than the highest.
+
+    Where that has a digit too many, because somebody wrote what nobody counted, the lowest is free.
+    """
+    known = {*given}
+    following = 1 + max(known, default=0)
+    free = (number for number in count(1) if number not in known)
+    return following if following < 10**DIGITS else next(free)
 
 
 Count = Annotated[
@@ -122,7 +137,14 @@ def parse_release(content: str | bytes, name: str) -> Release:
     text = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     if any(line.startswith(b"<" * 7) for line in text.splitlines()):
         raise ReleaseFileError(f"{name} is in conflict: {in_conflict()}")
-    try:
+    with readable():
         return parse_config_map(Release, text, RELEASE_NAME, name)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say of a release file that cannot be read where a good one is. Raises ReleaseFileError."""
+    try:
+        yield
     except SettingsError as error:
         raise ReleaseFileError(f"{error}; or restore the file from Git") from None

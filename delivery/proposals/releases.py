@@ -7,7 +7,14 @@ from pathlib import PurePosixPath
 
 from delivery.errors import DeliveryError
 from delivery.git import Repository
-from delivery.proposals.release_file import RELEASE_FILE, Release, parse_release
+from delivery.proposals.release_file import (
+    RELEASE_FILE,
+    Release,
+    next_number,
+    parse_release,
+    readable,
+)
+from workspace.settings import SMALL
 
 ENVIRONMENTS = "argocd/environments"
 NAME = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # of an environment, as of a namespace
@@ -36,8 +43,12 @@ def check_environment(repository: Repository, commit: str, environment: str) -> 
 
 
 def released_content(repository: Repository, commit: str, environment: str) -> bytes | None:
-    """Return an environment's release file at a commit, or None before its first release."""
-    return repository.read(commit, release_path(environment))
+    """Return an environment's release file at a commit, or None before its first release.
+
+    Raises ReleaseFileError for one that is too large.
+    """
+    with readable():
+        return repository.read(commit, release_path(environment), SMALL)
 
 
 def released(repository: Repository, commit: str, environment: str) -> Release | None:
@@ -61,7 +72,7 @@ def all_releases(repository: Repository, commit: str) -> list[Past]:
     What could not be read then served nothing, so it is passed over, whatever it is.
     """
     found = []
-    for path, content in repository.versions(commit, release_path("*")):
+    for path, content in repository.versions(commit, release_path("*"), SMALL):
         with suppress(Exception):
             release = parse_release(content, path)
             found.append(Past(PurePosixPath(path).parent.name, release, content))
@@ -69,8 +80,8 @@ def all_releases(repository: Repository, commit: str) -> list[Past]:
 
 
 def next_version(past: list[Past]) -> int:
-    """Return one more than the highest version ever released anywhere, also if rolled back."""
-    return 1 + max((each.release.version for each in past), default=0)
+    """Return a version that was never released anywhere, also none that was rolled back."""
+    return next_number(each.release.version for each in past)
 
 
 def digests(past: list[Past]) -> dict[int, str]:

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from delivery.git import Repository
 from delivery.proposals.config_map import parse_config_map, write_config_map
-from delivery.proposals.release_file import COMMIT, IMAGE, Count
-from workspace.settings import Settings, SettingsError
+from delivery.proposals.release_file import COMMIT, IMAGE, Count, next_number
+from workspace.settings import SMALL, Settings, SettingsError
 
 RUN_FILE = "argocd/training/run.yaml"
 RUN_NAME = "training-run"
@@ -29,20 +29,20 @@ class Run(Settings):
 
 
 def next_run(repository: Repository, commit: str) -> int:
-    """Return one more than the highest run ever merged: a name that was used would not run again.
+    """Return the number of a run that was never merged: a name that was used would not run again.
 
     Raises SettingsError for the newest file; one that could not be read in the past ran nothing.
     """
-    newest, numbers = repository.read(commit, RUN_FILE), [0]
+    numbers = []
     try:
-        if newest is not None:
+        if (newest := repository.read(commit, RUN_FILE, SMALL)) is not None:
             parse_run(newest, f"{RUN_FILE} at {commit[:12]}")
     except SettingsError as error:
         raise SettingsError(f"{error}; put it right on main, or remove the file") from None
-    for path, content in repository.versions(commit, RUN_FILE):
+    for path, content in repository.versions(commit, RUN_FILE, SMALL):
         with suppress(Exception):  # whatever stood there
             numbers.append(parse_run(content, path).run)
-    return 1 + max(numbers)
+    return next_number(numbers)
 
 
 def parse_run(content: bytes, name: str) -> Run:

@@ -25,7 +25,7 @@ ASKS_AGAIN = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 RETRIES = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": ASKS_AGAIN}]})
-UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+UNLIMITED = -1  # bytes of a message
 
 
 class RefusalError(DeliveryError):
@@ -50,23 +50,32 @@ class Client:
     """A connection to one server, closed at the end of its `with` block."""
 
     def __init__(
-        self, protocol: str, address: str, timeout: float = TIMEOUT, again: bool = False
+        self,
+        protocol: str,
+        address: str,
+        timeout: float = TIMEOUT,
+        again: bool = False,
+        largest: int = UNLIMITED,
     ) -> None:
         """Prepare a connection by "http" or "grpc" to `<host>:<port>`; nothing is sent yet.
 
         It goes there directly, whatever the environment says of proxies. "https://" may precede an
         address of HTTP, whose answers may take `timeout` seconds. With `again` a call over gRPC is
-        made anew, twice at most, when its connection is gone.
+        made anew, twice at most, when its connection is gone. An answer of more than `largest`
+        bytes is refused unread.
         """
         self.protocol = protocol
         scheme, _, self.address = address.rpartition("://")
         self.library: Any = importlib.import_module(f"tritonclient.{protocol}")
         retries = [("grpc.service_config", RETRIES)] if again else []
-        options: dict[str, Any] = {"channel_args": [DIRECT, *UNLIMITED, *retries]}
+        most = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", largest)]
+        options: dict[str, Any] = {"channel_args": [DIRECT, *most, *retries]}
         if protocol == "http":
             options = {"network_timeout": timeout, "connection_timeout": timeout}
             options["ssl"] = scheme == "https"
         self.connection = self.library.InferenceServerClient(self.address, **options)
+        if protocol == "http" and largest != UNLIMITED:
+            limit(self.connection, largest)
 
     def __enter__(self) -> "Client":
         """Return the connection."""
@@ -132,6 +141,8 @@ class Client:
                 raise RefusalError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
             pass
+        except DeliveryError:
+            raise
         except Exception as error:  # any program may answer anything
             raise self.stranger(error) from None
         raise DeliveryError(f"no server answers at {self.address}: start one with `make serve`")
@@ -141,6 +152,23 @@ class Client:
         return DeliveryError(
             f"what answers at {self.address} is not Triton ({sentence(error)}): give another port"
         )
+
+
+def limit(connection: Any, largest: int) -> None:
+    """Have NVIDIA's client over HTTP, which reads whatever comes, refuse what is larger unread."""
+    stub = connection._client_stub
+    send = stub.request
+
+    def request(*arguments: Any, **named: Any) -> Any:
+        answer = send(*arguments, **named)
+        size = answer.content_length
+        if size is not None and size <= largest:
+            return answer
+        answer.release()
+        told = "an unknown number of" if size is None else size
+        raise DeliveryError(f"an answer has {told} bytes and at most {largest} are read")
+
+    stub.request = request
 
 
 def connect(protocol: str, ports: Ports, again: bool = False) -> Client:

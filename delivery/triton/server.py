@@ -18,6 +18,7 @@ from delivery.triton.loopback import HOST
 
 MODEL = "classifier"
 SHARED_MEMORY = Path("/dev/shm")  # where the Python backend passes tensors
+END = 64 * 1024  # bytes of a log, which may be of any length, that say why a server ended
 POLL = 0.05  # seconds between two looks at a starting or stopping server
 
 # Arguments of a production container that this machine's older Triton (2.51) does without.
@@ -185,8 +186,10 @@ class Server:
         return killed(status) or f"ended: {self.logged() or f'its exit status is {status}'}"
 
     def logged(self) -> str:
-        """Return the reason that Triton's log gives, or else its last line."""
-        return reason_in(self.log.read_text(errors="replace"))
+        """Return the reason that the end of Triton's log gives, or else its last line."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - END))
+            return reason_in(log.read(END).decode(errors="replace"))
 
     def stop(self, grace: float = 30.0) -> None:
         """Ask the server to finish what it runs and end; after `grace` seconds, kill it."""

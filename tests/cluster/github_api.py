@@ -1,4 +1,4 @@
-"""GitHub's REST API as far as an App tells of commits and deployments.
+"""GitHub's REST API as far as commits and deployments are told of, and issues opened.
 
 Run as a program: `python github_api.py <address> <port> <file>`. What it is told goes into the
 file, a line of JSON each time: path and body.
@@ -44,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         with self.told.open("a") as file:
             file.write(json.dumps({"path": path.removeprefix("/api/v3"), "body": body}) + "\n")
+        if not isinstance(body, dict):
+            self.answer(400, {"message": "Body should be a JSON object"})
+            return
         made = body | {"id": 1 + len(self.deployments)}
         if re.fullmatch(r"/api/v3/repos/\w[\w-]*/\w[\w-]*/deployments", path):
             self.deployments.append(made)

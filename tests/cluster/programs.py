@@ -9,6 +9,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 HERE = Path(__file__).parent
 PACKAGES = {  # Debian's, by a file of theirs
@@ -29,7 +30,10 @@ PACKAGES = {  # Debian's, by a file of theirs
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its Go module, the package of its `main`, and how it is built."""
+    """One program: its Go module, the package of its `main`, and how it is built.
+
+    A folder that it embeds and its module lacks, such as pages that others build, is an empty one.
+    """
 
     name: str
     module: str
@@ -38,6 +42,7 @@ class Program:
     tags: str = ""
     cgo: bool = False
     optional: bool = False
+    embedded: str = ""
 
     @property
     def file(self) -> str:
@@ -52,15 +57,33 @@ def programs() -> dict[str, Program]:
 
 
 @functools.cache
-def source(program: Program) -> Path:
-    """The folder with the module's code, as Go keeps it, checked against Go's checksum database."""
+def downloaded(program: Program) -> dict[str, str]:
+    """What Go says of the module that it keeps, checked against its checksum database."""
     found = subprocess.run(
         ["go", "mod", "download", "-json", f"{program.module}@{program.version}"],
         check=True,
         stdout=subprocess.PIPE,
         cwd="/",
     )
-    return Path(json.loads(found.stdout)["Dir"])
+    answer: dict[str, str] = json.loads(found.stdout)
+    return answer
+
+
+def source(program: Program) -> Path:
+    """The folder with the module's code, as Go keeps it."""
+    return Path(downloaded(program)["Dir"])
+
+
+def complete(program: Program, work: Path) -> Path:
+    """The folder to build in: a copy, where the module lacks what it embeds."""
+    if not program.embedded:
+        return source(program)
+    with ZipFile(downloaded(program)["Zip"]) as archive:
+        archive.extractall(work)
+    folder = work / f"{program.module}@{program.version}"
+    (folder / program.embedded).mkdir(parents=True, exist_ok=True)
+    (folder / program.embedded / "empty").touch()
+    return folder
 
 
 def module_file(program: Program, folder: Path, work: Path) -> Path:
@@ -112,7 +135,7 @@ def build(program: Program, folder: Path) -> Path:
         return built
     work = folder / "go"
     work.mkdir(parents=True, exist_ok=True)
-    code = source(program)
+    code = complete(program, work)
     go_mod = module_file(program, code, work)
     half = folder / f"{program.file}.part"
     subprocess.run(

@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from delivery.oci.image import CONFIG, LAYER, Blob, config_content, digest_of, manifest_content
 from delivery.oci.layout import Layout
@@ -160,6 +162,22 @@ def golden(folder: Path, **changes: np.ndarray) -> None:
     with np.load(folder / "golden.npz") as arrays:
         content = dict(arrays)
     np.savez(folder / "golden.npz", **content | changes)
+
+
+def answer_of_20_megabytes(folder: Path) -> None:
+    """Have a model answer a picture with five million equal numbers, and say so."""
+    classes = 5_000_000
+    model = onnx.load(folder / "1/model.onnx")
+    *_, softmax = model.graph.node
+    softmax.output[:] = ["few"]
+    model.graph.node.append(helper.make_node("ReduceMax", ["few", "axis"], ["one"]))
+    model.graph.node.append(helper.make_node("Expand", ["one", "many"], ["probabilities"]))
+    for name, numbers in {"axis": [1], "many": [1, classes]}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(numbers), name))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
+    onnx.save(model, folder / "1/model.onnx")
+    settings = folder / "config.pbtxt"
+    settings.write_text(settings.read_text().replace("dims: [ 5 ]", f"dims: [ {classes} ]"))
 
 
 def bomb(file: Path) -> None:
@@ -365,6 +383,10 @@ DEGRADED: dict[str, tuple[Fault, str]] = {
     "golden answers of other classes": (
         rebuilt(lambda folder: golden(folder, probabilities=np.full((70, 3), 0.3, "f4"))),
         "5 classes, the golden requests with 3",
+    ),
+    "answers that fill the memory": (
+        rebuilt(answer_of_20_megabytes),
+        "an answer has 20000.* bytes and at most 16777216 are read",
     ),
     "golden pictures of another size": (
         rebuilt(lambda folder: golden(folder, images=np.zeros((70, *SHAPE[1:], 3), np.uint8))),

@@ -33,6 +33,7 @@ from delivery.proposals.signing import signed
 from delivery.triton import load
 from pull_requests import BENCH, KEY, PRODUCTION, STAGING, Repo, make_repository, rehearsed, run
 from tiny import write_repository
+from workspace.settings import LARGEST, SMALL
 
 OVERLAY = "argocd/environments/staging/kustomization.yaml"
 ROLLOUT = "argocd/base/triton/rollout.yaml"
@@ -157,6 +158,11 @@ def both_environments_at_once(repo: Repo) -> None:
 @bad(f"{STAGING}, line 6", "model 5 is not the next, which is 4")
 def version_that_is_not_the_next(repo: Repo) -> None:
     repo.propose(repo.candidate(5, 0.98))
+
+
+@bad(f"{STAGING}, line 1", "is too large: at most 65,536 bytes are read; or restore the file from")
+def release_file_that_is_huge(repo: Repo) -> None:
+    repo.write(STAGING, "#" * (SMALL + 1))
 
 
 @bad(f"{STAGING}, line 6", "model 3 was released with the image sha256:")
@@ -513,10 +519,17 @@ def link_that_leads_out(repo: Repo) -> None:
 
 
 @bad(
-    f"{RUN_FILE}, line 8", "run 1 was there before, and would not run again: the next is 2", "later"
+    f"{RUN_FILE}, line 8",
+    "run 1 is not the next, which is 2: what was there would not run",
+    "later",
 )
 def harmless_run_of_a_number_that_was_there(repo: Repo) -> None:
     repo.write(RUN_FILE, run(1).model_copy(update={"nodes": 3}).to_yaml())
+
+
+@bad(f"{RUN_FILE}, line 6", "run 3 is not the next, which is 2", "later")
+def harmless_run_of_a_number_that_was_skipped(repo: Repo) -> None:
+    repo.write(RUN_FILE, run(3).to_yaml())
 
 
 @bad(f"{RUN_FILE}, line 10", "it is '# on the large machines' and not '', as `make train-on-clust")
@@ -1065,6 +1078,7 @@ def test_pictures_that_change_are_named_and_lie_beside_the_report(
         for number in range(6):
             repo.write(f"plots/{number}.svg", "<svg/>")
         (repo.folder / "plots/link.svg").symlink_to("/etc/passwd")
+        repo.write("plots/huge.png", " " * (LARGEST + 1))
 
     verdict = judged(repo, Case(change, "", ""), tmp_path)
     named = ", ".join(f"`plots/{number}.svg`" for number in range(5))

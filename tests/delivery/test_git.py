@@ -22,10 +22,12 @@ from delivery.commands.rollback import run as rollback
 from delivery.errors import DeliveryError
 from delivery.git import GitError, Repository
 from delivery.model.rebuild import cloned
-from delivery.proposals.release_file import parse_release
-from delivery.proposals.run_file import RUN_FILE, Run, next_run
+from delivery.parameters import committed_parameters
+from delivery.proposals.release_file import next_number, parse_release
+from delivery.proposals.run_file import RUN_FILE, Run, next_run, parse_run
 from fake_project import CODE, EXPORT, Project, follow, make_project
 from workspace.model_code import code_sha256
+from workspace.settings import SettingsError
 
 STAGING = "argocd/environments/staging/model.yaml"
 
@@ -699,6 +701,114 @@ def test_a_run_file_in_history_that_cannot_be_read_stops_nothing(
     project.git("rm", "--quiet", RUN_FILE)
     project.commit("Remove the run file")
     assert next_run(project.repository, project.repository.fetch()) == 5
+
+
+LAST = 999_999_999  # no number of one more digit is read
+
+
+@pytest.mark.parametrize("healed", [True, False])
+def test_a_version_that_nobody_counted_ends_no_release(project: Project, healed: bool) -> None:
+    project.deploy("staging", 1, project.image(1))
+    good = project.git("rev-parse", "HEAD")
+    counted = parse_release(project.show("main", STAGING), STAGING)
+    image = f"{counted.image.partition('@')[0]}@{project.image(LAST)}"
+    written = counted.model_copy(update={"version": LAST, "image": image})
+    fake_pipeline.write(project.folder, STAGING, written.to_yaml())
+    project.commit("Write a number by hand")
+    if healed:
+        project.git("checkout", "--quiet", good, "--", STAGING)
+        project.commit("Heal it")
+    for version, accuracy in ((2, 0.98), (3, 0.99)):
+        project.train(accuracy)
+        release(project.repository)
+        project.merge(f"release/staging-v{version}")
+        assert parse_release(project.show("main", STAGING), STAGING).version == version
+
+
+def test_a_run_that_nobody_counted_ends_no_training(project: Project) -> None:
+    made = Run(run=LAST, image=f"host/name@sha256:{1:064x}", nodes=2, commit="c" * 40)
+    for number in (1, LAST):
+        run = made.model_copy(update={"run": number})
+        fake_pipeline.write(project.folder, RUN_FILE, run.to_yaml())
+        project.commit("Change the run file")
+    following = next_run(project.repository, project.repository.fetch())
+    assert parse_run(made.model_copy(update={"run": following}).to_yaml().encode(), "").run == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "following"),
+    [([], 1), ([2, 1, 5], 6), ([LAST - 1], LAST), ([LAST], 1), ([1, LAST, 2, 4], 3)],
+)
+def test_a_number_is_given_once(given: list[int], following: int) -> None:
+    assert next_number(given) == following
+
+
+HUGE = bytes(4 * 2**20)  # no file with a few settings
+
+
+@pytest.fixture
+def most(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The most bytes that a call of Git has given."""
+    found, ask = [0], Repository.run
+
+    def measured(repository: Repository, *arguments: str, **options: object) -> bytes:
+        given = ask(repository, *arguments, **options)
+        found[0] = max(found[0], len(given))
+        return given
+
+    monkeypatch.setattr(Repository, "run", measured)
+    return found
+
+
+def test_a_huge_file_in_history_is_never_read_again(project: Project, most: list[int]) -> None:
+    project.deploy("staging", 1)
+    project.deploy("staging", 2, project.image(2))
+    good, branch = project.git("rev-parse", "HEAD"), "rollback/staging-v2-to-v1"
+    rollback(project.repository, "staging")
+    merge_but_keep(project, branch, squash=True)
+    for path in (STAGING, RUN_FILE):
+        fake_pipeline.write(project.folder, path, HUGE)
+    project.commit("Break both files")
+    project.git("rm", "--quiet", RUN_FILE)
+    project.git("checkout", "--quiet", good, "--", STAGING)
+    project.commit("Heal them")
+    rollback(project.repository, "staging")  # beside the branch that was merged before
+    project.train(0.99)
+    release(project.repository)
+    assert {f"{branch}-2", "release/staging-v3"} < project.branches().keys()
+    assert next_run(project.repository, project.repository.fetch()) == 1
+    assert most[0] < len(HUGE)
+
+
+@pytest.mark.parametrize("command", ["release", "promote", "rollback staging"])
+def test_a_huge_release_file_is_one_sentence_and_restored(
+    project: Project, capsys: pytest.CaptureFixture[str], most: list[int], command: str
+) -> None:
+    for version in (1, 2):
+        project.deploy("staging", version, project.image(version))
+    project.train(0.99)
+    fake_pipeline.write(project.folder, STAGING, HUGE)
+    project.commit("Break the release file")
+    said = refusal(capsys, *command.split())
+    tip = project.git("rev-parse", "--short=12", "HEAD")
+    assert f"{STAGING} at {tip} is too large: at most 65,536 bytes are read; or restore" in said
+    project.git("checkout", "--quiet", "HEAD~1", "--", STAGING)
+    project.commit("Restore it from Git")
+    assert main(command.split()) == 0
+    assert most[0] < len(HUGE)
+
+
+def test_other_files_may_be_larger(project: Project) -> None:
+    content = project.repository.read("HEAD", "params.yaml") or b""
+    size = len(content)
+    assert size and project.repository.read("HEAD", "params.yaml", size) == content
+    with pytest.raises(
+        SettingsError, match=f"params.yaml at HEAD is too large: at most {size - 1}"
+    ):
+        project.repository.read("HEAD", "params.yaml", size - 1)
+    fake_pipeline.write(project.folder, "params.yaml", content.ljust(len(HUGE)))
+    project.commit("Add blanks")
+    assert committed_parameters(project.repository, "HEAD").gate.min_accuracy == 0.9
 
 
 def test_links_and_folders_in_place_of_a_release_file_are_passed_over(project: Project) -> None:

@@ -2,13 +2,17 @@
 
 import base64
 import json
+import select
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +245,9 @@ def test_a_login_for_other_programs_is_not_sent(
 
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """A certificate of 127.0.0.2, which is far enough to need one."""
+    """A certificate of 127.0.0.2, which is far enough to need one, and of a name behind a proxy."""
     need("openssl")
-    names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.2"]
+    names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.2,DNS:registry.test"]
     files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     subprocess.run([*command, *names, *files], check=True, capture_output=True)
@@ -360,6 +364,29 @@ def test_the_files_of_skopeo_login_are_read(
     push(layout, digest, registry.name)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (None, {"auths": {"HOST": {"auth": AUTH, "identitytoken": None}}}),
+        ({"auths": None}, {"auths": {"HOST": {"auth": AUTH}}, "credsStore": None}),
+        ({"auths": {"HOST": None}}, {"auths": {"HOST": {"auth": AUTH}}, "credHelpers": None}),
+        (
+            {"auths": {"HOST": {"auth": None}}},
+            {"auths": {"HOST": {"auth": AUTH}}, "credHelpers": {"HOST": None}},
+        ),
+    ],
+)
+def test_null_in_a_file_of_logins_is_nothing(
+    tmp_path: Path, layout: Layout, digest: str, registry: Watched, first: Any, second: Any
+) -> None:
+    for place, content in (("run/containers/auth.json", first), ("docker/config.json", second)):
+        text = json.dumps(content).replace("HOST", registry.host)
+        fake_pipeline.write(tmp_path, place, text)
+    registry.faults.append(wants_password)
+    push(layout, digest, registry.name)
+    assert digest in registry.content
+
+
 HELPERS = {
     "not JSON": ("print('who?')", "is not JSON"),
     "another form": ("print('[]')", "what it says: it is"),
@@ -448,3 +475,113 @@ def test_a_proxy_of_the_environment_is_asked_for_hosts_that_are_far(
     assert pool.proxy_headers == {"proxy-authorization": f"Basic {sent}"}
     assert not origin._pool("https://near.test/v2/").proxy
     assert not origin._pool("https://127.0.0.2/v2/").proxy
+
+
+class Tunnel(BaseHTTPRequestHandler):
+    """A proxy that leads wherever it is asked for to one server."""
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        with socket.create_connection(self.server.to) as there:  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.end_headers()
+            ways = {self.connection: there, there: self.connection}
+            while True:
+                for end in select.select([*ways], [], [])[0]:
+                    if not (data := end.recv(2**16)):
+                        return
+                    ways[end].sendall(data)
+
+
+@pytest.fixture
+def far(start: Callable[..., Watched], tls: ssl.SSLContext) -> Watched:
+    """A registry that is `registry.test` behind the proxy."""
+    return start("127.0.0.2", tls)
+
+
+@pytest.fixture
+def proxy(far: Watched, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tunnel) as server:
+        server.daemon_threads = True
+        server.to, server.asked = far.server_address, []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_is_gone_through_as_others_read_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    far: Watched,
+    proxy: Any,
+    name: str,
+    scheme: str,
+) -> None:
+    monkeypatch.setenv(name, f"{scheme}127.0.0.1:{proxy.server_port}")
+    push(layout, digest, "registry.test/team/model")
+    assert digest in far.content and {*proxy.asked} == {"registry.test:443"}
+
+
+def test_a_proxy_that_speaks_something_else_is_named_and_another_is_taken(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout, digest: str, far: Watched, proxy: Any
+) -> None:
+    name = "registry.test/team/model"
+    monkeypatch.setenv("ALL_PROXY", "socks5h://me:pa55@127.0.0.1:9")
+    with pytest.raises(UserError, match="speaks 'socks5h': set https_proxy to one") as refusal:
+        push(layout, digest, name)
+    assert "pa55" not in str(refusal.value)
+    assert "or no_proxy=registry.test where none is needed" in str(refusal.value)
+    with monkeypatch.context() as none_needed:
+        none_needed.setenv("no_proxy", "registry.test")
+        assert not Origin(name, "pull")._pool("https://registry.test/v2/").proxy
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    push(layout, digest, name)
+    assert digest in far.content
+
+
+@pytest.mark.parametrize(("port", "told"), [(":443", ""), ("", ":443"), ("", "")])
+def test_the_port_of_https_goes_without_saying(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    far: Watched,
+    proxy: Any,
+    port: str,
+    told: str,
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    log_in(tmp_path, f"registry.test{port}")
+    own = f"https://registry.test{told}"
+    far.faults += [wants_token(f"{own}/token"), *upload_elsewhere("POST")(far, own)[1:]]
+    push(layout, digest, f"registry.test{port}/team/model")
+    assert digest in far.content and {*proxy.asked} == {"registry.test:443"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *(("registry.test", each) for each in (":80", ":8443", ":", ":443:443", ":443@evil.test")),
+        *(("registry.test:443", each) for each in (":80", ":4430", "@evil.test", ".evil.test")),
+        *(("registry.test:8443", each) for each in ("", ":443")),
+        *(("127.0.0.1:80", each) for each in (":443", ":8080")),
+    ],
+)
+def test_another_port_is_another_host(name: str, other: str) -> None:
+    host = name.partition(":")[0]
+    origin = Origin(f"{name}/team/model", "pull")
+    for scheme in ("http", "https"):
+        assert origin.inside(f"{scheme}://{host}{other}/token") is None
+    assert origin.inside(f"https://{name}/token") == "/token"
+
+
+def test_a_token_server_of_the_house_is_known_whether_the_port_is_said_or_not() -> None:
+    for host in ("registry.gitlab.com", "registry.gitlab.com:443"):
+        address = Origin(f"{host}/team/model", "pull")._realm("https://gitlab.com/jwt/auth")
+        assert address == "https://gitlab.com/jwt/auth"

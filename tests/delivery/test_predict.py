@@ -82,8 +82,8 @@ class Bumped(BaseHTTPRequestHandler):
         self.answer(200, {"inputs": [{"name": "image", "shape": [-1, *SHAPE]}]})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.questions.append(self.client_address)  # type: ignore[attr-defined]
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.questions.append((self.client_address, body))  # type: ignore[attr-defined]
         status = self.server.statuses.pop(0)  # type: ignore[attr-defined]
         if status:
             binary = b"\x09\0\0\0" + b"0.9:0:cat"
@@ -125,7 +125,26 @@ def test_the_client_that_others_copy_asks_twice_where_a_connection_is_closed(
             with pytest.raises(Exception, match=r"400|closed"):
                 list(told)
         web.shutdown()
-    assert len(set(web.questions)) == questions  # type: ignore[attr-defined]
+    asked = {address for address, _ in web.questions}  # type: ignore[attr-defined]
+    assert len(asked) == questions
+
+
+@pytest.mark.parametrize(("options", "brightest"), [([], 16), (["--white=4095"], 255)])
+def test_the_client_that_others_copy_is_told_what_is_white(
+    options: list[str], brightest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    deep = np.linspace(0, 4095, SHAPE[0] * SHAPE[1]).astype(np.uint16).reshape(SHAPE[:2])
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    with ThreadingHTTPServer((HOST, 0), Bumped) as web:
+        web.questions, web.statuses = [], [200]  # type: ignore[attr-defined]
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        address = f"http://{HOST}:{web.server_port}"
+        monkeypatch.setattr("sys.argv", ["client.py", address, f"{tmp_path}/deep.png", *options])
+        runpy.run_path(str(CLIENT), run_name="__main__")
+        web.shutdown()
+    assert capsys.readouterr().out == f"{tmp_path}/deep.png: cat 90.0%\n"
+    ((_, body),) = web.questions  # type: ignore[attr-defined]
+    assert max(body[-deep.size :]) == brightest
 
 
 def test_other_sizes_and_modes_are_converted_and_told(

@@ -22,7 +22,7 @@ from tiny_project import TinyProject, make_project
 class Spoiled(Repository):
     """A repository in which reading does something else."""
 
-    def read(self, commit: str, path: str) -> bytes | None:
+    def read(self, commit: str, path: str, largest: int = 0) -> bytes | None:
         raise KINDS[commit]()
 
 

@@ -12,7 +12,7 @@ import yaml
 import fake_pipeline
 from conftest import UNBAKED
 from delivery.__main__ import main
-from delivery.commands.protect import CHECKS, NAME, RULES
+from delivery.commands.protect import CHECKS, NAME, RULES, missing_rules
 from delivery.commands.protect import run as protect
 from delivery.commands.release import run as release
 from delivery.errors import DeliveryError
@@ -62,7 +62,7 @@ def test_a_fresh_repository_is_protected_at_one_call(
     assert review["require_code_owner_review"] and review["required_approving_review_count"] == 1
     assert review["dismiss_stale_reviews_on_push"] and review["require_last_push_approval"]
     checked = github.in_force()["required_status_checks"]["required_status_checks"]
-    assert checked == [{"context": "checks"}]
+    assert checked == [{"context": "checks", "integration_id": 15368}]
     (made,) = github.read("rulesets")
     assert made["enforcement"] == "active" and made["bypass_actors"] == []
     assert made["conditions"]["ref_name"] == {"include": ["refs/heads/main"], "exclude": []}
@@ -160,6 +160,37 @@ def test_a_review_that_can_be_gone_round_is_missing(
     assert main(["protect", "--check"]) == 0
 
 
+@pytest.mark.parametrize("source", [{}, {"integration_id": None}], ids=["absent", "null"])
+def test_a_check_that_anybody_may_tell_of_is_missing(
+    github: GitHub, project: Project, capfd: pytest.CaptureFixture[str], source: dict[str, Any]
+) -> None:
+    protect(project.repository)
+    (ruleset,) = github.read("rulesets")
+    before = copy.deepcopy(ruleset)
+    ruleset["rules"][1]["parameters"]["required_status_checks"] = [{"context": "checks", **source}]
+    github.write(rulesets=[ruleset])
+    capfd.readouterr()
+    assert main(["protect", "--check"]) == 1
+    (line,) = capfd.readouterr().out.splitlines()
+    assert line.startswith("missing: checks of its workflows must pass, on github.com by the word")
+    protect(project.repository)
+    assert github.read("rulesets") == [before]
+
+
+def test_a_source_that_another_ruleset_names_counts(github: GitHub, project: Project) -> None:
+    protect(project.repository)
+    (ours,) = github.read("rulesets")
+    theirs = copy.deepcopy(ours) | {"id": 7, "name": "All", "source_type": "Organization"}
+    ours["rules"][1]["parameters"]["required_status_checks"] = [{"context": "checks"}]
+    github.write(rulesets=[ours, theirs])
+    assert main(["protect", "--check"]) == 0
+
+
+def test_on_a_github_of_ones_own_the_source_has_another_number() -> None:
+    missing = missing_rules({}, "github.example.com")
+    assert missing["required_status_checks"]["required_status_checks"] == [{"context": "checks"}]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -188,7 +219,7 @@ def test_what_somebody_made_stricter_stays(github: GitHub, project: Project) -> 
     (ruleset,) = github.read("rulesets")
     ruleset["rules"][0]["parameters"]["required_approving_review_count"] = 3
     checks = ruleset["rules"][1]["parameters"]["required_status_checks"]
-    checks[:] = [{"context": "checks", "integration_id": 15368}, {"context": "lint"}]
+    checks[:] = [{"context": "checks", "integration_id": 77}, {"context": "lint"}]
     ruleset["rules"].append({"type": "required_signatures"})
     ruleset["bypass_actors"] = OTHERS["bypass_actors"]
     weaker(ruleset, "deletion")

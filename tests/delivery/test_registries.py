@@ -18,7 +18,7 @@ import fake_pipeline
 from delivery.__main__ import main
 from delivery.errors import DeliveryError
 from delivery.model.packaging import LOCAL, package
-from delivery.oci import remote
+from delivery.oci import referrers, remote
 from delivery.oci.image import (
     CONFIG,
     LAYER,
@@ -32,6 +32,7 @@ from delivery.oci.image import (
 )
 from delivery.oci.layout import Layout, MissingBlobError, writing
 from delivery.oci.origin import Origin
+from delivery.oci.referrers import attach, attached
 from delivery.oci.registry import pull, push
 from delivery.oci.remote import UnavailableError
 from fake_project import make_project
@@ -872,6 +873,68 @@ def test_a_registry_that_never_ends_is_given_up(
     assert_nothing_pulled(tmp_path)
     registry.faults.clear()
     pull(f"{registry.name}@{digest}", tmp_path / "models", deadline=300)
+
+
+DRIPS = [
+    *(("push", "/blobs/", "head"), ("attach", "/uploads/", "head"), ("attached", "/", "head")),
+    *(("attached", "/manifests/", "body"), ("attached", "/token", "body")),
+]
+
+
+@pytest.mark.parametrize(("what", "where", "part"), DRIPS, ids=["-".join(each) for each in DRIPS])
+def test_a_registry_that_drips_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    registry: FakeRegistry,
+    what: str,
+    where: str,
+    part: str,
+) -> None:
+    over = threading.Event()
+
+    def drips(handler: Handler) -> bool:
+        if where not in handler.path or "urllib3" not in handler.headers["User-Agent"]:
+            return False  # or skopeo asks, which has its own deadline
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        handler.wfile.write(b"X: " if part == "head" else b"Content-Length: 9999\r\n\r\n")
+        with suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(b"x")
+                if over.wait(0.1):
+                    break
+        handler.break_off()
+        return True
+
+    ask = {
+        "push": lambda: push(layout, digest, registry.name),
+        "attach": lambda: attach(registry.name, digest, b"{}"),
+        "attached": lambda: attached(registry.name, digest),
+    }[what]
+    push(layout, digest, registry.name)
+    with monkeypatch.context() as hurried:
+        for module in (remote, referrers):
+            hurried.setattr(module, "PATIENCE", 2)
+        registry.faults += [drips] if where != "/token" else [drips, wants_token]
+        with pytest.raises(DeliveryError, match=f"{registry.name} did not answer in full within 2"):
+            ask()
+    over.set()
+    registry.faults.clear()
+    ask()
+
+
+def test_a_signature_that_breaks_off_is_one_sentence(
+    layout: Layout, digest: str, registry: FakeRegistry
+) -> None:
+    def half(handler: Handler) -> bool:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(10))
+        handler.break_off()
+        return True
+
+    push(layout, digest, registry.name)
+    registry.faults.append(lambda handler: "/manifests/" in handler.path and half(handler))
+    with pytest.raises(UnavailableError, match="skopeo failed with"):
+        attached(registry.name, digest)
 
 
 def test_a_deadline_ends_further_attempts(

@@ -26,7 +26,7 @@ from delivery.commands import serve
 from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.triton import installation
-from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.client import PROTOCOLS, Client, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, Server, choose, ready_path, start, sweep, translate
 from tiny import CLASSES, SHAPE, graph, processes, write_repository
@@ -79,6 +79,19 @@ def test_bad_requests_are_refused_by_name(
         assert status in str(refusal.value)
         answer = client.infer(np.zeros((2, *SHAPE), np.uint8))
     assert answer.probabilities.shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_answer_larger_than_wanted_is_refused_unread(server: Server, protocol: str) -> None:
+    address = f"{HOST}:{getattr(server.ports, protocol)}"
+    picture = np.zeros((1, *SHAPE), np.uint8)
+    with Client(protocol, address, largest=4096) as client:
+        assert client.infer(picture).probabilities.shape == (1, CLASSES)
+    with (
+        Client(protocol, address, largest=8) as client,
+        pytest.raises(DeliveryError, match=r"(?i)bytes and at most 8 are read|larger than max"),
+    ):
+        client.infer(picture)
 
 
 def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
@@ -282,6 +295,16 @@ def failure(repository: Path) -> str:
         server.kill()
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    told = "error: creating server: long ago\n" + "nothing\n" * 20_000
+    ended: Any = SimpleNamespace(poll=lambda: 1)
+    for last in ("error: creating server: just now\n", "the last line\n"):
+        log.write_text(told + last)
+        reason = last.removeprefix("error: creating server: ").strip()
+        assert Server(ended, Ports(), log, tmp_path).reason() == f"ended: {reason}"
 
 
 def test_corrupt_onnx(repository: Path, tmp_path: Path) -> None:

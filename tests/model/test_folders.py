@@ -152,6 +152,11 @@ def test_names_that_only_begin_like_litter_are_none() -> None:
         ("a" * 252, "the class folder aaaaaaaaaaaaaaaaaaaa… has a name of 252 bytes: rename it"),
         ("猫" * 84, "has a name of 252 bytes: rename it, 240 are the most"),
         ("cat.", "the class folder cat. ends with a dot, which Windows drops: rename it"),
+        ("=HYPERLINK(1)", "the class folder =HYPERLINK(1) begins like a formula, which a spreadsh"),
+        ("+1", "the class folder +1 begins like a formula"),
+        ("-1", "the class folder -1 begins like a formula"),
+        ("@cmd", "the class folder @cmd begins like a formula"),
+        ("＝1", "the class folder ＝1 begins like a formula"),
         ("cat ", "the class folder 'cat ' has characters that can't be shown or stray blanks"),
         ("a\u202egnp", r"has characters that can't be shown"),
         ("a\x1b[2J", r"has characters that can't be shown"),
@@ -200,7 +205,7 @@ def test_a_new_class_that_is_an_old_one_to_some_file_system_is_refused() -> None
     check_class_names(["cat", "dog", "cat"])
 
 
-ODD = ["=1+1", "-1", "@home", "<b>x", "[a](b)", "`ls`", "a|b", '"', "a,b", "#1", "nan", "猫"]
+ODD = ["'=1", "1-1", "<b>x", "[a](b)", "`ls`", "a|b", '"', "a,b", "#1", "nan", "猫"]
 
 
 def test_names_that_others_take_for_markup_come_through_as_they_are(tmp_path: Path) -> None:
@@ -223,6 +228,12 @@ def test_names_that_others_take_for_markup_come_through_as_they_are(tmp_path: Pa
         ("train2017", "val2017"),
         ("train-images", "validation images", "TESTING"),
         ("dev", "holdout"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("asl_alphabet_train", "asl_alphabet_test"),
+        ("images_train", "images_val"),
+        ("trainval", "test"),
+        ("trn", "tst"),
+        ("train", "test", "unlabeled"),
     ],
 )
 def test_splits_are_no_classes_and_the_cure_works(names: tuple[str, ...], root: Path) -> None:
@@ -254,6 +265,78 @@ def test_a_class_named_as_a_split_among_others_is_one(root: Path) -> None:
     fill(root / "images/train", 5)
     prepare(root)
     assert class_names(root) == ["cat", "dog", "train"]
+
+
+@pytest.mark.parametrize("names", [("freight_train", "passenger_train"), ("test", "tester")])
+def test_classes_with_such_words_are_none(names: tuple[str, str], tmp_path: Path) -> None:
+    for seed, name in enumerate(names):
+        fill(tmp_path / "images" / name, seed)
+    prepare(tmp_path)
+    assert class_names(tmp_path) == sorted(names)
+
+
+def flatten(folder: Path) -> None:
+    """Put the pictures of each class straight into its folder, where they are in folders of it."""
+    for part in [path for path in folder.iterdir() if path.is_dir()]:
+        for path in list(part.rglob("*.png")):
+            (folder / path.parent.name).mkdir(exist_ok=True)
+            path.rename(folder / path.parent.name / f"{part.name}-{path.name}")
+        shutil.rmtree(part)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("1", "2", "3"), ("train", "test", "more")])
+def test_folders_with_the_same_sub_folders_are_refused_and_the_cure_works(
+    names: tuple[str, ...], root: Path
+) -> None:
+    images = root / "images"
+    shutil.rmtree(images)
+    for k, name in enumerate(names):
+        for seed, kind in enumerate(("cat", "dog")):
+            fill(images / name / kind, 10 * k + seed + 3)
+        (images / name / "labels.csv").write_text("00.png,cat")
+    if len(names) > 2:  # two are enough
+        fill(images / names[-1] / "bird", 99)
+    same = ", ".join(sorted(names[: 2 if len(names) > 2 else None]))
+    message = refusal(root)
+    assert f"the folders {same} have the same sub-folders, cat, dog, and no pictures be" in message
+    assert message.endswith("put all pictures of a class straight into <class>/")
+    flatten(images)
+    prepare(root)
+    assert class_names(root) == (["bird"] if len(names) > 2 else []) + ["cat", "dog"]
+
+
+def test_classes_with_the_same_sub_folders_are_some_if_pictures_are_beside(root: Path) -> None:
+    for seed, place in enumerate(("cat/indoors", "cat/outdoors", "dog/indoors", "dog/outdoors")):
+        fill(root / "images" / place, seed + 3)
+    prepare(root)
+    assert class_names(root) == ["cat", "dog"]
+    assert read_report(root)["counts"]["found"] == 60
+
+
+def test_a_test_set_that_is_named_tells_classes_from_splits(root: Path) -> None:
+    for kind in ("cat", "dog"):
+        for seed, name in enumerate(("one", "two")):
+            fill(root / "images" / kind / name, 10 * seed + len(name) + ord(kind[0]))
+        for path in (root / "images" / kind).glob("*.png"):
+            path.unlink()
+    assert "the folders cat, dog have the same sub-folders, one, two, and no" in refusal(root)
+    prepare(root, official_test="two")
+    assert read_report(root)["splits"]["test"]["images"] == 20
+
+
+def test_all_in_one_folder_is_moved_up(root: Path) -> None:
+    images = root / "images"
+    images.rename(root / "archive")
+    images.mkdir()
+    (root / "archive").rename(images / "archive")
+    message = refusal(root)
+    assert "there is only one class, 'archive': a classifier needs at least two" in message
+    assert message.endswith("; move its sub-folders cat, dog one up, if these are the data set")
+    for kind in ("cat", "dog"):
+        (images / "archive" / kind).rename(images / kind)
+    (images / "archive").rmdir()
+    prepare(root)
+    assert class_names(root) == ["cat", "dog"]
 
 
 # -- larger than memory ----------------------------------------------------------------------------

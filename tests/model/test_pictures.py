@@ -3,6 +3,7 @@
 import ast
 import runpy
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from pictures import fill, prepare, prepared_images, read_report, refusal, save,
 from PIL import ExifTags, Image
 from small_project import PROJECT
 
+import deep_colour
 from classifier import data, export
 from curation.batch_comparison import compare
+from deep_colour import chunk
 from delivery.commands import predict
 from delivery.errors import DeliveryError
 from delivery.parameters import Pictures, read_pictures
@@ -50,12 +53,6 @@ def exif(orientation: int) -> Image.Exif:
     data = Image.Exif()
     data[ExifTags.Base.Orientation] = orientation
     return data
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file."""
-    total = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + total
 
 
 def put_behind(path: Path, kind: bytes, content: bytes) -> None:
@@ -381,7 +378,7 @@ def test_pictures_of_fewer_bits_are_refused_and_the_cure_works(
 ) -> None:
     twelve_bits(tmp_path, highest)
     message = refusal(tmp_path)
-    assert f"the highest value in the 16-bit pictures is {highest}, so all would be" in message
+    assert f"the highest value in 20 of 20 pictures of 16 bits is {highest}, so they" in message
     assert message.endswith(f"set prepare.white, which is 65535, to {white}")
     prepare(tmp_path, white=white)
     brightest = max(data.load_split(tmp_path, name).images.max() for name in data.SPLITS)
@@ -393,6 +390,83 @@ def test_pictures_of_sixteen_bits_pass(highest: int, tmp_path: Path) -> None:
     twelve_bits(tmp_path, highest)
     prepare(tmp_path)
     assert read_report(tmp_path)["passed"] is True
+
+
+@pytest.mark.parametrize(("share", "bright"), [(0.01, 1), (0.0, 1), (0.1, 2)])
+def test_a_few_bright_pictures_hide_no_dark_ones(share: float, bright: int, tmp_path: Path) -> None:
+    twelve_bits(tmp_path)
+    for i in range(bright):
+        pixels = deep_colour.values(99 + i, WHITE, channels=2)[..., 0]
+        Image.fromarray(pixels).save(tmp_path / f"images/0/bright-{i}.png")
+    message = refusal(tmp_path, max_unreadable_share=share)
+    assert f"value in 20 of {20 + bright} pictures of 16 bits is 4095, so they would be" in message
+    if not share:  # the other sentence names the picture
+        message = refusal(tmp_path, max_unreadable_share=share, white=4095)
+        assert "repair or remove 0/bright-0.png (pixel values up to 65535, beyond" in message
+        (tmp_path / "images/0/bright-0.png").unlink()
+    prepare(tmp_path, max_unreadable_share=share, white=4095)
+    assert read_report(tmp_path)["dropped"]["unreadable"]["images"] == (bright if share else 0)
+
+
+def test_pictures_of_which_some_are_dark_pass(tmp_path: Path) -> None:
+    twelve_bits(tmp_path)
+    for i in range(3):  # more than may be left out
+        pixels = deep_colour.values(99 + i, WHITE, channels=2)[..., 0]
+        Image.fromarray(pixels).save(tmp_path / f"images/0/bright-{i}.png")
+    prepare(tmp_path, max_unreadable_share=0.01, near_duplicate_rms=0)
+    assert read_report(tmp_path)["counts"]["found"] == 23
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("highest", [4095, WHITE])
+def test_colour_of_sixteen_bits_is_refused_and_the_cure_works(
+    channels: int, highest: int, tmp_path: Path
+) -> None:
+    """Pillow reads the upper 8 bits of it without a word."""
+    ending = "tif" if channels == 3 else "png"
+    files = [tmp_path / f"images/{i % 2}/{i}.{ending}" for i in range(20)]
+    for i, path in enumerate(files):
+        deep_colour.write(path, deep_colour.values(i, highest, channels))
+    sentence = (
+        "colour of 16 bits a channel, of which only the upper 8 would be read: save it with 8 bits "
+        "a channel, from 0 (black) to 255 (white)"
+    )
+    message = refusal(tmp_path)
+    assert (
+        message == f"none of 20 files can be read as a picture, such as 0/0.{ending} ({sentence})"
+    )
+    with pytest.raises(DeliveryError) as caught:
+        predict.read(files[0], (16, 16, 3), Pictures())
+    assert str(caught.value) == f"{files[0]} is no picture that can be read: {sentence}"
+    with pytest.raises(ValueError, match="is colour of 16 bits a channel: save it with 8"):
+        CLIENT["pixels"](files[0], 16, 16, 3)
+    for i, path in enumerate(files):
+        pixels = deep_colour.values(i, highest, channels) / highest * 255
+        Image.fromarray(np.round(pixels).astype(np.uint8)).save(path)
+    prepare(tmp_path, near_duplicate_rms=0)
+    assert read_report(tmp_path)["passed"] is True
+    assert max(data.load_split(tmp_path, name).images.max() for name in data.SPLITS) == 255
+
+
+def test_the_readme_tells_how_to_bring_colour_to_8_bits(tmp_path: Path) -> None:
+    path = deep_colour.write(tmp_path / "data/raw/a/1.png", deep_colour.values(1, 4095))
+    blocks = (PROJECT / "README.md").read_text().split("```")
+    (command,) = [block.removeprefix("sh\n") for block in blocks if "read_image" in block]
+    command = command.replace(".venv/bin/python", sys.executable)
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
+    with open_picture(path) as picture:
+        pixels = to_pixels(picture, (16, 16), 3)
+    assert (pixels == np.round(deep_colour.values(1, 4095) / 4095 * 255)).all()
+
+
+def test_one_such_picture_among_others_is_left_out_and_named(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        fill(tmp_path / "images" / name, seed)
+    deep_colour.write(tmp_path / "images/a/deep.png", deep_colour.values(1, 4095))
+    prepare(tmp_path)
+    dropped = read_report(tmp_path)["dropped"]["unreadable"]
+    assert dropped["images"] == 1
+    assert dropped["examples"][0].startswith("a/deep.png (colour of 16 bits a channel, of which")
 
 
 def test_values_above_white_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from classifier.data import SPLITS, digest
-from classifier.sources import Source
+from classifier.sources import Source, are_splits, inner_folders
 from workspace.errors import UserError
 from workspace.pictures import (
     GREY_MODES,
@@ -41,8 +41,8 @@ class Staged:
 
     `origins` is int64 (M,): where each is in the source; `contents` are the SHA-256 of what it was
     made of, S64 (M,), `digests` those of the pixels, S16 (M,); `fingerprints` uint8 (M, 64);
-    `unreadable` maps positions in the source to reasons; `converted` counts; `brightest` is the
-    highest value in a 16-bit picture, 0 if there is none.
+    `unreadable` maps positions in the source to reasons; `converted` counts; `highest` is int64
+    (M,): the highest value of a picture of 16 bits, -1 of any other.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Staged:
     fingerprints: np.ndarray
     unreadable: dict[int, str]
     converted: Counter[str]
-    brightest: int = 0
+    highest: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,35 @@ def check_classes(source: Source) -> None:
     """Refuse what no cleaning can cure.
 
     Raises:
-        UserError: fewer than two classes, or classes without pictures.
+        UserError: fewer than two classes, classes without pictures, or folders that are none.
     """
+    inner = inner_folders(source)
     if len(source.classes) < 2:
+        below = shorten(sorted(*inner.values())) if inner else ""
+        hint = f"; move its sub-folders {below} one up, if these are the data set" if inner else ""
         raise UserError(
-            f"there is only one class, {source.classes[0]!r}: a classifier needs at least two"
+            f"there is only one class, {source.classes[0]!r}: a classifier needs at least two{hint}"
         )
+    if not source.official_test.any():
+        _check_layout(inner)
     counts = np.bincount(source.labels, minlength=len(source.classes))
     empty = [name for name, images in zip(source.classes, counts, strict=True) if not images]
     if empty:
         raise UserError(f"no pictures in class {shorten(empty)}: add some or remove the class")
+
+
+def _check_layout(inner: dict[str, frozenset[str]]) -> None:
+    """Refuse folders whose sub-folders may be the classes, unless these are named as splits."""
+    by_content: dict[frozenset[str], list[str]] = {}
+    for name, folders in inner.items():
+        by_content.setdefault(folders, []).append(name)
+    for folders, names in by_content.items():
+        if len(folders) > 1 and len(names) > 1 and not are_splits(folders):
+            raise UserError(
+                f"the folders {shorten(names)} have the same sub-folders, "
+                f"{shorten(sorted(folders))}, and no pictures beside them, as if these were the "
+                "classes: put all pictures of a class straight into <class>/"
+            )
 
 
 def common_shape(
@@ -143,18 +162,17 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
     readable = np.zeros(total, dtype=bool)
     unreadable: dict[int, str] = {}
     converted: Counter[str] = Counter()
-    brightest = 0
+    highest = np.full(total, -1)
     with path.open("wb") as file:
         for i, result in enumerate(_decode_all(source, shape, white)):
             if isinstance(result, str):
                 unreadable[i] = result
                 continue
-            pixels, contents[i], steps, highest = result
+            pixels, contents[i], steps, highest[i] = result
             file.write(pixels.data)
             digests[i], fingerprints[i] = digest(pixels), fingerprint(pixels)
             readable[i] = True
             converted.update(steps)
-            brightest = max(brightest, highest)
     return Staged(
         path,
         shape,
@@ -164,7 +182,7 @@ def stage(source: Source, shape: tuple[int, int, int], path: Path, white: int = 
         fingerprints[readable],
         unreadable,
         converted,
-        brightest,
+        highest[readable],
     )
 
 
@@ -182,20 +200,27 @@ def check_readable(source: Source, staged: Staged, max_share: float) -> None:
         )
 
 
-def check_range(brightest: int, white: int) -> None:
-    """Refuse 16-bit pictures of which none uses more than a quarter of the range.
+def check_range(highest: np.ndarray, white: int, max_share: float) -> None:
+    """Refuse pictures of 16 bits of which hardly one uses more than a quarter of the range.
 
-    Those of 12 bits in files of 16 would become nearly black. Raises UserError.
+    Those of 12 bits in files of 16 would become nearly black. What can't be read with the `white`
+    that cures them is one picture, or a share that may be left out. Raises UserError.
     """
-    possible = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)
-    if brightest and 4 * brightest <= white and possible < white:
+    deep = highest[highest >= 0]
+    dark = deep[4 * deep <= white]
+    brighter = len(deep) - len(dark)
+    if brighter >= len(dark) or brighter > max(1, max_share * len(deep)):
+        return
+    top = dark.max()
+    possible = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if top < 2**bits)
+    if top and possible < white:
         raise UserError(
-            f"the highest value in the 16-bit pictures is {brightest}, so all would be nearly "
-            f"black: set prepare.white, which is {white}, to {possible}"
+            f"the highest value in {len(dark)} of {len(deep)} pictures of 16 bits is {top}, so "
+            f"they would be nearly black: set prepare.white, which is {white}, to {possible}"
         )
 
 
-# pixels, content, conversions and the highest value of 16 bits; or why it can't be read
+# pixels, content, conversions and the highest value of 16 bits or -1; or why it can't be read
 Decoded = tuple[np.ndarray, str, list[str], int] | str
 
 
@@ -204,7 +229,7 @@ def _decode_all(source: Source, shape: tuple[int, int, int], white: int) -> Iter
         try:
             with source.open_image(i) as image:
                 pixels = to_pixels(image, shape[:2], shape[2], white)
-                highest = int(np.asarray(image).max()) if has_16_bits(image) else 0
+                highest = int(np.asarray(image).max()) if has_16_bits(image) else -1
                 return pixels, source.sha256(i), conversions(image), highest
         except Exception as error:  # a broken file can raise anything in a decoder
             return str(error) or type(error).__name__

@@ -23,7 +23,8 @@ def number(wanted: str, example: float, **limits: Any) -> Any:
     return Field(description=wanted, examples=[example], **limits)
 
 
-Side = Annotated[int, Field(ge=1)]
+LONGEST = 4096  # pixels of a side: 50 MB a picture, and several are in memory at once
+Side = Annotated[int, Field(ge=1, le=LONGEST)]
 Count = Annotated[int, number("a whole number from 1", 20, ge=1)]
 Above0 = Annotated[float, number("a number above 0", 0.01, gt=0)]
 From0 = Annotated[float, number("a number from 0", 0.1, ge=0)]
@@ -43,7 +44,8 @@ class PrepareParams(Settings):
         examples=["test"],
     )
     image_size: tuple[Side, Side] | None = Field(
-        description="null or [height, width] in pixels", examples=[[96, 96]]
+        description=f"null or [height, width] in pixels, each from 1 to {LONGEST}",
+        examples=[[96, 96]],
     )
     channels: Literal[1, 3] | None = Field(description="null, 1 (grey) or 3 (colour)")
     validation_share: float = number("a share above 0 and below 1", 0.1, gt=0, lt=1)

@@ -54,7 +54,7 @@ def prepare(values: Params, root: Path) -> None:
     with _workplace(root) as folder:
         staged = stage(source, shape, folder / "staged", params.white)
         check_readable(source, staged, params.max_unreadable_share)
-        check_range(staged.brightest, params.white)
+        check_range(staged.highest, params.white, params.max_unreadable_share)
         official = source.official_test[staged.origins]
         known = splits.look_up(ledger, staged.contents, staged.digests, official)
         cleaned = clean(source, staged, params.near_duplicate_rms, known)

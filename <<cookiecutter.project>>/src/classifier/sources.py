@@ -16,18 +16,21 @@ from PIL import Image
 
 from workspace.errors import UserError
 from workspace.files import sha256
-from workspace.pictures import DOWNLOADS, MAX_PIXELS, open_picture, refuse_links
+from workspace.pictures import DOWNLOADS, FORMATS, MAX_PIXELS, open_picture, refuse_links
 
 UNFINISHED = Path(".ingesting/plan.json")  # beside a folder to which a batch is being added
 LARGEST = 2**28  # bytes of a file that is unpacked
+FORMULAS = ("=", "+", "-", "@")  # what one begins with, in a spreadsheet
 NAME_BYTES = 240  # of a class: files of this name and an ending are made
 LITTER = {  # of operating systems and network drives, beside all that is hidden
     *("__macosx", "desktop.ini", "thumbs.db", "ehthumbs.db", "icon\r", "lost+found"),
     *("$recycle.bin", "system volume information", "@eadir", "#recycle", "#snapshot", "@recycle"),
 }
-PART = r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?|hold-?out)"
-MORE = r"(set|split|data|images|pictures|\d+)"
-SPLIT_NAME = re.compile(rf"{PART}([ _-]?{MORE})*", re.IGNORECASE)
+TRAINED = r"train(?:ing)?(?:val)?|trn|unlabell?ed"
+TESTED = r"val(?:id(?:ation)?)?|dev|te?st(?:ing)?|eval(?:uation)?|pred(?:iction)?|hold-?out"
+SPLIT_NAME = re.compile(  # a word in it
+    rf"(?<![a-z])({TRAINED}|{TESTED})(?:set|split|data|images|pictures)?(?![a-z])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,12 @@ def _class_name(path: Path) -> str:
             f"the class folder {path.name!r} has characters that can't be shown or stray blanks: "
             "rename it"
         )
+    # Tables name classes and, by their folders, files; to Excel wide signs are like usual ones.
+    if unicodedata.normalize("NFKC", name).startswith(FORMULAS):
+        raise UserError(
+            f"the class folder {shown} begins like a formula, which a spreadsheet would compute in "
+            "tables of answers: rename it"
+        )
     if name.endswith("."):
         raise UserError(f"the class folder {shown} ends with a dot, which Windows drops: rename it")
     if len(name.encode()) > NAME_BYTES:
@@ -284,13 +293,34 @@ def _check_together(classes: list[str], folder: Path) -> None:
             f"{folder} has two folders whose name reads {twins[0]!r}, as some file systems see it "
             f"({' and '.join(map(ascii, twins))}): merge them or rename one"
         )
-    if len(classes) > 1 and all(SPLIT_NAME.fullmatch(name) for name in classes):
+    if are_splits(classes):
         raise UserError(
             f"the folders of {folder}, {', '.join(classes)}, are splits and no classes: put what "
             f"is of one class together, <class>/{classes[0]}/ in place of {classes[0]}/<class>/; "
             "`make pipeline` deals splits of its own, except for a test set that "
             "prepare.official_test names"
         )
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether folders are the splits of a data set by their names, which aren't all of one kind."""
+    found = [SPLIT_NAME.search(name) for name in names]
+    kinds = {word[1][:2].casefold() for word in found if word}
+    return all(found) and len(kinds) > 1
+
+
+def inner_folders(source: Source) -> dict[str, frozenset[str]]:
+    """The sub-folders of each class folder that has no pictures, by their endings, beside them."""
+    endings = Image.registered_extensions()
+    inner: dict[int, set[str]] = {}
+    flat = set()
+    for path, label in zip(source.paths, source.labels.tolist(), strict=False):
+        _, name, *below = path.split(os.sep, 2)
+        if below:
+            inner.setdefault(label, set()).add(printable(name))
+        elif endings.get(Path(name).suffix.lower()) in FORMATS:
+            flat.add(label)
+    return {source.classes[k]: frozenset(names) for k, names in inner.items() if k not in flat}
 
 
 def same_names(names: Iterable[str]) -> list[str]:

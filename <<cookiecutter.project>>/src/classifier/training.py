@@ -275,10 +275,6 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
 
 
-class CheckpointError(UserError):
-    """A checkpoint that is not used, as it holds more than weights and numbers, or is damaged."""
-
-
 class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints straight to disk; Lightning's own way copies them in memory twice.
 

@@ -127,7 +127,8 @@ def compare(
         stage(new, shape, place / "batch", params.white),
     )
     check_any_readable(batch, staged[1])
-    check_range(max(part.brightest for part in staged), params.white)
+    highest = np.concatenate([part.highest for part in staged])
+    check_range(highest, params.white, params.max_unreadable_share)
     classes = sorted({*existing.classes, *used_classes(new)})
     parts = existing, new
     labels = np.concatenate(

@@ -89,23 +89,11 @@ def _question(comparison: Comparison, judgement: Judgement, i: int, kind: int) -
 
 
 def write(path: Path, questions: Iterable[Question]) -> None:
-    """Write the review file, in which no text is a formula to a spreadsheet."""
+    """Write the review file."""
     with files.replacing(path, newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         rows.writeheader()
-        for question in questions:
-            rows.writerow({name: _guarded(text) for name, text in asdict(question).items()})
-
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # what a formula begins with, or a guard
-
-
-def _guarded(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULAS) else text
-
-
-def _unguarded(text: str) -> str:
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULAS) else text
+        rows.writerows(map(asdict, questions))
 
 
 def read(path: Path, comparison: Comparison) -> dict[int, Question]:
@@ -164,7 +152,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 where = f"{path.parent.name}/{path.name} line {rows.line_num}"
                 if set(COLUMNS) - row.keys() or None in row.values():
                     raise UserError(f"{where}: the columns must be {','.join(COLUMNS)}")
-                yield where, {name: _unguarded(row[name]) for name in COLUMNS}
+                yield where, {name: row[name] for name in COLUMNS}
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from None
 
