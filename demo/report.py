@@ -50,6 +50,13 @@ def drifts(printed: str) -> list[Drift]:
     ]
 
 
+def alerts(printed: str) -> list[str] | None:
+    """Read what Prometheus raised; None where there was none."""
+    if "ModelDrifting was watched for" not in printed:
+        return None
+    return re.findall(r"(?m)^ModelDrifting (after \d+ s: .*)$", printed)
+
+
 @dataclass
 class Story:
     """What happened, as the demo noted it.
@@ -73,6 +80,7 @@ class Story:
     events: dict[str, float] = field(default_factory=dict)
     requests: list[tuple[str, ...]] = field(default_factory=list)
     drift: dict[str, list[Drift]] = field(default_factory=dict)
+    alerts: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
 

@@ -1,26 +1,31 @@
 """A server whose monitor sees held-out pictures, then one that sees them inverted.
 
 `python watched.py ENVIRONMENT IMAGE FOLDER` runs in a project's environment and prints what
-`make drift` says of each.
+`make drift` says of each, and whether a Prometheus raises the alert, where one is installed.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+import alert
 import numpy as np
 
 from delivery.commands import drift
 from delivery.oci.registry import pull
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
-from delivery.triton.server import Server, ready_path, start
+from delivery.triton.server import Ports, Server, choose, ready_path, start
 
 PROGRAM = Path("argocd/base/components/monitor/program")
 ENOUGH = 400  # pictures that are looked at, of which a report needs 200
 PATIENCE = 60  # seconds
+LASTING = 12  # seconds in which the alert fires or does not; it waits for five
 
 
 def lay_out(models: Path, target: Path) -> None:
@@ -38,14 +43,31 @@ def looked_at(address: str) -> float:
     return sum(value for labels, value in seen if labels["outcome"] == "judged")
 
 
-def call(server: Server, images: np.ndarray) -> str:
-    """Send pictures one by one until enough were looked at; where the metrics are."""
-    address, deadline = f"{HOST}:{server.ports.metrics}", time.monotonic() + PATIENCE
+def call(server: Server, images: np.ndarray, done: Callable[[], bool], seconds: float) -> None:
+    """Send pictures one by one until something is done, or for so long."""
+    deadline = time.monotonic() + seconds
     with connect("grpc", server.ports) as client:
-        while looked_at(address) < ENOUGH and time.monotonic() < deadline:
+        while not done() and time.monotonic() < deadline:
             for image in images[:ENOUGH]:
                 client.infer(image[np.newaxis])
-    return address
+
+
+def show(server: Server, images: np.ndarray, environment: str, folder: Path) -> None:
+    """Send pictures to a server, and print what is said of them."""
+    metrics, begun = f"{HOST}:{server.ports.metrics}", time.monotonic()
+    with ExitStack() as stack:
+        prometheus = ""
+        if shutil.which("prometheus"):
+            watching = alert.prometheus(folder, choose(Ports()).http, environment, metrics)
+            prometheus = stack.enter_context(watching)
+        call(server, images, lambda: looked_at(metrics) >= ENOUGH, PATIENCE)
+        command = [sys.executable, "-m", "delivery", "drift", environment, "--metrics", metrics]
+        subprocess.run(command, check=True)
+        if prometheus:
+            call(server, images, lambda: bool(alert.raised(prometheus)), LASTING)
+            for told in alert.raised(prometheus):
+                print(f"{alert.ALERT} after {time.monotonic() - begun:.0f} s: {told}")
+            print(f"{alert.ALERT} was watched for", flush=True)
 
 
 def main(environment: str, image: str, place: str) -> None:
@@ -61,10 +83,8 @@ def main(environment: str, image: str, place: str) -> None:
         server = start(folder / "watched", folder / "server.log")
         try:
             server.wait(ready_path(int(version.name)), PATIENCE)
-            address = call(server, shown)
             print(f"# {name}", flush=True)
-            command = [sys.executable, "-m", "delivery", "drift", environment, "--metrics", address]
-            subprocess.run(command, check=True)
+            show(server, shown, environment, folder / f"prometheus of {name}")
         finally:
             server.kill()
 

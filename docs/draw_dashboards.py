@@ -8,7 +8,6 @@ rules and dashboards are as much shorter. What Argo CD, Argo Rollouts and GPUs t
 
 import json
 import math
-import re
 import sys
 import tempfile
 import time
@@ -31,26 +30,12 @@ import observed
 from delivery.triton.client import Client, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Server, ready_path, start
+from demo.alert import quicker
 
 RELEASED, READY, ALONE = 120, 135, 150  # version 8 is merged, answers too, answers alone
 DARKER = 240  # from now on callers send darker pictures
 PLACES = {"digits-staging": 1, "digits-production": 8}  # how many call at once
 EVERY = "500ms"
-
-
-def quicker(text: str) -> str:
-    """A query whose windows are as many seconds as they are minutes."""
-    shorter = {"m": ("s", 1), "h": ("m", 1), "d": ("m", 24)}
-
-    def replaced(found: re.Match[str]) -> str:
-        unit, times = shorter[found[2]]
-        return f"{int(found[1]) * times}{unit}"
-
-    return re.sub(
-        r"\[[^\]]+\]|offset \w+",
-        lambda window: re.sub(r"(\d+)([mhd])", replaced, window[0]),
-        text,
-    )
 
 
 # -- what is called, and what is made up -----------------------------------------------------------

@@ -9,7 +9,7 @@ from conftest import TEMPLATE
 
 sys.path.insert(0, str(TEMPLATE))
 
-from demo import report, workshop
+from demo import alert, report, workshop
 from demo.report import Request
 
 
@@ -46,6 +46,20 @@ as many answers seem right: 0.612, and it is 0.983 of held-out ones  less sure
         report.Drift("brightness", 0.012, 0.071, drifting=False),
         report.Drift("class", 2.51, 0.09, drifting=True),
     ]
+
+
+def test_what_prometheus_raised_is_read() -> None:
+    told = "ModelDrifting after 16 s: staging: class is another than at the tests"
+    watched = "ModelDrifting was watched for"
+    assert report.alerts("as many answers seem right\n") is None, "where there is no Prometheus"
+    assert report.alerts(f"{watched}\n") == []
+    assert report.alerts(f"{told}\n{watched}\n") == [told.removeprefix("ModelDrifting ")]
+
+
+def test_a_minute_of_the_rules_is_a_second() -> None:
+    query = "rate(behaviour_psi_1h[15m] offset 1h) > 5 and x[1d]"
+    assert alert.quicker(query) == "rate(behaviour_psi_1h[15s] offset 1m) > 5 and x[24m]"
+    assert alert.shorter("5m") == "5s"
 
 
 def test_missing_programs_are_named_with_the_way_to_install_them(
