@@ -206,13 +206,18 @@ def number_in(sentence: str) -> float:
     return float(text) / (100 if percent else 1)
 
 
-def test_a_version_that_is_surer_than_at_its_tests_is_taken_away(judged: Delivered) -> None:
-    surer = judged.project.build_faulty(judged.next_version(), 0.91, SURE=0.99, FROM=GOLDEN)
+@pytest.mark.parametrize(
+    ("metric", "fault"), [("confidence", {"SURE": 0.99}), ("classes", {"OTHER": 1})]
+)
+def test_a_version_that_answers_callers_otherwise_than_at_its_tests_is_taken_away(
+    judged: Delivered, metric: str, fault: dict[str, float]
+) -> None:
+    bad = judged.project.build_faulty(judged.next_version(), 0.91, **fault, FROM=GOLDEN)
     with called(judged, "staging") as traffic:
-        judged.project.deploy_release(surer)
+        judged.project.deploy_release(bad)
         judged.see()
-        message = taken_away(judged, "staging", surer)
-    assert 'Metric "confidence" assessed Failed' in message
+        message = taken_away(judged, "staging", bad)
+    assert f'Metric "{metric}" assessed Failed' in message
     assert traffic[0].versions["http"][judged.good[-1].version], "the one before went on"
 
 
