@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Project, cookiecutter
+from conftest import TEMPLATE, Project, cookiecutter
 
 VENV = Path(sys.prefix)  # stands for the project's environment
 
@@ -165,3 +165,12 @@ def test_a_project_may_be_in_a_folder_of_any_name(
     shutil.copytree(folder, moved)
     result = make(moved, "package", **shell)
     assert "error: the pipeline has not written" in result.stderr, result.stderr
+
+
+def test_make_knows_how_to_do_all_that_the_template_lists() -> None:
+    listed = make(TEMPLATE, "help").stdout
+    targets = [line.split()[0] for line in listed.splitlines()]
+    assert {"demo", "test", "test-cluster"} < set(targets)
+    for target in targets:
+        tried = make(TEMPLATE, "--dry-run", target)
+        assert tried.returncode == 0, f"{target}: {tried.stderr}"
