@@ -1,6 +1,5 @@
 """A project whose manifests Argo CD keeps on a cluster, and what people do and see there."""
 
-import json
 import os
 import re
 import subprocess
@@ -167,29 +166,32 @@ class Delivered:
         )
 
     def go_on(self, environment: str = "staging") -> None:
-        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does.
-
-        Asked twice, the command takes the step: a controller that looks at the Rollout while the
-        pause is ended may not look again.
-        """
+        """End the pause of a new version, once it pauses, as Argo Rollouts' own command does."""
         paused = self.rollout(
             lambda seen: seen.get("status", {}).get("pauseConditions"), environment
         )
         step = paused["status"]["currentStepIndex"]
-        for further in ({}, {"currentStepIndex": step + 1}):
-            patch = {"status": {"pauseConditions": None} | further}
-            self.kubernetes.kubectl(
-                *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
-                *("--subresource=status", "--patch", json.dumps(patch)),
-            )
-            gone_on, _ = self.kubernetes.within(
-                OFTEN,
-                "rollout/triton",
-                lambda seen: seen["status"]["currentStepIndex"] > step,
-                self.namespace(environment),
-            )
-            if gone_on:
+        self.kubernetes.kubectl(
+            *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
+            *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
+        )
+        self.noticed(lambda seen: seen["status"]["currentStepIndex"] > step, environment)
+
+    def noticed(self, wanted: Callable[[Object], Any], environment: str) -> None:
+        """Wait until Argo Rollouts has done what a change of its Rollout asks for.
+
+        What it wrote itself at the same moment takes the place of the change in its memory, so it
+        is reminded by another one.
+        """
+        place = self.namespace(environment)
+        for number in range(PATIENCE // OFTEN):
+            if self.kubernetes.within(OFTEN, "rollout/triton", wanted, place)[0]:
                 return
+            reminder = f"reminded={number}"
+            self.kubernetes.kubectl(
+                *("annotate", "--overwrite", "rollout/triton", "-n", place, reminder)
+            )
+        self.rollout(wanted, environment)
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.
@@ -227,7 +229,7 @@ class Delivered:
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
         )
-        self.rollout(lambda seen: servers(seen) == replicas, environment)
+        self.noticed(lambda seen: servers(seen) == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ import tritonclient.http.auth
 import yaml
 
 import installation
+import measuring
+import test_judged
 from cluster_project import NAME, add_component, add_patches, hurry, patch
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object, ten_in_a_row
@@ -260,6 +262,30 @@ def half_way(rollout: Object, version: int) -> bool:
         and bool(status.get("pauseConditions"))
         and weights.get("canary", {}).get("weight") == 50
     )
+
+
+def test_a_version_that_fails_behind_the_gateway_is_taken_away_by_that_figure(
+    gateway: Gateway,
+) -> None:
+    delivered, project = gateway.delivered, gateway.delivered.project
+    good, overlay = project.released(), project.folder / OVERLAY
+    before = overlay.read_text()
+    add_component(overlay, "judged")
+    add_patches(overlay, *test_judged.figures())
+    project.commit("Judge by live requests")
+    delivered.see()
+    delivered.rollout(test_judged.is_judged)
+    failing = project.build_faulty(delivered.next_version(), 0.91, FAILS=20)
+    with measuring.prometheus(delivered.here, delivered.kubernetes), gateway.traffic() as traffic:
+        project.deploy_release(failing)
+        delivered.see()
+        message = test_judged.taken_away(delivered, "staging", failing)
+    assert 'Metric "failing" assessed Failed' in message
+    for protocol, answered in traffic.versions.items():
+        assert answered[good.version] and answered[failing.version], protocol
+    overlay.write_text(before)
+    delivered.deploy(good)
+    delivered.rollout(lambda seen: not test_judged.is_judged(seen))
 
 
 @contextmanager
