@@ -10,17 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-import alert
 import numpy as np
+import prometheus
 
 from delivery.commands import drift
 from delivery.oci.registry import pull
 from delivery.triton.client import connect
 from delivery.triton.loopback import HOST
-from delivery.triton.server import Ports, Server, choose, ready_path, start
+from delivery.triton.server import Server, ready_path, start
 
 PROGRAM = Path("argocd/base/components/monitor/program")
 ENOUGH = 400  # pictures that are looked at, of which a report needs 200
@@ -52,22 +52,30 @@ def call(server: Server, images: np.ndarray, done: Callable[[], bool], seconds: 
                 client.infer(image[np.newaxis])
 
 
+def watch(folder: Path, environment: str, metrics: str) -> AbstractContextManager[str]:
+    """A Prometheus that reads a server's metrics as an environment's; where it is."""
+    folder.mkdir()
+    target = {"targets": [metrics], "labels": {"namespace": environment}}
+    jobs = [{"job_name": "triton", "static_configs": [target]}]
+    rules, repository = prometheus.quick_rules(), "https://github.com/acme/digit-classifier"
+    return prometheus.started(folder, rules, jobs, prometheus.EVERY, repository)
+
+
 def show(server: Server, images: np.ndarray, environment: str, folder: Path) -> None:
     """Send pictures to a server, and print what is said of them."""
     metrics, begun = f"{HOST}:{server.ports.metrics}", time.monotonic()
     with ExitStack() as stack:
-        prometheus = ""
+        watching = ""
         if shutil.which("prometheus"):
-            watching = alert.prometheus(folder, choose(Ports()).http, environment, metrics)
-            prometheus = stack.enter_context(watching)
+            watching = stack.enter_context(watch(folder, environment, metrics))
         call(server, images, lambda: looked_at(metrics) >= ENOUGH, PATIENCE)
         command = [sys.executable, "-m", "delivery", "drift", environment, "--metrics", metrics]
         subprocess.run(command, check=True)
-        if prometheus:
-            call(server, images, lambda: bool(alert.raised(prometheus)), LASTING)
-            for told in alert.raised(prometheus):
-                print(f"{alert.ALERT} after {time.monotonic() - begun:.0f} s: {told}")
-            print(f"{alert.ALERT} was watched for", flush=True)
+        if watching:
+            call(server, images, lambda: bool(prometheus.raised(watching)), LASTING)
+            for told in prometheus.raised(watching):
+                print(f"{prometheus.ALERT} after {time.monotonic() - begun:.0f} s: {told}")
+            print(f"{prometheus.ALERT} was watched for", flush=True)
 
 
 def main(environment: str, image: str, place: str) -> None:

@@ -30,7 +30,7 @@ import observed
 from delivery.triton.client import Client, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Server, ready_path, start
-from demo.alert import quicker
+from demo.prometheus import quicker
 
 RELEASED, READY, ALONE = 120, 135, 150  # version 8 is merged, answers too, answers alone
 DARKER = 240  # from now on callers send darker pictures

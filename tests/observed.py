@@ -1,7 +1,6 @@
 """Programs of this machine that watch: what they read besides servers, and what they answer."""
 
 import json
-import subprocess
 import threading
 import urllib.error
 import urllib.parse
@@ -16,7 +15,8 @@ import yaml
 
 from conftest import TEMPLATE
 from delivery.triton.loopback import HOST
-from delivery.triton.server import Ports, Server, choose
+from delivery.triton.server import Server
+from demo.prometheus import started
 
 CONFIGS = TEMPLATE / "argocd/platform/configs"
 REPOSITORY = "https://github.example/o/p"
@@ -66,44 +66,9 @@ def exporter(tell: Callable[[], str]) -> Iterator[int]:
 def prometheus(
     folder: Path, groups: list[dict], jobs: list[dict], every: str, told: Sequence[str] = ()
 ) -> Iterator[str]:
-    """The address of a Prometheus that reads jobs, and looks at rules, at each such interval.
-
-    It tells Alertmanagers, by host and port, of alerts.
-    """
-    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
-    settings = {
-        "global": {
-            **dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), every),
-            "external_labels": {"repository": REPOSITORY},
-        },
-        "rule_files": [str(folder / "rules.yaml")],
-        "scrape_configs": jobs,
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [*told]}]}]},
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-    port = choose(Ports()).http
-    options = {
-        "config.file": folder / "prometheus.yaml",
-        "storage.tsdb.path": folder / "data",
-        "web.listen-address": f"{HOST}:{port}",
-        "rules.alert.resend-delay": every,  # it may have looked before it knows whom to tell
-    }
-    with running("prometheus", options, folder / "log"):
-        yield f"http://{HOST}:{port}/api/v1"
-
-
-@contextmanager
-def running(program: str, options: dict[str, object], log: Path) -> Iterator[None]:
-    """A program with options, until the end of the block."""
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [program, *(f"--{name}={value}" for name, value in options.items())], stderr=file
-        )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    """Where the interface is of a Prometheus that reads jobs and looks at rules."""
+    with started(folder, groups, jobs, every, REPOSITORY, told) as address:
+        yield f"http://{address}/api/v1"
 
 
 def ask(address: str, path: str, **query: str) -> dict:

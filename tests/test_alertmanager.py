@@ -23,7 +23,8 @@ import rendering
 from conftest import TEMPLATE
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports, choose
-from observed import REPOSITORY, exporter, fetch, prometheus, read_rules, running
+from demo.prometheus import running
+from observed import REPOSITORY, exporter, fetch, prometheus, read_rules
 from registry_tools import need
 
 # What the chart in `kube-prometheus-stack.yaml` ships; its pages, at which nobody looks, are empty.

@@ -9,7 +9,7 @@ from conftest import TEMPLATE
 
 sys.path.insert(0, str(TEMPLATE))
 
-from demo import alert, report, workshop
+from demo import prometheus, report, workshop
 from demo.report import Request
 
 
@@ -58,8 +58,8 @@ def test_what_prometheus_raised_is_read() -> None:
 
 def test_a_minute_of_the_rules_is_a_second() -> None:
     query = "rate(behaviour_psi_1h[15m] offset 1h) > 5 and x[1d]"
-    assert alert.quicker(query) == "rate(behaviour_psi_1h[15s] offset 1m) > 5 and x[24m]"
-    assert alert.shorter("5m") == "5s"
+    assert prometheus.quicker(query) == "rate(behaviour_psi_1h[15s] offset 1m) > 5 and x[24m]"
+    assert prometheus.shorter("5m") == "5s"
 
 
 def test_missing_programs_are_named_with_the_way_to_install_them(
