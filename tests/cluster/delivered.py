@@ -183,15 +183,12 @@ class Delivered:
         What it wrote itself at the same moment takes the place of the change in its memory, so it
         is reminded by another one.
         """
-        place = self.namespace(environment)
-        for number in range(PATIENCE // OFTEN):
-            if self.kubernetes.within(OFTEN, "rollout/triton", wanted, place)[0]:
-                return
-            reminder = f"reminded={number}"
-            self.kubernetes.kubectl(
-                *("annotate", "--overwrite", "rollout/triton", "-n", place, reminder)
-            )
-        self.rollout(wanted, environment)
+        rollout = ("rollout/triton", "-n", self.namespace(environment))
+
+        def remind(number: int) -> None:
+            self.kubernetes.kubectl("annotate", "--overwrite", *rollout, f"reminded={number}")
+
+        self.nudged(remind, "rollout/triton", wanted, self.namespace(environment))
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.
@@ -200,13 +197,28 @@ class Delivered:
         look of its own, which may be a minute away.
         """
         name = self.namespace(environment)
-        for _ in range(PATIENCE // OFTEN):
+
+        def look(number: int) -> None:
+            if number:
+                self.see_all("models")
             self.look_at(name)
-            found, seen = self.kubernetes.within(OFTEN, f"application/{name}", wanted)
+
+        return self.nudged(look, f"application/{name}", wanted, "argocd")
+
+    def nudged(
+        self,
+        nudge: Callable[[int], None],
+        name: str,
+        wanted: Callable[[Object], Any],
+        namespace: str,
+    ) -> Object:
+        """Wait for a state of an object, whose controller gets a nudge at once and now and then."""
+        for number in range(PATIENCE // OFTEN):
+            nudge(number)
+            found, seen = self.kubernetes.within(OFTEN, name, wanted, namespace)
             if found:
                 return seen
-            self.see_all("models")
-        return self.kubernetes.until(f"application/{name}", wanted, patience=OFTEN)
+        return self.kubernetes.until(name, wanted, namespace, patience=OFTEN)
 
     def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Rollout."""
