@@ -77,14 +77,15 @@ def kill(folder: Path, count: int, seed: int) -> Counter[str]:
 
     Raises AssertionError when what Git says does not serve after any of them.
     """
-    chance, met = random.Random(seed), Counter[str]()
+    chance, met, turn = random.Random(seed), Counter[str](), 0
     ports = lasting_ports()
     with serving(make_project(folder), *ports) as running:
         releases = {1: running.project.released(), 2: running.project.build(2)}
         asker = Asker(running.ports)
         try:
-            for turn in range(count):
+            while met.total() < count:  # there may be none of a kind now
                 wanted = (1, 2)[turn // 2 % 2]  # every other time nothing new is released
+                turn += 1
                 commit = running.project.release(releases[wanted])
                 time.sleep(chance.uniform(0, 2))
                 name = chance.choice(VICTIMS)

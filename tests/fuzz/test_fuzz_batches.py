@@ -1,4 +1,4 @@
-"""What lies between two runs of one command: plan and review of a batch, the record of a search."""
+"""What lies between two runs: plan and review of a batch, record of a search, ledger of splits."""
 
 import csv
 import io
@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classifier import splits
 from classifier.params import Params
 from conftest import UNBAKED
 from curation import review
 from curation.batch_comparison import Comparison
 from curation.ingest import finish, path_of, read_plan
 from curation.review import Question
-from hostile import changed_text, files, value_or_sentence
+from hostile import changed_text, files, texts, value_or_sentence
 from tuning.trials import Record
 from workspace.errors import UserError
 from workspace.settings import parse_yaml
@@ -114,3 +115,19 @@ def test_a_plan_that_a_power_loss_emptied_is_cured_as_it_says(tmp_path: Path, le
         finish(raw, tmp_path)
     shutil.rmtree(plan.parent)
     assert finish(raw, tmp_path) is None  # nothing is in the way of the batch any more
+
+
+LEDGER = "sha256,split\n0123456789abcdef,train\nfedcba9876543210,test\n"
+
+
+def read_ledger(content: bytes) -> splits.Ledger:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").mkdir()
+        (Path(folder) / splits.LEDGER).write_bytes(content)
+        return splits.read(Path(folder))
+
+
+@given(texts(LEDGER))
+def test_a_ledger(content: bytes) -> None:
+    for key, place in (value_or_sentence(read_ledger, content) or {}).items():
+        assert len(key) == splits.DIGITS and 0 <= place < len(splits.SPLITS)

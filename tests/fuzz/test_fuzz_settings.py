@@ -1,16 +1,20 @@
-"""Settings: params.yaml, variables, and the door that all documents come through."""
+"""Settings: params.yaml, variables, logins, and the door that all documents come through."""
 
 import json
 import math
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier import networks, params
 from classifier.params import IngestParams, TuneParams
 from conftest import UNBAKED
+from delivery.oci.login import Login, find_login
 from delivery.parameters import Parameters
 from hostile import DOCUMENTS, changed_document, changed_text, files, value_or_sentence
 from tuning import search_space
@@ -50,6 +54,27 @@ def test_parameters_of_another_form(document: Any) -> None:
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=6) | st.sampled_from(["gpu", "2"])))
 def test_variables(variables: dict[str, str]) -> None:
     value_or_sentence(Machine.from_environment, variables)
+
+
+LOGINS = {
+    "auths": {"registry.test/team": {"auth": "bWU6c2VjcmV0"}, "https://index.docker.io/v1/": {}},
+    "credHelpers": {"registry.test": "none", "other.test": None},
+    "credsStore": "",
+}
+NAMED = st.sampled_from(["registry.test/team/model", "docker.io/a", "other.test:5000/a/b"])
+
+
+@given(files(LOGINS), NAMED)
+def test_a_file_of_logins(content: bytes, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        file = Path(folder) / "auth.json"
+        file.write_bytes(content)
+        patch.setenv("REGISTRY_AUTH_FILE", str(file))
+        patch.setenv("XDG_CONFIG_HOME", folder)
+        patch.setenv("DOCKER_CONFIG", folder)
+        patch.setenv("PATH", folder)  # where there is no program
+        found = value_or_sentence(find_login, name)
+        assert found is None or isinstance(found, Login)
 
 
 def plain(document: Any) -> bool:
