@@ -6,6 +6,7 @@ one more environment one whose image is nowhere.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def before(delivered: Delivered) -> Iterator[Release]:
 def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
     """The bad release that each environment got, once Argo Rollouts is done with it.
 
-    Clients of staging lose nothing meanwhile.
+    Clients lose nothing meanwhile, wherever they call.
     """
     project, version = delivered.project, delivered.next_version()
     model = project.folder / "artifacts/model/classifier"
@@ -62,15 +63,24 @@ def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
     found["production"] = project.packaged(version)
     nowhere = f"{cluster_project.REGISTRY}/{cluster_project.NAME}@sha256:{'0' * 64}"
     found[QA] = before.model_copy(update={"version": version + 2, "image": nowhere})
-    addresses = {protocol: delivered.address(protocol) for protocol in ("http", "grpc")}
-    with Traffic(addresses, {"http": 1, "grpc": 1}, keep=False) as traffic:
+    with ExitStack() as calling:
+        callers = [calling.enter_context(calls(delivered, each)) for each in found]
         for environment, release in found.items():
             project.deploy_release(release, environment)
             delivered.see(environment)
         for environment in found:
             delivered.rollout(aborted, environment)
-    assert traffic.answered > 100 and not any(traffic.lost.values()), traffic.lost
+    for each in callers:
+        assert each.answered > 100 and not any(each.lost.values()), each.lost
     return found
+
+
+def calls(delivered: Delivered, environment: str) -> Traffic:
+    """A client of each protocol, which connects anew for each request."""
+    addresses = {
+        protocol: delivered.address(protocol, environment) for protocol in ("http", "grpc")
+    }
+    return Traffic(addresses, {"http": 1, "grpc": 1}, keep=False)
 
 
 @pytest.mark.parametrize(
