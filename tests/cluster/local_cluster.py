@@ -443,7 +443,7 @@ def groups() -> list[Path]:
     return [
         each / GROUP
         for each in root.iterdir()
-        if (each / "cgroup.procs").exists() and each.is_dir()
+        if (each / "cgroup.procs").exists() and each.is_mount()
     ]
 
 
