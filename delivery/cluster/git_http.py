@@ -46,10 +46,10 @@ class Handler(BaseHTTPRequestHandler):
             stdout=subprocess.PIPE,
             env=os.environ | READ_ONLY | self.variables(len(body)),
         )
-        with process, suppress(BrokenPipeError, ConnectionResetError):
+        with process, suppress(ConnectionError):
             assert process.stdin and process.stdout
-            process.stdin.write(body)
-            process.stdin.close()
+            with suppress(BrokenPipeError), process.stdin as asked:  # it may refuse unread
+                asked.write(body)
             status = "200 OK"
             lines = []
             while line := process.stdout.readline().strip():

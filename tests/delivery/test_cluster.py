@@ -270,9 +270,11 @@ def test_the_remote_of_this_machine_can_be_cloned_and_not_pushed_to(
     push = ["git", "push", process.address, "HEAD:refs/heads/other"]
     assert subprocess.run(push, cwd=clone, capture_output=True).returncode
     assert "other" not in place.project.branches()
+    large = b"x" * 2**20  # more than anybody has read when Git refuses it
     for path in ("/", f"{process.address}/../../../etc/passwd", "/digits.git/config"):
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(urllib.request.Request(process.address + path, data=b"x"))
+        for body in (b"x", large):
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(urllib.request.Request(process.address + path, data=body))
 
 
 @pytest.mark.parametrize(
