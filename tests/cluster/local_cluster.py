@@ -151,8 +151,8 @@ class LocalCluster:
         ).stdout
 
     def issue(self, name: str, *names: str) -> tuple[str, str]:
-        """Certificate and key for names and addresses; paths of both files."""
-        made = self.authority.issue_cert(*names)
+        """Certificate and key of a name, for host names and addresses; paths of both files."""
+        made = self.authority.issue_cert(*names, common_name=name)
         paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         made.private_key_pem.write_to_path(paths[1])
         paths[0].unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import tritonclient.grpc
 import tritonclient.grpc.auth
 import tritonclient.http
 import tritonclient.http.auth
+import trustme
 import yaml
 
 import installation
@@ -82,10 +83,18 @@ class Gateway:
         address = dict.fromkeys(CLIENTS, self.address)
         return Traffic(address, CLIENTS, rest=rest, connect=self.connect)
 
-    def status(self, path: str, body: bytes | None = None, **headers: str) -> int:
-        """The status of an answer over HTTP."""
+    def status(
+        self,
+        path: str,
+        body: bytes | None = None,
+        shown: tuple[str, str] | None = None,
+        **headers: str,
+    ) -> int:
+        """The status of an answer over HTTP; `shown` are files of a certificate and its key."""
         context = ssl.create_default_context(cafile=str(self.authority))
         context.check_hostname = False  # it is called by its address here
+        if shown:
+            context.load_cert_chain(*shown)
         try:
             with urlopen(
                 Request(f"https://{self.address}{path}", body, headers), context=context, timeout=60
@@ -163,8 +172,11 @@ def make_secrets(delivered: Delivered) -> str:
 
 
 def whole(deployment: Object) -> bool:
-    """Whether all of its pods are ready."""
-    return deployment.get("status", {}).get("readyReplicas") == deployment["spec"]["replicas"]
+    """Whether all of its pods are ready, of the newest kind, and no others are there."""
+    status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+    counted = {status.get(kind) for kind in ("replicas", "updatedReplicas", "readyReplicas")}
+    known = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    return known and counted == {wanted}
 
 
 # -- with ------------------------------------------------------------------------------------------
@@ -214,6 +226,60 @@ def test_what_is_too_large_is_refused(gateway: Gateway) -> None:
     with suppress(OSError):  # the gateway ends the connection when it has seen enough
         assert gateway.status(INFER, large, authorization=gateway.authorization) == 413
     assert requests(gateway.delivered) == before
+
+
+@pytest.fixture
+def rarely(gateway: Gateway) -> Iterator[Path]:
+    """A caller may ask a pod of the gateway once a second; the overlay, until the test ends."""
+    delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
+    before = overlay.read_text()
+    once = {"/spec/rateLimit/average": 1, "/spec/rateLimit/burst": 2}
+    add_patches(overlay, patch("Middleware", "rate", once))
+    delivered.project.commit("Let each caller ask rarely")
+    delivered.see()
+    delivered.application(synced)
+    yield overlay
+    overlay.write_text(before)
+    delivered.project.commit("Let callers ask again")
+    delivered.see()
+    delivered.application(synced)
+    delivered.kubernetes.until("deployment/gateway", whole, STAGING)
+    leads_there(gateway)
+
+
+def test_who_asks_too_often_is_told_so_and_may_be_known_by_a_certificate(
+    gateway: Gateway, rarely: Path, tmp_path: Path
+) -> None:
+    refused(gateway, authorization=gateway.authorization)
+    delivered = gateway.delivered
+    authority = f"--from-file=ca.crt={gateway.authority}"
+    kubectl = ("kubectl", "--namespace", STAGING, "create", "secret", "generic")
+    delivered.run(*kubectl, "gateway-client-authority", authority)
+    add_component(rarely, "client-certificates")
+    delivered.project.commit("Ask callers for certificates")
+    delivered.see()
+    delivered.application(synced)
+    delivered.kubernetes.until("deployment/gateway", whole, STAGING)
+    shop, till = (delivered.here.issue(name, HOST) for name in ("shop", "till"))
+    refused(gateway, shown=shop)
+    before = requests(delivered)
+    assert gateway.status(INFER, QUESTION, shown=till) == 200
+    assert requests(delivered) == before + 1
+    made = trustme.CA().issue_cert(HOST, common_name="shop")  # of an authority that nobody knows
+    made.private_key_and_cert_chain_pem.write_to_path(tmp_path / "shop.pem")
+    stranger = (str(tmp_path / "shop.pem"), str(tmp_path / "shop.pem"))
+    for shown in (None, stranger):
+        with pytest.raises(OSError, match="alert"):
+            gateway.status(INFER, QUESTION, shown, authorization=gateway.authorization)
+    assert requests(delivered) == before + 1
+
+
+def refused(gateway: Gateway, **caller: Any) -> None:
+    """Ask until a caller has asked too often."""
+    answers = Counter[int]()
+    while not answers[429]:
+        answers[gateway.status(INFER, QUESTION, **caller)] += 1
+        assert answers.total() < 1000 and not answers.keys() - {200, 429}, answers
 
 
 def test_weights_are_shares_of_requests(gateway: Gateway) -> None:
