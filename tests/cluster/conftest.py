@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import cluster_project
 import installation
 import network
 import programs
+from cluster_project import NAME
 from conftest import TEMPLATE
 from delivered import Delivered
 from kubernetes_api import Kubernetes
@@ -25,6 +26,20 @@ OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubuserco
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the way down come last, because nothing is left for other tests."""
     items.sort(key=lambda item: item.path.name == "test_way_down.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have every failure show what a person would look at; one that waited in vain has shown it."""
+    report = yield
+    here = getattr(item, "funcargs", {}).get("here")
+    if report.failed and here and "$ kubectl" not in report.longreprtext:
+        kubernetes = Kubernetes(here.kubeconfig)
+        for namespace in (f"{NAME}-{each}" for each in ("staging", "production")):
+            report.sections.append((namespace, kubernetes.account(namespace)))
+    return report
 
 
 def why_not() -> str:
