@@ -25,8 +25,6 @@ import trustme
 import network
 
 GROUP = "merge-to-serve-cluster"  # control group of everything that is started here
-# Ten times the share of what runs beside it, in both versions: only here is anything waited for.
-FIRST = {"cpu.shares": "10240", "cpu.weight": "1000"}
 REGISTRY = "127.0.0.1:5000"  # the same address on this machine and on every node
 PAUSE = "registry.k8s.io/pause:3.10.1"
 PATIENCE = 120  # seconds that a program has to get ready
@@ -465,9 +463,6 @@ def make_groups(name: str) -> None:
         if (group / "cpuset.cpus").exists():  # version 1 gives a new group none
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 (group / setting).write_text((group.parent / setting).read_text())
-        for setting, value in () if name else FIRST.items():
-            if (group / setting).exists():
-                (group / setting).write_text(value)
 
 
 def remove_group(group: Path) -> None:
