@@ -642,6 +642,18 @@ def test_a_run_is_one_application_that_neither_repeats_nor_changes_it(generated)
 # -- Argo CD ---------------------------------------------------------------------------------------
 
 
+def test_what_is_compared_by_the_server_is_applied_by_it(documents) -> None:
+    """Or a field that a merge removes is no difference (argoproj/argo-cd#25205)."""
+    named = {each["metadata"]["name"]: each for each in documents}
+    assert named["argocd-cmd-params-cm"]["data"]["controller.diff.server.side"] == "true"
+    found = [each for each in documents if each["kind"] == "Application"]
+    assert {"root", "configs", "argo-cd", "keda"} < {each["metadata"]["name"] for each in found}
+    options = {
+        each["metadata"]["name"]: each["spec"]["syncPolicy"]["syncOptions"] for each in found
+    }
+    assert [name for name, each in options.items() if "ServerSideApply=true" not in each] == []
+
+
 def test_a_fresh_project_has_no_environment_to_break(fresh: Project, apps) -> None:
     assert list(fresh.folder.glob("argocd/environments/*/model.yaml")) == []
     for name in ("models", "training"):

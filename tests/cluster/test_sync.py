@@ -77,6 +77,20 @@ def test_replicas_stay_as_whoever_scales_sets_them(serving: Delivered) -> None:
     serving.scale(1)
 
 
+def test_what_git_no_longer_has_goes(serving: Delivered) -> None:
+    budget = "argocd/base/triton/disruption-budget.yaml"
+    without, field = "spec:\n", "unhealthyPodEvictionPolicy"
+    more = f"{without}  {field}: AlwaysAllow\n"
+    for old, new, wanted in ((without, more, "AlwaysAllow"), (more, without, None)):
+        serving.project.change(budget, old, new)
+        serving.see()
+        serving.kubernetes.until(
+            "poddisruptionbudget/triton",
+            lambda seen, wanted=wanted: seen["spec"].get(field) == wanted,
+            NAMESPACE,
+        )
+
+
 def test_what_git_never_had_is_left_alone(serving: Delivered) -> None:
     kubernetes = serving.kubernetes
     kubernetes.kubectl("create", "configmap", "of-somebody", "-n", NAMESPACE, "--from-literal=a=b")
