@@ -7,6 +7,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,22 @@ def test_a_way_down_that_was_interrupted_anywhere_is_continued(
         assert capsys.readouterr().err == "error: interrupted; the same command continues\n"
         down.ends_at = 0
         assert down.run() == 0 and down.world.objects == down.before, call
+
+
+@pytest.mark.parametrize("said", ["(NotFound)", "no new finalizers can be added if the object is"])
+def test_an_application_that_goes_meanwhile_is_let_go(
+    down: Down, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """As while Argo CD ends what an interrupted way down began."""
+    words = next(each for each in take_down.GOING if each.startswith(said))
+
+    def kubectl(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        if "patch" in command and "applications.argoproj.io/digits-staging" in command:
+            return subprocess.CompletedProcess(command, 1, "", f"Error from server: {words}\n")
+        return down.kubectl(*command[1:])
+
+    monkeypatch.setattr(take_down, "run", kubectl)
+    assert down.run() == 0 and not down.world.find(APPS)
 
 
 def test_what_somebody_else_runs_stays_and_is_named(

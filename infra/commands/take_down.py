@@ -30,6 +30,10 @@ NO_KIND = (  # kubectl's words where nothing is left of a kind, not even its nam
     "the server doesn't have a resource type",
     "the server could not find the requested resource",
 )
+GOING = (  # and where an Application is on its way out, or has just gone
+    "(NotFound)",
+    "no new finalizers can be added if the object is being deleted",
+)
 EVERYWHERE = ("applications.argoproj.io", "--all-namespaces", "--output=name")
 PATIENCE = "--timeout=15m"  # of Argo CD, for all that it takes away in one step
 
@@ -206,9 +210,13 @@ def remove(cluster: Cluster, what: str, names: list[str]) -> None:
 
 
 def patch(cluster: Cluster, name: str, change: dict[str, Any]) -> None:
-    """Change an Application."""
+    """Change an Application, unless it goes already. Raises SilenceError."""
     command = ["patch", f"applications.argoproj.io/{name}", f"--namespace={NAMESPACE}"]
-    cluster.ask(*command, "--type=merge", f"--patch={json.dumps(change)}")
+    try:
+        cluster.ask(*command, "--type=merge", f"--patch={json.dumps(change)}")
+    except SilenceError as error:
+        if not any(words in error.reason for words in GOING):
+            raise
 
 
 def destinations(cluster: Cluster, project: str) -> list[str]:

@@ -270,7 +270,7 @@ def test_who_asks_too_often_is_told_so_and_may_be_known_by_a_certificate(
     made.private_key_and_cert_chain_pem.write_to_path(tmp_path / "shop.pem")
     stranger = (str(tmp_path / "shop.pem"), str(tmp_path / "shop.pem"))
     for shown in (None, stranger):
-        with pytest.raises(OSError, match="alert|EOF|reset"):
+        with pytest.raises(OSError, match=r"alert|EOF|reset"):
             gateway.status(INFER, QUESTION, shown, authorization=gateway.authorization)
     assert requests(delivered) == before + 1
 

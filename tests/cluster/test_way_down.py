@@ -45,12 +45,15 @@ def interrupt(delivered: Delivered, step: str) -> None:
     """Begin, and have Ctrl-C end it while it waits in a step."""
     process = begin(delivered, start_new_session=True)
     assert process.stdout
-    lines = iter(process.stdout)
-    assert any(line.startswith(f"-- {step}: ") for line in lines)
-    assert any(" deleted" in line for line in lines)
-    os.killpg(process.pid, signal.SIGINT)
+    printed: list[str] = []
+    for line in process.stdout:
+        printed.append(line)
+        if any(each.startswith(f"-- {step}: ") for each in printed) and " deleted" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
     process.communicate()
-    assert process.returncode
+    assert process.returncode, "".join(printed)
+    assert " deleted" in printed[-1], "".join(printed)
 
 
 def test_nothing_is_left(delivered: Delivered) -> None:
