@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             stdout=subprocess.PIPE,
             env=os.environ | READ_ONLY | self.variables(len(body)),
         )
-        with process, suppress(ConnectionError):
+        with process, suppress(BrokenPipeError, ConnectionResetError):
             assert process.stdin and process.stdout
             with suppress(BrokenPipeError), process.stdin as asked:  # it may refuse unread
                 asked.write(body)

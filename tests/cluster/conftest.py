@@ -13,7 +13,6 @@ import cluster_project
 import installation
 import network
 import programs
-from cluster_project import NAME
 from conftest import TEMPLATE
 from delivered import Delivered
 from kubernetes_api import Kubernetes
@@ -37,7 +36,7 @@ def pytest_runtest_makereport(
     here = getattr(item, "funcargs", {}).get("here")
     if report.failed and here and "$ kubectl" not in report.longreprtext:
         kubernetes = Kubernetes(here.kubeconfig)
-        for namespace in (f"{NAME}-{each}" for each in ("staging", "production")):
+        for namespace in (f"{cluster_project.NAME}-{each}" for each in ("staging", "production")):
             report.sections.append((namespace, kubernetes.account(namespace)))
     return report
 
