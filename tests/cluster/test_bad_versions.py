@@ -77,10 +77,7 @@ def bad(delivered: Delivered, before: Release) -> dict[str, Release]:
 
 def calls(delivered: Delivered, environment: str) -> Traffic:
     """A client of each protocol, which connects anew for each request."""
-    addresses = {
-        protocol: delivered.address(protocol, environment) for protocol in ("http", "grpc")
-    }
-    return Traffic(addresses, {"http": 1, "grpc": 1}, keep=False)
+    return Traffic(delivered.reachable(environment), {"http": 1, "grpc": 1}, keep=False)
 
 
 @pytest.mark.parametrize(
