@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cluster_project
@@ -134,6 +135,28 @@ class Delivered:
             self.deploy(self.project.build(self.next_version()))  # what a test left broken
         self.served(self.project.released())
         return self.project.released()
+
+    @contextmanager
+    def having(
+        self, *patches: Object, component: str = "", environment: str = "staging"
+    ) -> Iterator[Path]:
+        """An overlay with patches, and with a component's line, as long as the context lasts.
+
+        Argo CD has seen each change when it begins and when it ends.
+        """
+        overlay = self.project.path(environment).with_name("kustomization.yaml")
+        before, what = overlay.read_text(), component or "patches"
+        if component:
+            cluster_project.add_component(overlay, component)
+        cluster_project.add_patches(overlay, *patches)
+        self.project.commit(f"Give {environment} {what}")
+        self.see(environment)
+        try:
+            yield overlay
+        finally:
+            overlay.write_text(before)
+            self.project.commit(f"Take {what} from {environment}")
+            self.see(environment)
 
     # -- what a person waits for -------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ import yaml
 import installation
 import measuring
 import test_judged
-from cluster_project import NAME, add_component, add_patches, hurry, patch
+from cluster_project import NAME, add_component, hurry, patch
 from delivered import Delivered, healthy_with, synced
 from kubernetes_api import PATIENCE, Object, ten_in_a_row
 from traffic import Traffic, picture
@@ -232,17 +232,11 @@ def test_what_is_too_large_is_refused(gateway: Gateway) -> None:
 @pytest.fixture
 def rarely(gateway: Gateway) -> Iterator[Path]:
     """A caller may ask a pod of the gateway once a second; the overlay, until the test ends."""
-    delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
-    before = overlay.read_text()
+    delivered = gateway.delivered
     once = {"/spec/rateLimit/average": 1, "/spec/rateLimit/burst": 2}
-    add_patches(overlay, patch("Middleware", "rate", once))
-    delivered.project.commit("Let each caller ask rarely")
-    delivered.see()
-    delivered.application(synced)
-    yield overlay
-    overlay.write_text(before)
-    delivered.project.commit("Let callers ask again")
-    delivered.see()
+    with delivered.having(patch("Middleware", "rate", once)) as overlay:
+        delivered.application(synced)
+        yield overlay
     delivered.application(synced)
     delivered.kubernetes.until("deployment/gateway", whole, STAGING)
     leads_there(gateway)
@@ -335,22 +329,20 @@ def test_a_version_that_fails_behind_the_gateway_is_taken_away_by_that_figure(
     gateway: Gateway,
 ) -> None:
     delivered, project = gateway.delivered, gateway.delivered.project
-    good, overlay = project.released(), project.folder / OVERLAY
-    before = overlay.read_text()
-    add_component(overlay, "judged")
-    add_patches(overlay, *test_judged.figures())
-    project.commit("Judge by live requests")
-    delivered.see()
-    delivered.rollout(test_judged.is_judged)
-    failing = project.build_faulty(delivered.next_version(), 0.91, FAILS=20)
-    with measuring.prometheus(delivered.here, delivered.kubernetes), gateway.traffic() as traffic:
-        project.deploy_release(failing)
-        delivered.see()
-        message = test_judged.taken_away(delivered, "staging", failing)
+    good = project.released()
+    with delivered.having(*test_judged.figures(), component="judged"):
+        delivered.rollout(test_judged.is_judged)
+        failing = project.build_faulty(delivered.next_version(), 0.91, FAILS=20)
+        with (
+            measuring.prometheus(delivered.here, delivered.kubernetes),
+            gateway.traffic() as traffic,
+        ):
+            project.deploy_release(failing)
+            delivered.see()
+            message = test_judged.taken_away(delivered, "staging", failing)
     assert 'Metric "failing" assessed Failed' in message
     for protocol, answered in traffic.versions.items():
         assert answered[good.version] and answered[failing.version], protocol
-    overlay.write_text(before)
     delivered.deploy(good)
     delivered.rollout(lambda seen: not test_judged.is_judged(seen))
 
@@ -361,24 +353,15 @@ def watched(gateway: Gateway) -> Iterator[str]:
 
     Gives its address.
     """
-    delivered, overlay = gateway.delivered, gateway.delivered.project.folder / OVERLAY
-    before = overlay.read_text()
-    add_component(overlay, "monitor")
+    delivered = gateway.delivered
     small = patch("Deployment", "monitor", {"/spec/template/spec/containers/0/resources": {}})
     every = patch("TraefikService", "watched", {"/spec/mirroring/mirrors/0/percent": 100})
-    add_patches(overlay, small, every)
-    delivered.project.commit("Watch what is asked")
-    delivered.see()
-    try:
+    with delivered.having(small, every, component="monitor"):
         delivered.kubernetes.until("deployment/monitor", whole, STAGING)
         (pod,) = delivered.kubernetes.items("pods", STAGING, "app.kubernetes.io/name=monitor")
         yield pod["status"]["podIP"]
-    finally:
-        overlay.write_text(before)
-        delivered.project.commit("Watch no more")
-        delivered.see()
-        gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
-        delivered.kubernetes.kubectl("wait", "deployment/monitor", "traefikservice/watched", *gone)
+    gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
+    delivered.kubernetes.kubectl("wait", "deployment/monitor", "traefikservice/watched", *gone)
 
 
 def test_a_monitor_beside_the_path_comes_and_goes_and_costs_no_request(gateway: Gateway) -> None:

@@ -1,10 +1,7 @@
 """What callers reach is asked a recorded request each minute, where an environment wants that."""
 
-from cluster_project import add_component
 from delivered import Delivered, synced
 from kubernetes_api import PATIENCE, Object
-
-OVERLAY = "argocd/environments/staging/kustomization.yaml"
 
 
 def was_answered(cron_job: Object) -> bool:
@@ -15,21 +12,12 @@ def was_answered(cron_job: Object) -> bool:
 def test_a_probe_is_answered_and_goes_with_its_line(delivered: Delivered) -> None:
     release = delivered.serving()
     namespace = delivered.namespace()
-    overlay = delivered.project.folder / OVERLAY
-    before = overlay.read_text()
-    add_component(overlay, "probe")
-    delivered.project.commit("Ask each minute")
-    delivered.see()
-    try:
+    with delivered.having(component="probe"):
         delivered.kubernetes.until("cronjob/probe", bool, namespace)
         ask = ("create", "job", "probe-now", "--from=cronjob/probe", "-n", namespace)
         delivered.kubernetes.kubectl(*ask)  # rather than at the full minute
         delivered.kubernetes.until("cronjob/probe", was_answered, namespace)
         delivered.application(synced)
-    finally:
-        overlay.write_text(before)
-        delivered.project.commit("Ask no more")
-        delivered.see()
     gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", namespace)
     delivered.kubernetes.kubectl("wait", "cronjob/probe", *gone)
     delivered.served(release)

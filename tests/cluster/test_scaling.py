@@ -9,7 +9,7 @@ import pytest
 import images
 import installation
 import measuring
-from cluster_project import NAME, add_component, add_patches, patch
+from cluster_project import NAME, patch
 from delivered import Delivered, healthy_with, servers, synced
 from delivery.proposals.release_file import Release
 from kubernetes_api import PATIENCE, Object
@@ -110,22 +110,13 @@ QUICKER = {
 @contextmanager
 def scaled_by(keda: Delivered, component: str, changes: dict[str, Any]) -> Iterator[None]:
     """Staging has a component's line, with changes, and a Prometheus measures it."""
-    project, overlay = keda.project, keda.project.path().with_name("kustomization.yaml")
-    before = overlay.read_text()
+    changed = patch("ScaledObject", "triton", changes)
     with measuring.prometheus(keda.here, keda.kubernetes):
-        add_component(overlay, component)
-        add_patches(overlay, patch("ScaledObject", "triton", changes))
-        project.commit(f"Staging is to {component}")
-        keda.see()
-        try:
+        with keda.having(changed, component=component):
             keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
             yield
-        finally:
-            overlay.write_text(before)
-            project.commit(f"Staging is no more to {component}")
-            keda.see()
-            gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", f"--timeout={PATIENCE}s")
-            keda.kubernetes.kubectl("wait", *gone)
+        gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", f"--timeout={PATIENCE}s")
+        keda.kubernetes.kubectl("wait", *gone)
 
 
 @pytest.fixture

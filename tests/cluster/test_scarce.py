@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_project import add_component
 from delivered import Delivered, healthy_with
 from delivery.proposals.release_file import Release
 from kubernetes_api import PATIENCE, Object
@@ -16,17 +15,11 @@ ENVIRONMENT = "production"  # two servers
 @pytest.fixture
 def before(delivered: Delivered) -> Iterator[Release]:
     """What production serves, which has the component's line until the test is over."""
-    project, release = delivered.project, delivered.serving()
+    release = delivered.serving()
     delivered.deploy(release, ENVIRONMENT)
-    overlay = project.path(ENVIRONMENT).with_name("kustomization.yaml")
-    text = overlay.read_text()
-    add_component(overlay, "scarce")
-    project.commit("Have no server more")
-    delivered.see(ENVIRONMENT)
-    delivered.rollout(lambda seen: surge(seen) == 0, ENVIRONMENT)
-    yield release
-    overlay.write_text(text)
-    project.commit("Have a server more")
+    with delivered.having(component="scarce", environment=ENVIRONMENT):
+        delivered.rollout(lambda seen: surge(seen) == 0, ENVIRONMENT)
+        yield release
     delivered.deploy(release, ENVIRONMENT)
     delivered.rollout(lambda seen: surge(seen) == 1, ENVIRONMENT)
 
