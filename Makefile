@@ -23,11 +23,13 @@ test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test ev
 	TMPDIR=$$(sh tests/scratch.sh) TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest \
 		--numprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# A second cluster beside the first: for half of its time one waits for pods and pauses.
 # Somebody's own cluster is never touched, and where one is asked for none that is missing passes.
 test-cluster: export CLUSTER_REQUIRED := $(REQUIRED)
 test-cluster: $(VENV)/with-project $(TRITON_VENV)/ready ## the same on a real Kubernetes, which is made here (Linux, root, Go): [CORE=1 REQUIRED=1]
 	$(VENV)/bin/python tests/cluster/programs.py .cache/cluster/programs $(if $(CORE),core)
-	TRITON_VENV=$(abspath $(TRITON_VENV)) env -u KUBECONFIG $(VENV)/bin/pytest --durations 25 tests/cluster
+	TRITON_VENV=$(abspath $(TRITON_VENV)) env -u KUBECONFIG $(VENV)/bin/pytest \
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 tests/cluster
 
 fuzz: export FUZZ := 1
 fuzz: $(VENV)/with-project ## have everything read what nobody should write, anew each time: [MINUTES=10]

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import cluster_project
 import installation
@@ -19,12 +20,18 @@ from kubernetes_api import Kubernetes
 from local_cluster import LocalCluster, cluster
 
 CACHE = TEMPLATE / ".cache" / "cluster"
+# Where several processes share the tests, each has a cluster.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+# What takes longest, the longest first, and last what leaves nothing for other tests.
+LONGEST = "test_gateway test_scaling test_faults test_judged test_bad_versions".split()
+LAST = "test_way_down"
 OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubusercontent.com")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the way down come last, because nothing is left for other tests."""
-    items.sort(key=lambda item: item.path.name == "test_way_down.py")
+    """Have the files that take longest begin first, and the way down come last."""
+    ranks = {name: rank for rank, name in enumerate([*LONGEST, "", LAST])}
+    items.sort(key=lambda item: ranks.get(item.path.stem, ranks[""]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,20 +77,24 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
     if reason := why_not():
         (pytest.fail if os.environ.get("CLUSTER_REQUIRED") else pytest.skip)(reason)
     folder = Path(tempfile.mkdtemp(prefix="mts-"))  # short, because sockets lie below it
-    (CACHE / "registry").mkdir(parents=True, exist_ok=True)
+    registry, logs = (CACHE / name / WORKER for name in ("registry", "logs"))
+    registry.mkdir(parents=True, exist_ok=True)
     (CACHE / "layers").mkdir(exist_ok=True)
+    with FileLock(CACHE / "layers.lock"):
+        installation.make_layers(CACHE / "layers")
+    network.isolate()
     known = {
         name: built(each) for name, each in programs.programs().items() if built(each).exists()
     }
     try:
-        with cluster(folder / "cluster", known, CACHE / "registry", OUTSIDE) as made:
+        with cluster(folder / "cluster", known, registry, OUTSIDE) as made:
             try:
                 installation.push_images(made, CACHE / "layers")
                 installation.serve_git(made, remotes, network.address(1))
                 yield made
             finally:
-                shutil.rmtree(CACHE / "logs", ignore_errors=True)
-                shutil.copytree(made.logs, CACHE / "logs")
+                shutil.rmtree(logs, ignore_errors=True)
+                shutil.copytree(made.logs, logs)
     finally:
         folder.rmdir()
 

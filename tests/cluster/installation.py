@@ -24,9 +24,6 @@ ARGO_CD = """
 argocd-server argocd-repo-server argocd-cmp-server argocd-application-controller argocd-dex
 argocd-notifications argocd-applicationset-controller argocd-k8s-auth argocd-commit-server
 """.split()
-OPERATOR = programs.Program(
-    "prometheus-operator", "github.com/prometheus-operator/prometheus-operator", "v0.93.1"
-)
 GPU = "nvidia.com/gpu"
 # Servers ask for what a GPU node has; so that several fit on a small machine, a pod's first
 # container asks for less here. Nothing in Git changes, and limits stay.
@@ -79,7 +76,7 @@ MONITORS = ("podmonitors", "servicemonitors", "prometheusrules")
 
 def module(name: str) -> Path:
     """The folder with the code of a program's module."""
-    return programs.source(programs.programs()[name])
+    return programs.source(programs.modules()[name])
 
 
 def optional(cluster: LocalCluster, name: str) -> Path:
@@ -93,6 +90,12 @@ def images_of(manifest: str) -> dict[str, str]:
     """The images that a manifest names: path and tag by the last word of their path."""
     found = re.findall(r"^\s*(?:- )?image: \S+?\.\S+?/(\S+)$", manifest, re.MULTILINE)
     return {name.rpartition(":")[0].rpartition("/")[2]: name for name in found}
+
+
+def make_layers(cache: Path) -> None:
+    """Make the layers for which the packages' registries are asked, unless they are there."""
+    images.debian_layer(cache)
+    images.root_layer(cache, server_root(cache))
 
 
 def push_images(cluster: LocalCluster, cache: Path) -> None:
@@ -210,7 +213,7 @@ def in_the_cluster(cluster: LocalCluster, hosts: dict[str, str], *command: str) 
 
 def install_platform(cluster: LocalCluster) -> None:
     """What the charts would install: Argo Rollouts, the monitors' kinds; and room for the pods."""
-    kinds = programs.source(OPERATOR) / "example" / "prometheus-operator-crd"
+    kinds = module("prometheus-operator") / "example" / "prometheus-operator-crd"
     for name in MONITORS:
         apply(cluster, kinds / f"monitoring.coreos.com_{name}.yaml")
     for name in ("argo-rollouts", "monitoring"):

@@ -24,7 +24,8 @@ import trustme
 
 import network
 
-GROUP = "merge-to-serve-cluster"  # control group of everything that is started here
+GROUPS = "merge-to-serve-cluster-"  # each cluster's control group, by the process of its tests
+GROUP = f"{GROUPS}{os.getpid()}"  # of everything that is started here
 REGISTRY = "127.0.0.1:5000"  # the same address on this machine and on every node
 PAUSE = "registry.k8s.io/pause:3.10.1"
 PATIENCE = 120  # seconds that a program has to get ready
@@ -292,7 +293,7 @@ class LocalCluster:
         if number > 1:
             self.stack.enter_context(network.node(number))
         user = f"{NODE}{name}"
-        make_groups(folder.name)
+        make_groups(f"{GROUP}/{folder.name}")
         settings = self.write(f"node-{number}/containerd.toml", runtime(folder))
         self.start(f"containerd-{number}", number, ["containerd", "--config", settings])
         self.wait(f"containerd-{number}", (folder / "containerd.sock").exists)
@@ -435,30 +436,50 @@ def token(user: str) -> str:
     return re.sub(r"[^a-z0-9]", "-", f"token-of-{user}")
 
 
-def groups() -> list[Path]:
-    """The control group of this cluster, once for each of the kernel's hierarchies."""
+def hierarchies() -> list[Path]:
+    """The root of each of the kernel's hierarchies of control groups."""
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
-        return [root / GROUP]
-    return [
-        each / GROUP
-        for each in root.iterdir()
-        if (each / "cgroup.procs").exists() and each.is_mount()
-    ]
+        return [root]
+    return [each for each in root.iterdir() if (each / "cgroup.procs").exists() and each.is_mount()]
 
 
-def processes() -> set[int]:
-    """The ids of all that runs in the cluster's control group, containers too."""
+def groups(name: str = GROUP) -> list[Path]:
+    """A cluster's control group, once for each hierarchy."""
+    return [each / name for each in hierarchies()]
+
+
+def processes(name: str) -> set[int]:
+    """The ids of all that runs in a cluster's control group, containers too."""
     found: set[int] = set()
-    for path in (path for group in groups() for path in group.rglob("cgroup.procs")):
+    for path in (path for group in groups(name) for path in group.rglob("cgroup.procs")):
         with suppress(OSError):  # a group that has just gone
             found |= {int(line) for line in path.read_text().split()}
     return found
 
 
-def make_groups(name: str) -> None:
-    """Make the control group of this cluster, or one below it, in each hierarchy."""
-    for group in (each / name for each in groups()):
+def end_group(name: str = GROUP) -> None:
+    """End all that runs in a cluster's control group, and take it away."""
+    while left := processes(name):
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
+    for group in groups(name):
+        remove_group(group)
+
+
+def end_left_behind() -> None:
+    """End the clusters whose tests were killed, and so could not."""
+    found = {path.name for each in hierarchies() for path in each.glob(f"{GROUPS}*")}
+    for name in found:
+        if not Path("/proc", name.removeprefix(GROUPS)).exists():
+            end_group(name)
+
+
+def make_groups(name: str = GROUP) -> None:
+    """Make a cluster's control group, or one below it, in each hierarchy."""
+    for group in groups(name):
         group.mkdir(exist_ok=True)
         if (group / "cpuset.cpus").exists():  # version 1 gives a new group none
             for setting in ("cpuset.cpus", "cpuset.mems"):
@@ -472,8 +493,8 @@ def remove_group(group: Path) -> None:
     """
     end = time.monotonic() + 10
     while group.exists():
-        below = [path for path in group.rglob("*/") if path.is_dir()]
         try:
+            below = [path for path in group.rglob("*/") if path.is_dir()]
             for path in (*sorted(below, key=lambda each: -len(each.parts)), group):
                 path.rmdir()
         except OSError:
@@ -485,17 +506,12 @@ def remove_group(group: Path) -> None:
 @contextmanager
 def control_group() -> Iterator[None]:
     """The control group; what is in it at the end is ended."""
-    make_groups("")
+    end_left_behind()
+    make_groups()
     try:
         yield
     finally:
-        while left := processes():
-            for process in left:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            time.sleep(0.1)
-        for group in groups():
-            remove_group(group)
+        end_group()
 
 
 @contextmanager

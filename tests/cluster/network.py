@@ -1,10 +1,12 @@
-"""A network of the cluster's own: each node is a network namespace on one bridge of this machine.
+"""A network of the cluster's own: each node is a network namespace on one bridge.
 
-Nothing of it is reachable from another machine, and what the cluster writes into its firewall stays
-in its namespaces. A namespace gives its node one address; its pods have a range of their own, and
-what runs outside reaches nodes, pods and services through the bridge.
+The bridge itself is in a namespace of the tests' process, so several clusters can be at work, and
+nothing of one is reachable from elsewhere or left behind. A namespace gives its node one address;
+its pods have a range of their own, and the tests reach nodes, pods and services through the bridge.
 """
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +18,8 @@ NODES = IPv4Network("10.199.0.0/24")  # the first address is this machine's
 PODS = IPv4Network("10.244.0.0/16")  # 10.244.1.0/24 for the first node, and so on
 SERVICES = IPv4Network("10.96.0.0/16")
 MACHINE = str(NODES[1])
-
-
-class OccupiedError(RuntimeError):
-    """The networks are in use."""
+NAMESPACES = Path("/run/netns")  # where iproute2 keeps them
+NEW_NETWORK, NEW_MOUNTS = 0x40000000, 0x00020000  # of the kernel's sched.h
 
 
 def ip(*arguments: str) -> None:
@@ -42,26 +42,23 @@ def namespace(number: int) -> str:
     return f"mts-node-{number}"
 
 
-def clear() -> None:
-    """Take away what a run left that was killed. Raises OccupiedError if a cluster is at work."""
-    left = [each.name for each in Path("/run/netns").glob("mts-node-*")]
-    for name in left:
-        listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-        if at_work := listed.stdout.split():
-            raise OccupiedError(
-                f"another cluster is at work on this machine, or was never ended: in its network"
-                f" {name} run processes {', '.join(at_work)}; end them"
-            )
-    for name in left:
-        ip("netns", "delete", name)
-    for link in (BRIDGE, *(each.name for each in Path("/sys/class/net").glob("mts-cable-*"))):
-        subprocess.run(["ip", "link", "delete", link], capture_output=True)
+def isolate() -> None:
+    """Have this thread, and what it starts from now on, see networks and mounts of its own only.
+
+    Raises OSError where the kernel does not let it.
+    """
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_NETWORK | NEW_MOUNTS):
+        number = ctypes.get_errno()
+        raise OSError(number, f"no networks of its own: {os.strerror(number)}")
+    NAMESPACES.mkdir(exist_ok=True)
+    for arguments in (("--make-rslave", "/"), ("-t", "tmpfs", "none", str(NAMESPACES))):
+        subprocess.run(["mount", *arguments], check=True)
+    ip("link", "set", "lo", "up")
 
 
 @contextmanager
 def bridge() -> Iterator[None]:
     """The bridge, with this machine on it, as long as the context lasts."""
-    clear()
     ip("link", "add", BRIDGE, "type", "bridge")
     try:
         ip("address", "add", f"{MACHINE}/{NODES.prefixlen}", "dev", BRIDGE)

@@ -33,6 +33,7 @@ class Program:
     """One program: its Go module, the package of its `main`, and how it is built.
 
     A folder that it embeds and its module lacks, such as pages that others build, is an empty one.
+    Of a module of `kinds` only their definitions are taken, and nothing is built.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Program:
     cgo: bool = False
     optional: bool = False
     embedded: str = ""
+    kinds: bool = False
 
     @property
     def file(self) -> str:
@@ -50,10 +52,15 @@ class Program:
         return f"{self.name}-{self.version}"
 
 
-def programs() -> dict[str, Program]:
-    """Every program of `programs.toml` by its name."""
+def modules() -> dict[str, Program]:
+    """Every module of `programs.toml` by its name."""
     table = tomllib.loads((HERE / "programs.toml").read_text())
     return {name: Program(name, **entry) for name, entry in table.items()}
+
+
+def programs() -> dict[str, Program]:
+    """Every program by its name."""
+    return {name: each for name, each in modules().items() if not each.kinds}
 
 
 @functools.cache
@@ -172,6 +179,8 @@ def main() -> None:
         if not (folder / program.file).exists():
             print(f"{number} of {len(table)}: building {program.file}", flush=True)
             build(program, folder)
+    for module in modules().values():
+        downloaded(module)
 
 
 def install_packages() -> None:

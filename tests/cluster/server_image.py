@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,15 +35,15 @@ def server_root(folder: Path, project: Path = UNBAKED) -> Path:
     It is named after what it is made from, so that a change makes another one. Files are owned as
     in a container. Raises CalledProcessError for a step that failed and said so on standard error.
     """
-    made_from = folder / "context"
-    shutil.rmtree(made_from, ignore_errors=True)
-    content = write_context(project, made_from)
-    root = folder / f"server-{content[:12]}"
-    if not root.exists():
-        stages = folder / "stages"
-        shutil.rmtree(stages, ignore_errors=True)
-        build(made_from, base(folder), stages).rename(root)
-        shutil.rmtree(stages)
+    with tempfile.TemporaryDirectory() as place:
+        made_from = Path(place) / "context"
+        content = write_context(project, made_from)
+        root = folder / f"server-{content[:12]}"
+        if not root.exists():
+            stages = folder / "stages"
+            shutil.rmtree(stages, ignore_errors=True)
+            build(made_from, base(folder), stages).rename(root)
+            shutil.rmtree(stages)
     return root
 
 

@@ -1,38 +1,39 @@
-"""What a run that was killed left on this machine, tried in networks that nobody else sees."""
+"""What a run that was killed left on this machine."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="networks of its own need Linux and root"
-)
-BEFORE = "mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip netns add mts-node-2 && "
-USED = """nsenter --net=/run/netns/mts-node-2 sleep 60 &
-until ip netns pids mts-node-2 | grep -q .; do sleep 0.1; done; """
-MAKE = "import network\nwith network.bridge(), network.node(1), network.node(2): print('made')"
+import local_cluster
+from local_cluster import GROUPS, LocalCluster
 
 
-def make_networks(left: str) -> "subprocess.CompletedProcess[str]":
-    """Make the networks of two nodes where a run left something."""
-    alone = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return subprocess.run(
-        ["unshare", *alone, "sh", "-c", left + 'exec "$@"', "sh", sys.executable, "-c", MAKE],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
-    )
+@contextmanager
+def cluster_of(process: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in the control group of the cluster that the tests of a process made."""
+    name = f"{GROUPS}{process}"
+    local_cluster.make_groups(name)
+    with subprocess.Popen(["sleep", "600"]) as program:
+        for group in local_cluster.groups(name):
+            (group / "cgroup.procs").write_text(str(program.pid))
+        try:
+            yield program
+        finally:
+            local_cluster.end_group(name)
 
 
-def test_networks_of_a_killed_run_are_taken_away() -> None:
-    result = make_networks(BEFORE)
-    assert result.stdout == "made\n", result.stderr
+def test_a_cluster_whose_tests_were_killed_is_ended(here: LocalCluster) -> None:
+    tests = subprocess.Popen(["true"])
+    tests.wait()
+    with cluster_of(tests.pid) as left:
+        local_cluster.end_left_behind()
+        assert left.wait(10)
+        assert not any(each.exists() for each in local_cluster.groups(f"{GROUPS}{tests.pid}"))
 
 
-def test_networks_in_use_are_left_alone() -> None:
-    result = make_networks(BEFORE + USED)
-    assert "another cluster is at work on this machine" in result.stderr
-    assert not result.stdout
+def test_a_cluster_at_work_is_left_alone(here: LocalCluster) -> None:
+    with subprocess.Popen(["sleep", "600"]) as tests:
+        with cluster_of(tests.pid) as program:
+            local_cluster.end_left_behind()
+            assert program.poll() is None
+        tests.kill()

@@ -19,7 +19,6 @@ import pytest
 
 import installation
 import network
-import programs
 from cluster_project import NAME, OWNER, push_event
 from conftest import TEMPLATE, mark_root
 from delivered import Delivered
@@ -28,7 +27,6 @@ from kubernetes_api import PATIENCE, Object, ten_in_a_row
 
 HOST, PORT = "argocd.example.com", 8443
 URL = f"https://{HOST}:{PORT}"
-KINDS = programs.Program("gateway-api", "sigs.k8s.io/gateway-api", "v1.4.0")
 GATEWAYS = "gateways"  # the namespace that the lines of `platform.yaml` name
 CLASS = {
     "apiVersion": "gateway.networking.k8s.io/v1",
@@ -136,7 +134,7 @@ def open_gateway(delivered: Delivered) -> None:
     """Start Traefik as the controller of a gateway that ends TLS on the first node."""
     here, kubernetes = delivered.here, delivered.kubernetes
     program = installation.optional(here, "traefik")
-    for file in (programs.source(KINDS) / "config/crd/standard").glob("*.yaml"):
+    for file in (installation.module("gateway-api") / "config/crd/standard").glob("*.yaml"):
         kubernetes.kubectl("apply", "--server-side", "-f", str(file))
     certificate, key = here.issue("gateway", HOST)
     kubernetes.kubectl("create", "namespace", GATEWAYS)
