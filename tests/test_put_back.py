@@ -48,17 +48,23 @@ REPORT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-@pytest.mark.parametrize(("other", "failed"), [("<error message='no server'/>", True), ("", False)])
-def test_every_case_of_a_test_has_to_fail(tmp_path: Path, other: str, failed: bool) -> None:
+@pytest.mark.parametrize(
+    ("other", "failed"),
+    [("<error message='also wrong'/>", True), ("<error message='no server'/>", False), ("", False)],
+    ids=["by it", "by something else", "not"],
+)
+def test_every_case_of_a_test_has_to_fail_by_the_cause(
+    tmp_path: Path, other: str, failed: bool
+) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT.format(other))
     found = put_back.results(report)
-    assert put_back.judge(Cause("a cause", ["test_one.py::test_a"], []), found) is failed
+    cause = Cause("a cause", ["test_one.py::test_a"], "wro?ng", [])
+    assert put_back.judge(cause, found) is failed
 
 
 def test_a_test_that_did_not_run_did_not_fail(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT.format(""))
-    assert not put_back.judge(
-        Cause("a cause", ["test_two.py::test_b"], []), put_back.results(report)
-    )
+    cause = Cause("a cause", ["test_two.py::test_b"], "", [])
+    assert not put_back.judge(cause, put_back.results(report))

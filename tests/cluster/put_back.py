@@ -1,7 +1,7 @@
 """Show that the cluster's tests can fail: `put_back.py [part of a cause's name] ...`; all, if none.
 
-The causes named are put back together, in a copy of the newest commit, and the tests that each of
-them is to fail are run there. Ends with 0 when every one of these tests failed.
+Each is put back by itself, in a copy of the newest commit, and the tests that it is to fail are run
+there, on a cluster of their own. Ends with 0 when every one of these tests failed by it.
 """
 
 import re
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +18,7 @@ from xml.etree import ElementTree
 HERE = Path(__file__).parent
 TEMPLATE = HERE.parents[1]
 FILE = HERE / "causes.toml"
+SHORT = 300  # of a message, which goes on with what a person would look at on the cluster
 # What fails waits for what never comes, so not for as long as tests that pass may have to.
 PATIENCE = ("tests/cluster/kubernetes_api.py", r"(?m)^PATIENCE = \d+", "PATIENCE = 120")
 
@@ -40,10 +43,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Cause:
-    """A cause, and the tests that fail by it: `<file>::<test>`, without `[...]` for all of it."""
+    """A cause, and the tests that fail by it: `<file>::<test>`, without `[...]` for all of it.
+
+    What each of them says of it has the regular expression `says`.
+    """
 
     name: str
     tests: list[str]
+    says: str
     changes: list[Change]
 
 
@@ -51,20 +58,20 @@ def causes() -> list[Cause]:
     """Every cause of `causes.toml`."""
     table = tomllib.loads(FILE.read_text())
     return [
-        Cause(name, entry["tests"], [Change(**each) for each in entry["changes"]])
+        Cause(**entry | {"name": name, "changes": [Change(**each) for each in entry["changes"]]})
         for name, entry in table.items()
     ]
 
 
-def put_back(chosen: list[Cause], root: Path) -> dict[str, str]:
-    """Run the tests of causes in a copy with all of them; why each failed, or nothing."""
-    for change in (change for cause in chosen for change in cause.changes):
+def put_back(cause: Cause, root: Path) -> dict[str, str]:
+    """Run the tests of a cause in a copy that has it; why each failed, or nothing."""
+    for change in cause.changes:
         change.make(root)
     name, pattern, shorter = PATIENCE
     (root / name).write_text(re.sub(pattern, shorter, (root / name).read_text()))
     (root / ".cache").symlink_to(TEMPLATE / ".cache")
-    tests = sorted({f"tests/cluster/{test}" for cause in chosen for test in cause.tests})
     report = root / "report.xml"
+    tests = [f"tests/cluster/{test}" for test in cause.tests]
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *tests]
     subprocess.run(command, cwd=root, check=False)
     return results(report)
@@ -82,16 +89,18 @@ def results(report: Path) -> dict[str, str]:
 
 
 def judge(cause: Cause, found: dict[str, str]) -> bool:
-    """Print what became of the tests of a cause; whether all of them failed."""
+    """Print what became of the tests of a cause; whether all of them failed by it."""
     print(f"\n{cause.name}")
     of_cause = {
-        name: why
+        name: " ".join(why.split())[:SHORT]
         for name, why in found.items()
         if any(name == test or name.startswith(f"{test}[") for test in cause.tests)
     }
+    by_it = {name: bool(re.search(cause.says, why)) for name, why in of_cause.items()}
     for name, why in of_cause.items():
-        print(f"    {name}: {' '.join(why.split())[:200] or 'DID NOT FAIL'}")
-    return bool(of_cause) and all(of_cause.values())
+        judged = "" if by_it[name] else "FAILED BY SOMETHING ELSE: " if why else "DID NOT FAIL"
+        print(f"    {name}: {judged}{why}", flush=True)
+    return bool(by_it) and all(by_it.values())
 
 
 def main(names: list[str]) -> int:
@@ -100,16 +109,24 @@ def main(names: list[str]) -> int:
     if not chosen:
         print(f"no cause in {FILE} has {' or '.join(names)} in its name", file=sys.stderr)
         return 2
+    failed = []
+    for cause in chosen:
+        with copy_of_the_newest_commit() as root:
+            failed.append(judge(cause, put_back(cause, root)))
+    return 0 if all(failed) else 1
+
+
+@contextmanager
+def copy_of_the_newest_commit() -> Iterator[Path]:
+    """A checkout to change, as long as the context lasts."""
     git = ["git", "-C", str(TEMPLATE), "worktree"]
     with tempfile.TemporaryDirectory(prefix="put-back-") as folder:
         root = Path(folder) / "template"
         subprocess.run([*git, "add", "--quiet", "--detach", str(root), "HEAD"], check=True)
         try:
-            found = put_back(chosen, root)
+            yield root
         finally:
             subprocess.run([*git, "remove", "--force", str(root)], check=True)
-    failed = [judge(cause, found) for cause in chosen]
-    return 0 if all(failed) else 1
 
 
 if __name__ == "__main__":
