@@ -1,8 +1,10 @@
 """The way down on the real Argo CD: it ends, and nothing of the project is left."""
 
 import os
+import signal
 import subprocess
 import sys
+from typing import Any
 
 from cluster_project import NAME
 from conftest import TEMPLATE
@@ -19,15 +21,39 @@ def left(kubernetes: Kubernetes) -> set[str]:
     return ours | {each for each in found if each.endswith("s.argoproj.io") and "/app" in each}
 
 
-def take_down(delivered: Delivered) -> "subprocess.CompletedProcess[str]":
-    """Do what `make take-down CONTEXT=here` does."""
-    return subprocess.run(
+def begin(delivered: Delivered, **options: Any) -> "subprocess.Popen[str]":
+    """Begin on what `make take-down CONTEXT=here` does."""
+    return subprocess.Popen(
         [sys.executable, TEMPLATE / "infra/commands/take_down.py", "here"],
         cwd=delivered.project.folder,
         env=os.environ | {"KUBECONFIG": str(delivered.here.kubeconfig)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
+
+
+def take_down(delivered: Delivered) -> tuple[int, str]:
+    """Take it down; the exit status, and what was printed."""
+    process = begin(delivered)
+    printed, _ = process.communicate()
+    return process.returncode, printed
+
+
+def interrupt(delivered: Delivered, step: str) -> None:
+    """Begin, and have Ctrl-C end it while it waits in a step."""
+    process = begin(delivered, start_new_session=True)
+    assert process.stdout
+    printed: list[str] = []
+    for line in process.stdout:
+        printed.append(line)
+        if any(each.startswith(f"-- {step}: ") for each in printed) and " deleted" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    process.communicate()
+    assert process.returncode, "".join(printed)
+    assert " deleted" in printed[-1], "".join(printed)
 
 
 def test_nothing_is_left(delivered: Delivered) -> None:
@@ -38,9 +64,11 @@ def test_nothing_is_left(delivered: Delivered) -> None:
     served = ["apiservices/v1beta1.external.metrics.k8s.io"]
     for each in (served, ["namespaces/argo-rollouts", "namespaces/keda"]):
         delivered.kubernetes.kubectl("delete", "--ignore-not-found", *each)
-    result = take_down(delivered)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert left(delivered.kubernetes) == set(), result.stdout
-    assert f"-- nothing of {NAME} is left in here" in result.stdout
-    again = take_down(delivered)
-    assert (again.returncode, again.stdout) == (0, f"-- nothing of {NAME} is in here\n")
+    for step in ("what serves and trains", "the platform"):
+        interrupt(delivered, step)
+        assert left(delivered.kubernetes)
+    status, printed = take_down(delivered)
+    assert status == 0, printed
+    assert left(delivered.kubernetes) == set(), printed
+    assert f"-- nothing of {NAME} is left in here" in printed
+    assert take_down(delivered) == (0, f"-- nothing of {NAME} is in here\n")
