@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -991,9 +992,13 @@ def test_rollouts_to_try_has_the_settings_of_the_chart() -> None:
         (TEMPLATE / "argocd/platform/controllers/argo-rollouts.yaml").read_text()
     )
     settings = chart["settings"]["controller"]
-    folder = TEMPLATE / "delivery/cluster/argo-rollouts"
-    patches = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
-    (patch,) = [each for each in patches if each["target"]["name"] == "argo-rollouts"]
+    file = TEMPLATE / "delivery/cluster/argo-rollouts/kustomization.yaml"
+    kustomization = yaml.safe_load(file.read_text())
+    tried = tomllib.loads((TEMPLATE / "tests/cluster/programs.toml").read_text())
+    versions = {each["newTag"] for each in kustomization["images"]}
+    assert versions == {settings["image"]["tag"], tried["rollouts-controller"]["version"]}
+    targets = {each["target"]["name"]: each for each in kustomization["patches"]}
+    patch = targets["argo-rollouts"]
     (container,) = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["containers"]
     assert container["args"] == settings["extraArgs"]
     assert container["env"] == settings["extraEnv"]

@@ -198,20 +198,7 @@ class Delivered:
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=status", "--patch", '{"status": {"pauseConditions": null}}'),
         )
-        self.noticed(lambda seen: seen["status"]["currentStepIndex"] > step, environment)
-
-    def noticed(self, wanted: Callable[[Object], Any], environment: str) -> None:
-        """Wait until Argo Rollouts has done what a change of its Rollout asks for.
-
-        What it wrote itself at the same moment takes the place of the change in its memory, so it
-        is reminded by another one.
-        """
-        rollout = ("rollout/triton", "-n", self.namespace(environment))
-
-        def remind(number: int) -> None:
-            self.kubernetes.kubectl("annotate", "--overwrite", *rollout, f"reminded={number}")
-
-        self.nudged(remind, "rollout/triton", wanted, self.namespace(environment))
+        self.rollout(lambda seen: seen["status"]["currentStepIndex"] > step, environment)
 
     def application(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Application.
@@ -219,29 +206,15 @@ class Delivered:
         Argo CD is asked to look now and then: what it misses of a change it would see at its next
         look of its own, which may be a minute away.
         """
-        name = self.namespace(environment)
-
-        def look(number: int) -> None:
+        name = f"application/{self.namespace(environment)}"
+        for number in range(PATIENCE // OFTEN):
             if number:
                 self.see_all("models")
-            self.look_at(name)
-
-        return self.nudged(look, f"application/{name}", wanted, "argocd")
-
-    def nudged(
-        self,
-        nudge: Callable[[int], None],
-        name: str,
-        wanted: Callable[[Object], Any],
-        namespace: str,
-    ) -> Object:
-        """Wait for a state of an object, whose controller gets a nudge at once and now and then."""
-        for number in range(PATIENCE // OFTEN):
-            nudge(number)
-            found, seen = self.kubernetes.within(OFTEN, name, wanted, namespace)
+            self.look_at(self.namespace(environment))
+            found, seen = self.kubernetes.within(OFTEN, name, wanted)
             if found:
                 return seen
-        return self.kubernetes.until(name, wanted, namespace, patience=OFTEN)
+        return self.kubernetes.until(name, wanted, patience=OFTEN)
 
     def rollout(self, wanted: Callable[[Object], Any], environment: str = "staging") -> Object:
         """Wait for a state of an environment's Rollout."""
@@ -264,7 +237,7 @@ class Delivered:
             *("patch", "rollout/triton", "-n", self.namespace(environment), "--type=merge"),
             *("--subresource=scale", "--patch", f'{{"spec": {{"replicas": {replicas}}}}}'),
         )
-        self.noticed(lambda seen: servers(seen) == replicas, environment)
+        self.rollout(lambda seen: servers(seen) == replicas, environment)
 
     # -- what serves -------------------------------------------------------------------------------
 
