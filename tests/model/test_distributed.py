@@ -25,6 +25,7 @@ from workspace.errors import UserError
 from workspace.machine import Machine
 
 TWO = Workers(devices=2, by_ray=True)
+PATIENCE = 900  # seconds: generous, because nothing here is a measurement
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     return printed
 
@@ -243,7 +244,7 @@ def test_a_lower_learning_rate_cures_a_loss_without_end(root: Path, settings: Pa
 def test_a_failure_that_another_start_does_not_cure_is_reported_once(root: Path) -> None:
     shrink(root, **ALIKE | {"learning_rate": 1e30})
     process = start(root, DEVICES="2")
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert printed.count("error: the training loss became") == 1 and "Traceback" not in printed
     assert "starting again" not in printed and not (root / CHECKPOINT).exists()
