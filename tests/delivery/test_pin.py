@@ -35,7 +35,7 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeRe
 def base(registry: FakeRegistry, tmp_path: Path) -> Path:
     """The shipped manifests, with every address changed to the registry's."""
     copy = tmp_path / "argocd/base"
-    shutil.copytree(BASE, copy)
+    shutil.copytree(BASE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for name, image in (
         ("triton/rollout.yaml", "nvcr.io/nvidia/tritonserver"),
         ("components/gateway/deployment.yaml", "docker.io/library/traefik"),
