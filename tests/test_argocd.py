@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 import observed
+import programs
 import rendering
 import schemas
 from conftest import TEMPLATE, UNBAKED, Project, clean_environment, cookiecutter
@@ -994,9 +994,9 @@ def test_rollouts_to_try_has_the_settings_of_the_chart() -> None:
     settings = chart["settings"]["controller"]
     file = TEMPLATE / "delivery/cluster/argo-rollouts/kustomization.yaml"
     kustomization = yaml.safe_load(file.read_text())
-    tried = tomllib.loads((TEMPLATE / "tests/cluster/programs.toml").read_text())
+    tried = programs.programs()["rollouts-controller"].version
     versions = {each["newTag"] for each in kustomization["images"]}
-    assert versions == {settings["image"]["tag"], tried["rollouts-controller"]["version"]}
+    assert versions == {settings["image"]["tag"], tried}
     targets = {each["target"]["name"]: each for each in kustomization["patches"]}
     patch = targets["argo-rollouts"]
     (container,) = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["containers"]

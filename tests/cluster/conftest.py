@@ -14,7 +14,7 @@ import cluster_project
 import installation
 import network
 import programs
-from conftest import TEMPLATE
+from conftest import TEMPLATE, begin_with
 from delivered import Delivered
 from kubernetes_api import Kubernetes
 from local_cluster import LocalCluster, cluster
@@ -30,8 +30,8 @@ OUTSIDE = {name: network.address(1) for name in ("github.com", "raw.githubuserco
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the files that take longest begin first, and the way down come last."""
-    ranks = {name: rank for rank, name in enumerate([*LONGEST, "", LAST])}
-    items.sort(key=lambda item: ranks.get(item.path.stem, ranks[""]))
+    begin_with(LONGEST, items)
+    items.sort(key=lambda item: item.path.stem == LAST)
 
 
 @pytest.hookimpl(wrapper=True)

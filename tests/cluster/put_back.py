@@ -96,7 +96,7 @@ def judge(cause: Cause, found: dict[str, str]) -> bool:
         for name, why in found.items()
         if any(name == test or name.startswith(f"{test}[") for test in cause.tests)
     }
-    by_it = {name: bool(re.search(cause.says, why)) for name, why in of_cause.items()}
+    by_it = {name: bool(why and re.search(cause.says, why)) for name, why in of_cause.items()}
     for name, why in of_cause.items():
         judged = "" if by_it[name] else "FAILED BY SOMETHING ELSE: " if why else "DID NOT FAIL"
         print(f"    {name}: {judged}{why}", flush=True)
