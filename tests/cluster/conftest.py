@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import programs
 from conftest import TEMPLATE, begin_with
 from delivered import Delivered
 from kubernetes_api import Kubernetes
-from local_cluster import LocalCluster, cluster
+from local_cluster import LocalCluster, cluster, folder_of
 
 CACHE = TEMPLATE / ".cache" / "cluster"
 # Where several processes share the tests, each has a cluster.
@@ -76,7 +75,6 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
     """This machine's own cluster, with a registry and a Git server, and nothing installed."""
     if reason := why_not():
         (pytest.fail if os.environ.get("CLUSTER_REQUIRED") else pytest.skip)(reason)
-    folder = Path(tempfile.mkdtemp(prefix="mts-"))  # short, because sockets lie below it
     registry, logs = (CACHE / name / WORKER for name in ("registry", "logs"))
     registry.mkdir(parents=True, exist_ok=True)
     (CACHE / "layers").mkdir(exist_ok=True)
@@ -86,17 +84,14 @@ def here(remotes: Path) -> Iterator[LocalCluster]:
     known = {
         name: built(each) for name, each in programs.programs().items() if built(each).exists()
     }
-    try:
-        with cluster(folder / "cluster", known, registry, OUTSIDE) as made:
-            try:
-                installation.push_images(made, CACHE / "layers")
-                installation.serve_git(made, remotes, network.address(1))
-                yield made
-            finally:
-                shutil.rmtree(logs, ignore_errors=True)
-                shutil.copytree(made.logs, logs)
-    finally:
-        folder.rmdir()
+    with cluster(folder_of(os.getpid()), known, registry, OUTSIDE) as made:
+        try:
+            installation.push_images(made, CACHE / "layers")
+            installation.serve_git(made, remotes, network.address(1))
+            yield made
+        finally:
+            shutil.rmtree(logs, ignore_errors=True)
+            shutil.copytree(made.logs, logs)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -469,12 +470,19 @@ def end_group(name: str = GROUP) -> None:
         remove_group(group)
 
 
+def folder_of(process: int | str) -> Path:
+    """The folder of the cluster that the tests of a process make; short, as sockets lie in it."""
+    return Path(tempfile.gettempdir(), f"mts-{process}")
+
+
 def end_left_behind() -> None:
-    """End the clusters whose tests were killed, and so could not."""
+    """End the clusters whose tests were killed, and so could not; take their folders away."""
     found = {path.name for each in hierarchies() for path in each.glob(f"{GROUPS}*")}
     for name in found:
-        if not Path("/proc", name.removeprefix(GROUPS)).exists():
+        process = name.removeprefix(GROUPS)
+        if not Path("/proc", process).exists():
             end_group(name)
+            shutil.rmtree(folder_of(process), ignore_errors=True)
 
 
 def make_groups(name: str = GROUP) -> None:

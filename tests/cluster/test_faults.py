@@ -35,8 +35,7 @@ def serving(delivered: Delivered) -> Delivered:
 @pytest.fixture
 def traffic(serving: Delivered) -> Iterator[Traffic]:
     """Clients of production, none of whose requests may be lost."""
-    address = {name: serving.address(name, "production") for name in ("http", "grpc")}
-    with Traffic(address, {"http": 2, "grpc": 2}, keep=False) as made:
+    with Traffic(serving.reachable("production"), {"http": 2, "grpc": 2}, keep=False) as made:
         yield made
     assert made.answered > 100
     assert not made.lost["http"] and not made.lost["grpc"], made.lost
