@@ -20,7 +20,7 @@ demo: $(VENV)/ready ## the whole loop on this machine, with a report to look at:
 test: export OPENBLAS_NUM_THREADS := 1
 # Two processes more than the cores of a small machine: three left them idle, six waited for each other.
 test: $(VENV)/with-project $(TRITON_VENV)/ready ## generate projects and test everything they can do
-	TMPDIR=$$(sh tests/scratch.sh) TRITON_VENV=$(abspath $(TRITON_VENV)) $(VENV)/bin/pytest \
+	TRITON_VENV=$(abspath $(TRITON_VENV)) sh tests/scratch.sh $(VENV)/bin/pytest \
 		--numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A second cluster beside the first: for half of its time one waits for pods and pauses.
