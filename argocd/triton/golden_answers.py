@@ -9,6 +9,7 @@ yet is asked again until the seconds are over. What went wrong is said on standa
 
 import ast
 import json
+import math
 import os
 import struct
 import sys
@@ -17,6 +18,7 @@ import zipfile
 from array import array
 from collections.abc import Iterator
 from http.client import HTTPException
+from typing import IO
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -33,8 +35,8 @@ def main() -> str:
     end = time.monotonic() + float(seconds)
     host, port = (os.environ[f"TRITON_CANARY_SERVICE_{part}"] for part in ("HOST", "PORT"))
     url = f"http://{host}:{port}/v2/models/classifier/versions/{version}/infer"
-    shape, pictures, recorded, tolerance = requests(file)
-    answers = [ask(url, shape, each, end) for each in pictures]
+    shape, asked, recorded, tolerance = requests(file)
+    answers = [ask(url, shape, each, end) for each in asked]
     pairs = zip(answers, recorded, strict=True)
     wrong = [(given, right) for given, right in pairs if not same(given, right, tolerance)]
     if not wrong:
@@ -45,14 +47,22 @@ def main() -> str:
     return f"{which} are not as recorded: {given} for {right}, for example"
 
 
-def requests(file: str) -> tuple[list[int], list[bytes], list[array], float]:
-    """Read the shape of a picture's request, all pictures, their answers, and the tolerance."""
+def requests(file: str) -> tuple[list[int], Iterator[bytes], list[array], float]:
+    """Read the shape of a picture's request, the pictures, their answers, and the tolerance."""
     with zipfile.ZipFile(file) as archive:
-        (count, *shape), pixels = read(archive, "images")
-        _, probabilities = read(archive, "probabilities")
+        with archive.open("images.npy") as images:
+            (_, *shape), _ = beginning(images)
+        recorded = [*parts(*read(archive, "probabilities"))]
         own = "tolerance.npy" in archive.namelist() and read(archive, "tolerance")[1][0]
-    pictures = [bytes(each) for each in parts(pixels, count)]
-    return [1, *shape], pictures, list(parts(probabilities, count)), min(own or TOLERANCE, LOOSEST)
+    return [1, *shape], pictures(file), recorded, min(own or TOLERANCE, LOOSEST)
+
+
+def pictures(file: str) -> Iterator[bytes]:
+    """Read one picture after the other: all of them may be more than the memory that is here."""
+    with zipfile.ZipFile(file) as archive, archive.open("images.npy") as images:
+        (count, *shape), _ = beginning(images)
+        for _ in range(count):
+            yield images.read(math.prod(shape))
 
 
 def same(given: array, right: array, tolerance: float) -> bool:
@@ -77,19 +87,24 @@ def told(answer: array) -> str:
 def read(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], array]:
     """Read an array of a numpy archive: its shape and all its values."""
     with archive.open(f"{name}.npy") as file:
-        beginning = file.read(
-            8
-        )  # six of a name, and the format's version, which says how long its length is
-        width, code = (2, "<H") if beginning[6] == 1 else (4, "<I")
-        (size,) = struct.unpack(code, file.read(width))
-        header = ast.literal_eval(file.read(size).decode())
-        return header["shape"], array(CODES[header["descr"][1:]], file.read())
+        shape, code = beginning(file)
+        return shape, array(code, file.read())
 
 
-def parts(values: array, count: int) -> Iterator[array]:
-    """Divide values into as many equal parts."""
-    size = len(values) // count
-    return (values[place * size : (place + 1) * size] for place in range(count))
+def beginning(file: IO[bytes]) -> tuple[tuple[int, ...], str]:
+    """Read what an array's file begins with: its shape and the type of its values, for `array`."""
+    # A name of six, and the format's version, which says how long the header's length is.
+    first = file.read(8)
+    width, code = (2, "<H") if first[6] == 1 else (4, "<I")
+    (size,) = struct.unpack(code, file.read(width))
+    header = ast.literal_eval(file.read(size).decode())
+    return header["shape"], CODES[header["descr"][1:]]
+
+
+def parts(shape: tuple[int, ...], values: array) -> Iterator[array]:
+    """Divide the values of an array along its first axis."""
+    size = math.prod(shape[1:])
+    return (values[place * size : (place + 1) * size] for place in range(shape[0]))
 
 
 def ask(url: str, shape: list[int], picture: bytes, end: float) -> array:

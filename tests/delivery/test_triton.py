@@ -206,6 +206,26 @@ def test_a_cluster_finds_one_answer_that_is_not_the_recorded_one(
         assert not asked(server, tmp_path / "golden.npz").returncode
 
 
+READ_MANY = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (64 * 2**20, 64 * 2**20))
+sys.path.insert(0, sys.argv[1])
+from golden_answers import requests
+shape, pictures, recorded, _ = requests(sys.argv[2])
+print(shape, len(recorded), sum(map(len, pictures)) / 2**20)
+"""
+
+
+def test_a_cluster_reads_more_pictures_than_its_memory_holds(tmp_path: Path) -> None:
+    """Their limits, 512 MiB and 1 GiB, are fewer bytes than a golden.npz may have."""
+    images = np.zeros((100, 1024, 1024, 1), np.uint8)
+    np.savez_compressed(tmp_path / "golden.npz", images=images, probabilities=np.zeros((100, 2)))
+    scripts = TEMPLATE / "argocd/triton"
+    command = [sys.executable, "-c", READ_MANY, scripts, tmp_path / "golden.npz"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout == "[1, 1024, 1024, 1] 100 100.0\n", result.stderr
+
+
 def probed(
     file: Path, port: int, scripts: Path, version: int = 1
 ) -> "subprocess.CompletedProcess[str]":

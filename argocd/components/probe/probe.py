@@ -13,6 +13,7 @@ import sys
 import time
 from array import array
 from http.client import HTTPException
+from itertools import islice
 from urllib.error import HTTPError
 
 from golden_answers import LENGTH, OPENER, inference, requests, same, told
@@ -24,10 +25,10 @@ def main() -> str:
     """Compare one answer with the recorded one; return what is wrong, nothing if all is well."""
     file, version = sys.argv[1:]
     shape, pictures, recorded, tolerance = requests(file)
-    chosen = int(time.time() / 60) % len(pictures)
-    right = recorded[chosen]
+    chosen = int(time.time() / 60) % len(recorded)
+    picture, right = next(islice(pictures, chosen, None)), recorded[chosen]
     try:
-        answered_by, given = ask(shape, pictures[chosen])
+        answered_by, given = ask(shape, picture)
     except HTTPError as refusal:
         return f"no answer: {refusal.code} {refusal.read(500).decode(errors='replace')}"
     except (OSError, HTTPException) as error:
