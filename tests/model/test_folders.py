@@ -348,27 +348,26 @@ import numpy as np
 import torch
 from classifier.batches import Batches
 from classifier.data import open_split
-from classifier import model
+from classifier.model import Classifier
 from classifier.networks import Shape
 from classifier.params import TrainParams
 resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))  # what may be written to
 split = open_split(Path(sys.argv[1]))
-model.SAMPLE = 50
-model.Classifier(Shape(64, 64, 3, 2), TrainParams(**{train})).fit_to(split, seed=1)
+Classifier(Shape(128, 128, 3, 2), TrainParams(**{train})).fit_to(split, seed=1)
 images, labels = next(iter(Batches(split, 8, seed=1)))
-assert images.shape == (8, 64, 64, 3) and split.images.nbytes > 16 * 2**30
+assert images.shape == (8, 128, 128, 3) and split.images.nbytes > 16 * 2**30
 """
 
 
 def test_a_split_larger_than_memory_is_opened_and_trained_with(root: Path) -> None:
     folder = root / "large"
     folder.mkdir()
-    count = 17 * 2**30 // (64 * 64 * 3)
-    shape = (count, 64, 64, 3)
+    count = 17 * 2**30 // (128 * 128 * 3)
+    shape = (count, 128, 128, 3)
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + count * 64 * 64 * 3)  # a hole, which takes no room
+        file.truncate(file.tell() + count * 128 * 128 * 3)  # a hole, which takes no room
     np.save(folder / "labels.npy", np.arange(count) % 2)
     train = settings_with().train.model_dump() | {"network": "mlp", "options": {}}
     script = READ_LARGE.format(train=train)

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +94,20 @@ def chunks(path: Path) -> Iterator[np.ndarray]:
     for start in range(0, total, CHUNK):
         # mapped anew for each chunk: what was read does not stay in memory
         yield np.asarray(np.load(path, mmap_mode="r")[start : start + CHUNK])
+
+
+def moments(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each channel, float64 (C,), over images uint8 (n,H,W,C) in parts.
+
+    The sums are whole numbers, and so exact however many there are.
+    """
+    sums, squares, pixels = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
+    for part in parts:
+        sums = sums + part.sum(axis=(0, 1, 2), dtype=np.int64)
+        squares = squares + np.square(part, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
+        pixels += part[..., 0].size
+    mean = sums / pixels
+    return mean, np.maximum(squares / pixels - mean**2, 0.0)
 
 
 def _read_json(path: Path, kind: type[Kind]) -> Kind:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from classifier.cleaning import EXAMPLES, Cleaned, Staged, fingerprint, near_pairs
-from classifier.data import SPLITS, chunks, digest
+from classifier.data import SPLITS, chunks, digest, moments
 from classifier.params import PrepareParams
 from classifier.sources import Source
 
@@ -28,23 +28,19 @@ class Measured:
 def _measure(folder: Path, classes: list[str]) -> Measured:
     labels = np.load(folder / "labels.npy")
     content, digests, fingerprints = hashlib.sha256(), set(), []
-    sums, squares, pixels = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
     for chunk in chunks(folder / "images.npy"):
         content.update(chunk.data)
         digests |= {digest(image) for image in chunk}
         fingerprints += [fingerprint(image) for image in chunk]
-        sums = sums + chunk.sum(axis=(0, 1, 2), dtype=np.int64)
-        squares = squares + np.square(chunk, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
-        pixels += chunk[..., 0].size
     content.update(labels.astype("<i8").data)
-    mean = sums / pixels
+    mean, variance = moments(chunks(folder / "images.npy"))
     counts = np.bincount(labels, minlength=len(classes))
     summary = {
         "images": len(labels),
         "sha256": content.hexdigest(),
         "classes": dict(zip(classes, counts.tolist(), strict=True)),
         "pixel_mean": mean.round(4).tolist(),
-        "pixel_std": np.sqrt(squares / pixels - mean**2).round(4).tolist(),
+        "pixel_std": np.sqrt(variance).round(4).tolist(),
     }
     return Measured(summary, digests, np.array(fingerprints))
 

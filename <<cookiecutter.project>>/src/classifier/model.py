@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from classifier import networks
 from classifier.batches import Batches
-from classifier.data import Split
+from classifier.data import CHUNK, Split, moments
 from classifier.networks import Photographic, Shape
 from classifier.params import TrainParams
 from classifier.pretrained import Weights
@@ -45,11 +46,17 @@ class Classifier(nn.Module):
         """Take mean, deviation and what the network wants to know from the training pictures."""
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(split.images), generator=generator)[:SAMPLE]
-        sample = torch.from_numpy(split.images[drawn.sort().values.numpy()])
-        pixels = sample.double()
-        self.mean.copy_(pixels.mean((0, 1, 2))[:, None, None])
-        self.std.copy_(pixels.std((0, 1, 2))[:, None, None].clamp_min(1.0))
-        self.network.fit_to(self.normalise(sample), generator)
+        places = drawn.sort().values.numpy()
+        # A few at a time: as floats, all of them would be eight times as many bytes.
+        parts = (places[first : first + CHUNK] for first in range(0, len(places), CHUNK))
+        mean, variance = moments(split.images[part] for part in parts)
+        pixels = len(places) * self.shape.height * self.shape.width
+        std = np.sqrt(variance * pixels / max(pixels - 1, 1))
+        self.mean.copy_(torch.from_numpy(mean)[:, None, None])
+        self.std.copy_(torch.from_numpy(std)[:, None, None].clamp_min(1.0))
+        if self.network.looks_at_pictures():
+            sample = torch.from_numpy(split.images[places])
+            self.network.fit_to(self.normalise(sample), generator)
 
     def start_from(self, weights: Weights) -> None:
         """Take weights learnt elsewhere, and normalise pictures as those were."""

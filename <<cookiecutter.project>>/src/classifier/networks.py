@@ -44,6 +44,11 @@ class Network(nn.Module):
     def fit_to(self, images: Tensor, generator: torch.Generator) -> None:
         """Set what depends on the training pictures (N, C, H, W), before training starts."""
 
+    @classmethod
+    def looks_at_pictures(cls) -> bool:
+        """Whether `fit_to` is one of its own; for others no picture needs to be normalised."""
+        return cls.fit_to is not Network.fit_to
+
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of scores (N, K) and labels (N,)."""
         return F.cross_entropy(scores, labels)
