@@ -1,7 +1,12 @@
 """Figures of pictures and answers, and their bins."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from small_project import PROJECT
 
 from classifier.evaluation import behave
 from workspace import behaviour
@@ -56,6 +61,31 @@ def test_above_the_threshold_are_as_many_answers_as_are_right(share: float) -> N
     right = np.arange(200) < share * 200
     above = confidence > behaviour.threshold_of(confidence, right)
     assert above.mean() == pytest.approx(share, abs=0.006)
+
+
+MANY = """
+import resource
+import numpy as np
+from classifier.evaluation import intervals
+from classifier.params import EvaluateParams
+from workspace.behaviour import threshold_of
+generator = np.random.default_rng(0)
+confidence = generator.random(100_000)
+confusion = generator.multinomial(100_000, np.full(700 * 700, 1 / 700 / 700)).reshape(700, 700)
+params = EvaluateParams(bootstrap_samples=500, confidence=0.95, calibration_bins=15)
+resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))
+threshold_of(confidence, confidence > 0.3)
+print(intervals(confusion, params, seed=0))
+"""
+
+
+def test_many_pictures_of_many_classes_are_judged_in_little_memory() -> None:
+    """Of all pairs of two pictures, or of all samples of pairs of classes, each would need more."""
+    script = MANY.format(limit=3 * 2**29)
+    source = {"PYTHONPATH": f"{PROJECT / 'src'}"}
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, env=os.environ | source, capture_output=True, text=True)
+    assert result.returncode == 0 and "macro_f1" in result.stdout, result.stderr
 
 
 def test_what_is_held_out_is_counted_and_only_validation_decides_who_is_sure() -> None:

@@ -21,6 +21,7 @@ from workspace import behaviour, files
 PREDICTIONS = Path("artifacts/predictions.csv")
 BEHAVIOUR = Path("artifacts/behaviour.json")
 FEW = 256  # pictures in memory at once
+MATRICES = 2**22  # numbers of all confusion matrices that are drawn at once
 
 
 def evaluate(params: Params, root: Path) -> None:
@@ -145,13 +146,19 @@ def intervals(
     pictures with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An
     Introduction to the Bootstrap, ch. 13.
     """
-    total = int(confusion.sum())
-    drawn = np.random.default_rng(seed).multinomial(
-        total, confusion.ravel() / total, size=params.bootstrap_samples
-    )
-    matrices = drawn.reshape(-1, *confusion.shape)
-    right = np.diagonal(matrices, axis1=1, axis2=2)
-    f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
+    total, generator = int(confusion.sum()), np.random.default_rng(seed)
+    accuracies, f1s = [], []
+    few = max(1, MATRICES // confusion.size)
+    for first in range(0, params.bootstrap_samples, few):
+        size = min(few, params.bootstrap_samples - first)
+        drawn = generator.multinomial(total, confusion.ravel() / total, size=size)
+        matrices = drawn.reshape(-1, *confusion.shape)
+        right = np.diagonal(matrices, axis1=1, axis2=2)
+        f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
+        accuracies.append(right.sum(1) / total)
+        f1s.append(f1.mean(1))
     tails = [(1 - params.confidence) / 2, (1 + params.confidence) / 2]
-    samples = {"accuracy": right.sum(1) / total, "macro_f1": f1.mean(1)}
-    return {name: np.quantile(sample, tails).tolist() for name, sample in samples.items()}
+    samples = {"accuracy": accuracies, "macro_f1": f1s}
+    return {
+        name: np.quantile(np.concatenate(parts), tails).tolist() for name, parts in samples.items()
+    }
