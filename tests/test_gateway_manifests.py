@@ -1,6 +1,7 @@
 """A gateway in an overlay: one line more, and what it makes of an environment."""
 
 import re
+import textwrap
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,30 @@ def flags(documents: Documents) -> dict[str, str]:
 
 def seconds(duration: str) -> int:
     return int(duration.removesuffix("s"))
+
+
+# -- others who say who calls ----------------------------------------------------------------------
+
+
+def test_the_readme_says_how_people_sign_in(project: Path, guarded: Documents) -> None:
+    """The gateway finds the service by its name, so it has to reach the cluster's DNS, too."""
+    text = (project / "argocd/README.md").read_text().replace("<namespace>", "sign-in")
+    blocks = [textwrap.dedent(each) for each in re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.M)]
+    (patches,) = (yaml.safe_load(each) for each in blocks if "forwardAuth" in each)
+    (policy,) = (yaml.safe_load(each) for each in blocks if "gateway-to-provider" in each)
+    (patch,) = patches["patches"]
+    assert (patch["target"]["kind"], patch["target"]["name"]) in guarded
+    (change,) = yaml.safe_load(patch["patch"])
+    assert change["value"]["forwardAuth"]["address"].startswith("http://oauth2-proxy.sign-in/")
+    assert schemas.core_errors(policy) == []
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= GATEWAY.items()
+    reached = {
+        way["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: [
+            (port.get("protocol", "TCP"), port["port"]) for port in way["ports"]
+        ]
+        for way in policy["spec"]["egress"]
+    }
+    assert reached == {"sign-in": [("TCP", 4180)], "kube-system": [("TCP", 53), ("UDP", 53)]}
 
 
 # -- the line --------------------------------------------------------------------------------------

@@ -239,11 +239,13 @@ def test_nodes_are_made_when_there_is_a_way_out_and_go_before_it(results):
     waits: dict[str, set[str]] = {}
     for each, other in re.findall(r'"([^"]+)" -> "([^"]+)"', results["graph"].stdout):
         waits.setdefault(each, set()).add(other)
-    for nodes in ("gpu", "system"):
-        found = {f"module.gpu_cluster.aws_eks_node_group.{nodes}"}
+    system, gpu = (f"module.gpu_cluster.aws_eks_node_group.{each}" for each in ("system", "gpu"))
+    for nodes in (gpu, system):
+        found = {nodes}
         while more := {other for each in found for other in waits.get(each, ())} - found:
             found |= more
         assert {f"module.network.aws_{each}" for each in ("route.nat", "vpc_endpoint.s3")} <= found
+    assert system in waits[gpu], "an upgrade moves the platform while servers move"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -126,7 +126,8 @@ resource "aws_eks_node_group" "gpu" {
     }
   }
 
-  depends_on = [aws_eks_addon.node, aws_iam_role_policy_attachment.node]
+  # In an upgrade what the platform runs on moves before the servers do.
+  depends_on = [aws_eks_node_group.system]
 }
 
 resource "aws_autoscaling_group_tag" "scale_from_zero" {
