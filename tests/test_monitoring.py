@@ -828,6 +828,23 @@ def test_grafana_takes_in_every_dashboard_and_each_has_its_own_address() -> None
     assert len({each["uid"] for each in DASHBOARDS.values()}) == len(DASHBOARDS) == 3
 
 
+def test_hours_of_gpus_are_weighed_by_how_many_there_were(tmp_path: Path) -> None:
+    """Six without work for an hour, then one with work for nine."""
+    name = "DCGM_FI_DEV_GPU_UTIL"
+    series = {f'{name}{{gpu="{each}"}}': "0x59 stale" for each in range(6)}
+    series[f'{name}{{gpu="busy"}}'] = "_x60 50x539"
+    panels = {"GPU hours in seven days": 15, "Of these hours, with work": 9 / 15}
+    asked = [
+        {
+            "expr": QUERIES[f"gpu-and-cost: {title} A"],
+            "eval_time": "599m",
+            "exp_samples": [{"labels": "{}", "value": value}],
+        }
+        for title, value in panels.items()
+    ]
+    promtool(tmp_path, series, {"promql_expr_test": asked}, [])
+
+
 def test_the_price_of_a_gpu_is_the_one_that_a_new_project_pays() -> None:
     prices = json.loads((TEMPLATE / "infra/commands/prices.json").read_text())
     paid = prices["regions"]["eu-central-1"]["instance_hour"]["g6.xlarge"]
