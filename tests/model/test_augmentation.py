@@ -1,5 +1,8 @@
 """Each augmentation does what its line of params.yaml says, to pictures that are not square too."""
 
+import re
+import runpy
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from classifier.augmentation import Augmentation, augment, mix, recolour
 from classifier.data import Split
 from classifier.networks import Shape
 from classifier.params import Params
+from conftest import TEMPLATE, UNBAKED
 
 COUNT, HEIGHT, WIDTH = 40, 12, 30
 
@@ -104,6 +108,28 @@ def test_of_mixup_and_cutmix_each_batch_gets_one() -> None:
         mixed, _ = mix(images, labels, 4, Augmentation(mixup=1.0, cutmix=1.0))
         kinds.add(bool((mixed == images).any()))  # whole pixels of it are left
     assert kinds == {True, False}
+
+
+def test_an_own_augmentation_is_made_as_contributing_says(
+    images: torch.Tensor, tmp_path: Path
+) -> None:
+    steps = (TEMPLATE / "CONTRIBUTING.md").read_text().partition("### An own augmentation\n")[2]
+    field = re.search(r"`(noise: .*)`\.\n", steps)
+    lines = re.search(r"(?s)   ```python\n(.*?)   ```\n", steps)
+    assert field and lines
+    text = (UNBAKED / "src/classifier/augmentation.py").read_text()
+    last, moves = "    cutmix: From0 = 0.0", "    if how.shift or how.rotate"
+    assert text.count(last) == text.count(moves) == 1
+    text = text.replace(last, f"    {field[1]}\n{last}")
+    text = text.replace(moves, f"{textwrap.indent(textwrap.dedent(lines[1]), '    ')}{moves}")
+    file = tmp_path / "augmentation.py"
+    file.write_text(text)
+    made = runpy.run_path(str(file))
+    noise = made["augment"](images, made["Augmentation"](noise=0.1)) - images
+    assert noise.mean().abs() < 0.01 and 0.09 < noise.std() < 0.11
+    state = torch.get_rng_state()
+    assert made["augment"](images, made["Augmentation"]()) is images
+    assert torch.get_rng_state().equal(state), "earlier trainings draw what they drew"
 
 
 # -- targets and weights ---------------------------------------------------------------------------
