@@ -27,6 +27,10 @@ mock_provider "aws" {
     defaults = { arn = "arn:aws:logs:us-west-1:123456789012:log-group:/aws/vpc/digits" }
   }
 
+  mock_resource "aws_eip" {
+    defaults = { public_ip = "203.0.113.7" }
+  }
+
   mock_resource "aws_iam_role" {
     defaults = { arn = "arn:aws:iam::123456789012:role/digits" }
   }
@@ -67,6 +71,11 @@ run "a_region_of_two_zones_is_one_setting" {
     condition     = strcontains(output.next, "does not answer over the internet") && strcontains(output.next, "answers nodes only")
     error_message = output.next
   }
+
+  assert {
+    condition     = strcontains(output.next, "Its nodes call others from 203.0.113.7. Inside its network")
+    error_message = output.next
+  }
 }
 
 run "a_network_that_there_is_is_taken" {
@@ -83,7 +92,7 @@ run "a_network_that_there_is_is_taken" {
   }
 
   assert {
-    condition     = strcontains(output.next, "it answers 10.8.0.0/22. From there: aws eks update-kubeconfig --region us-west-1 --name digits")
+    condition     = !strcontains(output.next, "call others") && strcontains(output.next, "it answers 10.8.0.0/22. From there: aws eks update-kubeconfig --region us-west-1 --name digits")
     error_message = output.next
   }
 }

@@ -181,6 +181,13 @@ def test_documents_forward_the_services_that_the_chart_of_prometheus_makes() -> 
     assert {name for text in texts for name in re.findall(forwarded, text)} == made
 
 
+def test_a_private_repository_is_read_by_the_address_that_argo_cd_is_given() -> None:
+    text = (UNBAKED / "infra/README.md").read_text()
+    (address,) = re.findall(r"create secret generic repository (?:.*\\\n)*.*=url=(\S+)", text)
+    named = re.findall(r'repoURL: "(.*)"', (UNBAKED / "argocd/root.yaml").read_text())
+    assert named == [address]
+
+
 def rows(heading: str) -> dict[str, str]:
     """The table below a heading of the page about clusters: first column, last column."""
     section = re.split(r"(?m)^## ", CLUSTER.read_text().partition(f"## {heading}\n")[2])[0]

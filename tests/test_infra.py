@@ -119,7 +119,8 @@ def climb(request, tmp_path_factory) -> Iterator[tuple[Walk, subprocess.Popen[st
             TF_CLI_ARGS_apply="-auto-approve",
             TF_CLI_ARGS_destroy="-auto-approve",
         )
-        script = commands(project.folder / "infra" / "README.md", "Settings", "What it costs", "Up")
+        way_up = ("Settings", "What it costs", "Up", "Argo CD")
+        script = commands(project.folder / "infra" / "README.md", *way_up)
         with (folder / "printed").open("w") as printed:
             process = subprocess.Popen(
                 ["bash", "-c", script],
@@ -534,6 +535,16 @@ def test_the_readme_connects_to_the_cluster_and_starts_argocd(walk):
         assert f"kubectl create namespace {namespace}" in asked
         secret = f"kubectl --namespace {namespace} create secret generic triton-administration "
         assert any(each.startswith(secret) for each in asked)
+    # Grafana's chart reads `admin-user` and `admin-password`, and does not start without them.
+    stack = TEMPLATE / "argocd/platform/controllers/kube-prometheus-stack.yaml"
+    chart = yaml.safe_load(stack.read_text())
+    place, admin = chart["namespace"], chart["settings"]["grafana"]["admin"]
+    made = [each for each in asked if f" create secret generic {admin['existingSecret']} " in each]
+    assert {*admin} == {"existingSecret"}, "the keys are those that go without saying"
+    (login,) = made
+    assert login.startswith(f"kubectl --namespace {place} ")
+    assert set(re.findall(r" --from-\w+=([\w-]+)=", login)) == {"admin-user", "admin-password"}
+    assert asked.index(f"kubectl create namespace {place}") < asked.index(login)
 
 
 def test_every_state_is_in_the_encrypted_bucket_and_none_on_disk(walk):

@@ -1,8 +1,3 @@
-output "vpc_id" {
-  description = "Id of the network."
-  value       = aws_vpc.this.id
-}
-
 output "private_subnet_ids" {
   description = "Ids of the private subnets by availability zone."
   value       = { for zone, subnet in aws_subnet.private : zone => subnet.id }

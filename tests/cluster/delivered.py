@@ -42,7 +42,7 @@ class Delivered:
     seen: dict[str, list[str]] = field(default_factory=dict)  # every health of an Application
 
     def install(self) -> None:
-        """Install Argo CD and hand it the project, by the commands of `argocd/README.md`."""
+        """Install Argo CD and hand it the project, by the commands of `infra/README.md`."""
         root = ["kubectl", "apply", "-f", "argocd/root.yaml"]
         upstream = ["kubectl", "apply", "--server-side", "--force-conflicts"]
         self.run(*upstream, "-k", "argocd/base/argo-cd")
