@@ -46,7 +46,7 @@ class Target(Settings):
         default=None,
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$",
         description="null, or the file of a public key in Git",
-        examples=["signing.pub"],
+        examples=["argocd/signing/signing.pub"],
     )
     require_signature: bool = Field(
         default=False, description="false, or true with a signing_key beside it"

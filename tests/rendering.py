@@ -133,14 +133,22 @@ def build_with(project: Path, environment: str, *components: str) -> list[dict]:
         overlay.write_text(before)
 
 
-def configs_with(component: str, folder: Path) -> dict[tuple[str, str], dict]:
-    """Return what the Application `configs` makes once the line of a component counts."""
-    line = f"components: [../../components/{component}]\n"
-    assert line.strip() in (UNBAKED / "argocd/apps/platform.yaml").read_text()
+def configs_with(folder: Path, *components: str) -> dict[tuple[str, str], dict]:
+    """Return what the Application `configs` makes once the lines of some components count."""
+    wanted = "|".join(components)
+    lines = rf"(?m)^(      )# (components: |  - \.\./\.\./components/(?:{wanted}) )"
+    text = (UNBAKED / "argocd/apps/platform.yaml").read_text()
+    text, count = re.subn(lines, r"\1\2", text)
+    assert count == 1 + len(components)
+    (source,) = (
+        each["spec"]["source"]
+        for each in yaml.safe_load_all(text)
+        if (each["kind"], each["metadata"]["name"]) == ("Application", "configs")
+    )
     shutil.copytree(TEMPLATE / "argocd", folder / "argocd")
     configs = folder / "argocd/platform/configs"
     with (configs / "kustomization.yaml").open("a") as file:
-        file.write(line)
+        file.write(yaml.safe_dump(source["kustomize"]))
     return by_name(build(configs))
 
 

@@ -142,7 +142,7 @@ def seen(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     api = github_api.server(HOST, 0, folder / "told")
     threading.Thread(target=api.serve_forever, daemon=True).start()
     url = f"http://{HOST}:{api.server_address[1]}{ISSUES}"
-    ours = rendering.configs_with("issues", folder)["AlertmanagerConfig", "issues"]
+    ours = rendering.configs_with(folder, "issues")["AlertmanagerConfig", "issues"]
     settings = as_the_operator_has_it(ours, {"token": github_api.TOKEN, "url": url})
     settings["route"]["routes"][0]["group_wait"] = "1s"
     (folder / "alertmanager.yaml").write_text(yaml.safe_dump(settings))

@@ -39,9 +39,11 @@ def opened(folder: Path) -> dict[tuple[str, str], dict]:
     """The platform's configurations once the lines in a project count, with a registry's name."""
     shutil.copytree(TEMPLATE / "argocd", folder / "argocd")
     text = PLATFORM.read_text().replace("<IMAGE_CACHE>", CACHE)
-    ours = r"components: .*image-cache|- target: .*image-cache|  patch: \|-$|    - .*/variables/"
+    ours = (
+        r"components: |  - .*image-cache|- target: .*image-cache|  patch: \|-$|    - .*/variables/"
+    )
     text, count = re.subn(rf"(?m)^(      +)# ({ours})", r"\1\2", text)
-    assert count == 4
+    assert count == 5
     (configs,) = [
         each for each in yaml.safe_load_all(text) if each["metadata"]["name"] == "configs"
     ]

@@ -450,7 +450,7 @@ def test_a_projects_promises_are_those_that_the_alerts_follow(tmp_path: Path) ->
 
 
 def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
-    made = rendering.configs_with("issues", tmp_path)
+    made = rendering.configs_with(tmp_path, "issues")
     spec = made["AlertmanagerConfig", "issues"]["spec"]
     (matcher,) = spec["route"]["matchers"]
     assert matcher["matchType"] == "=~"
@@ -475,8 +475,18 @@ def test_alerts_open_issues_that_say_what_they_say(tmp_path: Path) -> None:
     assert strategy == {"alertmanagerConfigMatcherStrategy": {"type": "None"}}, "of all namespaces"
 
 
+def test_a_project_may_want_all_that_its_lines_offer(tmp_path: Path) -> None:
+    made = rendering.configs_with(tmp_path, "issues", "figures", "image-cache")
+    assert {
+        ("AlertmanagerConfig", "issues"),
+        ("ConfigMap", "argo-rollouts-notification-configmap"),
+        ("MutatingAdmissionPolicy", "image-cache"),
+        ("PrometheusRule", "model"),
+    } <= made.keys()
+
+
 def test_argo_rollouts_tells_of_models_what_whoever_reads_it_looks_for(tmp_path: Path) -> None:
-    made = rendering.configs_with("figures", tmp_path)
+    made = rendering.configs_with(tmp_path, "figures")
     settings = made["ConfigMap", "argo-rollouts-notification-configmap"]
     chart = yaml.safe_load((CONFIGS.parent / "controllers/argo-rollouts.yaml").read_text())
     assert settings["metadata"]["namespace"] == chart["namespace"]
