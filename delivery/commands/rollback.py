@@ -10,6 +10,7 @@ from delivery.manifests.cluster import Standing, UnknownError, namespace_of, sta
 from delivery.manifests.told_analysis import told_analyses
 from delivery.model.contest import meet_again
 from delivery.oci.registry import open_registry, parse_reference
+from delivery.oci.remote import DeniedError
 from delivery.proposals.failure import Failure, check_first_time, read_failure, settled
 from delivery.proposals.github import GitHubError
 from delivery.proposals.live_figures import Curve, draw
@@ -71,7 +72,7 @@ def take_back(repository: Repository, base: str, failure: Failure) -> None:
     check_first_time(repository, base, environment)
     seen = told(repository, base, environment)
     reason = f"{failure.says}: {worse(seen) or ended(seen)}".removesuffix(": ")
-    proposal = rollback(repository, base, environment, None, reason, curves(seen))
+    proposal = rollback(repository, base, environment, None, reason, curves(seen), asked=False)
     same = f"{proposal.branch.partition('-to-')[0]}-to-*"  # to whatever version
     propose_once(repository, base, replace(proposal, label=LABEL), same)
 
@@ -94,14 +95,18 @@ def rollback(
     version: int | None,
     reason: str,
     curves: tuple[Curve, ...] = (),
+    asked: bool = True,
 ) -> Proposal:
-    """Return the proposal to go back, with the reason if one is known. Raises DeliveryError."""
+    """Return the proposal to go back, with the reason if one is known; nobody need have `asked`.
+
+    Raises DeliveryError.
+    """
     current = released(repository, base, environment)
     if current is None:
         raise DeliveryError(f"{environment} has no release: there is nothing to roll back")
     past = all_releases(repository, base)
     restored = earlier(past, current, version, environment)
-    if doubt := doubtful_image(restored.release):
+    if doubt := doubtful_image(restored.release, asked):
         print(doubt)
     why = f"**Model {current.version} is not served well:** {cell(reason)}\n\n" if reason else ""
     rival = None if doubt else meet_again(restored.release.image, current.image)
@@ -151,15 +156,21 @@ def earlier(past: list[Past], current: Release, version: int | None, environment
     )
 
 
-def doubtful_image(release: Release) -> str:
+def doubtful_image(release: Release, asked: bool) -> str:
     """Say that nobody could serve a release, because its image is gone, or that this is not known.
 
-    It is for the approver to judge: a merge would leave what serves in place, on a cluster.
+    It is for the approver to judge: a merge would leave what serves in place, on a cluster. Where
+    nobody `asked` to go back nobody is logged in either, so that a registry wants it is no alarm.
     """
     name, digest = parse_reference(release.image)
     try:
         open_registry(name).read_manifest(digest)
     except DeliveryError as error:
+        if isinstance(error, DeniedError) and not asked:
+            return (
+                f"Whether {name} gives the image of model {release.version} is not known here, "
+                "where nobody is logged in to it: the checks of this pull request ask for it.\n\n"
+            )
         return (
             f"**{name} does not give the image of model {release.version} ({error}):** look for it "
             "before you merge this.\n\n"

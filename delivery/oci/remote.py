@@ -40,6 +40,10 @@ INSTALL = (
 )
 
 
+class DeniedError(DeliveryError):
+    """A registry wants a login, or another one than there is."""
+
+
 class Built(Settings, extra="ignore"):
     """What was said to the builder of an image."""
 
@@ -194,7 +198,7 @@ class Remote:
         if DENIED.search(why):
             host = self.name.partition("/")[0]
             insecure = "--tls-verify=false " if LOOPBACK.fullmatch(host) else ""
-            return DeliveryError(f"{sentence}: run `skopeo login {insecure}{host}`")
+            return DeniedError(f"{sentence}: run `skopeo login {insecure}{host}`")
         if DAMAGED.search(why):
             return DeliveryError(f"{sentence}: {AGAIN}")
         return (UnavailableError if BROKEN.search(why) else DeliveryError)(sentence)

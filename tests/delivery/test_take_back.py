@@ -12,6 +12,7 @@ from delivery.manifests.cluster import Standing, UnknownError
 from delivery.proposals.live_figures import Curve
 from fake_gh import GitHub, answering
 from fake_project import Project, make_project
+from fake_registry import Handler, alone_with_registry
 
 BRANCH = "rollback/staging-v3-to-v2"
 SAYS = "digits-staging is Degraded, as Argo CD finds"
@@ -230,6 +231,34 @@ def test_whoever_tells_more_than_a_pull_request_holds_does_not_prevent_it(
     assert tell(project, tip(project)) == 0
     said = message(project)
     assert len(said) < 65_536 and said.count("```mermaid") == 2
+
+
+def test_a_registry_that_wants_a_login_is_no_alarm_where_nobody_asked(
+    project: Project,
+    github: GitHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """GitHub's word comes without a role: the workflow logs in to nothing."""
+
+    def wants_a_login(handler: Handler) -> bool:
+        handler.answer(401, WWW_Authenticate='Basic realm="private"')
+        return True
+
+    with alone_with_registry(monkeypatch, project.folder.parent) as registry:
+        registry.faults.append(wants_a_login)
+        path = project.folder / "argocd/environments/staging/model.yaml"
+        path.write_text(path.read_text().replace("oci:.local/registry", registry.name))
+        project.commit("Have the image in a registry")
+        project.deploy("staging", 4)
+        assert tell(project, tip(project)) == 0
+        text = message(project, "rollback/staging-v4-to-v3")
+        assert f"Whether {registry.name} gives the image of model 3 is not known here" in text
+        assert "does not give" not in text and "Not compared" not in text
+        capsys.readouterr()
+        assert main(["rollback", "staging"]) == 0
+        said = f"**{registry.name} does not give the image of model 3 ("
+        assert said in (out := capsys.readouterr().out) and "run `skopeo login" in out
 
 
 def test_an_event_that_is_none_is_refused(
