@@ -38,6 +38,7 @@ class Runner:
     secrets: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)  # of the machine
     jobs: dict[str, str] = field(default_factory=dict)  # results
+    needs: dict[str, dict[str, Any]] = field(default_factory=dict)  # outputs of jobs that ran
     printed: str = ""
     tokens: list[str] = field(default_factory=list)  # those that steps saw
     took: list[tuple[str, float]] = field(default_factory=list)  # steps, and seconds of each
@@ -48,6 +49,7 @@ class Runner:
         run = Job(self, {}, self.folder / f"{name}-{len(self.jobs)}")
         result = run.steps(job) if run.wanted(job) else "skipped"
         self.jobs[name] = result
+        self.needs[name] = {"outputs": run.texts(job.get("outputs", {}))}
         return result
 
 
@@ -166,6 +168,7 @@ class Job:
             "vars": runner.variables,
             "secrets": runner.secrets,
             "inputs": runner.inputs,
+            "needs": runner.needs,
             "steps": {name: {"outputs": given} for name, given in self.outputs.items()},
         }
         for part in name.split("."):
@@ -240,11 +243,13 @@ def attest(job: Job, given: dict[str, str]) -> dict[str, str]:
     return {}
 
 
-def upload(job: Job, given: dict[str, str]) -> dict[str, str]:
+def upload(job: Job, given: dict[str, str]) -> dict[str, str] | None:
     source = job.workspace / given["path"]
     if source.is_dir():
         shutil.copytree(source, job.runner.folder / given["name"], dirs_exist_ok=True)
-    return {}
+    elif given.get("if-no-files-found") == "error" and not [*job.workspace.glob(given["path"])]:
+        return None
+    return {"artifact-id": "7"}
 
 
 def download(job: Job, given: dict[str, str]) -> dict[str, str] | None:
@@ -252,6 +257,11 @@ def download(job: Job, given: dict[str, str]) -> dict[str, str] | None:
     if not source.is_dir():
         return None
     shutil.copytree(source, job.workspace / given["path"])
+    return {}
+
+
+def comment(job: Job, given: dict[str, str]) -> dict[str, str]:
+    job.runner.printed += f"comment {(job.workspace / given['path']).read_text()}"
     return {}
 
 
@@ -264,6 +274,7 @@ ACTIONS: dict[str, Callable[[Job, dict[str, str]], dict[str, str] | None]] = {
     "actions/download-artifact": download,
     "aws-actions/configure-aws-credentials": assume_role,
     "hashicorp/setup-terraform": lambda *_: {},
+    "marocchino/sticky-pull-request-comment": comment,
 }
 
 

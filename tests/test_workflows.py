@@ -260,6 +260,14 @@ image:
 	@echo built; echo $(PUSH)@sha256:$(shell printf '%064d' 7)
 train-on-cluster:
 	@echo "proposed a run of $(IMAGE) on $(NODES)"
+infra-plan:
+	@mkdir -p infra/cluster && touch infra/cluster/planned.tfplan
+infra-comment:
+	@echo "planned $(ROOTS)" > infra/plan.md
+infra-plans:
+	@echo "fetched the plans"
+infra-apply:
+	@echo "applied $(ROOTS), planned: $(PLANNED)"
 """
 
 
@@ -516,6 +524,57 @@ def test_the_cluster_is_asked_to_train(runner: Callable[..., Runner], github: Gi
     ran.environment["TRAINING_REGISTRY"] = "registry.example.com/training"
     assert ran.run(OURS / "train.yaml", "train") == "success", ran.printed
     assert f"a run of registry.example.com/training@sha256:{7:064d} on 3" in ran.printed
+
+
+def infrastructure(ran: Runner) -> list[str]:
+    """Results of what runs when `infra/` changes; of a pull request there is one job."""
+    if ran.event_name == "pull_request":
+        return [ran.run(OURS / "infra-plan.yaml", "plan")]
+    return [ran.run(OURS / "infra-apply.yaml", name) for name in ("plan", "apply")]
+
+
+def test_without_a_cloud_nothing_is_planned_and_nobody_asked(
+    runner: Callable[..., Runner], project: Project
+) -> None:
+    """`infra/` comes with every project; the file that says what is on AWS does not."""
+    changed = proposed(project, verdict="good")
+    ran = runner("pull_request", "refs/pull/7/merge", event=changed)
+    assert infrastructure(ran) == ["success"] and ran.printed == ""
+    ran = runner("push")
+    assert infrastructure(ran) == ["success", "skipped"] and ran.printed == ""
+
+
+def test_what_is_planned_is_commented_on_and_applied_after_the_merge(
+    runner: Callable[..., Runner], project: Project
+) -> None:
+    roles = "AWS_PLAN_ROLE=plans\nAWS_APPLY_ROLE=applies\nAWS_REGION=eu\n"
+    write(project.folder, "infra/outputs.env", roles)
+    project.commit("Have a cloud")
+    changed = proposed(project, verdict="good")
+    ran = runner("pull_request", "refs/pull/7/merge", event=changed)
+    assert infrastructure(ran) == ["success"], ran.printed
+    assert "role plans in eu\n" in ran.printed
+    assert "comment planned registry cluster\n" in ran.printed
+    ran = runner("push")
+    assert infrastructure(ran) == ["success", "success"], ran.printed
+    assert "role plans in eu\n" in ran.printed and "role applies in eu\n" in ran.printed
+    assert "applied registry cluster, planned: true\n" in ran.printed
+    changed["pull_request"]["head"]["repo"]["full_name"] = "mallory/digits"
+    ran = runner("pull_request", "refs/pull/7/merge", event=changed)
+    assert infrastructure(ran) == ["skipped"]
+
+
+def test_gitlab_goes_back_to_what_the_job_is_started_with(
+    runner: Callable[..., Runner], project: Project
+) -> None:
+    for version in (1, 2, 3):
+        project.deploy("production", version)
+    jobs = yaml.safe_load((UNBAKED / ".gitlab-ci.yml").read_text())
+    script = "set -e\n" + jobs[".propose"]["script"][-1]
+    known = runner().environment | jobs["rollback"]["variables"]
+    for more, branch in (({}, "v3-to-v2"), ({"TO": "1"}, "v3-to-v1")):
+        subprocess.run(["sh", "-c", script], cwd=project.folder, env=known | more, check=True)
+        assert f"rollback/production-{branch}" in project.branches()
 
 
 # -- checks ----------------------------------------------------------------------------------------
