@@ -32,8 +32,11 @@ A cluster on this machine: about 4 GB of disk and, the first time, 10 minutes, m
 `make cluster` goes on from there, `make cluster-down` takes all of it away."""
 GIVEN = """\
 In the cluster of the context {context}: Argo CD and Argo Rollouts, where they are not yet, and the
-namespaces {namespaces}; 3 GB of images and some minutes. Ctrl-C interrupts; the same command goes
-on from there, and `make cluster-down` takes away what it made, and nothing else."""
+namespaces {namespaces}; 3 GB of images and some minutes{more}.
+Ctrl-C interrupts; the same command goes on from there, and `make cluster-down` takes away what it
+made, and nothing else."""
+LARGE = """, and with the first
+release NVIDIA's server image of 15 GB, unless IMAGE=<reference by digest> names a smaller one"""
 
 ARGUMENTS = {
     "name": {"help": "the project's name, which the cluster gets"},
@@ -58,7 +61,8 @@ def run(
     spaces = ", ".join(environment_namespaces())
     kubectl = Kubectl(SETTINGS)
     if context:
-        print(GIVEN.format(context=context, namespaces=spaces), flush=True)
+        more = "" if image else LARGE
+        print(GIVEN.format(context=context, namespaces=spaces, more=more), flush=True)
         say = steps(5)
         say("the settings of the context")
         keep_settings(context, kubectl)

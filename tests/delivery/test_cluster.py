@@ -325,6 +325,7 @@ def test_a_given_cluster_gets_what_it_lacks_and_loses_nothing_else(
     assert main([*given, "--host", "127.0.0.1", "--image", f"registry.example/t@{'a' * 9}"]) == 0
     out = capfd.readouterr().out
     assert "Argo CD is there already" in out and "step 5 of 5" in out
+    assert "3 GB of images" in out and "15 GB" not in out
     assert place.made()["folders"] == [str(ARGO_ROLLOUTS.folder)]
     assert not place.told("docker") and not place.told("kind ")
     _, models = json.loads(APPLIED.read_text())["items"]
@@ -339,9 +340,10 @@ def test_a_given_cluster_gets_what_it_lacks_and_loses_nothing_else(
 
 
 def test_without_an_image_and_an_address_production_s_image_and_the_node_s_address_are_taken(
-    place: Place, given: list[str]
+    place: Place, given: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(given) == 0
+    assert "NVIDIA's server image of 15 GB" in capfd.readouterr().out
     _, models = json.loads(APPLIED.read_text())["items"]
     source = models["spec"]["template"]["spec"]["source"]
     assert "images" not in source["kustomize"]
