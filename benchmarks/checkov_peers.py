@@ -33,7 +33,8 @@ LEFT_OUT = ("examples", "tests")
 
 def scan(folder: Path) -> dict:
     """Return checkov's report on the Terraform in a folder."""
-    command = ["uv", "tool", "run", "--from", CHECKOV, "checkov", "--framework", "terraform"]
+    command = [sys.executable, "-m", "uv", "tool", "run", "--from", CHECKOV, "checkov"]
+    command += ["--framework", "terraform"]
     command += ["--directory", str(folder), "--skip-download", "--output", "json"]
     for name in LEFT_OUT:
         command += ["--skip-path", f"/{name}/"]
