@@ -69,7 +69,8 @@ newest: $(VENV)/ready ## have projects take the newest versions of their package
 	$(MAKE) -C "$(PROJECT)" VENV=$(abspath $(VENV)) --assume-old $(abspath $(VENV))/ready lock
 
 clean: ## remove what the commands made
-	rm -rf $(VENV) $(TRITON_VENV) .cache demo-output .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TRITON_VENV) .cache demo-output .hypothesis .pytest_cache .ruff_cache \
+		"$(PROJECT)/.mypy_cache" "$(PROJECT)/.pytest_cache" "$(PROJECT)/.ruff_cache"
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

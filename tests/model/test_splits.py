@@ -30,7 +30,6 @@ from classifier.splits import LEDGER, Ledger, split
 from workspace.errors import UserError
 
 NONE: dict[bytes, int] = {}
-FAR = 100  # grey levels between pictures that are no near duplicates
 CLASSES = ["a", "b"]
 
 
