@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from workspace.errors import UserError
 
+LOOK = 1.0  # seconds in which whoever looks at a lock has surely let go of it
+
 
 @contextmanager
 def replacing(
@@ -93,14 +95,26 @@ def discard(path: Path) -> None:
 def only_one(lock: Path, busy: str) -> Iterator[None]:
     """Hold a lock file, which the kernel releases however the process ends.
 
-    Raises UserError with the sentence `busy` when another process holds it.
+    Raises UserError with the sentence `busy` when another process holds it, longer than `is_held`
+    does.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, blocking=False):
+        with FileLock(lock, timeout=LOOK):
             yield
     except Timeout:
         raise UserError(busy) from None
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process holds a lock file; where none does, it is held for a moment."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 def _umask() -> int:

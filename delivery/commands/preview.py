@@ -25,7 +25,7 @@ from delivery.errors import DeliveryError
 from delivery.git import BRANCH, GitError, Repository
 from delivery.manifests.deployment import Deployment
 from delivery.manifests.preparation import Preparation, Rendered, Wanted
-from delivery.manifests.preview_status import HISTORY, PREVIEWS, PreviewStatus
+from delivery.manifests.preview_status import HISTORY, LOCK, PREVIEWS, PreviewStatus
 from delivery.manifests.server_pod import ServerPod
 from delivery.proposals.releases import check_environment, release_path
 from delivery.signals import held_signals
@@ -37,7 +37,6 @@ from workspace.errors import sentence
 from workspace.files import discard, only_one
 
 LOGS = Path(".local/logs")
-LOCK = "lock"
 LOOK = 0.5  # seconds between two looks at the branch
 GIT = 120.0  # seconds that a command of Git may take
 STEP = 0.05  # seconds between two looks at what goes on here

@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from workspace.files import write
+from workspace.files import is_held, write
 from workspace.settings import SMALL, SettingsError, check, read_json
 
 PREVIEWS = Path(".local/preview")  # a folder for each environment
 STATUS = "status.json"
 HISTORY = "history.jsonl"
+LOCK = "lock"  # held while a preview runs, however it ends
 
 
 @dataclass
@@ -50,8 +51,14 @@ class PreviewStatus:
 
 
 def read_status(root: Path, environment: str) -> PreviewStatus | None:
-    """Return what the preview of an environment wrote last, or None where that cannot be read."""
-    path = root / PREVIEWS / environment / STATUS
+    """Return what the preview of an environment wrote last.
+
+    None where that cannot be read, or none runs: one that was killed leaves its last word.
+    """
+    folder = root / PREVIEWS / environment
+    if not is_held(folder / LOCK):
+        return None
+    path = folder / STATUS
     try:
         return check(PreviewStatus, read_json(path, SMALL), str(path))
     except SettingsError:

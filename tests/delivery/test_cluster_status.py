@@ -12,11 +12,12 @@ import pytest
 
 from delivery.__main__ import main
 from delivery.manifests import answers, cluster
-from delivery.manifests.preview_status import PreviewStatus
+from delivery.manifests.preview_status import LOCK, PreviewStatus
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import released
 from example_release import RELEASE
 from fake_project import Project, make_project
+from workspace.files import only_one
 
 Object = dict[str, Any]
 ABORTED = "RolloutAborted: Rollout aborted update to revision 2: "
@@ -466,8 +467,18 @@ def test_a_preview_stands_for_the_cluster(
     folder = project.folder / ".local/preview/staging"
     folder.mkdir(parents=True)
     preview.write(folder)
-    said = promote(project, capsys)
+    with only_one(folder / LOCK, "a preview runs"):
+        said = promote(project, capsys)
     assert bool(said) == bool(refused) and refused in said
+
+
+def test_a_preview_that_was_killed_does_not(
+    project: Project, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project.folder / ".local/preview/staging"
+    PreviewStatus("staging", "127.0.0.1:1", "127.0.0.1:2", version=1).write(folder)
+    (folder / LOCK).touch()
+    assert promote(project, capsys) == ""
 
 
 def test_a_server_is_reached_through_the_cluster(

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,14 @@ import pytest
 
 from delivery.commands.preview import Preview, Voice
 from delivery.manifests.preparation import Pulled, Rendered
+from delivery.manifests.preview_status import read_status
 from delivery.signals import ENDS, heed_signals
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
 from previews import IMAGE, PATIENCE, Asker, Running, end, lasting_ports, serving, start
 from tiny_project import TinyProject, make_project
+from workspace.files import is_held, only_one
 
 
 @pytest.fixture
@@ -204,8 +207,10 @@ def test_killed_preview_leaves_nothing_and_starts_again(project: TinyProject) ->
     ports = lasting_ports()
     with serving(project, *ports) as preview:
         before = preview.ports
+        assert read_status(project.folder, "staging")
         preview.process.kill()
         preview.process.communicate()
+        assert read_status(project.folder, "staging") is None
         deadline = time.monotonic() + PATIENCE
         while preview.servers():
             assert time.monotonic() < deadline
@@ -227,6 +232,18 @@ def test_second_preview_of_the_same_environment_is_refused(preview: Running) -> 
         "error: a preview of staging runs already: stop it first",
     )
     assert preview.versions() == {1}
+
+
+def test_who_looks_whether_a_preview_runs_hinders_none_that_starts(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        looked = threading.Timer(0.2, partial(fcntl.flock, file, fcntl.LOCK_UN))
+        looked.start()
+        with only_one(lock, "one runs already"):
+            assert is_held(lock)
+        looked.join()
+    assert not is_held(lock)
 
 
 def test_clean_end(preview: Running) -> None:

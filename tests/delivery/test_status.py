@@ -13,9 +13,10 @@ import pytest
 
 from delivery.__main__ import main
 from delivery.manifests import answers
-from delivery.manifests.preview_status import PreviewStatus
+from delivery.manifests.preview_status import LOCK, PreviewStatus
 from delivery.model import golden
 from tiny_project import TinyProject, make_project
+from workspace.files import only_one
 
 PREVIEW = Path(".local/preview/staging")
 
@@ -107,8 +108,18 @@ def test_the_preview_is_found_by_itself(
     project: TinyProject, triton: Triton, capsys: pytest.CaptureFixture[str]
 ) -> None:
     PreviewStatus("staging", triton.address, triton.address).write(PREVIEW)
-    assert main(["status"]) == 0
+    with only_one(PREVIEW / LOCK, "a preview runs"):
+        assert main(["status"]) == 0
     assert "running: model 1   agree" in capsys.readouterr().out
+
+
+def test_a_preview_that_was_killed_is_none(
+    project: TinyProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PreviewStatus("staging", "127.0.0.1:1", "127.0.0.1:2", version=1).write(PREVIEW)
+    (PREVIEW / LOCK).touch()
+    assert main(["status"]) == 0
+    assert "running: unknown, no address   -" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "{", "null", '{"address": 1}'])
@@ -117,7 +128,8 @@ def test_a_preview_whose_status_cannot_be_read_is_none(
 ) -> None:
     PREVIEW.mkdir(parents=True)
     (PREVIEW / "status.json").write_text(content)
-    assert main(["status"]) == 0
+    with only_one(PREVIEW / LOCK, "a preview runs"):
+        assert main(["status"]) == 0
     assert "running: unknown, no address   -" in capsys.readouterr().out
 
 

@@ -84,6 +84,7 @@ def test_the_status_of_a_preview(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "is_file", lambda self: True)
         patch.setattr("workspace.settings._content", lambda path, largest: content)
+        patch.setattr("delivery.manifests.preview_status.is_held", lambda lock: True)
         value_or_sentence(read_status, Path("/project"), "staging")
 
 
