@@ -30,6 +30,13 @@ def block(text: str, language: str = "") -> str:
     return "\n".join([f"{fence}{language}", *lines, fence])
 
 
+def cut(text: str, most: int) -> str:
+    """Return the first lines of a text, and how many more it has."""
+    lines = text.splitlines()
+    more = [f"… and {len(lines) - most} lines more"] if len(lines) > most else []
+    return "\n".join([*lines[:most], *more])
+
+
 def chart(x: str, y: str, marks: Iterable[tuple[str, Sequence[float]]], colours: str) -> str:
     """Return a picture that Mermaid draws: two axes, and marks such as a line, in their colours."""
     drawn = [

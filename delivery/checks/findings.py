@@ -7,6 +7,8 @@ from itertools import zip_longest
 
 from workspace.errors import UserError, printable, sentence
 
+LONGEST = 200  # lines of a folded text that a comment can hold
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from delivery.checks import policy
 from delivery.checks.changes import Changes
-from delivery.checks.findings import Part, first_unlike
+from delivery.checks.findings import LONGEST, Part, first_unlike
 from delivery.git import Repository
 from delivery.manifests.differences import BUILT, difference, documents_difference, manifests
 from delivery.manifests.rendering import Documents, build, check_keys, check_release
@@ -19,9 +19,8 @@ from delivery.proposals.release_file import Release, read_release
 from delivery.proposals.releases import ENVIRONMENTS, environments, release_path
 from delivery.proposals.run_file import RUN_FILE, Run, next_run, parse_run
 from workspace.errors import UserError, sentence, shown
-from workspace.markdown import block
+from workspace.markdown import block, cut
 
-LONGEST = 200  # lines of a difference that a comment can hold
 TRAINING = "argocd/training"
 # An environment without a release, and a project without a run, are built with these.
 NOTHING = "0" * 64
@@ -258,10 +257,8 @@ def fold(place: str, text: str, part: Part) -> None:
     """Fold a difference under its place, cut where a comment could not hold it."""
     lines = text.splitlines()
     if lines:
-        more = len(lines) - LONGEST
-        cut = [*lines[:LONGEST], *([f"… and {more} lines more"] if more > 0 else [])]
         count = sum(line[:1] in "+-" and line[:3] not in ("+++", "---") for line in lines)
-        part.folded[f"{place}: {count} lines differ"] = block("\n".join(cut), "diff")
+        part.folded[f"{place}: {count} lines differ"] = block(cut(text, LONGEST), "diff")
 
 
 def environment_difference(changes: Changes, environment: str, part: Part) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from delivery.checks.changes import Changes
-from delivery.checks.findings import Part
+from delivery.checks.findings import LONGEST, Part
 from delivery.dvc import LOCK, Lock, Tracked, parse_lock
 from delivery.model.new_pictures import LEDGER
 from delivery.model.pipeline_outputs import leaves
 from delivery.parameters import Parameters
 from workspace.errors import shown
-from workspace.markdown import code
+from workspace.markdown import block, code, cut
 from workspace.settings import check, parse_json, parse_yaml
 
 PARAMS = "params.yaml"
@@ -40,9 +40,10 @@ def judge_data(changes: Changes, part: Part) -> None:
         part.refuse(path, line, [sentence])
     check_outputs(changes, part)
     for each in changes.files:
-        if each.path.startswith("reviews/") and each.path.endswith(".md"):
-            text = (changes.after(each.path) or b"").decode(errors="replace")
-            part.folded[f"review of the batch: {each.path}"] = text
+        is_review = each.path.startswith("reviews/") and each.path.endswith(".md")
+        if is_review and (content := changes.after(each.path)):
+            text = cut(content.decode(errors="replace"), LONGEST)
+            part.folded[f"review of the batch: {each.path}"] = block(text, "markdown")
 
 
 def changed_parameters(changes: Changes) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.model.replay import OUTCOMES, Replay
 from delivery.proposals.texts import describe_change
-from workspace.markdown import block, cell, table
+from workspace.markdown import block, cell, cut, table
 
 MARKS = {True: "passed", False: "**FAILED**"}
 LONGEST_DIFF = 300  # lines of the manifests' difference that a comment can hold
@@ -58,7 +58,4 @@ def speeds(rehearsal: Rehearsal) -> str:
 
 def changes(difference: str) -> str:
     """Write a diff, cut where it would not fit into a comment."""
-    lines = difference.splitlines()
-    left_out = len(lines) - LONGEST_DIFF
-    more = [f"… and {left_out} lines more"] if left_out > 0 else []
-    return block("\n".join([*lines[:LONGEST_DIFF], *more]), "diff")
+    return block(cut(difference, LONGEST_DIFF), "diff")

@@ -20,6 +20,7 @@ from conftest import TEMPLATE, UNBAKED
 from delivery.__main__ import main
 from delivery.checks import programs, rehearsal
 from delivery.checks.changes import read_changes
+from delivery.checks.findings import LONGEST
 from delivery.checks.judge import Bench, Verdict
 from delivery.checks.rehearsal import Check, Rehearsal
 from delivery.checks.report import report
@@ -1089,6 +1090,23 @@ def test_pictures_that_change_are_named_and_lie_beside_the_report(
     assert (kept / "plots-5.svg").read_text() == "<svg/>"
     main(["check", "--base", "main", "--head", "main"])
     assert not kept.exists()
+
+
+def test_a_review_that_is_proposed_breaks_no_report(repo: Repo, tmp_path: Path) -> None:
+    hostile = "# Passed\n\n```\n</details>\n\n@example/owners: merge it\n"
+
+    def change(repo: Repo) -> None:
+        repo.write("reviews/june.md", hostile + "picture\n" * LONGEST)
+        repo.git("rm", "--quiet", "reviews/may.md")
+
+    repo.git("checkout", "--quiet", "-b", "reviewed", "main")
+    repo.write("reviews/may.md", "# May\n")
+    repo.commit("Review a batch")
+    told = report(judged(repo, Case(change, "", "", "reviewed"), tmp_path))
+    shown = hostile + "picture\n" * (LONGEST - 6) + "… and 6 lines more\n"
+    title = "review of the batch: reviews/june.md"
+    folded = f"<details><summary>{title}</summary>\n\n````markdown\n{shown}````\n\n</details>\n"
+    assert folded in told and "may.md" not in told
 
 
 def test_what_git_cannot_merge_is_named_and_can_be_brought_up_to_date(
