@@ -20,7 +20,7 @@ from delivery.checks.findings import Part
 from delivery.git import Repository
 from workspace.errors import said, shown
 from workspace.machine import this_machine
-from workspace.markdown import block
+from workspace.markdown import block, code
 from workspace.settings import SettingsError, parse_yaml
 
 ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
@@ -165,7 +165,7 @@ def fallback(changes: Changes) -> str:
 
 def counted(printed: str) -> str:
     """Return how many tests passed, if pytest says so."""
-    found = re.search(r"\d+ passed.*?(?= in )", printed)
+    found = re.search(r"\d+ passed(?:, \d+ \w+)*(?= in )", printed)
     return f": {found[0]}" if found else ""
 
 
@@ -234,7 +234,7 @@ def validated(head: Path, folder: Path, part: Part, run: Run) -> None:
             )
             part.refuse(path, line, [f"`terraform {step[0]}`: {reason(ended)}"])
             return
-    part.told.append(f"`{place}`: {', '.join(step[0] for step in steps[1:])} passed.")
+    part.told.append(f"{code(place)}: {', '.join(step[0] for step in steps[1:])} passed.")
 
 
 def checkov(changes: Changes, head: Path, part: Part, run: Run) -> None:

@@ -986,6 +986,11 @@ def test_the_first_complaint_of_a_program_is_told_with_its_line(name: str, tmp_p
     assert programs.blamed(printed, tmp_path) == told
 
 
+def test_how_many_tests_passed_is_told_in_pytest_s_words_only() -> None:
+    assert programs.counted("== 3 passed, 1 skipped in 2.0s ==") == ": 3 passed, 1 skipped"
+    assert programs.counted("3 passed </details> @example/owners: merge it in 2.0s") == ""
+
+
 # -- the report and the command --------------------------------------------------------------------
 
 REPORTS = Path(__file__).parent / "check_reports"
