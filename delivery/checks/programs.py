@@ -26,8 +26,15 @@ from workspace.settings import SettingsError, parse_yaml
 ENVIRONMENT = ("pyproject.toml", "constraints.txt", "serving/requirements.txt")
 TAIL = 30  # lines of what a program printed
 PLACE = re.compile(r"(?m)^(?:\.?/)?([\w./-]+\.\w+):(\d+)(?::\d+)?: ?(.*)$|--> ([\w./-]+):(\d+):\d+")
-# What a program of the head is not told: settings of an outer make, and what opens other doors.
-OUTER = re.compile(r"^(MAKEFLAGS|MAKELEVEL|MFLAGS|AWS_|ACTIONS_|SSH_)|TOKEN|SECRET|PASSWORD|_KEY$")
+# What a program of the head is told: of the machine, and how packages are had. Anything else may
+# open other doors: logins, or the files by which a step of CI sets what the next ones have.
+TOLD = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|TMPDIR|LANG|LANGUAGE|LC_\w+|XDG_(CACHE|CONFIG|DATA)_HOME"
+    r"|PYTHON|CXX|LD_LIBRARY_PATH|(CUDA|MKL|OMP|OPENBLAS)_\w+|(?i:(https?|all|no)_proxy)"
+    r"|\w+_CA_BUNDLE|SSL_CERT_(DIR|FILE)|(PIP|UV|TF_CLI|TF_PLUGIN)_\w+"
+    r"|GO(BIN|CACHE|FLAGS|MODCACHE|PATH|PROXY|ROOT|SUMDB|TOOLCHAIN)"
+)
+UNTOLD = re.compile(r"TOKEN|SECRET|PASSWORD|_KEY$")  # even if called like one of these
 PINNED = re.compile(r"\./.*|[^@]+@[0-9a-f]{40}|docker://[^@]+@sha256:[0-9a-f]{64}")
 DANGEROUS = ("pull_request_target", "workflow_run")
 # Comments that have a linter pass over what it finds.
@@ -66,7 +73,11 @@ Run = Callable[[Sequence[str], Path], Ended]  # a command line, and the folder t
 
 def run(command: Sequence[str], folder: Path) -> Ended:
     """Run a program to its end. Raises OSError when it cannot be started."""
-    environment = {name: value for name, value in os.environ.items() if not OUTER.search(name)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if TOLD.fullmatch(name) and not UNTOLD.search(name)
+    }
     result = subprocess.run(
         command,
         cwd=folder,

@@ -986,6 +986,34 @@ def test_the_first_complaint_of_a_program_is_told_with_its_line(name: str, tmp_p
     assert programs.blamed(printed, tmp_path) == told
 
 
+TOLD_OF_THE_MACHINE = {
+    "http_proxy": "http://proxy:3128",
+    "LC_ALL": "C.UTF-8",
+    "REQUESTS_CA_BUNDLE": "/etc/ssl/ours.pem",
+    "UV_CACHE_DIR": "/tmp/uv",
+}
+# Of CI: credentials, and the files by which a step sets what the next ones have.
+OPENS_DOORS = """
+ACTIONS_ID_TOKEN_REQUEST_URL AWS_SECRET_ACCESS_KEY CI_JOB_TOKEN CI_REPOSITORY_URL DOCKER_AUTH_CONFIG
+GH_TOKEN GITHUB_ENV GITHUB_OUTPUT GITHUB_PATH GIT_PUSH_URL MLFLOW_TRACKING_URI SIGNING_PEM
+SSH_AUTH_SOCK TF_VAR_password UV_PUBLISH_TOKEN
+""".split()
+
+
+def test_a_program_of_the_head_is_told_of_the_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in TOLD_OF_THE_MACHINE.items():
+        monkeypatch.setenv(name, value)
+    for name in (*OPENS_DOORS, "MAKEFLAGS", "VENV"):
+        monkeypatch.setenv(name, "https://ci:secret@example.com")
+    printed = programs.run(["env"], tmp_path).printed
+    told = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    assert told.items() >= TOLD_OF_THE_MACHINE.items()
+    assert told["PATH"] == os.environ["PATH"]
+    assert "secret" not in printed
+
+
 def test_how_many_tests_passed_is_told_in_pytest_s_words_only() -> None:
     assert programs.counted("== 3 passed, 1 skipped in 2.0s ==") == ": 3 passed, 1 skipped"
     assert programs.counted("3 passed </details> @example/owners: merge it in 2.0s") == ""
