@@ -60,12 +60,13 @@ class Client:
         """Prepare a connection by "http" or "grpc" to `<host>:<port>`; nothing is sent yet.
 
         It goes there directly, whatever the environment says of proxies. "https://" may precede an
-        address of HTTP, whose answers may take `timeout` seconds. With `again` a call over gRPC is
-        made anew, twice at most, when its connection is gone. An answer of more than `largest`
-        bytes is refused unread.
+        address of HTTP. An answer may take `timeout` seconds. With `again` a call over gRPC is made
+        anew, twice at most, when its connection is gone. An answer of more than `largest` bytes is
+        refused unread.
         """
         self.protocol = protocol
         scheme, _, self.address = address.rpartition("://")
+        self.patience = {"client_timeout": timeout} if protocol == "grpc" else {}  # of each call
         self.library: Any = importlib.import_module(f"tritonclient.{protocol}")
         retries = [("grpc.service_config", RETRIES)] if again else []
         most = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", largest)]
@@ -134,10 +135,11 @@ class Client:
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Call the library; of its many exceptions make one sentence. Raises DeliveryError."""
         try:
-            return getattr(self.connection, method)(*arguments, **named)
+            return getattr(self.connection, method)(*arguments, **named, **self.patience)
         except InferenceServerException as error:
             status, reason = str(error.status()), error.message()
-            if "UNAVAILABLE" not in status or "failed to connect" not in reason:
+            is_away = "UNAVAILABLE" in status and "failed to connect" in reason
+            if not is_away and "DEADLINE_EXCEEDED" not in status:
                 raise RefusalError(f"the server refused ({status}): {reason}") from None
         except (OSError, HTTPConnectionClosed):
             pass

@@ -1,31 +1,38 @@
 """Whether a call over gRPC is made anew when its connection is gone."""
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
 from delivery.errors import DeliveryError
-from delivery.triton.client import connect
+from delivery.triton.client import PROTOCOLS, Client, connect
 from delivery.triton.loopback import HOST
 from delivery.triton.server import Ports
 
 
 @dataclass
 class Fickle:
-    """A server whose first answers are that it is not there."""
+    """A server whose first answers are that it is not there, and that may hold up all of them."""
 
     away: int
     calls: int = 0
     port: int = 0
+    ends: threading.Event = field(default_factory=threading.Event)
 
     def live(
         self, request: object, context: grpc.ServicerContext
     ) -> service_pb2.ServerLiveResponse:
         self.calls += 1
+        self.ends.wait(20)
         if self.calls <= self.away:
             context.abort(grpc.StatusCode.UNAVAILABLE, "sent away")
         return service_pb2.ServerLiveResponse(live=True)
@@ -34,6 +41,7 @@ class Fickle:
 @pytest.fixture
 def fickle() -> Iterator[Fickle]:
     server, made = grpc.server(ThreadPoolExecutor(1)), Fickle(away=2)
+    made.ends.set()
     handler = grpc.unary_unary_rpc_method_handler(
         made.live,
         service_pb2.ServerLiveRequest.FromString,
@@ -46,6 +54,7 @@ def fickle() -> Iterator[Fickle]:
     made.port = server.add_insecure_port(f"{HOST}:0")
     server.start()
     yield made
+    made.ends.set()
     server.stop(None)
 
 
@@ -57,6 +66,31 @@ def test_a_call_is_made_anew_twice_and_no_more(fickle: Fickle) -> None:
         with pytest.raises(DeliveryError, match="sent away"):
             client.call("is_server_live")
         assert fickle.calls == 6
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_accepts_and_says_nothing_is_waited_for_so_long_and_no_longer(protocol: str) -> None:
+    with (
+        socket.create_server((HOST, 0)) as silent,
+        Client(protocol, f"{HOST}:{silent.getsockname()[1]}", timeout=0.5) as client,
+    ):
+        image = np.zeros((1, 2, 2, 1), np.uint8)
+        for ask in (client.input_shape, partial(client.infer, image)):
+            begun = time.monotonic()
+            with pytest.raises(DeliveryError, match=f"no server answers at {client.address}: "):
+                ask()
+            assert time.monotonic() - begun < 10
+
+
+def test_a_call_that_begins_and_never_ends_is_given_up(fickle: Fickle) -> None:
+    fickle.away = 0
+    fickle.ends.clear()
+    with (
+        Client("grpc", f"{HOST}:{fickle.port}", timeout=0.5) as client,
+        pytest.raises(DeliveryError, match="no server answers at"),
+    ):
+        client.call("is_server_live")
+    assert fickle.calls == 1
 
 
 def test_others_hear_of_the_first_failure(fickle: Fickle) -> None:
