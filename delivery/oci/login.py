@@ -16,6 +16,8 @@ from workspace.settings import Settings, SettingsError, check, parse_json, read_
 HUB = "docker.io"  # is called otherwise in files and by helpers
 HUB_KEY = "https://index.docker.io/v1/"
 IDENTITY = "<token>"  # in the place of a user: the secret is a token that buys others
+# Of each user a folder for what lasts until the machine stops, where the session has named none.
+USERS = Path("/run/containers")
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ def find_login(name: str) -> Login | None:
     The files are those of skopeo in its order; of one, the longest part of the name that it knows.
     """
     home = Path(os.environ.get("HOME") or "/")
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}")
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    runtime = Path(session, "containers") if session else USERS / str(os.getuid())
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker")
-    first = Path(os.environ.get("REGISTRY_AUTH_FILE") or runtime / "containers/auth.json")
+    first = Path(os.environ.get("REGISTRY_AUTH_FILE") or runtime / "auth.json")
     for path in (first, config / "containers/auth.json", docker / "config.json"):
         if os.access(path, os.R_OK):
             file = check(LoginFile, read_json(path), str(path))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import select
 import socket
 import ssl
@@ -362,6 +363,22 @@ def test_the_files_of_skopeo_login_are_read(
     fake_pipeline.write(tmp_path, f"{where}/auth.json", content)
     registry.faults.append(wants_password)
     push(layout, digest, registry.name)
+
+
+def test_a_login_is_found_where_skopeo_keeps_it_without_a_session(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: Layout,
+    digest: str,
+    registry: Watched,
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("delivery.oci.login.USERS", tmp_path / "users")
+    content = {"auths": {registry.host: {"auth": AUTH}}}
+    fake_pipeline.write(tmp_path, f"users/{os.getuid()}/auth.json", content)
+    registry.faults.append(wants_password)
+    push(layout, digest, registry.name)
+    assert digest in registry.content
 
 
 @pytest.mark.parametrize(
