@@ -1,5 +1,6 @@
 """A generated Makefile in another person's shell: what it runs is what its command line says."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,17 +11,19 @@ from conftest import TEMPLATE, Project, cookiecutter
 
 VENV = Path(sys.prefix)  # stands for the project's environment
 
+SAY = "RUN=printf '<%s>'"  # what a module would be told
+
 # Target: what its command line may say, and the option that comes of it.
 ASKED = {
     "release": {
         "VERSION=7": "--version 7",
         "ACCEPT_TEST_DATA=1": "--accept-test-data",
-        "OUTPUT=said": '--output "$OUTPUT"',
+        "OUTPUT=said": "--output said",
     },
     "rollback": {
         "TO=3": "--to 3",
-        "CONTEXT=here": '--context "$CONTEXT"',
-        "EVENT=e.json": '--event "$EVENT"',
+        "CONTEXT=here": "--context here",
+        "EVENT=e.json": "--event e.json",
     },
     "reproduce": {"KEEP=1": "--keep", "ENV=qa": "--environment qa"},
     "rehearse": {"IMAGE=oci:x": "--image oci:x"},
@@ -31,19 +34,19 @@ ASKED = {
     "tune": {"NETWORK=mlp": "--network mlp", "TRIALS=3": "--trials 3"},
     "tune-serving": {"CLIENTS=3": "--clients 3"},
     "image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
-    "promote": {"CONTEXT=here": '--context "$CONTEXT"', "SOAKED=1": "--soaked"},
+    "promote": {"CONTEXT=here": "--context here", "SOAKED=1": "--soaked"},
     "server-image": {"PUSH=ghcr.io/a/b": "--push ghcr.io/a/b"},
     "cluster": {
-        "CONTEXT=here": '--context "$CONTEXT"',
-        "HOST=10.0.0.1": '--host "10.0.0.1"',
-        "IMAGE=oci:x": '--image "oci:x"',
+        "CONTEXT=here": "--context here",
+        "HOST=10.0.0.1": "--host 10.0.0.1",
+        "IMAGE=oci:x": "--image oci:x",
     },
-    "check": {"BASE=v1": '--base "$BASE"', "HEAD=v2": '--head "$HEAD"'},
+    "check": {"BASE=v1": "--base v1", "HEAD=v2": "--head v2"},
     "status": {"ADDRESS=qa=:1": "--address qa=:1"},
     "protect": {"CHECK=1": "--check"},
-    "webhook": {"CHECK=1": "--check", "URL=https://b": '"https://b"'},
-    "update": {"TO=v2": '--to "v2"'},
-    "comment": {"REPORT=a.md": '--report "$REPORT"'},
+    "webhook": {"CHECK=1": "--check", "URL=https://b": "https://b"},
+    "update": {"TO=v2": "--to v2"},
+    "comment": {"REPORT=a.md": "--report a.md"},
     "login": {"PUSH=ghcr.io/a/b": "--push"},
 }
 NEEDED = {
@@ -53,7 +56,27 @@ NEEDED = {
     "tune-serving": ["P99=20"],
     "webhook": ["URL=https://a"],
     "comment": ["PR=7"],
+    "captured": ["ENV=staging"],
+    "drift": ["ENV=staging"],
+    "ingest": ["BATCH=june"],
+    "preview": ["ENV=staging"],
+    "review": ["BATCH=june"],
+    "take-down": ["CONTEXT=here"],
+    "train-on-cluster": ["IMAGE=oci:x"],
+    "verify": ["VERSION=7"],
 }
+# Values that make, or the shell that it calls, would run if it took them for its own language.
+HOSTILE = [
+    "$(shell touch DONE)",
+    "$$(touch DONE)",
+    "$(touch DONE)",
+    "1; touch DONE #",
+    "'; touch DONE; '",
+    '"; touch DONE; "',
+    "1\ntouch DONE #",
+]
+LISTS = {"ADDRESS", "ROOTS", "RUNS"}  # of words
+FLAGS = {"ACCEPT_TEST_DATA", "CHECK", "FORCE", "FROM", "KEEP", "PULL", "SOAKED", "WATCH"}
 EVERY = {
     pair.partition("=")[0]: pair.partition("=")[2]
     for asked in ASKED.values()
@@ -77,42 +100,71 @@ def make(folder: Path, *arguments: str, **variables: str):
 
 @pytest.mark.parametrize("target", ASKED)
 def test_only_the_command_line_says_what_is_asked(folder: Path, target: str) -> None:
-    needed = NEEDED.get(target, [])
-    plain = make(folder, "--dry-run", target, *needed)
+    asked = (target, *NEEDED.get(target, []), SAY)
+    plain = make(folder, *asked)
     assert plain.returncode == 0, plain.stderr
-    assert make(folder, "--dry-run", target, *needed, **EVERY).stdout == plain.stdout
+    assert make(folder, *asked, **EVERY).stdout == plain.stdout
     for pair, option in ASKED[target].items():
-        asked = make(folder, "--dry-run", target, *needed, pair)
-        assert option in asked.stdout and option not in plain.stdout
+        words = "".join(f"<{word}>" for word in option.split())
+        said = make(folder, *asked, pair).stdout
+        assert words in said and words not in plain.stdout
 
 
-@pytest.mark.parametrize("path", ["my photos (1)", "it's", 'a "b" `c`'])
+def recipes(makefile: str) -> dict[str, set[str]]:
+    """What each target's recipe takes of what it may be told, where a module does the work."""
+    (ports,) = re.findall(r"(?m)^PORTS := (.*)", makefile)
+    plain = re.sub(r"\$\(error .*?\)", "", makefile.replace("$(PORTS)", ports))
+    return {
+        target: {*re.findall(r"\b[A-Z][A-Z0-9_]+\b", recipe)} - {"FETCHED", "PYTHON", "RUN"}
+        for target, recipe in re.findall(r"(?m)^([a-z-]+):.*\n((?:\t.*\n)+)", plain)
+        if re.match(r"\t@?\$\((RUN\)|PYTHON\) infra/)", recipe)
+    }
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_is_text_to_make_and_to_its_shell(folder: Path, value: str) -> None:
+    told = recipes((folder / "Makefile").read_text())
+    assert {"train-on-cluster", "rollback", "ingest", "infra-plan"} < told.keys()
+    assert {"ENV", "TO", "EVENT", "CONTEXT"} == told["rollback"]
+    for target, names in told.items():
+        asked = (target, *NEEDED.get(target, []), SAY, SAY.replace("RUN", "PYTHON"))
+        for name in names:
+            said = make(folder, *asked, f"{name}={value}").stdout
+            words = value.split() if name in LISTS else [value]
+            words = [] if name in FLAGS or (target, name) == ("login", "PUSH") else words
+            assert all(f"<{word}>" in said for word in words), f"{target} {name}: {said}"
+        make(folder, *asked, **dict.fromkeys(names, value))
+        assert not (folder / "DONE").exists(), target
+
+
+@pytest.mark.parametrize("path", ["my photos (1)", "it's", 'a "b" `c`', "$5 $(HOME)"])
 def test_a_path_comes_as_it_was_typed(folder: Path, path: str) -> None:
     for target, variable in (("ingest", "BATCH"), ("review", "BATCH"), ("predict", "IMAGE")):
-        said = make(folder, target, f"{variable}={path}", "RUN=printf '<%s>'").stdout
+        said = make(folder, target, f"{variable}={path}", SAY).stdout
         assert f"<{path}>" in said
     assert "say which: make ingest BATCH=folder" in make(folder, "ingest", BATCH=path).stderr
-    assert path not in make(folder, "predict", "RUN=printf '<%s>'", IMAGE=path).stdout
+    assert path not in make(folder, "predict", SAY, IMAGE=path).stdout
 
 
 def test_what_was_fetched_last_is_a_batch(folder: Path) -> None:
-    say = "RUN=printf '<%s>'"
     assert (
-        "there is none: make captured ENV=" in make(folder, "ingest", "FROM=captured", say).stderr
+        "there is none: make captured ENV=" in make(folder, "ingest", "FROM=captured", SAY).stderr
     )
     for name in ("2026-11-26-100000-staging", "2026-11-26-090000-production"):
         (folder / ".local/captured" / name).mkdir(parents=True)
-    said = make(folder, "ingest", "FROM=captured", say)
+    said = make(folder, "ingest", "FROM=captured", SAY)
     assert "<.local/captured/2026-11-26-100000-staging>" in said.stdout, said.stderr
-    assert "say which" in make(folder, "ingest", say, FROM="captured").stderr
+    assert "say which" in make(folder, "ingest", SAY, FROM="captured").stderr
 
 
 def test_what_the_readme_takes_from_the_environment_is_taken(folder: Path) -> None:
-    shown = make(folder, "--dry-run", "serve", HTTP_PORT="18000").stdout
-    assert "--http-port 18000" in shown
-    assert (
-        "roots.py plan cluster" in make(folder, "--dry-run", "infra-plan", ROOTS="cluster").stdout
-    )
+    for target in ("serve", "predict"):
+        said = make(folder, target, SAY, HTTP_PORT="18000", GRPC_PORT="18001").stdout
+        assert "<--http-port><18000><--grpc-port><18001>" in said
+    said = make(folder, "train-on-cluster", "IMAGE=oci:x", SAY, NODES="3").stdout
+    assert "<--nodes><3>" in said
+    said = make(folder, "infra-plan", SAY.replace("RUN", "PYTHON"), ROOTS="registry cluster").stdout
+    assert "roots.py><plan><registry><cluster>" in said
 
 
 @pytest.fixture

@@ -258,8 +258,6 @@ data-push:
 	@echo pushed
 image:
 	@echo built; echo $(PUSH)@sha256:$(shell printf '%064d' 7)
-train-on-cluster:
-	@echo "proposed a run of $(IMAGE) on $(NODES)"
 infra-plan:
 	@mkdir -p infra/cluster && touch infra/cluster/planned.tfplan
 infra-comment:
@@ -269,6 +267,10 @@ infra-plans:
 infra-apply:
 	@echo "applied $(ROOTS), planned: $(PLANNED)"
 """
+ON_CLUSTER = """
+train-on-cluster:
+	@echo "proposed a run of $(IMAGE) on $(NODES)"
+"""
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = make_project(tmp_path, monkeypatch)
     write_outputs(tmp_path / "trained", 0.97, 0.96, code_sha256())
     makefile = (UNBAKED / "Makefile").read_text().replace("<<cookiecutter.project>>", "digits")
-    write(made.folder, "Makefile", makefile + JUDGE + STAND_INS)
+    write(made.folder, "Makefile", makefile + JUDGE + STAND_INS + ON_CLUSTER)
     for name in ("pyproject.toml", "constraints.txt", "serving/requirements.txt"):
         write(made.folder, name, "")
     for name in ("delivery", "reporting", "workspace"):
@@ -575,6 +577,29 @@ def test_gitlab_goes_back_to_what_the_job_is_started_with(
     for more, branch in (({}, "v3-to-v2"), ({"TO": "1"}, "v3-to-v1")):
         subprocess.run(["sh", "-c", script], cwd=project.folder, env=known | more, check=True)
         assert f"rollback/production-{branch}" in project.branches()
+
+
+@pytest.mark.parametrize("value", ["$(shell touch ${DONE})", "2; touch ${DONE} #"])
+def test_what_a_workflow_is_given_is_no_command(
+    runner: Callable[..., Runner], github: GitHub, project: Project, value: str
+) -> None:
+    """Whoever starts one by the API may send anything, and the job has more rights than they."""
+    makefile = project.folder / "Makefile"
+    makefile.write_text(makefile.read_text().replace(ON_CLUSTER, ""))
+    project.commit("Ask the real cluster")
+    for name, inputs in (
+        ("train", {"where": "cluster", "nodes": value}),
+        ("rollback", {"environment": "staging", "version": value}),
+        ("rollback", {"environment": value, "version": ""}),
+    ):
+        ran = runner(inputs=inputs)
+        done = ran.folder / "done"
+        ran.environment["TRAINING_REGISTRY"] = "registry.example.com/training"
+        ran.environment["DONE"] = str(done)
+        assert ran.run(OURS / f"{name}.yaml", name) == "failure"
+        assert not done.exists()
+        assert value in ran.printed, ran.printed
+        assert pulls(github) == []
 
 
 # -- checks ----------------------------------------------------------------------------------------

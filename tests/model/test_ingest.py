@@ -361,7 +361,9 @@ def test_renamed_classes_are_refused_with_what_they_may_be(root: Path, june: Pat
     ingest(june, [], root)
 
 
-def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
+def test_the_hint_for_new_classes_can_be_typed(
+    root: Path, june: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ["ice cream", "it's $5", 'the "best"']
     for name in names:
         shutil.copytree(june / "circle", june / name)
@@ -373,7 +375,13 @@ def test_the_hint_for_new_classes_can_be_typed(root: Path, june: Path) -> None:
     # of the `make test` that runs this, which would have its say
     outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     said = subprocess.run(["bash", "-c", run], cwd=root, env=outer, capture_output=True, text=True)
-    assert said.stdout.splitlines() == ["curation", "june", "--new-class", *names]
+    module, *arguments = said.stdout.splitlines()
+    (root / "dvc.yaml").touch()
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(__main__, "ingest", lambda *given: told.append(given))
+    monkeypatch.chdir(root)
+    assert (module, __main__.main(arguments)) == ("curation", 0)
+    assert told == [(Path("june"), names, Path())]
 
 
 @pytest.mark.parametrize("name", ["keep", "Drop"])

@@ -1,6 +1,7 @@
 """Command line of new pictures: `python -m curation <batch>`, of `make ingest` and `review`."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,7 +16,12 @@ def main(argv: list[str] | None = None) -> int:
         prog="curation", description="add a batch of labelled pictures"
     )
     parser.add_argument("batch", type=Path, help="a folder with a sub-folder for each class")
-    parser.add_argument("--new-class", nargs="*", default=[], help="classes that may be new")
+    parser.add_argument(
+        "--new-class",
+        type=shlex.split,
+        default=[],
+        help="classes that may be new, one after the other, in quotes as for a shell",
+    )
     parser.add_argument("--review", action="store_true", help="decide what was asked, on a page")
     arguments = parser.parse_args(argv)
 

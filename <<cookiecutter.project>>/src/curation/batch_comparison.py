@@ -285,8 +285,8 @@ def check_new_classes(existing: Source, batch: Source, allowed: Sequence[str]) -
 
 
 def for_make(names: Sequence[str]) -> str:
-    """Quote names for the shell, for make and for the shell that make calls."""
-    return shlex.quote(shlex.join(names).replace("$", "$$"))
+    """Quote names for the command line, and all of them for the shell."""
+    return shlex.quote(shlex.join(names))
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:
