@@ -49,14 +49,18 @@ def pod_templates(document: Part) -> dict[str, Part]:
 
 
 def pod_template(document: Part) -> Part | None:
-    """Return the pod's metadata and spec in a manifest of a kind that makes one sort of pod."""
-    spec = document.get("spec") or {}
+    """Return the pod's metadata and spec in a manifest of a kind that makes one sort of pod.
+
+    Of kinds that are not Kubernetes' own `spec` may be anything, and `template` another thing's.
+    """
     if document["kind"] == "Pod":
         return document
     if document["kind"] == "CronJob":
-        return spec["jobTemplate"]["spec"]["template"]
-    template = spec.get("template")
-    return template if isinstance(template, dict) and "containers" in template["spec"] else None
+        return document["spec"]["jobTemplate"]["spec"]["template"]
+    spec = document.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    inner = template.get("spec") if isinstance(template, dict) else None
+    return template if isinstance(inner, dict) and "containers" in inner else None
 
 
 def violations(pod: Part) -> set[str]:

@@ -833,6 +833,23 @@ def cluster_kind_that_the_base_accepts(repo: Repo) -> None:
     repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - priority.yaml\n")
 
 
+def add_to_staging(repo: Repo, kind: str, **content: object) -> None:
+    document = {"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "added"}}
+    repo.write("argocd/environments/staging/added.yaml", yaml.safe_dump(document | content))
+    repo.edit(OVERLAY, "  - model.yaml\n", "  - model.yaml\n  - added.yaml\n")
+
+
+@good()
+def kind_whose_template_makes_no_pods(repo: Repo) -> None:
+    template = {"metadata": {"name": "added"}, "type": "Opaque"}
+    add_to_staging(repo, "SealedSecret", spec={"encryptedData": {"a": "b"}, "template": template})
+
+
+@good()
+def kind_whose_spec_is_a_list(repo: Repo) -> None:
+    add_to_staging(repo, "Listed", spec=["template"])
+
+
 @good()
 def new_pictures(repo: Repo) -> None:
     repo.write("data/splits.csv", repo.text("data/splits.csv") + "00000000000000aa,train\n")
