@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from delivery.errors import DeliveryError
 from delivery.git import Repository
 from delivery.manifests.rendering import Documents, build
 from delivery.manifests.snapshot import MANIFESTS, snapshot
+from workspace.errors import UserError
 
 # What Argo CD follows besides environments and training: built by Kustomize, or taken as it is.
 BUILT = ("apps", "base/platform/configs")
@@ -32,7 +32,7 @@ def differences(repository: Repository, tree: str, folder: Path) -> dict[str, st
         read = texts if place in RAW else built_texts
         try:
             found[place] = difference(read(was / place), read(will / place))
-        except DeliveryError as error:
+        except UserError as error:
             found[place] = str(error).replace(f"{folder}/", "")
     return {f"{MANIFESTS}/{place}": text for place, text in found.items() if text}
 
@@ -45,7 +45,7 @@ def manifests(repository: Repository, commit: str, folder: Path) -> Path:
 
 
 def built_texts(folder: Path) -> dict[str, str]:
-    """Return the objects that Kustomize builds of a folder. Raises DeliveryError."""
+    """Return the objects that Kustomize builds of a folder. Raises UserError."""
     return written(build(folder)) if (folder / "kustomization.yaml").is_file() else {}
 
 

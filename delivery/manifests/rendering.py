@@ -40,7 +40,7 @@ class Head(Settings, extra="ignore"):
         pattern=r"^[a-z0-9.-]{1,200}(/[a-z0-9]{1,60})?$",
         description="a version of Kubernetes' interface",
     )
-    kind: str = Field(pattern="^[A-Za-z]{1,63}$", description="a kind of Kubernetes")
+    kind: str = Field(pattern="^[A-Za-z][A-Za-z0-9]{0,62}$", description="a kind of Kubernetes")
     metadata: Metadata
 
 
@@ -122,7 +122,7 @@ def render(environment: Path) -> Documents:
 
 
 def build(folder: Path) -> Documents:
-    """Run `kubectl kustomize`; return the documents by kind and name, or raise DeliveryError."""
+    """Run `kubectl kustomize`; return the documents by kind and name. Raises UserError."""
     try:
         result = subprocess.run(
             ["kubectl", "kustomize", str(folder)], capture_output=True, timeout=120

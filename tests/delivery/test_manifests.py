@@ -9,10 +9,13 @@ import pytest
 
 from conftest import UNBAKED
 from delivery.errors import DeliveryError
+from delivery.git import Repository
+from delivery.manifests.differences import differences
 from delivery.manifests.rendering import render
 from delivery.manifests.server_pod import read_server_pod
 from delivery.proposals.release_file import read_release
 from example_release import RELEASE
+from tiny_project import make_project
 from workspace.errors import UserError
 
 GOOD = RELEASE.to_yaml()
@@ -257,6 +260,34 @@ def test_a_kubectl_that_hangs_is_tried_again(
     with pytest.raises(DeliveryError, match=r"took two minutes; try again\."):
         render(staging)
     assert render(staging)
+
+
+def add(environment: Path, kind: str) -> None:
+    """Have an environment contain an object of a kind that no schema here knows."""
+    document = f"apiVersion: example.com/v1\nkind: {kind}\nmetadata: {{name: added}}\n"
+    (environment / "added.yaml").write_text(document)
+    edit(environment / "kustomization.yaml", "  - model.yaml\n", "  - model.yaml\n  - added.yaml\n")
+
+
+@pytest.mark.parametrize("kind", ["EC2NodeClass", "L2Advertisement"])
+def test_a_kind_may_have_digits(staging: Path, kind: str) -> None:
+    add(staging, kind)
+    assert (kind, "added") in render(staging)
+
+
+def test_how_the_others_change_is_said_where_one_is_no_manifest(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    for environment in ("staging", "production"):
+        project.release(RELEASE, environment)
+    now = project.git("rev-parse", "HEAD")
+    project.release(RELEASE.model_copy(update={"version": 12}), "production")
+    add(project.release_file("staging").parent, "No kind")
+    then = project.merge("Add something")
+    project.git("checkout", "--quiet", now)
+    said = differences(Repository(project.folder), then, tmp_path / "built")
+    assert "'No kind'" in said["argocd/environments/staging"]
+    assert str(tmp_path) not in said["argocd/environments/staging"]
+    assert "/versions/12/ready" in said["argocd/environments/production"]
 
 
 def test_a_release_file_that_cannot_be_read_is_one_sentence(staging: Path) -> None:
