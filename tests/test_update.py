@@ -414,7 +414,14 @@ def test_conflicts_are_shown_and_resolved_as_gits(conflicting: Folder, update: U
     assert conflicting.git("rev-parse", "HEAD^") == conflicting.git("rev-parse", "main")
 
 
-def test_an_update_with_conflicts_can_be_dropped(conflicting: Folder, update: Update) -> None:
+@pytest.mark.parametrize("start", ["on a branch", "on none", "on one that a tag is called, too"])
+def test_an_update_with_conflicts_can_be_dropped(
+    conflicting: Folder, update: Update, start: str
+) -> None:
+    if start == "on none":
+        conflicting.git("switch", "--quiet", "--detach")
+    elif "tag" in start:
+        conflicting.git("tag", "main")
     before = conflicting.state()
     printed = report(update(conflicting))
     _, drop = (line.partition(": ")[2] for line in printed.splitlines() if "&&" in line)

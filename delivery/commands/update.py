@@ -4,6 +4,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from shlex import quote
 
 from delivery.errors import DeliveryError
 from delivery.git import REMOTE, Repository
@@ -41,7 +42,8 @@ def run(repository: Repository, to: str) -> None:
         merged = merge_renderings(repository, before, after, updated)
         deploys = differences(repository, merged.tree, Path(temporary))
     title = f"Update from the template: {old[:12]} to {new[:12]}"
-    start = repository.ask("rev-parse", "--abbrev-ref", "HEAD")
+    name = repository.ask("branch", "--show-current")  # empty where none is checked out
+    start = quote(name) if name else f"--detach {repository.head()}"
     check_out(repository, merged, branch, title)
     say_what_was_merged(merged, branch, start, title)
     say_what_to_propose(deploys, branch, title, origin.address)
