@@ -30,6 +30,30 @@ MISTAKES = {
         {"shfit": 1.0},
         "'train.augmentation.shfit'.*'shift'",
     ),
+    "a shift beyond the picture": (
+        "train",
+        "augmentation",
+        {"shift": 8},
+        "train.augmentation.shift is 8: give a share from 0 to 1, for example 0.1",
+    ),
+    "a turn by more than half": (
+        "train",
+        "augmentation",
+        {"rotate": 181},
+        "train.augmentation.rotate is 181: give degrees from 0 to 180, for example 10",
+    ),
+    "a negative turn": (
+        "train",
+        "augmentation",
+        {"rotate": -1},
+        "rotate is -1: give degrees from 0",
+    ),
+    "a picture without a size": (
+        "train",
+        "augmentation",
+        {"scale": 1.0},
+        "train.augmentation.scale is 1.0: give a share from 0 to below 1, for example 0.1",
+    ),
     "text for a number": (
         "train",
         "epochs",

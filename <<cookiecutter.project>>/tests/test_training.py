@@ -219,7 +219,8 @@ def test_a_shift_is_a_share_of_each_side(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_zoom_is_the_same_along_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn(1.0, monkeypatch)
-    away = augment(strip(), Augmentation(scale=1.0))  # each pixel is a mean of four
+    twice = Augmentation.model_construct(scale=1.0)  # more than a file may ask for
+    away = augment(strip(), twice)  # each pixel is a mean of four
     wider = torch.nn.functional.pad(strip(), (1, 1), value=0.5)
     small = torch.nn.functional.avg_pool2d(wider, 2)
     expected = torch.full((1, 1, 12, 30), 0.5)

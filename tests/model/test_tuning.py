@@ -132,6 +132,11 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"learning_rate": {"uniform": [-1, 1]}},
         "rate is -1: give a number above 0, for",
     ),
+    "an augmentation out of bounds": (
+        "cnn",
+        {"augmentation.scale": {"uniform": [0.0, 1.0]}},
+        r"cnn\.augmentation\.scale is 1\.0: give a share from 0 to below 1, for",
+    ),
     "an unknown range": (
         "cnn",
         {"batch_size": {"normal": [0, 1]}},

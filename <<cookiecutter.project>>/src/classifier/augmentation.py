@@ -12,15 +12,19 @@ if TYPE_CHECKING:  # the stages that only read the settings need no torch
     from torch import Tensor
 
 Share = Annotated[float, Field(description="a share from 0 to 1", examples=[0.1], ge=0, le=1)]
+Degrees = Annotated[float, Field(description="degrees from 0 to 180", examples=[10], ge=0, le=180)]
+Below1 = Annotated[
+    float, Field(description="a share from 0 to below 1", examples=[0.1], ge=0, lt=1)
+]
 From0 = Annotated[float, Field(description="a number from 0", examples=[0.2], ge=0)]
 
 
 class Augmentation(Settings):
     """How far a picture may be moved from what was recorded; zeros leave it as it is."""
 
-    shift: float = 0.0  # share of the picture's size, in each direction
-    rotate: float = 0.0  # degrees, to each side
-    scale: float = 0.0  # share by which it may grow or shrink
+    shift: Share = 0.0  # of the picture's size, in each direction
+    rotate: Degrees = 0.0  # to each side
+    scale: Below1 = 0.0  # share by which it may grow or shrink; by all, one pixel fills it
     flip: bool = False  # mirror left and right, one time in two
     colour: Share = 0.0  # share by which brightness, contrast and saturation change; a tenth: hue
     blur: From0 = 0.0  # pixels, the largest deviation of a Gaussian
