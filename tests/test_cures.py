@@ -560,11 +560,15 @@ classifier.model.refuse_checkpoint
 classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused
 classifier.training.check
+    test_training::test_what_lbfgs_cannot_do_is_refused_and_as_told_it_trains
+classifier.training.check
     test_distributed::test_what_several_workers_cannot_train_is_refused
 classifier.training.check_compiler
     test_distributed::test_compiling_without_a_compiler_is_refused
 classifier.networks.check_targets
     test_pretrained::test_targets_that_a_loss_is_not_made_for_are_refused
+classifier.networks.check_optimizer
+    test_training::test_what_lbfgs_cannot_do_is_refused_and_as_told_it_trains
 classifier.training.fit
     test_distributed::test_a_lower_learning_rate_cures_a_loss_without_end
 curation.batch_comparison.batch_source

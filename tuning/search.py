@@ -88,8 +88,10 @@ def make_search(root: Path, network: str | None, trials: int | None) -> Search:
     drawn = search_space.candidates(network, space, values.train, values.seed)
     some = islice(drawn, section.trials)
     candidates = [values.model_copy(update={"train": train}) for train in some]
+    splits = training.load_splits(root)
     for candidate in candidates:
-        networks.check_targets(candidate.train)
+        networks.check_together(candidate.train)
+        training.check(candidate.train, Workers(), *splits)
     folder = root / RUNS / fingerprint(network, section, values.seed, root)
     runs = [folder / training.fingerprint(candidate, Workers(), root) for candidate in candidates]
     return Search(network, values.train, ranges, candidates, section, folder, runs)

@@ -107,6 +107,7 @@ def mistaken(section: str, key: str, value: Any, folder: Path, **sections: Any) 
         NO_NETWORK,
         ("train", "options", {"widht": 4}, "there is no 'train.options.widht': did you mean"),
         ("train", "pretrained", True, "train.pretrained is true, but there are no weights of cnn"),
+        ("train", "optimizer", "lbfgs", "train.optimizer is 'lbfgs', which cannot train with sche"),
         ("tune", "trials", 0, "tune.trials is 0: give a whole number from 1"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ import torch
 import yaml
 from small_project import PROJECT, change
 
-from classifier import params, training
+from classifier import networks, params, training
 from classifier.augmentation import Augmentation, augment
 from classifier.batches import Batches
 from classifier.data import Split
 from classifier.distributed import TrainingError
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, fit_temperature
+from workspace.errors import UserError
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -128,6 +130,46 @@ def test_mixed_precision_is_for_networks_that_bear_it(
     assert precision(change(settings, network="cnn").train) == "16-mixed"
     assert precision(change(settings, network="kernel_svm").train) == "32-true"
     assert precision(change(settings, optimizer="lbfgs").train) == "32-true"
+
+
+def test_what_lbfgs_cannot_do_is_refused_and_as_told_it_trains(
+    root: Path, settings: Params
+) -> None:
+    asked = change(settings, network="logistic_regression", options={}, optimizer="lbfgs")
+    with pytest.raises(UserError) as caught:
+        training.train(asked, root)
+    assert str(caught.value) == (
+        "params.yaml: train.optimizer is 'lbfgs', which cannot train with schedule one_cycle, "
+        "weight_decay 0.01, augmentation.shift 0.08, augmentation.rotate 10.0, augmentation.scale "
+        "0.1: set schedule to constant, weight_decay to 0.0, augmentation.shift to 0.0, "
+        "augmentation.rotate to 0.0, augmentation.scale to 0.0, or give another train.optimizer"
+    )
+    still = Augmentation(shift=0.0, rotate=0.0, scale=0.0)
+    told = change(asked, schedule="constant", weight_decay=0.0, augmentation=still)
+    with pytest.raises(UserError, match=r"train.batch_size is 16, but .*: give 60 or more"):
+        training.train(told, root)
+    training.train(change(told, batch_size=60), root)
+    training.train(change(asked, optimizer="sgd"), root)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"precision": "bf16-mixed"}, "with precision bf16-mixed: set precision to 32-true, or"),
+        ({"augmentation": Augmentation(flip=True)}, "augmentation.flip to false, or give another"),
+        ({"augmentation": Augmentation(mixup=0.2)}, "with augmentation.mixup 0.2: set"),
+    ],
+)
+def test_lbfgs_needs_the_same_pictures_and_all_digits(
+    values: dict[str, Any], message: str, settings: Params
+) -> None:
+    plain = {"schedule": "constant", "weight_decay": 0.0, "augmentation": Augmentation()}
+    asked = change(settings, optimizer="lbfgs", **plain)
+    networks.check_together(asked.train)
+    networks.check_together(change(asked, precision="32-true").train)
+    networks.check_together(change(asked, **values, optimizer="adamw").train)
+    with pytest.raises(UserError, match=message):
+        networks.check_together(change(asked, **values).train)
 
 
 def test_a_loss_that_explodes_is_an_error(root: Path, settings: Params) -> None:

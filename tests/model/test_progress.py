@@ -132,6 +132,8 @@ def test_advice_names_what_would_be_faster_here(
     assert "train.threads 4 instead of 1" in said and "bf16-mixed" in said
     assert "prepare.image_size [32, 128] instead of [64, 256], about 25%" in said
     assert "train.patience 10" in said
+    exact = change(settings, optimizer="lbfgs").train  # refused with less than all digits
+    assert "bf16-mixed" not in "; ".join(advice(exact, wide, threads=1))
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert advice(change(settings, patience=3).train, Shape(40, 40, 3, 10), threads=4) == []
 

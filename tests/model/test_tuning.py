@@ -222,6 +222,22 @@ def test_targets_that_the_network_is_not_made_for_are_refused_before_the_search(
     assert search.make_search(root, "linear_svm", None).candidates
 
 
+def test_what_lbfgs_cannot_do_is_refused_before_the_search(root: Path) -> None:
+    edit(root, train={"augmentation": {"flip": True, "colour": 0.2, "mixup": 0.1}})
+    assert search.make_search(root, "logistic_regression", None).candidates  # its space is right
+    edit(root, train={"augmentation": {}})
+    space = SHIPPED.space["logistic_regression"]
+    for name, value, message in [
+        ("schedule", "one_cycle", "schedule one_cycle: set schedule to constant"),
+        ("weight_decay", 0.1, r"weight_decay 0\.1: set weight_decay to 0\.0"),
+        ("augmentation.erase", {"choice": [0.0, 0.1]}, r"augmentation\.erase 0\.1: set"),
+        ("batch_size", 59, "train.batch_size is 59, but"),
+    ]:
+        edit(root, tune={"space": {"logistic_regression": space | {name: value}}})
+        with pytest.raises(UserError, match=message):
+            search.make_search(root, "logistic_regression", None)
+
+
 def test_the_search_is_no_part_of_a_models_parameters() -> None:
     assert "tune" not in params.SECTIONS and "tune" not in params.load(PROJECT).model_dump()
 

@@ -56,7 +56,7 @@ def check(values: Params, root: Path) -> None:
     networks.build(values.train.network, any_shape, values.train.options)
     if values.train.pretrained:
         networks.pretrainable(values.train.network)
-    networks.check_targets(values.train)
+    networks.check_together(values.train)
     for name, kind in OTHERS.items():
         if name in params.read(root):
             params.load_section(root, name, kind)

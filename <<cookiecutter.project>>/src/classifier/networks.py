@@ -17,6 +17,7 @@ from pydantic import create_model
 from torch import Tensor, nn
 
 from classifier import params
+from classifier.augmentation import Augmentation
 from classifier.params import TrainParams
 from workspace.settings import Settings, SettingsError
 
@@ -394,6 +395,12 @@ def pretrainable(name: str) -> type[Photographic]:
     return kind
 
 
+def check_together(train: TrainParams) -> None:
+    """Raise SettingsError for parameters of the section `train` that do not go together."""
+    check_targets(train)
+    check_optimizer(train)
+
+
 def check_targets(train: TrainParams) -> None:
     """Raise SettingsError for targets that the loss of a network is not made for."""
     wanted = {
@@ -407,6 +414,31 @@ def check_targets(train: TrainParams) -> None:
         raise SettingsError(
             f"{params.FILE}: train.{names[0]} is {wanted[names[0]]}, but {train.network} has no "
             "cross-entropy, which it needs: set it to 0 or false, or give another train.network"
+        )
+
+
+def check_optimizer(train: TrainParams) -> None:
+    """Raise SettingsError for what L-BFGS cannot do.
+
+    Its line search computes the loss of one batch several times, which must be the same each time,
+    to all digits. torch's takes no weight decay, and no schedule that moves a momentum.
+    """
+    if train.optimizer != "lbfgs":
+        return
+    given = train.model_dump() | {f"augmentation.{name}": v for name, v in train.augmentation}
+    able: dict[str, list[Any]] = {
+        "schedule": ["constant"],
+        "weight_decay": [0.0],
+        "precision": ["32-true", "auto"],
+        **{f"augmentation.{name}": [off] for name, off in Augmentation()},
+    }
+    wrong = [name for name, values in able.items() if given[name] not in values]
+    if wrong:
+        having = ", ".join(f"{name} {given[name]}" for name in wrong)
+        cure = ", ".join(f"{name} to {able[name][0]}".lower() for name in wrong)  # YAML's false
+        raise SettingsError(
+            f"{params.FILE}: train.optimizer is 'lbfgs', which cannot train with {having}: set "
+            f"{cure}, or give another train.optimizer"
         )
 
 

@@ -99,7 +99,8 @@ def advice(params: TrainParams, shape: Shape, threads: int) -> list[str]:
     if not torch.cuda.is_available():
         if threads < cores():
             ways.append(f"train.threads {cores()} instead of {threads}")
-        if params.precision != "bf16-mixed" and torch.cpu.get_capabilities().get("avx512_bf16"):
+        has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16")
+        if has_bf16 and params.optimizer != "lbfgs" and params.precision != "bf16-mixed":
             ways.append("train.precision bf16-mixed, which this processor computes faster")
     if side > LARGE:
         small = [round(part * LARGE / 2 / side) * 2 for part in (shape.height, shape.width)]

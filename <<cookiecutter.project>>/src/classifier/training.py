@@ -303,9 +303,9 @@ def train(params: Params, root: Path, machine: Machine = Machine()) -> None:  # 
     threads = machine.threads or threads_of(params.train, shape, workers)
     workers = replace(workers, threads=threads)
     distributed.check_devices(workers, threads, machine)
+    networks.check_together(params.train)
     check(params.train, workers, *splits)
     check_compiler(params.train, machine)
-    networks.check_targets(params.train)
     weights = pretrained.load(params.train, root)
     run = (root / RUNS / fingerprint(params, workers, root)).resolve()
     arguments = (params, shape, workers)
@@ -351,14 +351,19 @@ def load_splits(root: Path) -> tuple[Split, Split]:
 
 
 def check(params: TrainParams, workers: Workers, train: Split, validation: Split) -> None:
-    """Raise UserError for what several workers can't train, before they start."""
-    if workers.count == 1:
-        return
-    if params.optimizer == "lbfgs":
+    """Raise UserError for splits that such workers can't train on, before they start."""
+    if params.optimizer == "lbfgs" and workers.count > 1:
         raise UserError(
             f"train.optimizer is 'lbfgs', which takes the whole set as one batch: train on one "
             f"device instead of {workers.count}."
         )
+    if params.optimizer == "lbfgs" and params.batch_size < len(train.labels):
+        raise UserError(
+            f"train.batch_size is {params.batch_size}, but train.optimizer is 'lbfgs', which takes "
+            f"the whole set as one batch: give {len(train.labels)} or more."
+        )
+    if workers.count == 1:
+        return
     batches = Batches(train, params.batch_size)
     smallest = batches.size(len(batches) - 1)
     if smallest < 2 * workers.count or len(validation.labels) < workers.count:
