@@ -78,9 +78,9 @@ def run_trial(
     number, report = config["number"], Report(objective)
     try:
         with folder_of(runs[number]) as run:
-            candidate = candidates[number]
-            start = weights if candidate.train.pretrained else None
-            _, history, _ = training.fit(candidate, shape, *splits, run, [report], weights=start)
+            _, history, _ = training.fit(
+                candidates[number], shape, *splits, run, [report], weights=weights
+            )
         report.catch_up(history)
         ended = {"ended": "finished", "reason": ""}
     except UserError as error:

@@ -17,9 +17,12 @@ from workspace.settings import Settings
 DIGITS = 3  # of a number that was drawn: the rest is noise, and a reviewer reads it
 ANY_SHAPE = Shape(8, 8, 1, 10)
 SPACE = "tune.space"
-FIXED = {  # what makes a trial comparable with the others, or belongs to the machine
+FIXED = {  # what makes trials comparable, belongs to the machine, or is had once for all of them
     "network": "say which with NETWORK",
     "threads": "give train.threads",
+    "pretrained": "give train.pretrained",
+    "weights": "give train.weights",
+    "weights_sha256": "give train.weights_sha256",
     "epochs": "give one value, as trials are compared at the same epoch of equal schedules",
 }
 

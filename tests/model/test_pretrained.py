@@ -147,6 +147,17 @@ def test_a_run_with_all_of_it_is_taken_up_and_ends_as_an_uninterrupted_one(
     assert all(torch.equal(resumed[0][name], uninterrupted[0][name]) for name in resumed[0])
 
 
+def test_no_pretrained_network_begins_without_weights(root: Path, tmp_path: Path) -> None:
+    settings = asked(root, epochs=1)
+    splits, weights = training.load_splits(root), pretrained.load(settings.train, root)
+    shape = training.shape_of(splits[0], data.class_names(root))
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"train.pretrained is true, but no weights were given"):
+        training.fit(settings, shape, *splits, run)
+    whole = training.fit(settings, shape, *splits, run, weights=weights)[1].epochs
+    assert training.fit(settings, shape, *splits, run)[1].epochs == whole  # is taken up
+
+
 @pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny", "mobilenet_v3", "resnet18"])
 def test_torchvisions_weights_have_an_address_and_a_checksum_and_fit(name: str) -> None:
     kind = networks.pretrainable(name)

@@ -172,6 +172,18 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "another network": ("cnn", {"network": "mlp"}, "network cannot be searched: .*NETWORK"),
     "threads": ("cnn", {"threads": {"choice": [1, 2]}}, r"threads cannot be .*train\.threads"),
+    "weights for some": (
+        "resnet18",
+        {"pretrained": {"choice": [False, True]}},
+        r"resnet18\.pretrained cannot be searched: give train\.pretrained",
+    ),
+    "weights for the search alone": ("resnet18", {"pretrained": True}, r"give train\.pretrained"),
+    "several weights": (
+        "resnet18",
+        {"weights": {"choice": ["a.pth", "b.pth"]}},
+        r"resnet18\.weights cannot be searched: give train\.weights",
+    ),
+    "a checksum": ("resnet18", {"weights_sha256": "0" * 64}, r"give train\.weights_sha256"),
     "several lengths": ("cnn", {"epochs": {"choice": [1, 2]}}, r"cnn\.epochs cannot .*one value"),
 }
 
@@ -220,6 +232,16 @@ def test_targets_that_the_network_is_not_made_for_are_refused_before_the_search(
         search.make_search(root, "linear_svm", None)
     edit(root, train={"label_smoothing": 0.0})  # as it says
     assert search.make_search(root, "linear_svm", None).candidates
+
+
+def test_a_network_without_weights_is_refused_before_the_search(root: Path) -> None:
+    edit(root, train={"network": "resnet18", "options": {}, "pretrained": True})
+    with pytest.raises(UserError, match=r"pretrained is true, but there are no weights of mlp"):
+        search.make_search(root, "mlp", None)
+    made = search.make_search(root, "mobilenet_v3", None)
+    assert all(candidate.train.pretrained for candidate in made.candidates)
+    edit(root, train={"pretrained": False})  # as it says
+    assert search.make_search(root, "mlp", None).candidates
 
 
 def test_what_lbfgs_cannot_do_is_refused_before_the_search(root: Path) -> None:

@@ -54,8 +54,6 @@ def check(values: Params, root: Path) -> None:
     networks = import_module("classifier.networks")
     any_shape = networks.Shape(32, 32, 3, 2)
     networks.build(values.train.network, any_shape, values.train.options)
-    if values.train.pretrained:
-        networks.pretrainable(values.train.network)
     networks.check_together(values.train)
     for name, kind in OTHERS.items():
         if name in params.read(root):

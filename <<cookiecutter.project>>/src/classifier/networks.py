@@ -399,6 +399,8 @@ def check_together(train: TrainParams) -> None:
     """Raise SettingsError for parameters of the section `train` that do not go together."""
     check_targets(train)
     check_optimizer(train)
+    if train.pretrained:
+        pretrainable(train.network)
 
 
 def check_targets(train: TrainParams) -> None:

@@ -431,11 +431,14 @@ def fit(
     """Train with checkpoints and logs in `run`; return the model of the best epoch.
 
     `callbacks` are the caller's own, who may want to watch; `weights` are what the network starts
-    from. With several workers each calls it, and
-    only the first gets the best epoch's model: the others hold the last one's.
+    from, which a pretrained one must have unless it is taken up. With several workers each calls
+    it, and only the first gets the best epoch's model: the others hold the last one's.
 
     Raises TrainingError when the loss stops being a number.
     """
+    last = run / "last.ckpt"
+    if params.train.pretrained and not weights and not last.exists():
+        raise ValueError("train.pretrained is true, but no weights were given to begin with")
     quieten()
     pl.seed_everything(params.seed, verbose=False)
     threads = workers.threads or threads_of(params.train, shape, workers)
@@ -469,7 +472,6 @@ def fit(
         params.seed,
         params.train.data_on_device,
     )
-    last = run / "last.ckpt"
     if last.exists() and trainer.is_global_zero:
         print(f"taking up the run in {run}", file=sys.stderr)
     trainer.fit(training, images, ckpt_path=last if last.exists() else None)
