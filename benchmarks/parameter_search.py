@@ -28,7 +28,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 from classifier import evaluation, params, training
 from classifier.params import Params, TrainParams
 from tuning import search_space
-from tuning.trials import best_epoch
+from workspace.history import kept_epoch
 
 LIMIT = 10  # minutes for 30 trials on two cores
 NETWORKS = ("cnn", "mlp", "logistic_regression")
@@ -102,7 +102,7 @@ def search(root: Path, network: str, seeds: int) -> dict[str, Any]:
 def validation(trials: list[dict[str, Any]], train: TrainParams) -> dict[str, float]:
     """Figures of the trial with those parameters."""
     wanted = train.model_dump()
-    return best_epoch(next(trial["epochs"] for trial in trials if trial["train"] == wanted))
+    return kept_epoch(next(trial["epochs"] for trial in trials if trial["train"] == wanted))
 
 
 def test(values: Params, train: TrainParams, seed: int, root: Path) -> dict[str, float]:

@@ -26,6 +26,7 @@ from reporting.occlusion import PLACES, Explanation, explain
 from reporting.pages import beside, data_address, embedded_json, page_template
 from workspace import files
 from workspace.errors import UserError
+from workspace.history import kept_epoch
 from workspace.settings import read_json, read_text
 
 PAGE = Path("artifacts/report.html")
@@ -110,7 +111,7 @@ def contents(sources: Sources, session: Any) -> dict[str, Any]:
         "confidence": sources.confidence,
         "mistakes": int((~own.right).sum()),
         "curves": curves(sources.history),
-        "kept": kept_epoch(sources.history),
+        "kept": int(kept_epoch(sources.history)["epoch"]),
         "matrix": [
             [{"count": int(n), "share": float(s)} for n, s in zip(counts, parts, strict=True)]
             for counts, parts in zip(own.confusion, shares, strict=True)
@@ -134,18 +135,13 @@ def contents(sources: Sources, session: Any) -> dict[str, Any]:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def kept_epoch(history: list[dict[str, str]]) -> int:
-    """The epoch whose weights are kept: the one with the lowest validation loss."""
-    return int(min(history, key=lambda row: float(row["validation_loss"]))["epoch"])
-
-
 def curves(history: list[dict[str, str]]) -> list[Markup]:
     """Charts of loss and accuracy over the epochs."""
 
     def column(name: str, scale: float = 1) -> list[float]:
         return [scale * float(row[name]) for row in history]
 
-    kept = kept_epoch(history)
+    kept = int(kept_epoch(history)["epoch"])
     losses = {"training": column("train_loss"), "validation": column("validation_loss")}
     accuracy = {"validation": column("validation_accuracy", 100)}
     return [

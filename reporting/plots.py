@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from workspace.history import kept_epoch
+
 matplotlib.use("Agg")
 
 FOLDER = Path("plots")
@@ -41,7 +43,8 @@ def short(text: str, signs: int = 18) -> str:
 def learning_curves(history: Sequence[Mapping[str, str]], root: Path) -> None:
     """Loss of both splits and validation accuracy over the epochs; the epoch kept is marked."""
     epochs = [int(row["epoch"]) for row in history]
-    kept = min(range(len(history)), key=lambda k: float(history[k]["validation_loss"]))
+    kept = kept_epoch(history)
+    at = int(kept["epoch"])
     with figure(root, "learning_curves", 9, 3.4) as drawing:
         loss, accuracy = drawing.subplots(1, 2)
         for name, colour in (("train_loss", BLUE), ("validation_loss", ORANGE)):
@@ -51,14 +54,14 @@ def learning_curves(history: Sequence[Mapping[str, str]], root: Path) -> None:
         loss.set(title="Loss", yscale="log")
         values = [100 * float(row["validation_accuracy"]) for row in history]
         accuracy.plot(epochs, values, color=ORANGE)
-        accuracy.plot(epochs[kept], values[kept], "o", color=ORANGE)
+        accuracy.plot(at, 100 * float(kept["validation_accuracy"]), "o", color=ORANGE)
         accuracy.set(title="Validation accuracy (%)")
         for axes in (loss, accuracy):
             axes.set_xlabel("epoch")
             axes.set_xlim(1 - 0.02 * len(epochs), epochs[-1] + 0.02 * len(epochs))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            label = f"kept: epoch {epochs[kept]}"
-            axes.axvline(epochs[kept], color=GREY, linestyle="--", linewidth=1, label=label)
+            label = f"kept: epoch {at}"
+            axes.axvline(at, color=GREY, linestyle="--", linewidth=1, label=label)
             axes.legend(frameon=False)
             axes.spines[["top", "right"]].set_visible(False)
 

@@ -31,12 +31,12 @@ from tuning.trials import (
     Record,
     Search,
     Trial,
-    best_epoch,
     described,
     ranked,
     score,
 )
 from workspace.errors import UserError
+from workspace.history import kept_epoch
 
 
 class Report(Callback):
@@ -62,7 +62,7 @@ class Report(Callback):
 
 def with_score(epochs: Sequence[Figures], objective: str) -> Figures:
     """Figures of the last epoch, and the score so far: that of the best one."""
-    return epochs[-1] | {"score": score(best_epoch(epochs), objective)}
+    return epochs[-1] | {"score": score(kept_epoch(epochs), objective)}
 
 
 def run_trial(

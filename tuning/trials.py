@@ -12,6 +12,7 @@ from classifier.params import Params, TrainParams, TuneParams
 from tuning.search_space import Range
 from workspace import markdown
 from workspace.errors import UserError
+from workspace.history import kept_epoch
 from workspace.settings import Settings, SettingsError, check, parse_json, read_text
 
 FIGURES = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
@@ -53,13 +54,8 @@ class Trial:
 
     @property
     def figures(self) -> Figures:
-        """Those of the epoch whose weights are kept, the one with the lowest validation loss."""
-        return best_epoch(self.epochs)
-
-
-def best_epoch(epochs: Sequence[Figures]) -> Figures:
-    """The epoch whose checkpoint training keeps."""
-    return min(epochs, key=lambda figures: figures["validation_loss"])
+        """Those of the epoch whose weights are kept."""
+        return kept_epoch(self.epochs)
 
 
 def score(figures: Figures, objective: str) -> float:

@@ -1,6 +1,7 @@
 """Training: repeatable, resumable after a kill, calibrated, and clear when it fails."""
 
 import csv
+import math
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from classifier.distributed import TrainingError
 from classifier.params import Params
 from classifier.training import CHECKPOINT, HISTORY, fit_temperature
 from workspace.errors import UserError
+from workspace.history import kept_epoch
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -105,6 +107,35 @@ def test_a_run_taken_up_after_it_had_stopped_early_trains_no_further(
         _, history, _ = training.fit(stopping, shape, *splits, tmp_path / "run")
         lengths.append(len(history.epochs))
     assert lengths == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [(0.5, 0.2, 0.3), (0.2, 0.1, 0.1), (math.nan, 0.5, 0.4), (math.nan, math.nan)],
+    ids=str,
+)
+def test_the_epoch_that_is_kept_is_that_of_the_best_checkpoint(
+    losses: tuple[float, ...],
+    root: Path,
+    settings: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told(module: training.Training) -> None:
+        loss = torch.tensor(losses[module.current_epoch])
+        module.log_dict({"validation_loss": loss, "validation_accuracy": 0.5, "train_loss": 0.5})
+
+    monkeypatch.setattr(training.Training, "on_validation_epoch_end", told)
+    splits = training.load_splits(root)
+    shape = training.shape_of(splits[0], ["a", "b", "c"])
+    run = tmp_path / "run"
+    settings = change(settings, epochs=len(losses))
+    _, epochs, _ = training.fit(settings, shape, *splits, run)
+    best = torch.load(run / "best.ckpt", weights_only=True)["epoch"] + 1
+    assert kept_epoch(epochs.epochs)["epoch"] == best
+    epochs.write(tmp_path / "history.csv")  # texts
+    with (tmp_path / "history.csv").open() as file:
+        assert kept_epoch(csv.DictReader(file))["epoch"] == str(best)
 
 
 @pytest.mark.parametrize("network", ["linear_svm", "kernel_svm"])

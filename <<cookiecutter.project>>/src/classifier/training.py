@@ -55,6 +55,7 @@ from classifier.pretrained import Weights
 from classifier.progress import Bar, Progress, advice
 from workspace import files
 from workspace.errors import UserError
+from workspace.history import KEPT_BY, kept_epoch
 from workspace.machine import Machine
 from workspace.model_code import code_sha256
 
@@ -341,8 +342,7 @@ def name_logs(run: Path, folder: Path, name: str, accuracy: float) -> None:
 def kept_accuracy(history: Path) -> float:
     """Validation accuracy of the epoch that is kept."""
     with history.open(newline="") as file:
-        kept = min(csv.DictReader(file), key=lambda row: float(row["validation_loss"]))
-    return float(kept["validation_accuracy"])
+        return float(kept_epoch(csv.DictReader(file))["validation_accuracy"])
 
 
 def load_splits(root: Path) -> tuple[Split, Split]:
@@ -456,7 +456,7 @@ def fit(
     best = ModelCheckpoint(
         run,
         "best",
-        monitor="validation_loss",
+        monitor=KEPT_BY,
         # A run is taken up at the last epoch; only a whole checkpoint has the mean weights.
         save_weights_only=not params.train.ema,
         enable_version_counter=False,
@@ -505,7 +505,7 @@ def make_trainer(
         ModelCheckpoint(run, "last", save_on_train_epoch_end=True, enable_version_counter=False),
     ]
     if params.patience:
-        callbacks.append(Patience("validation_loss", patience=params.patience))
+        callbacks.append(Patience(KEPT_BY, patience=params.patience))
     if params.ema:
         callbacks.append(EMAWeightAveraging(decay=params.ema))
     bar = sys.stderr.isatty()
