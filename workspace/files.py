@@ -18,13 +18,18 @@ LOOK = 1.0  # seconds in which whoever looks at a lock has surely let go of it
 
 @contextmanager
 def replacing(
-    path: Path, mode: str = "w", final: Callable[[], Path] | None = None, **options: Any
+    path: Path,
+    mode: str = "w",
+    final: Callable[[], Path] | None = None,
+    private: bool = False,
+    **options: Any,
 ) -> Iterator[IO[Any]]:
     """Give a stream whose content takes the place of a file when the block ends well.
 
     Until then, and after a failure, the file is as it was. What has taken its place is on disk, not
     only in memory. A file named after its content gets the path that `final` returns at the end.
-    `options` are those of `open`; folders are made if need be.
+    What is `private` nobody else may read at any time. `options` are those of `open`; folders are
+    made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -33,7 +38,8 @@ def replacing(
         with os.fdopen(handle, mode, **options) as stream:
             yield stream
             stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's are for its owner only
+            if not private:  # as mkstemp's are
+                os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
         place = final() if final else path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +50,9 @@ def replacing(
     sync(place.parent)
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(path: Path, content: str | bytes, private: bool = False) -> None:
     """Write a file whole or not at all, as `replacing` does."""
-    with replacing(path, "wb") as stream:
+    with replacing(path, "wb", private=private) as stream:
         stream.write(content if isinstance(content, bytes) else content.encode())
 
 

@@ -104,9 +104,7 @@ def make(repository: Repository, name: str, kubectl: Kubectl, say: Say) -> str:
 def keep_settings(context: str, kubectl: Kubectl) -> None:
     """Keep the settings of a context apart, for all that follows."""
     found = ask("kubectl", "config", "view", "--minify", "--flatten", "--context", context)
-    SETTINGS.unlink(missing_ok=True)
-    write(SETTINGS, found + "\n")
-    SETTINGS.chmod(0o600)
+    write(SETTINGS, found + "\n", private=True)
 
 
 def address(repository: Repository, host: str | None, reach: Callable[[], str]) -> str:

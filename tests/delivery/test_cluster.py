@@ -317,6 +317,21 @@ def given(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return [*UP, "--context", "kind-east"]
 
 
+def test_the_keys_of_a_given_cluster_are_never_for_others_to_read(
+    place: Place, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(self: Path, target: Path) -> Path:
+        modes[target] = self.stat().st_mode & 0o777
+        return plain(self, target)
+
+    modes: dict[Path, int] = {}
+    plain = Path.replace
+    monkeypatch.setattr(Path, "replace", replace)
+    assert main([*given, "--host", "127.0.0.1"]) == 0
+    assert modes[SETTINGS] == 0o600
+    assert SETTINGS.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_given_cluster_gets_what_it_lacks_and_loses_nothing_else(
     place: Place, given: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,7 +348,6 @@ def test_a_given_cluster_gets_what_it_lacks_and_loses_nothing_else(
     assert source["kustomize"]["images"] == [
         f"nvcr.io/nvidia/tritonserver=registry.example/t@{'a' * 9}"
     ]
-    assert SETTINGS.stat().st_mode & 0o777 == 0o600
     assert main(DOWN) == 0
     assert sorted(place.made()["objects"]) == ["/namespace/argocd", "/namespace/work"]
     assert not place.told("docker") and not place.told("kind ")
