@@ -1,5 +1,6 @@
 """Judge a pull request by what it changes: one verdict, one report."""
 
+import re
 import shutil
 import tempfile
 from functools import partial
@@ -18,6 +19,7 @@ from workspace.markdown import cell
 
 REPORT = Path(".local/reports/check.md")
 PICTURES = REPORT.with_name("pictures")
+LONGEST = 100  # signs of a path that its file's name repeats, the last
 ARGUMENTS = {
     "--base": {"default": f"{REMOTE}/{BRANCH}", "help": "what it would be merged into"},
     "--head": {"default": "HEAD", "help": "what is judged; default: the commit checked out"},
@@ -42,10 +44,14 @@ def run(
 
 
 def keep_pictures(changes: Changes) -> None:
-    """Lay the pictures that change beside the report, where CI takes them from."""
+    """Lay the pictures that change beside the report, in its order, where CI takes them from.
+
+    No path, which others gave, keeps a file system or CI from taking all of them.
+    """
     shutil.rmtree(PICTURES, ignore_errors=True)
-    for name, content in changes.pictures.items():
-        write(PICTURES / name.replace("/", "-"), content)
+    for number, (path, content) in enumerate(changes.pictures.items(), 1):
+        name = re.sub(r"[^\w.-]", "-", path, flags=re.ASCII)[-LONGEST:]
+        write(PICTURES / f"{number}-{name}", content)
 
 
 def asked(repository: Repository) -> Witnesses:

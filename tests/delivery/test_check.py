@@ -1136,10 +1136,28 @@ def test_pictures_that_change_are_named_and_lie_beside_the_report(
     assert f"\n\nPictures that change: {named} and 1 more.\n\n" in report(verdict)
     main(["check", "--base", "main"])
     kept = repo.folder / ".local/reports/pictures"
-    assert {each.name for each in kept.iterdir()} == {f"plots-{number}.svg" for number in range(6)}
-    assert (kept / "plots-5.svg").read_text() == "<svg/>"
+    assert {each.name for each in kept.iterdir()} == {f"{n + 1}-plots-{n}.svg" for n in range(6)}
+    assert (kept / "6-plots-5.svg").read_text() == "<svg/>"
     main(["check", "--base", "main", "--head", "main"])
     assert not kept.exists()
+
+
+def test_pictures_lie_beside_the_report_whatever_they_are_called(
+    repo: Repo, tmp_path: Path
+) -> None:
+    long = f"plots/{'deep/' * 60}end.png"
+    odd = ("a-b.svg", "a/b.svg", 'c:"d".svg', long)
+
+    def change(repo: Repo) -> None:
+        for name in odd:
+            repo.write(name, name)
+
+    assert judged(repo, Case(change, "", ""), tmp_path).passed
+    assert main(["check", "--base", "main"]) == 0
+    kept = [*(repo.folder / ".local/reports/pictures").iterdir()]
+    assert {each.read_text() for each in kept} == {*odd}
+    for each in kept:  # as an artifact of CI may be called, and within what a file system takes
+        assert re.fullmatch(r"[1-4]-[\w.-]{1,100}", each.name, re.ASCII)
 
 
 def test_a_review_that_is_proposed_breaks_no_report(repo: Repo, tmp_path: Path) -> None:
