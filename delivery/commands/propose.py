@@ -1,5 +1,7 @@
 """Propose: the model that was trained here, in a pull request with all that Git keeps of it."""
 
+import os
+
 from delivery.errors import DeliveryError
 from delivery.git import BRANCH, FETCH, REMOTE, Repository
 from delivery.model.pipeline_outputs import Metrics, read_outputs
@@ -47,7 +49,14 @@ def training(commit: str, metrics: Metrics) -> Proposal:
 
 def push(repository: Repository, head: str, proposal: Proposal) -> None:
     """Make the branch, unless an interrupted run has made it. Raises DeliveryError."""
+    changed = {*repository.changed_files()}
     with repository.index_apart(head) as index:
+        missing = repository.listed("ls-files", "--deleted", "-z", index=index)
+        left_out = os.fsencode("\0".join(path for path in missing if path not in changed))
+        # A file that a sparse checkout leaves out stays as it is: nobody has deleted it.
+        repository.run(
+            "update-index", "-z", "--skip-worktree", "--stdin", stdin=left_out, index=index
+        )
         repository.run("add", "--all", index=index)
         tree = repository.ask("write-tree", index=index)
     made = repository.remote_branch(proposal.branch)

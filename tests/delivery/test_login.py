@@ -138,6 +138,26 @@ def test_a_commit_that_main_does_not_have_is_merged_first(
     assert main(["propose"]) == 0
 
 
+@pytest.mark.parametrize("index", ["--no-sparse-index", "--sparse-index"])
+def test_what_a_sparse_checkout_leaves_out_is_not_taken_away(project: Project, index: str) -> None:
+    for path in ("docs/long.md", "docs/\u00fcber.md", "site/page.html", "src/old.py"):
+        write(project.folder, path, "now\n")
+    project.commit("Write")
+    project.git("sparse-checkout", "set", index, "src", "serving")
+    assert not (project.folder / "docs").exists()
+    write_outputs(project.folder, 0.98, 0.97, code_sha256())
+    write(project.folder, "site/page.html", "then\n")
+    (project.folder / "src/old.py").unlink()
+    state = project.state()
+    assert main(["propose"]) == 0
+    assert project.state() == state
+    branch = f"training/{project.git('rev-parse', 'HEAD')[:12]}"
+    changes = ("diff", "--name-status", "--no-renames", "main", branch)
+    changed = project.git(*changes, folder=project.origin).splitlines()
+    assert "M\tmetrics.json" in changed and "M\tsite/page.html" in changed
+    assert [line for line in changed if line.startswith("D")] == ["D\tsrc/old.py"]
+
+
 def test_another_training_of_the_same_commit_is_proposed_once_the_first_is_closed(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
