@@ -7,7 +7,7 @@ that cache, so the stages after training run there, where it can be committed.
 
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from delivery.dvc import dvc_settings, dvc_shown, make_raw, refuse_replaced
 from delivery.errors import DeliveryError
@@ -39,13 +39,20 @@ def run_pipeline(project: Path, copy: Path) -> None:
         raise DeliveryError(
             f"{store} lacks the pictures of {raw}.dvc: run `make data-push` where the data are"
         )
-    storage = f"{store.rpartition('/')[0]}/training"
-    failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=storage)
+    failed = dvc_shown(copy, "repro", "--pull", STAGE, STORAGE=checkpoints(store))
     if dvc_shown(copy, "push", "--run-cache"):
         raise DeliveryError(f"{store} did not take the results: DVC says why above")
     if failed:
         raise DeliveryError("the pipeline stopped: see above where; what was done before is kept")
     print(f"the model is in {store}: `make pipeline PULL=1` at this commit takes it up")
+
+
+def checkpoints(store: str) -> str:
+    """Return where checkpoints go: beside the data store, or into one that is a bucket or disk."""
+    scheme, colon, name = store.rpartition("://")
+    place = PurePosixPath(name)
+    folder = place if str(place.parent) in (".", "/") else place.parent
+    return f"{scheme}{colon}{folder / 'training'}"
 
 
 def data_store(folder: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import TEMPLATE, UNBAKED
 from delivery.__main__ import main
-from delivery.commands.run_pipeline import run_pipeline
+from delivery.commands.run_pipeline import checkpoints, run_pipeline
 from delivery.errors import DeliveryError
 
 sys.path.insert(0, str(TEMPLATE / "infra/commands"))
@@ -108,6 +108,22 @@ def test_a_checkout_takes_up_the_model_that_the_job_trained(
     assert stages(log) == ["prepare", "train", "evaluate"]
     model = "artifacts/model"
     assert (checkout / model).read_text() == (tmp_path / "job" / model).read_text()
+
+
+@pytest.mark.parametrize(
+    ("store", "place"),
+    [
+        ("s3://digits-data/dvc", "s3://digits-data/training"),
+        ("s3://digits-data/dvc/", "s3://digits-data/training"),
+        ("s3://digits-data/team/dvc", "s3://digits-data/team/training"),
+        ("s3://digits-data", "s3://digits-data/training"),
+        ("s3://digits-data/", "s3://digits-data/training"),
+        ("/mnt/store/dvc/", "/mnt/store/training"),
+        ("/mnt", "/mnt/training"),
+    ],
+)
+def test_checkpoints_go_beside_the_data_and_into_no_other_bucket(store: str, place: str) -> None:
+    assert checkpoints(store) == place
 
 
 def test_the_job_trains_on_the_data_that_the_commit_names(tmp_path: Path, log: Path) -> None:
