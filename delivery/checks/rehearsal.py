@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,13 +27,14 @@ from delivery.proposals.signing import Trust, read_trust
 from delivery.proposals.texts import describe
 from delivery.triton import restricted
 from delivery.triton.client import PROTOCOLS, connect
+from delivery.triton.config_text import largest_batch
 from delivery.triton.load import LOADS, Load, Speed, measure
 from delivery.triton.server import Server, latest_version, ready_path
 from workspace.errors import UserError, sentence
 from workspace.markdown import cell
 
 LOGS = Path(".local/logs")
-BATCHES = (1, 7, 32)
+BATCHES = (1, 7, 32)  # or as many as the model takes at once, if that is fewer
 TOGETHER = 8  # clients at the same time
 
 
@@ -82,7 +83,10 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Subject:
-    """A release that is served here for the rehearsal."""
+    """A release that is served here for the rehearsal.
+
+    A request may have `largest` pictures: the model's own configuration says so.
+    """
 
     release: Release
     documents: Documents
@@ -90,6 +94,7 @@ class Subject:
     requests: golden.Golden
     server: Server
     loading: float
+    largest: int
 
 
 def rehearse(
@@ -124,7 +129,9 @@ def rehearse(
             rehearsal.checks += check_clients(rehearsal, accepted.accept_interface_change, past)
         subjects = [new, old] if old else [new]
         called = [(each.server.ports, each.requests.images) for each in subjects]
-        for load in tqdm(LOADS, desc="measure", unit="load", disable=None):
+        largest = min(each.largest for each in subjects)
+        fit = dict.fromkeys(replace(load, batch=min(load.batch, largest)) for load in LOADS)
+        for load in tqdm(fit, desc="measure", unit="load", disable=None):
             rehearsal.speeds.append((load, measure(called, load)))
         now = old.documents if old else {}
         rehearsal.difference = documents_difference(now, new.documents)
@@ -174,11 +181,12 @@ def serve(release: Release, manifests: Path, model: Path, name: str) -> Subject:
     server = begin(pod, model, LOGS / f"rehearse-{name}.log")
     try:
         server.wait(pod.ready_path, pod.starting)
+        largest = largest_batch((model / "classifier/config.pbtxt").read_text())
     except BaseException:
         server.kill()
         raise
     loading = time.monotonic() - server.started
-    return Subject(release, documents, model, requests, server, loading)
+    return Subject(release, documents, model, requests, server, loading, largest)
 
 
 def described(model: Path, version: int, image: str, commit: str) -> Release:
@@ -242,7 +250,7 @@ def check_answers(subject: Subject) -> Iterator[Check]:
     requests, ports = subject.requests, subject.server.ports
     for protocol in PROTOCOLS:
         with connect(protocol, ports, again=True) as client:
-            for batch in BATCHES:
+            for batch in dict.fromkeys(min(each, subject.largest) for each in BATCHES):
                 result = golden.compare(client, requests, batch)
                 yield check_answer(f"{protocol}, batches of {batch}", [result], subject)
     results = golden.compare_together(ports, requests, batch=1, clients=TOGETHER)

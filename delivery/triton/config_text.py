@@ -49,6 +49,11 @@ def parse(text: str) -> Any:
         ) from None
 
 
+def largest_batch(text: str) -> int:
+    """Read how many pictures a config.pbtxt lets a request have. Raises DeliveryError."""
+    return max(1, parse(text).max_batch_size)
+
+
 def settings(text: str) -> Settings:
     """Read the settings that a config.pbtxt has. Raises DeliveryError."""
     config = parse(text)

@@ -123,6 +123,24 @@ def test_a_server_that_obeys_everyone_fails_until_its_arguments_restrict_that(
         assert REPORT.read_text().count("nobody without the value shared-memory, ") == 2
 
 
+@pytest.mark.parametrize("largest", [5, 1])
+def test_no_more_pictures_are_sent_at_once_than_the_model_takes(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(rehearsal, "LOADS", load.LOADS)
+    project.bump(1)
+    release = project.build(2)
+    config = MODEL / "config.pbtxt"
+    text = config.read_text().replace("max_batch_size: 32", f"max_batch_size: {largest}")
+    config.write_text(text)
+    propose(project, repackaged(project, release))
+    assert main(["rehearse", "staging"]) == 0, REPORT.read_text()
+    report = REPORT.read_text()
+    assert {*re.findall(r"grpc, batches of (\d+)", report)} == {"1", str(largest)}
+    sent = re.findall(r"grpc, (\d+) client\(s\), (\d+) picture\(s\) each \| 2", report)
+    assert sent == [*dict.fromkeys([("1", "1"), ("8", "1"), ("1", str(largest))])]
+
+
 def reordered(labels: Path) -> None:
     labels.write_text("".join(reversed(labels.read_text().splitlines(keepends=True))))
 
