@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from workspace.files import write
 from workspace.settings import Settings, check, read_json
 
 MODULE = "delivery.cluster.git_http"
+PATIENCE = 5.0  # seconds to end in before it is killed
 
 
 class Running(Settings):
@@ -85,9 +87,11 @@ def alive(server: Running) -> bool:
 
 
 def stop(state: Path) -> None:
-    """End the server that was started, if it runs."""
-    server = remembered(state)
-    if server and alive(server):
-        with suppress(ProcessLookupError):
-            os.kill(server.process, signal.SIGTERM)
+    """End the server that was started, if it runs; its port is free when this returns."""
+    server, end = remembered(state), time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):
+        while server and alive(server):
+            late = time.monotonic() > end
+            os.kill(server.process, signal.SIGKILL if late else signal.SIGTERM)
+            time.sleep(0.02)
     state.unlink(missing_ok=True)
