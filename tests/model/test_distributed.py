@@ -31,7 +31,7 @@ PATIENCE = 900  # seconds: generous, because nothing here is a measurement
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A prepared project of the test's own."""
-    return prepared_project(tmp_path)
+    return prepared_project(tmp_path / "own folder")
 
 
 @pytest.fixture
@@ -41,9 +41,12 @@ def settings() -> Params:
 
 
 def start(root: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start `python -m classifier train` with several workers."""
+    """Start `python -m classifier train`, of an environment in the project's folder."""
+    venv = root / ".venv"
+    if not venv.exists():
+        venv.symlink_to(sys.prefix)
     return subprocess.Popen(
-        [sys.executable, "-m", "classifier", "train"],
+        [venv / "bin/python", "-m", "classifier", "train"],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(PROJECT / "src")} | environment,
         stdout=subprocess.PIPE,

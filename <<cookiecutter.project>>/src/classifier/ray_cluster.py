@@ -5,8 +5,10 @@ Ray reads its settings when it is imported, so they are made first, and nothing 
 
 import logging
 import os
+import shlex
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +67,7 @@ def cluster(
         # Or some of Ray's own workers would look for it, and not know it from another one here.
         os.environ["RAY_GCS_SERVER_PORT"] = port = free_port()
         code["env_vars"] = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        code["py_executable"] = shlex.quote(sys.executable)  # Ray has a shell read it
         ray.init(
             "local",
             num_cpus=cores(),
