@@ -71,6 +71,12 @@ def test_intervals_hold_the_figure_and_narrow_with_more_images() -> None:
     assert many[1] - many[0] < 0.2 * (few[1] - few[0])
 
 
+def test_a_class_that_a_draw_lacks_is_no_mistake() -> None:
+    """Of the last class are two pictures, which one draw in eight leaves out."""
+    faultless = np.diag([12, 12, 2])
+    assert evaluation.intervals(faultless, SETTINGS, seed=0)["macro_f1"] == [1.0, 1.0]
+
+
 def test_evaluation_writes_metrics_and_plots(exported: Path) -> None:
     metrics = read(exported / "metrics.json")
     assert metrics["support"] == 33 and list(metrics["per_class"]) == CLASSES

@@ -143,8 +143,9 @@ def intervals(
     """Percentile bootstrap intervals of accuracy and macro F1 from a confusion matrix (K, K).
 
     Both depend on the pictures only through the pair (true class, predicted class), so drawing
-    pictures with replacement is drawing cells of the matrix. Source: Efron & Tibshirani, An
-    Introduction to the Bootstrap, ch. 13.
+    pictures with replacement is drawing cells of the matrix. A class of which a draw has no picture
+    and no answer is not in its mean. Source: Efron & Tibshirani, An Introduction to the Bootstrap,
+    ch. 13.
     """
     total, generator = int(confusion.sum()), np.random.default_rng(seed)
     accuracies, f1s = [], []
@@ -154,9 +155,10 @@ def intervals(
         drawn = generator.multinomial(total, confusion.ravel() / total, size=size)
         matrices = drawn.reshape(-1, *confusion.shape)
         right = np.diagonal(matrices, axis1=1, axis2=2)
-        f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
+        marked = matrices.sum(1) + matrices.sum(2)
+        f1 = 2 * right / np.maximum(marked, 1)
         accuracies.append(right.sum(1) / total)
-        f1s.append(f1.mean(1))
+        f1s.append(f1.sum(1) / (marked > 0).sum(1))
     tails = [(1 - params.confidence) / 2, (1 + params.confidence) / 2]
     samples = {"accuracy": accuracies, "macro_f1": f1s}
     return {
