@@ -54,22 +54,25 @@ class UnreadableError(DeliveryError):
 def files(text: str) -> list[Path]:
     """Return the files that a text names: a path, or as a shell would read it, several, with `*`.
 
-    Words of which only several together are a file are one path with blanks.
+    A text that matches as it stands, or words of which only several together are a file, are one
+    path with blanks.
     """
     if is_there(text):
         return [Path(text)]
+    if (found := matching(text)) != [text]:
+        return [Path(each) for each in found]
     try:
         words = shlex.split(text)
     except ValueError:  # a quote without its end
         words = text.split()
     words = [file for word in words for file in matching(word)]
-    found = []
+    named = []
     while words:
         lengths = [1, *range(min(len(words), MOST_WORDS), 1, -1)]
         length = next((n for n in lengths if is_there(" ".join(words[:n]))), 1)
-        found.append(Path(" ".join(words[:length])))
+        named.append(Path(" ".join(words[:length])))
         words = words[length:]
-    return found
+    return named
 
 
 def is_there(path: str) -> bool:

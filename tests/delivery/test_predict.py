@@ -219,6 +219,7 @@ def test_one_bad_file_among_many_costs_the_others_nothing(
         ("'my photo (1).png' a.png", ["my photo (1).png", "a.png"]),
         ("*.png", ["a.png", "b.png", "it's.png", "my photo (1).png"]),
         ("a***.png", ["a.png"]),
+        ("my photo*", ["my photo (1).png"]),
         ("it's.png b.png", ["it's.png", "b.png"]),
         ("none.png  a.png", ["none.png", "a.png"]),
         (" ".join(["a.png"] * 2000), ["a.png"] * 2000),
