@@ -622,7 +622,7 @@ def node_group(walk: Walk, name: str) -> dict:
     (found,) = (
         each
         for each in eks.list_nodegroups(clusterName=NAME)["nodegroups"]
-        if re.fullmatch(rf"{name}-\d+", each)
+        if re.fullmatch(rf"{name}-[0-9a-f]{{26}}", each)
     )
     return eks.describe_nodegroup(clusterName=NAME, nodegroupName=found)["nodegroup"]
 

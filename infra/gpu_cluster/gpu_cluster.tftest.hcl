@@ -313,7 +313,7 @@ run "a_group_that_is_changed_keeps_as_many_nodes_as_it_has" {
     override_during = plan
     values = {
       desired_capacity = 5
-      tag              = [{ key = "eks:nodegroup-name", value = "gpu-20261126000000000000000001", propagate_at_launch = true }]
+      tag              = [{ key = "eks:nodegroup-name", value = "gpu-2026112600000000000000001b", propagate_at_launch = true }]
     }
   }
 

@@ -20,10 +20,10 @@ data "aws_ssm_parameter" "image" {
 }
 
 locals {
-  # By the name before the number that EKS's groups get here; none before the first apply.
+  # By the name before the number, hexadecimal at its end, that groups get here; none before the first apply.
   nodes = { for group in concat(["system"], keys(var.gpu_node_groups)) : group => max(0, [
     for made in data.aws_autoscaling_group.made : made.desired_capacity if anytrue([
-      for tag in made.tag : tag.key == "eks:nodegroup-name" && can(regex("^${group}(-[0-9]{26})?$", tag.value))
+      for tag in made.tag : tag.key == "eks:nodegroup-name" && can(regex("^${group}(-[0-9a-f]{26})?$", tag.value))
     ])
   ]...) }
 }
