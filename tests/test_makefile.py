@@ -117,7 +117,7 @@ def recipes(makefile: str) -> dict[str, set[str]]:
     return {
         target: {*re.findall(r"\b[A-Z][A-Z0-9_]+\b", recipe)} - {"FETCHED", "PYTHON", "RUN"}
         for target, recipe in re.findall(r"(?m)^([a-z-]+):.*\n((?:\t.*\n)+)", plain)
-        if re.match(r"\t@?\$\((RUN\)|PYTHON\) infra/)", recipe)
+        if re.match(r"\t@?(exec )?\$\((RUN\)|PYTHON\) infra/)", recipe)
     }
 
 
