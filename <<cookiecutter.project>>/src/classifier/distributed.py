@@ -207,7 +207,7 @@ def _ray_worker(config: dict[str, Any]) -> dict[str, bytes] | str:
     import ray.train
     from ray.train.torch import get_device
 
-    run = Path(tempfile.gettempdir(), "runs", config["run"])
+    run = Path(tempfile.gettempdir(), f"run-{config['run']}")
     take_up(ray.train.get_checkpoint(), run)
     if torch.cuda.is_available():
         torch.cuda.set_device(get_device())  # or the barrier would guess it
