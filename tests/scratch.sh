@@ -10,6 +10,7 @@ room=$(df -Pk "$memory" 2>/dev/null | awk 'END {print $4}')
 if [ "${free:-0}" -gt $enough ] && [ "${room:-0}" -gt $enough ] && folder=$(mktemp -d "$memory/mts.XXXX"); then
     printf '#!/bin/sh\n' >"$folder/runs" && chmod +x "$folder/runs"
     "$folder/runs" 2>/dev/null || { rm -rf "$folder" && folder=; }
+    rm -f "$folder/runs"
 fi
 [ "$folder" ] || folder=$(mktemp -d "${TMPDIR:-/tmp}/mts.XXXX") || exit
 trap : INT # the command ends by it, and then the folder goes

@@ -87,7 +87,8 @@ def threshold_of(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> f
     """
     found = np.unique(confidence)
     candidates = np.concatenate([[found[0] - 10.0**-DIGITS], (found[:-1] + found[1:]) / 2])
-    above = (confidence > candidates[:, None]).mean(axis=1)
+    places = np.searchsorted(np.sort(confidence), candidates, side="right")
+    above = (len(confidence) - places) / len(confidence)
     return round(float(candidates[np.abs(above - right.mean()).argmin()]), DIGITS)
 
 
