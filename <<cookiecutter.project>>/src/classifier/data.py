@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,18 +96,19 @@ def chunks(path: Path) -> Iterator[np.ndarray]:
         yield np.asarray(np.load(path, mmap_mode="r")[start : start + CHUNK])
 
 
-def moments(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each channel, float64 (C,), over images uint8 (n,H,W,C) in parts.
+def channel_sums(images: np.ndarray) -> np.ndarray:
+    """Of each channel the sum over all pixels, and that of their squares, int64 (2,C).
 
-    The sums are whole numbers, and so exact however many there are.
+    `images` are uint8 (n,H,W,C). Whole numbers add up exactly, in whatever parts they are read.
     """
-    sums, squares, pixels = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
-    for part in parts:
-        sums = sums + part.sum(axis=(0, 1, 2), dtype=np.int64)
-        squares = squares + np.square(part, dtype=np.uint16).sum(axis=(0, 1, 2), dtype=np.int64)
-        pixels += part[..., 0].size
-    mean = sums / pixels
-    return mean, np.maximum(squares / pixels - mean**2, 0.0)
+    squares = np.square(images, dtype=np.uint16)
+    return np.stack([each.sum(axis=(0, 1, 2), dtype=np.int64) for each in (images, squares)])
+
+
+def moments(sums: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each channel, float64 (C,), from `channel_sums` of so many pixels."""
+    mean, squares = sums / pixels
+    return mean, np.maximum(squares - mean**2, 0.0)
 
 
 def _read_json(path: Path, kind: type[Kind]) -> Kind:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from classifier.cleaning import EXAMPLES, Cleaned, Staged, fingerprint, near_pairs
-from classifier.data import SPLITS, chunks, digest, moments
+from classifier.data import SPLITS, channel_sums, chunks, digest, moments
 from classifier.params import PrepareParams
 from classifier.sources import Source
 
@@ -28,12 +28,15 @@ class Measured:
 def _measure(folder: Path, classes: list[str]) -> Measured:
     labels = np.load(folder / "labels.npy")
     content, digests, fingerprints = hashlib.sha256(), set(), []
+    sums, pixels = np.zeros((2, 1), np.int64), 0
     for chunk in chunks(folder / "images.npy"):
         content.update(chunk.data)
         digests |= {digest(image) for image in chunk}
         fingerprints += [fingerprint(image) for image in chunk]
+        sums = sums + channel_sums(chunk)
+        pixels += chunk[..., 0].size
     content.update(labels.astype("<i8").data)
-    mean, variance = moments(chunks(folder / "images.npy"))
+    mean, variance = moments(sums, pixels)
     counts = np.bincount(labels, minlength=len(classes))
     summary = {
         "images": len(labels),

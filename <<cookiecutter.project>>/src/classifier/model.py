@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classifier import networks
 from classifier.batches import Batches
-from classifier.data import CHUNK, Split, moments
+from classifier.data import CHUNK, Split, channel_sums, moments
 from classifier.networks import Photographic, Shape
 from classifier.params import TrainParams
 from classifier.pretrained import Weights
@@ -49,8 +49,9 @@ class Classifier(nn.Module):
         places = drawn.sort().values.numpy()
         # A few at a time: as floats, all of them would be eight times as many bytes.
         parts = (places[first : first + CHUNK] for first in range(0, len(places), CHUNK))
-        mean, variance = moments(split.images[part] for part in parts)
+        sums = np.sum([channel_sums(split.images[part]) for part in parts], axis=0)
         pixels = len(places) * self.shape.height * self.shape.width
+        mean, variance = moments(sums, pixels)
         std = np.sqrt(variance * pixels / max(pixels - 1, 1))
         self.mean.copy_(torch.from_numpy(mean)[:, None, None])
         self.std.copy_(torch.from_numpy(std)[:, None, None].clamp_min(1.0))
