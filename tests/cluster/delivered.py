@@ -20,7 +20,7 @@ from delivery.model import golden
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import all_releases, next_version
-from delivery.triton.client import PROTOCOLS, Client
+from delivery.triton.client import Client
 from kubernetes_api import PATIENCE, Kubernetes, Object, ten_in_a_row
 from local_cluster import LocalCluster
 from traffic import PICTURES
@@ -271,8 +271,8 @@ class Delivered:
     def answers(self, release: Release, environment: str = "staging") -> None:
         """Assert that exactly a release answers its golden requests, over HTTP and over gRPC."""
         requests = self.recorded(release)
-        for protocol in PROTOCOLS:
-            with Client(protocol, self.address(protocol, environment)) as client:
+        for protocol, address in self.reachable(environment).items():
+            with Client(protocol, address) as client:
                 result = golden.compare(client, requests, batch=16)
             assert result.passed, f"{protocol}: {result}"
             assert result.versions == {release.version}

@@ -215,7 +215,6 @@ def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> Non
         merged = keda.merge_the_other()
         keda.see()
         keda.rollout(lambda seen: healthy_with(seen, merged.version) and is_awake(seen))
-        keda.reachable()
         keda.answers(merged)
         available(keda, 0)
     keda.rollout(is_awake)  # by itself, without the line
