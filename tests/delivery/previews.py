@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +45,24 @@ class Running:
 
     def until(self, **wanted: Any) -> dict[str, Any]:
         """Wait until the status has these values; return it."""
+        return self.waited_for(self.status, wanted)
+
+    def until_recorded(self, **wanted: Any) -> dict[str, Any]:
+        """Wait until the history's last status has these values, if for a moment; return it."""
+        return self.waited_for(self.recorded, wanted)
+
+    def recorded(self) -> dict[str, Any]:
+        """The history's last status; nothing without one."""
+        path = self.state / "history.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return json.loads(lines[-1]) if lines else {}
+
+    def waited_for(
+        self, look: Callable[[], dict[str, Any]], wanted: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Look until what is seen has these values; return it."""
         deadline = time.monotonic() + PATIENCE
-        while not wanted.items() <= (status := self.status()).items():
+        while not wanted.items() <= (status := look()).items():
             assert time.monotonic() < deadline, f"{status} never became {wanted}"
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)

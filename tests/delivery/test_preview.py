@@ -361,7 +361,7 @@ def test_a_preparation_that_is_killed_is_told_and_tried_again(project: TinyProje
     try:
         running.until(commit=commit, sync="Synced", health="Progressing")
         os.kill(running.worker(), signal.SIGKILL)
-        status = running.until(sync="Synced", health="Degraded")
+        status = running.until_recorded(sync="Synced", health="Degraded")  # and at once anew
         assert status["message"] == "the process that renders and pulls died by signal SIGKILL"
         running.until(sync="Synced", health="Progressing")
     finally:
