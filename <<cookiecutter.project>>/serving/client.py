@@ -61,26 +61,26 @@ def classify(address: str, files: list[str], top: int = 3, white: int = WHITE) -
     protocol, _, place = address.rpartition("://")
     triton: Any = importlib.import_module(f"tritonclient.{protocol}")
     with triton.InferenceServerClient(place) as server:
-        as_dict = {"as_json": True} if protocol == "grpc" else {}
+        limit = {"client_timeout": 60.0} if protocol == "grpc" else {}  # seconds, as HTTP has
+        as_dict = {"as_json": True, **limit} if limit else {}
         model = server.get_model_metadata("classifier", **as_dict)
         height, width, channels = (int(size) for size in model["inputs"][0]["shape"][1:])
         for file in files:
             tensor = triton.InferInput("image", [1, height, width, channels], "UINT8")
             tensor.set_data_from_numpy(pixels(file, height, width, channels, white)[np.newaxis])
             wanted = triton.InferRequestedOutput("probabilities", class_count=top)
-            answer = ask(server, "classifier", [tensor], outputs=[wanted])
+            answer = ask(server, "classifier", [tensor], outputs=[wanted], **limit)
             lines = [line.decode().split(":", 2) for line in answer.as_numpy("probabilities")[0]]
             yield [(label, float(probability)) for probability, _, label in lines]
 
 
 def ask(server: Any, *question: Any, **options: Any) -> Any:
     """Infer; a second time, over a new connection, where the server closed the one it kept."""
-    refusal: Any = importlib.import_module("tritonclient.utils").InferenceServerException
     try:
         return server.infer(*question, **options)
-    except refusal:
-        raise
-    except Exception:  # each library has its own for a closed connection
+    except Exception as error:  # each library has its own for a closed connection
+        if type(error).__name__ == "InferenceServerException":  # Triton's answer
+            raise
         return server.infer(*question, **options)
 
 

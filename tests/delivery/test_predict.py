@@ -3,13 +3,15 @@
 import json
 import runpy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tritonclient.grpc import InferenceServerClient
 
 from conftest import UNBAKED
 from delivery.__main__ import main
@@ -71,6 +73,28 @@ def test_the_recorded_class_comes_first(
         order = np.argsort(answer)[:-3:-1]
         assert [label for label, _ in classes] == [f"class {index}" for index in order]
         assert [share for _, share in classes] == pytest.approx(answer[order], abs=1e-5)
+
+
+def test_the_client_that_others_copy_waits_for_no_call_for_ever(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVIDIA's client over gRPC would, without a limit for each call."""
+    limits = []
+
+    def noted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any, **named: Any) -> Any:
+            limits.append(named.get("client_timeout"))
+            return call(*arguments, **named)
+
+        return noting
+
+    for name in ("get_model_metadata", "infer"):
+        call = getattr(InferenceServerClient, name)
+        monkeypatch.setattr(InferenceServerClient, name, noted(call))
+    Image.new("L", SHAPE[1::-1]).save(tmp_path / "cat.png")
+    address = f"grpc://{HOST}:{server.ports.grpc}"
+    assert list(runpy.run_path(str(CLIENT))["classify"](address, [tmp_path / "cat.png"]))
+    assert limits == [60.0, 60.0]
 
 
 class Bumped(BaseHTTPRequestHandler):
