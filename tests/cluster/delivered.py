@@ -6,24 +6,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cluster_project
 import installation
+import network
 from cluster_project import ClusterProject
 from conftest import TEMPLATE
-from delivery.errors import DeliveryError
 from delivery.model import golden
 from delivery.oci.registry import pull
 from delivery.proposals.release_file import Release
 from delivery.proposals.releases import all_releases, next_version
 from delivery.triton.client import Client
-from kubernetes_api import PATIENCE, Kubernetes, Object, ten_in_a_row
+from kubernetes_api import PATIENCE, Kubernetes, Object
 from local_cluster import LocalCluster
-from traffic import PICTURES
 
 PORTS = {"http": 8000, "grpc": 8001}
 REFRESH = "argocd.argoproj.io/refresh"  # an annotation, which Argo CD takes away once it has looked
@@ -259,14 +258,23 @@ class Delivered:
     def answers_alone(
         self, release: Release, rollout: Object, environment: str = "staging"
     ) -> None:
-        """Wait until a Rollout's stable version is reached and no other; it is the release."""
-        pods = f"triton-{rollout['status']['stableRS']}-"
-        self.kubernetes.until(
-            "endpoints/triton", lambda seen: led_to_only(seen, pods), self.namespace(environment)
-        )
-        for protocol, address in self.reachable(environment).items():
-            leads_to(address, protocol, release.version)
+        """Wait until callers reach a Rollout's stable version and no other; it is the release."""
+        namespace, pods = self.namespace(environment), f"triton-{rollout['status']['stableRS']}-"
+        self.kubernetes.until("endpoints/triton", lambda seen: led_to_only(seen, pods), namespace)
+        self.here.wait("kube-proxy-1", lambda: self.node_leads_to_only(pods, namespace))
         self.answers(release, environment)
+
+    def node_leads_to_only(self, pods: str, namespace: str) -> bool:
+        """Whether a Service leads to pods with names that begin so, and its node's rules as well.
+
+        A node has new rules a moment later, of which answers tell little: old and new pods take
+        turns by chance.
+        """
+        endpoints = self.kubernetes.get("endpoints/triton", namespace)
+        known = {each["ip"] for each in addresses(endpoints)}
+        return led_to_only(endpoints, pods) and all(
+            network.led_to(1, f"{namespace}/triton:{name}") == known for name in PORTS
+        )
 
     def answers(self, release: Release, environment: str = "staging") -> None:
         """Assert that exactly a release answers its golden requests, over HTTP and over gRPC."""
@@ -321,17 +329,6 @@ def aborted(rollout: Object, version: int | None = None) -> bool:
     known = status.get("observedGeneration") == str(rollout["metadata"]["generation"])
     taken = status.get("abort") and status.get("phase") == "Degraded"  # not still of the one before
     return known and bool(taken) and (version is None or is_of == str(version))
-
-
-def leads_to(address: str, protocol: str, version: int) -> None:
-    """Wait until ten connections in a row reach a version, of which old rules would miss some."""
-
-    def reached() -> bool:
-        with suppress(DeliveryError), Client(protocol, address) as client:
-            return client.infer(PICTURES).version == version
-        return False
-
-    ten_in_a_row(reached, f"{address} does not lead to model {version} only")
 
 
 def led_to_only(endpoints: Object, pods: str) -> bool:

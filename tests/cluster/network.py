@@ -7,6 +7,7 @@ its pods have a range of their own, and the tests reach nodes, pods and services
 
 import ctypes
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -103,6 +104,16 @@ def node(number: int) -> Iterator[str]:
         # The kernel ends a namespace a while later, and would keep the cable's name until then.
         subprocess.run(["ip", "link", "delete", cable], capture_output=True)
         ip("netns", "delete", name)
+
+
+def led_to(number: int, port: str) -> set[str]:
+    """The pods' addresses to which a node sends callers of a Service's port.
+
+    That is `<namespace>/<name>:<port>`, as kube-proxy writes it beside its rules.
+    """
+    save = ["nsenter", f"--net=/run/netns/{namespace(number)}", "iptables-save", "-t", "nat"]
+    rules = subprocess.run(save, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(rf'"{re.escape(port)} -> ([\d.]+):\d+"', rules))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_a_project_is_tried_in_a_cluster_that_is_there_and_taken_away_again(
         trial.answers(release)
     finally:
         project.delivery("cluster-down", NAME)
-    assert namespaces(trial) == before
+    assert not namespaces(trial) - before, "of those before some may be about to end"
     left = trial.kubernetes.items("applications,applicationsets,appprojects", "argocd")
     assert not [each for each in left if each["metadata"]["name"].startswith(NAME)]
 
