@@ -214,8 +214,8 @@ def test_staging_sleeps_and_a_merge_wakes_it_for_a_while(keda: Delivered) -> Non
         keda.application(synced)
         merged = keda.merge_the_other()
         keda.see()
-        keda.rollout(lambda seen: healthy_with(seen, merged.version) and is_awake(seen))
-        keda.answers(merged)
+        rollout = keda.rollout(lambda seen: healthy_with(seen, merged.version) and is_awake(seen))
+        keda.answers_alone(merged, rollout)
         available(keda, 0)
     keda.rollout(is_awake)  # by itself, without the line
 
