@@ -21,7 +21,7 @@ from tiny import SHAPE, processes
 from tiny_project import TinyProject
 
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
-PATIENCE = 30.0  # seconds: generous, because nothing here is a measurement
+PATIENCE = 120.0  # seconds: generous, because nothing here is a measurement
 
 
 @dataclass
