@@ -14,6 +14,7 @@ import onnxruntime
 import yaml
 
 import fake_pipeline
+import git_server
 from classifier.evaluation import behave
 from conftest import TEMPLATE, UNBAKED, cookiecutter, mark_root
 from delivery.model.packaging import LOCAL, package
@@ -28,6 +29,7 @@ from workspace import behaviour
 
 OWNER, NAME = "acme", "digit-classifier"
 ADDRESS = f"github.com/{OWNER}/{NAME}.git"
+SECRET = "of-the-repository"  # what Argo CD reads it with
 PEOPLE = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -133,6 +135,17 @@ class ClusterProject(Project):
         """The release on main."""
         name = str(self.path(environment).relative_to(self.folder))
         return parse_release(self.show("main", name), name)
+
+    def access(self) -> str:
+        """The commands of `infra/README.md` by which Argo CD reads a private repository.
+
+        From now on this one is private.
+        """
+        (self.origin / git_server.TOKEN).write_text(SECRET)
+        text = (self.folder.parent / "generated" / NAME / "infra/README.md").read_text()
+        found = re.search(r"\nA private repository is read .*\n\n((?:    .*\n)+)", text)
+        assert found and "<token>" in found[1]
+        return found[1].replace("<token>", SECRET)
 
     def change(self, name: str, old: str, new: str) -> str:
         """Replace text of a file, which must be there, on main; give the commit."""

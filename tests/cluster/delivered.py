@@ -51,6 +51,7 @@ class Delivered:
             *("--for=condition=Available", "--timeout=5m"),
         )
         self.run("sh", "argocd/base/administration.sh")
+        self.run("sh", "-ec", self.project.access())
         threading.Thread(target=self.remember, args=("root",), daemon=True).start()
         self.run(*root)
 

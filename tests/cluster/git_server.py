@@ -1,9 +1,11 @@
 """An HTTPS server under the names of github.com and raw.githubusercontent.com, to read from only.
 
 Run as a program: `python git_server.py <folder> <address> <certificate> <key>`. The folder has bare
-repositories below `github.com/` and files below `raw.githubusercontent.com/`.
+repositories below `github.com/` and files below `raw.githubusercontent.com/`. A repository with a
+file `token` is private: it is read with that password only, as GitHub has it.
 """
 
+import base64
 import os
 import ssl
 import subprocess
@@ -14,6 +16,7 @@ from socketserver import TCPServer
 from urllib.parse import unquote, urlsplit
 
 FILES = "raw.githubusercontent.com"
+TOKEN = "token"  # a file of a private repository
 
 
 class Server(ThreadingHTTPServer):
@@ -43,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         """Hand a request to Git and its answer back."""
         asked = urlsplit(self.path)
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if not self.may_read(unquote(asked.path)):
+            self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="GitHub"'})
+            return
         result = subprocess.run(
             ["git", "-c", "safe.directory=*", "http-backend"],
             input=body,
@@ -64,6 +70,14 @@ class Handler(BaseHTTPRequestHandler):
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
         status = int(fields.pop("Status", "200").split()[0])
         self.answer(status, content, fields)
+
+    def may_read(self, path: str) -> bool:
+        """Whether who asks knows the token of a repository that has one."""
+        repository = self.folder / "github.com" / path.lstrip("/").partition(".git/")[0]
+        token = repository.with_name(f"{repository.name}.git") / TOKEN
+        kind, _, said = self.headers.get("Authorization", "").partition(" ")
+        known = base64.b64decode(said) if kind == "Basic" else b""
+        return not token.exists() or known.partition(b":")[2] == token.read_bytes()
 
     def answer(self, status: int, content: bytes, fields: dict[str, str] | None = None) -> None:
         """Send an answer."""
