@@ -450,6 +450,9 @@ def test_colour_of_sixteen_bits_is_refused_and_the_cure_works(
 
 def test_the_readme_tells_how_to_bring_colour_to_8_bits(tmp_path: Path) -> None:
     path = deep_colour.write(tmp_path / "data/raw/a/1.png", deep_colour.values(1, 4095))
+    usual = path.with_name("2.png")
+    noise(2, "RGB").save(usual)
+    before = usual.read_bytes()
     blocks = (PROJECT / "README.md").read_text().split("```")
     (command,) = [block.removeprefix("sh\n") for block in blocks if "read_image" in block]
     command = command.replace(".venv/bin/python", sys.executable)
@@ -457,6 +460,7 @@ def test_the_readme_tells_how_to_bring_colour_to_8_bits(tmp_path: Path) -> None:
     with open_picture(path) as picture:
         pixels = to_pixels(picture, (16, 16), 3)
     assert (pixels == np.round(deep_colour.values(1, 4095) / 4095 * 255)).all()
+    assert usual.read_bytes() == before
 
 
 def test_one_such_picture_among_others_is_left_out_and_named(tmp_path: Path) -> None:
