@@ -394,7 +394,11 @@ def test_a_pod_has_one_gpu_where_gpus_are_and_no_credentials(environment, server
     assert pod["automountServiceAccountToken"] is False
     assert environment["ServiceAccount", "triton"]["automountServiceAccountToken"] is False
     assert "imagePullSecrets" not in pod
-    assert [each["name"] for each in server["env"]] == ["HOME", "ADMINISTRATION"]
+    assert [each["name"] for each in server["env"]] == [
+        "HOME",
+        "ORT_DISABLE_TELEMETRY",
+        "ADMINISTRATION",
+    ]
 
 
 @pytest.mark.parametrize("components", [["gpu", "release", "cpu"], ["cpu", "release"]])

@@ -97,7 +97,7 @@ def test_the_server_starts_without_the_arguments_that_it_does_not_know() -> None
     script = (SERVER / "tritonserver.sh").read_text()
     last = 'exec /opt/tritonserver/bin/tritonserver "$@"'
     assert script.endswith(f"{last}\n")
-    told = script.replace(last, "printf '%s\\n' \"$@\"")
+    told = script.replace(last, 'printf \'%s\\n\' "$@"; test "$ORT_DISABLE_TELEMETRY" = 1')
     known = ["--model-repository=/models", "--a=b c", "--grpc-restricted-protocol=x:y=$z"]
     arguments = [known[0], *(f"{name}=1" for name in UNKNOWN), *known[1:]]
     run = ["sh", "-c", told, "tritonserver", *arguments]

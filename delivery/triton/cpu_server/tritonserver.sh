@@ -11,4 +11,6 @@ for argument; do
 done
 # The backend's Python takes the packages of the environment whose `python3` it finds first.
 export PATH="/opt/tritonserver/bin:$PATH" LD_LIBRARY_PATH=/opt/tritonserver/libraries
+# ONNX Runtime would tell its maker what it serves.
+export ORT_DISABLE_TELEMETRY="${ORT_DISABLE_TELEMETRY:-1}"
 exec /opt/tritonserver/bin/tritonserver "$@"
