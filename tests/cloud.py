@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 
 REGION = "eu-central-1"
-START_SECONDS = 60
+START_SECONDS = 300
 
 # Programs that a mock cloud cannot answer: their arguments are noted, and they say yes.
 STAND_INS = ("gh", "kubectl")

@@ -63,7 +63,7 @@ def running(models: Path, folder: Path, **texts: str) -> Iterator[Server]:
     monitored.arrange(models, target, program, folder)
     server = start(target, folder.parent / "log")
     try:
-        server.wait(ready_path(8), 60)
+        server.wait(ready_path(8), 300)
         yield server
     finally:
         server.kill()

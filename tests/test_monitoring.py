@@ -568,7 +568,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     monitored.arrange(monitored.write_model(folder, version=8), folder / "monitored")
     running = start(folder / "monitored", folder / "triton.log")
     try:
-        running.wait(ready_path(8), 60)
+        running.wait(ready_path(8), 300)
         yield running
     finally:
         running.kill()
@@ -667,26 +667,29 @@ def test_requests_count_as_those_of_the_version_that_answers_them(
 def test_drift_is_what_numpy_makes_of_the_same_pictures(server: Server, prometheus: str) -> None:
     series = "behaviour:pictures:increase1h", "behaviour_reference_share"
     with connect("http", server.ports) as client:
-        deadline, found = time.monotonic() + 60, {}
-        while not (found and found["class"].pictures > 100):
+        deadline, found, told = time.monotonic() + 60, {}, {}
+        while not (found and found["class"].pictures > 100 and all(told.values())):
             assert time.monotonic() < deadline
             client.infer(monitored.pictures(8, seed=9) // 2)
-            moment = str(time.time() - 1)  # all of a moment that is over
+            moment = str(time.time() - 5)  # all of a moment that is over
             values = [
                 [(each["metric"], float(each["value"][1])) for each in answer.get("result", [])]
                 for answer in (ask(prometheus, "query", query=name, time=moment) for name in series)
             ]
             counted, shares = (nested(each).get("8", {}) for each in values)
             found = {name: Feature(counted.get(name, {}), each) for name, each in shares.items()}
+            asked = {
+                name: ask(prometheus, "query", query=f"behaviour:{name}:1h", time=moment)
+                for name in ("psi", "js", "psi_by_chance")
+            }
+            told = {
+                name: {
+                    each["metric"]["feature"]: float(each["value"][1])
+                    for each in answer.get("result", [])
+                }
+                for name, answer in asked.items()
+            }
             time.sleep(0.1)
-        asked = {
-            name: ask(prometheus, "query", query=f"behaviour:{name}:1h", time=moment)["result"]
-            for name in ("psi", "js", "psi_by_chance")
-        }
-        told = {
-            name: {each["metric"]["feature"]: float(each["value"][1]) for each in result}
-            for name, result in asked.items()
-        }
     whole = Behaviour(found, 600, 300, 0.9)
     assert found.keys() == told["psi"].keys() >= {"class", "sure", "brightness", "saturation"}
     for name, feature in found.items():
@@ -711,7 +714,7 @@ def test_triton_takes_no_buckets_here_so_what_is_promised_is_a_mean(tmp_path: Pa
         file.write(BUCKETS)
     refused = start(repository, tmp_path / "log")
     with refused, pytest.raises(DeliveryError, match="failed to read text proto"):
-        refused.wait(ready_path(1), 60)
+        refused.wait(ready_path(1), 300)
     assert 'no field named "model_metrics"' in (tmp_path / "log").read_text()
     asked = [*(rule["expr"] for rule in RULES), *QUERIES.values()]
     newer = ("nv_inference_first_response_histogram_ms", "nv_model_load_duration_secs")

@@ -64,7 +64,7 @@ class Registry:
         command = ["docker-registry", "serve", str(self.folder / "config.yml")]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        for _ in range(200):
+        for _ in range(2400):  # two minutes
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -348,7 +348,7 @@ def test_a_registry_that_restarts_mid_push_costs_only_time(
     layout: Layout,
     digest: str,
 ) -> None:
-    monkeypatch.setattr(remote, "DELAYS", [1, 1, 1, 1])
+    monkeypatch.setattr(remote, "DELAYS", [1] * 30)
     thread = kill_at_the_first_byte(registry, killed)
     threading.Thread(target=lambda: (thread.join(), registry.start()), daemon=True).start()
     push(layout, digest, gate.name)

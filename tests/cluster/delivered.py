@@ -27,6 +27,7 @@ from local_cluster import LocalCluster
 PORTS = {"http": 8000, "grpc": 8001}
 REFRESH = "argocd.argoproj.io/refresh"  # an annotation, which Argo CD takes away once it has looked
 OFTEN = 15  # seconds
+LOOKS = 5  # of which the first may have begun before what they are to see
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,12 @@ class Delivered:
         """
         overlay = self.project.path(environment).with_name("kustomization.yaml")
         before, what = overlay.read_text(), component or "patches"
-        if component:
-            cluster_project.add_component(overlay, component)
-        cluster_project.add_patches(overlay, *patches)
-        self.project.commit(f"Give {environment} {what}")
-        self.see(environment)
         try:
+            if component:
+                cluster_project.add_component(overlay, component)
+            cluster_project.add_patches(overlay, *patches)
+            self.project.commit(f"Give {environment} {what}")
+            self.see(environment)
             yield overlay
         finally:
             overlay.write_text(before)
@@ -167,11 +168,16 @@ class Delivered:
         """
         self.see_all("models")
         name, head = self.namespace(environment), self.project.git("ls-remote", "origin", "main")
-        for _ in range(3):
+        for _ in range(LOOKS):
             self.look_at(name)
             seen = self.kubernetes.until(f"application/{name}", has_looked)
-            if head.startswith(seen["status"]["sync"].get("revision") or "none"):
+            known = seen["status"]["sync"].get("revision") or "none"
+            if head.startswith(known):
                 return
+        raise AssertionError(
+            f"Argo CD looked at Git {LOOKS} times for {name}, and knows {known}: "
+            f"main is at {head.split()[0]}"
+        )
 
     def look_at(self, application: str) -> None:
         """Have Argo CD look at an Application now, if it is there."""

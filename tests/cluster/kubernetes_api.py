@@ -81,7 +81,7 @@ class Kubernetes:
         return False, seen
 
     def watch(self, what: str, namespace: str, patience: float) -> Iterator[Object]:
-        """Every state of an object from now on, for at most `patience` seconds.
+        """Every state of an object, or of all of a kind, for at most `patience` seconds.
 
         What ends a watch before, a kind that is not known yet or an API server that is busy, ends
         nothing: it is begun again.
@@ -89,8 +89,8 @@ class Kubernetes:
         kind, _, name = what.partition("/")
         end = time.monotonic() + patience
         while (left := end - time.monotonic()) > 0:
-            selected = f"--field-selector=metadata.name={name}"
-            yield from self._changes(left, kind, "-n", namespace, selected)
+            selected = [f"--field-selector=metadata.name={name}"] if name else []
+            yield from self._changes(left, kind, "-n", namespace, *selected)
             time.sleep(max(0, min(0.5, end - time.monotonic())))
 
     def _changes(self, seconds: float, *which: str) -> Iterator[Object]:

@@ -19,7 +19,9 @@ NODES = IPv4Network("10.199.0.0/24")  # the first address is this machine's
 PODS = IPv4Network("10.244.0.0/16")  # 10.244.1.0/24 for the first node, and so on
 SERVICES = IPv4Network("10.96.0.0/16")
 MACHINE = str(NODES[1])
-NAMESPACES = Path("/run/netns")  # where iproute2 keeps them
+# Where programs keep what each cluster has to have of its own: iproute2 its namespaces, the kubelet
+# its certificate and the socket of device plugins, containerd the socket of its own plugins.
+OWN = [Path(each) for each in ("/run/netns", "/var/lib/kubelet", "/run/nri")]
 NEW_NETWORK, NEW_MOUNTS = 0x40000000, 0x00020000  # of the kernel's sched.h
 
 
@@ -51,9 +53,10 @@ def isolate() -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(NEW_NETWORK | NEW_MOUNTS):
         number = ctypes.get_errno()
         raise OSError(number, f"no networks of its own: {os.strerror(number)}")
-    NAMESPACES.mkdir(exist_ok=True)
-    for arguments in (("--make-rslave", "/"), ("-t", "tmpfs", "none", str(NAMESPACES))):
-        subprocess.run(["mount", *arguments], check=True)
+    subprocess.run(["mount", "--make-rslave", "/"], check=True)
+    for folder in OWN:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=True)
     ip("link", "set", "lo", "up")
 
 

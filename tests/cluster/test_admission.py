@@ -55,9 +55,11 @@ def overlays(delivered: Delivered) -> list[Object]:
         made = not (place / name).exists()
         if made:
             (place / name).write_text(yaml.safe_dump(kind))
-        rendered = delivered.kubernetes.kubectl("kustomize", str(place))
-        if made:
-            (place / name).unlink()
+        try:
+            rendered = delivered.kubernetes.kubectl("kustomize", str(place))
+        finally:
+            if made:
+                (place / name).unlink()
         found += list(yaml.safe_load_all(rendered))
     return found
 
@@ -110,7 +112,7 @@ def test_a_pod_that_could_do_more_is_refused(delivered: Delivered) -> None:
 
 
 def test_the_api_server_knows_every_field(delivered: Delivered) -> None:
-    known = delivered.kubernetes.kubectl("api-resources", "-o", "name")
+    known = delivered.kubernetes.kubectl("get", "customresourcedefinitions", "-o", "name")
     assert "rayjobs" not in known, "its definition is here: check it, too"
     tried(delivered.kubernetes, *(each for each in overlays(delivered) if each["kind"] != "RayJob"))
 

@@ -37,7 +37,7 @@ def traffic(serving: Delivered) -> Iterator[Traffic]:
     """Clients of production, none of whose requests may be lost."""
     with Traffic(serving.reachable("production"), {"http": 2, "grpc": 2}, keep=False) as made:
         yield made
-    assert made.answered > 100
+        made.until_answered(100)
     assert not made.lost["http"] and not made.lost["grpc"], made.lost
 
 
@@ -65,22 +65,31 @@ def test_a_runtime_that_starts_again_disturbs_nobody(serving: Delivered, traffic
 
 def test_serving_needs_no_registry(serving: Delivered, traffic: Traffic) -> None:
     serving.here.stop("registry-1")
-    pod = serving.pods("production")[0]["metadata"]["name"]
-    serving.kubernetes.kubectl("delete", "pod", pod, "-n", PRODUCTION, "--wait=false")
-    serving.kubernetes.until("endpoints/triton", lambda seen: two_without(seen, pod), PRODUCTION)
-    serving.here.restart("registry-1")
+    try:
+        pod = serving.pods("production")[0]["metadata"]["name"]
+        serving.kubernetes.kubectl("delete", "pod", pod, "-n", PRODUCTION, "--wait=false")
+        serving.kubernetes.until(
+            "endpoints/triton", lambda seen: two_without(seen, pod), PRODUCTION
+        )
+    finally:
+        serving.here.restart("registry-1")
     taken_up(serving)
 
 
 def test_serving_needs_no_argo_cd(serving: Delivered, traffic: Traffic) -> None:
     # One after the other: without what renders it, Argo CD does not heal itself meanwhile.
     kinds = ("deployment/argocd-repo-server", "statefulset/argocd-application-controller")
-    for each in kinds:
-        serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=0")
-        serving.kubernetes.until(each, lambda seen: not seen["status"].get("replicas"), "argocd")
-    release = serving.merge_the_other()
-    for each in kinds:
-        serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=1")
+    serving.toggle()  # so there is another version, which no longer needs Argo CD to be released
+    try:
+        for each in kinds:
+            serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=0")
+            pods = f"app.kubernetes.io/name={each.partition('/')[2]}"
+            gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", "argocd")
+            serving.kubernetes.kubectl("wait", "pod", "-l", pods, *gone)
+        release = serving.merge_the_other()
+    finally:
+        for each in kinds:
+            serving.kubernetes.kubectl("scale", each, "-n", "argocd", "--replicas=1")
     for each in kinds:
         serving.kubernetes.until(each, lambda seen: seen["status"].get("readyReplicas") == 1)
     serving.served(release)
@@ -104,11 +113,14 @@ def test_serving_needs_no_api_server(serving: Delivered, traffic: Traffic) -> No
 
 def test_a_drained_node_hands_its_servers_over(serving: Delivered, traffic: Traffic) -> None:
     serving.here.add_node(2)
-    installation.give_gpus(serving.here, 2)
-    for drained, left in (("mts-node-1", "mts-node-2"), ("mts-node-2", "mts-node-1")):
-        assert fewest_while_drained(serving, drained, left) >= 1
-        serving.kubernetes.kubectl("uncordon", drained)
-    serving.here.remove_node(2)
+    try:
+        installation.give_gpus(serving.here, 2)
+        for drained, left in (("mts-node-1", "mts-node-2"), ("mts-node-2", "mts-node-1")):
+            assert fewest_while_drained(serving, drained, left) >= 1
+            serving.kubernetes.kubectl("uncordon", drained)
+    finally:
+        serving.kubernetes.kubectl("uncordon", "mts-node-1")
+        serving.here.remove_node(2)
     taken_up(serving)
 
 

@@ -119,23 +119,25 @@ def gateway(delivered: Delivered) -> Iterator[Gateway]:
     password = make_secrets(delivered)
     overlay = delivered.project.folder / OVERLAY
     before = overlay.read_text()
-    overlay.write_text(opened(before))
-    delivered.project.commit("Open the gateway")
-    delivered.see()
-    delivered.kubernetes.until("deployment/gateway", whole, STAGING)
-    delivered.go_on()
-    delivered.served(release)
-    service = delivered.kubernetes.get("service/gateway", STAGING)
-    authority = delivered.here.folder / "authority.crt"
-    made = Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
-    leads_there(made)
-    yield made
-    overlay.write_text(before)
-    delivered.project.commit("Close the gateway")
-    delivered.see()
-    gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
-    delivered.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
-    delivered.served(delivered.project.released())
+    try:
+        overlay.write_text(opened(before))
+        delivered.project.commit("Open the gateway")
+        delivered.see()
+        delivered.kubernetes.until("deployment/gateway", whole, STAGING)
+        delivered.go_on()
+        delivered.served(release)
+        service = delivered.kubernetes.get("service/gateway", STAGING)
+        authority = delivered.here.folder / "authority.crt"
+        made = Gateway(delivered, f"{service['spec']['clusterIP']}:443", authority, password)
+        leads_there(made)
+        yield made
+    finally:
+        overlay.write_text(before)
+        delivered.project.commit("Close the gateway")
+        delivered.see()
+        gone = ("--for=delete", f"--timeout={PATIENCE}s", "-n", STAGING)
+        delivered.kubernetes.kubectl("wait", "deployment/gateway", "ingressroute/model", *gone)
+        delivered.served(delivered.project.released())
 
 
 def leads_there(gateway: Gateway) -> None:
@@ -308,8 +310,9 @@ def goes_on(delivered: Delivered, pods: str) -> None:
 
 def answer(traffic: Traffic, requests: int, delivered: Delivered, version: int) -> None:
     """Wait until so many more requests are answered, all while a version is half way."""
-    enough = traffic.answered + requests
+    enough, end = traffic.answered + requests, time.monotonic() + PATIENCE
     while traffic.answered < enough:
+        assert time.monotonic() < end, f"{traffic.answered} answers, not {enough}: {traffic.lost}"
         assert half_way(delivered.kubernetes.get("rollout/triton", STAGING), version)
         time.sleep(0.5)
 
@@ -366,8 +369,10 @@ def watched(gateway: Gateway) -> Iterator[str]:
 
 def test_a_monitor_beside_the_path_comes_and_goes_and_costs_no_request(gateway: Gateway) -> None:
     with gateway.traffic() as traffic, watched(gateway) as address:
+        end = time.monotonic() + PATIENCE
         while not seen(address) or traffic.answered < 200:
             assert not any(traffic.lost.values()), traffic.lost
+            assert time.monotonic() < end, f"{traffic.answered} answers, or none seen"
     assert traffic.versions["http"].total() > 0 and not any(traffic.lost.values()), traffic.lost
 
 

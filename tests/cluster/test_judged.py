@@ -25,9 +25,10 @@ from workspace.settings import check
 
 TEMPLATE_FILE = TEMPLATE / "argocd/components/judged/live-figures.yaml"
 ENVIRONMENTS = ("staging", "production")
-# One slow moment is in more of these windows than may be bad, so only what is very slow counts.
+# A machine with much to do is slower for longer than a moment, so only what is very slow counts.
 SHORTER = {"window": "12s", "requests": "40", "slowness": "3"}
 INTERVAL, PAUSE = "3s", "35s"
+CALLERS = 6  # so that a slow version gets its requests within a window on a slow machine, too
 COUNTED = "30s"  # what a monitor counted for so long is compared
 # So that figures take versions away here, also where starts take long.
 AS_A_TEAM = patch("AnalysisTemplate", "failed-starts", {"/spec/metrics/0/interval": "10s"})
@@ -52,6 +53,9 @@ def spec() -> dict:
         each |= {"value": SHORTER[each["name"]]} if each["name"] in SHORTER else {}
     for each in found["metrics"]:
         each["interval"] = INTERVAL
+        # One slow moment is in the four measurements that a window holds, so it takes a fifth.
+        if each["name"] == "slowness":
+            each["failureLimit"] = 4
     return found
 
 
@@ -65,28 +69,30 @@ def judged(delivered: Delivered) -> Iterator[Delivered]:
     delivered.deploy(release, "production")
     overlays = {each: project.path(each).with_name("kustomization.yaml") for each in ENVIRONMENTS}
     before = {name: overlay.read_text() for name, overlay in overlays.items()}
-    add_component(overlays["staging"], "monitor-in-path")
-    add_patches(overlays["staging"], AS_A_TEAM)
-    project.commit("Look at what staging answers")
-    delivered.see()
-    delivered.rollout(lambda seen: is_watched(seen) and healthy_with(seen, release.version))
-    for overlay in overlays.values():
-        add_component(overlay, "judged")
-        add_patches(overlay, *quicker())
-    project.commit("Judge by live requests")
-    for name in ENVIRONMENTS:
-        delivered.see(name)
-        delivered.rollout(is_judged, name)
-    with measuring.prometheus(delivered.here, delivered.kubernetes):
-        yield delivered
-    for name, overlay in overlays.items():
-        overlay.write_text(before[name])
-        project.path(name).write_text(release.to_yaml())
-    project.commit("Judge by live requests no more")
-    for name in ENVIRONMENTS:
-        delivered.see(name)
-        delivered.rollout(lambda seen: not is_judged(seen), name)
-        delivered.served(release, name)
+    try:
+        add_component(overlays["staging"], "monitor-in-path")
+        add_patches(overlays["staging"], AS_A_TEAM)
+        project.commit("Look at what staging answers")
+        delivered.see()
+        delivered.rollout(lambda seen: is_watched(seen) and healthy_with(seen, release.version))
+        for overlay in overlays.values():
+            add_component(overlay, "judged")
+            add_patches(overlay, *quicker())
+        project.commit("Judge by live requests")
+        for name in ENVIRONMENTS:
+            delivered.see(name)
+            delivered.rollout(is_judged, name)
+        with measuring.prometheus(delivered.here, delivered.kubernetes):
+            yield delivered
+    finally:
+        for name, overlay in overlays.items():
+            overlay.write_text(before[name])
+            project.path(name).write_text(release.to_yaml())
+        project.commit("Judge by live requests no more")
+        for name in ENVIRONMENTS:
+            delivered.see(name)
+            delivered.rollout(lambda seen: not is_judged(seen), name)
+            delivered.served(release, name)
 
 
 def is_judged(rollout: dict) -> bool:
@@ -107,7 +113,7 @@ def called(delivered: Delivered, *environments: str) -> Iterator[list[Traffic]]:
     with ExitStack() as stack:
         yield [
             stack.enter_context(
-                Traffic({"http": delivered.address("http", each)}, {"http": 3}, keep=False)
+                Traffic({"http": delivered.address("http", each)}, {"http": CALLERS}, keep=False)
             )
             for each in environments
         ]
@@ -139,8 +145,9 @@ def passes(delivered: Delivered, environment: str, release: Release) -> list[dic
 
 
 def measured(figures: list[dict]) -> list[str]:
-    """What was measured of figures, each of whose questions had an answer."""
-    return [each["value"] for figure in figures for each in figure["measurements"]]
+    """What was measured of figures, where a question had an answer."""
+    measurements = [each for figure in figures for each in figure["measurements"]]
+    return [each["value"] for each in measurements if each["phase"] != "Error"]
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +237,8 @@ def test_a_good_version_passes_whether_it_is_called_or_not(judged: Delivered) ->
         release_both(judged, *good)
         figures = passes(judged, "staging", good[0])
     silent = passes(judged, "production", good[1])
-    assert not any(figure.get("error") for figure in figures + silent)
+    for figure in figures + silent:  # a question may have had no answer, but not the last one
+        assert figure.get("count", 0) > 0 and not figure.get("consecutiveError"), figure
     assert len(figures) == 2 and any(value != "[]" for value in measured(figures))
     assert len(silent) == 2 and {*measured(silent)} == {"[]"}
 

@@ -104,6 +104,8 @@ def trying(enforced: Delivered) -> Iterator[dict[str, tuple[str, str]]]:
             else:
                 delete = ["delete", "--wait=false", f"pod/tries-{number}", "-n", namespace]
             stack.callback(kubernetes.run, *delete)
+            account = f"serviceaccount/default -n {namespace}".split()
+            kubernetes.kubectl("wait", "--for=create", "--timeout=60s", *account)
             kubernetes.apply(sleeping(f"tries-{number}", namespace, own, image))
             made[who] = (namespace, f"tries-{number}")
         for namespace, name in made.values():

@@ -70,6 +70,9 @@ def keda(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Deli
         delivered.kubernetes.until(
             f"deployment/{name}", lambda seen: seen["status"].get("availableReplicas"), "keda"
         )
+    # The API server asks the adapter for kinds, and cannot tell them all until it is answered.
+    served = "apiservice/v1beta1.external.metrics.k8s.io"
+    delivered.kubernetes.until(served, lambda seen: condition(seen, "Available") == "True")
     return delivered
 
 
@@ -83,14 +86,15 @@ def test_an_autoscaler_has_the_last_word_on_replicas(keda: Delivered) -> None:
         keda.application(synced)
         assert kubernetes.get("rollout/triton", STAGING)["spec"]["replicas"] == 3
     finally:
-        kubernetes.kubectl("delete", "scaledobject/triton", "-n", STAGING)
+        limit = f"--timeout={PATIENCE}s"
+        kubernetes.kubectl("delete", "scaledobject/triton", "-n", STAGING, limit)
         keda.scale(1)
 
 
 # -- by load ---------------------------------------------------------------------------------------
 
 SLOW = 0.6  # seconds of a batch, so that requests wait
-FEW, MANY = 2, 32  # callers: of these about half wait, and four at a server are enough
+FEW, MANY = 2, 32  # callers: of these about half wait, and two at a server are enough
 QUICKER = {
     "/spec/pollingInterval": 2,
     "/spec/minReplicaCount": 1,
@@ -104,6 +108,8 @@ QUICKER = {
         "policies": [{"type": "Pods", "value": 2, "periodSeconds": 5}],
         "tolerance": 0,
     },
+    "/spec/triggers/0/metadata/threshold": "2",
+    "/spec/triggers/1/metadata/threshold": "2",
 }
 
 
@@ -112,11 +118,13 @@ def scaled_by(keda: Delivered, component: str, changes: dict[str, Any]) -> Itera
     """Staging has a component's line, with changes, and a Prometheus measures it."""
     changed = patch("ScaledObject", "triton", changes)
     with measuring.prometheus(keda.here, keda.kubernetes):
-        with keda.having(changed, component=component):
-            keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
-            yield
-        gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", f"--timeout={PATIENCE}s")
-        keda.kubernetes.kubectl("wait", *gone)
+        try:
+            with keda.having(changed, component=component):
+                keda.kubernetes.until("scaledobject/triton", is_ready, STAGING)
+                yield
+        finally:
+            gone = ("scaledobject/triton", "-n", STAGING, "--for=delete", f"--timeout={PATIENCE}s")
+            keda.kubernetes.kubectl("wait", *gone)
 
 
 @pytest.fixture
@@ -124,11 +132,14 @@ def autoscaled(keda: Delivered) -> Iterator[Delivered]:
     """Staging serves a slow model with as many servers as requests need."""
     release = keda.serving()
     quick = [*keda.good]
-    keda.deploy(slow_version(keda, release.accuracy - 0.01))
-    with scaled_by(keda, "autoscale", QUICKER):
-        yield keda
-    keda.good[:] = quick  # no other test goes back to a slow one
-    keda.deploy(release)
+    try:
+        keda.deploy(slow_version(keda, release.accuracy - 0.01))
+        with scaled_by(keda, "autoscale", QUICKER):
+            yield keda
+    finally:
+        keda.good[:] = quick  # no other test goes back to a slow one
+        keda.scale(1)
+        keda.deploy(release)
 
 
 def slow_version(keda: Delivered, accuracy: float) -> Release:
@@ -141,9 +152,9 @@ def is_ready(scaler: Object) -> bool:
     return condition(scaler, "Ready") == "True"
 
 
-def condition(scaler: Object, name: str) -> str:
-    """What KEDA says of a scaler."""
-    found = scaler.get("status", {}).get("conditions", [])
+def condition(seen: Object, name: str) -> str:
+    """What an object says of itself, as KEDA of a scaler."""
+    found = seen.get("status", {}).get("conditions", [])
     return next((each["status"] for each in found if each["type"] == name), "")
 
 

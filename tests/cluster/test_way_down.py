@@ -9,7 +9,7 @@ from typing import Any
 from cluster_project import NAME
 from conftest import TEMPLATE
 from delivered import Delivered
-from kubernetes_api import Kubernetes
+from kubernetes_api import PATIENCE, Kubernetes
 
 KINDS = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings"
 
@@ -63,7 +63,8 @@ def test_nothing_is_left(delivered: Delivered) -> None:
     # While the API server asks KEDA for what it serves, and KEDA is gone, no namespace ends.
     served = ["apiservices/v1beta1.external.metrics.k8s.io"]
     for each in (served, ["namespaces/argo-rollouts", "namespaces/keda"]):
-        delivered.kubernetes.kubectl("delete", "--ignore-not-found", *each)
+        limit = f"--timeout={PATIENCE}s"
+        delivered.kubernetes.kubectl("delete", "--ignore-not-found", limit, *each)
     for step in ("what serves and trains", "the platform"):
         interrupt(delivered, step)
         assert left(delivered.kubernetes)

@@ -1,6 +1,7 @@
 """Clients that ask an environment all the time, and what became of their requests."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +14,11 @@ import tritonclient.grpc
 import tritonclient.http
 
 from delivery.triton.server import MODEL
+from kubernetes_api import PATIENCE
 
 LIBRARIES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
+# Over HTTP, NVIDIA's client waits for 60 seconds by default; over gRPC it waits for ever.
+LIMITS: dict[str, dict[str, Any]] = {"http": {}, "grpc": {"client_timeout": 60}}
 PICTURES = np.full((1, 1, 1, 1), 100, np.uint8)  # none of a model's golden requests
 
 
@@ -28,6 +32,8 @@ def picture(library: Any) -> Any:
 @dataclass
 class Traffic:
     """Clients of an address, at work inside of a `with` block, with tritonclient's defaults.
+
+    Only LIMITS are not: nobody waits for ever.
 
     Attributes:
         address: `<host>:<port>` by protocol.
@@ -79,6 +85,13 @@ class Traffic:
         """All requests that had an answer."""
         return sum(sum(counter.values()) for counter in self.versions.values())
 
+    def until_answered(self, number: int) -> None:
+        """Wait until more requests than a number had an answer."""
+        end = time.monotonic() + PATIENCE
+        while self.answered <= number:
+            assert time.monotonic() < end, f"{self.answered} answers: {self.lost}"
+            time.sleep(0.1)
+
     def _ask(self, protocol: str) -> None:
         library = LIBRARIES[protocol]
         tensor = picture(library)
@@ -86,7 +99,7 @@ class Traffic:
         while not self._over.is_set():
             try:
                 client = client or self.connect(protocol, self.address[protocol])
-                said = client.infer(MODEL, [tensor]).get_response()
+                said = client.infer(MODEL, [tensor], **LIMITS[protocol]).get_response()
                 version = said.model_version if protocol == "grpc" else said["model_version"]
                 self.versions[protocol][int(version)] += 1
             except Exception as error:  # of Triton, of sockets, and of the library below

@@ -35,7 +35,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[Server]:
     running = start(repository, repository.parent / "triton.log")
     try:
-        running.wait(ready_path(3), 60)
+        running.wait(ready_path(3), 300)
         yield running
     finally:
         running.kill()
@@ -270,7 +270,7 @@ def test_no_server(
     assert "start one with `make serve`" in capsys.readouterr().err
     running = start(repository, tmp_path / "triton.log", ports)  # as `make serve` does
     try:
-        running.wait(ready_path(3), 60)
+        running.wait(ready_path(3), 300)
         assert main(["predict", *options, str(file)]) == 0
     finally:
         running.kill()

@@ -28,6 +28,7 @@ from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
 from previews import IMAGE, PATIENCE, Asker, Running, end, lasting_ports, serving, start
 from tiny_project import TinyProject, make_project
+from workspace import files
 from workspace.files import is_held, only_one
 
 
@@ -154,10 +155,11 @@ def test_fault_is_told_and_not_served_and_a_revert_heals(
 def test_neither_a_revert_nor_a_dead_server_waits_for_what_hangs(
     preview: Running, fault: Fault
 ) -> None:
+    (server,) = preview.servers()
     fault(preview.project)
     commit = preview.project.merge("Cause something to hang")
     preview.until(commit=commit, sync="Synced", health="Progressing", version=1)
-    os.kill(preview.servers()[0], signal.SIGKILL)
+    os.kill(server, signal.SIGKILL)
     status = preview.until(health="Degraded", version=None)
     assert "Triton died by signal SIGKILL" in status["message"]
     preview.until(version=1)
@@ -234,7 +236,10 @@ def test_second_preview_of_the_same_environment_is_refused(preview: Running) -> 
     assert preview.versions() == {1}
 
 
-def test_who_looks_whether_a_preview_runs_hinders_none_that_starts(tmp_path: Path) -> None:
+def test_who_looks_whether_a_preview_runs_hinders_none_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOOK", 60)
     lock = tmp_path / "lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -345,7 +350,9 @@ def test_objects_that_are_lost_are_fetched_again(preview: Running) -> None:
     git("update-ref", "-d", "refs/remotes/origin/main")
     git("reflog", "expire", "--expire=now", "--all")
     git("gc", "--quiet", "--prune=now")
+    deadline = time.monotonic() + PATIENCE
     while len(preview.servers()) > 1 or preview.attempts() > 1:
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     shutil.rmtree(preview.state / "attempts")
     os.kill(preview.servers()[0], signal.SIGKILL)

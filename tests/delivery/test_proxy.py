@@ -41,7 +41,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
             repository = write_repository(folder / str(version), version, seed=version)
             started.append(start(repository, folder / f"{version}.log"))
         for version, server in enumerate(started, 1):
-            server.wait(ready_path(version), 60)
+            server.wait(ready_path(version), 300)
         yield started
     finally:
         for server in started:
@@ -131,25 +131,33 @@ def test_no_request_fails_and_none_goes_back_while_versions_change(
     proxy.switch(servers[0].ports)
     switched, stop = threading.Event(), threading.Event()
 
-    def call(protocol: str) -> tuple[list[int], list[int]]:
-        before: list[int] = []
-        after: list[int] = []
+    def call(protocol: str, before: list[int], after: list[int]) -> None:
         with connect(protocol, proxy.ports) as client:
             while not stop.is_set():
                 asked_after = switched.is_set()
                 version = client.infer(IMAGE).version
                 (after if asked_after else before).append(version)
-        return before, after
 
+    def wait_for_ten(answers: list[list[int]]) -> None:
+        deadline = time.monotonic() + 60
+        while min(map(len, answers)) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    befores: list[list[int]] = [[] for _ in range(8)]
+    afters: list[list[int]] = [[] for _ in range(8)]
     with futures.ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(call, protocol) for protocol in PROTOCOLS * 4]
-        time.sleep(0.5)
+        clients = zip(PROTOCOLS * 4, befores, afters, strict=True)
+        calls = [pool.submit(call, *each) for each in clients]
+        wait_for_ten(befores)
         former = proxy.switch(servers[1].ports)
         switched.set()
-        assert former is not None and proxy.drain(former, 20) == 0
-        time.sleep(0.5)
+        left = former and proxy.drain(former, 20)
+        wait_for_ten(afters)
         stop.set()
-    for before, after in (each.result() for each in calls):
+    assert left == 0
+    for each in calls:
+        each.result()
+    for before, after in zip(befores, afters, strict=True):
         assert before == sorted(before) and before[0] == 1
         assert set(after) == {2}
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -394,10 +395,15 @@ def test_an_interruption_ends_the_pipeline_and_removes_the_clone(
         stderr=subprocess.PIPE,
         text=True,
     )
+    deadline = time.monotonic() + 300
     while not (note.exists() and note.read_text().endswith("\n")):
-        assert process.poll() is None
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
     process.send_signal(how)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and error.endswith("error: interrupted\n")
-    assert not alive(note.read_text().strip())
+    deadline = time.monotonic() + 60
+    while alive(note.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert not (project.folder / ".local/reproduce/v1").exists()

@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(pod: ServerPod, repository: Path) -> Iterator[Server]:
     known = replace(pod, settings=(("ADMINISTRATION", VALUE),))
     with start(repository, repository / "log", arguments=known.expanded()) as running:
-        running.wait(ready_path(1), 60)
+        running.wait(ready_path(1), 300)
         yield running
 
 
@@ -114,7 +114,7 @@ def closed(repository: Path) -> Iterator[Server]:
         for flag in ("http-restricted-api", "grpc-restricted-protocol")
     ]
     with start(repository, repository / "closed.log", arguments=arguments) as running:
-        running.wait(ready_path(1), 60)
+        running.wait(ready_path(1), 300)
         yield running
 
 

@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[Server]:
     running = start(repository, repository.parent / "triton.log")
     try:
-        running.wait(ready_path(1), 60)
+        running.wait(ready_path(1), 300)
         yield running
     finally:
         running.kill()
@@ -99,7 +99,7 @@ def test_folders_may_have_any_name(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository, folder)
     server = start(folder, tmp_path / "log")
     try:
-        server.wait(ready_path(1), 20)
+        server.wait(ready_path(1), 120)
         with connect("grpc", server.ports) as client:
             assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
     finally:
@@ -310,7 +310,7 @@ def failure(repository: Path) -> str:
     server = start(repository, repository / "triton.log")
     try:
         with pytest.raises(DeliveryError, match="Triton ended: ") as error:
-            server.wait(ready_path(1), 60)
+            server.wait(ready_path(1), 300)
     finally:
         server.kill()
     assert "\n" not in str(error.value)
@@ -500,7 +500,7 @@ def test_argument_that_triton_does_not_know(repository: Path, tmp_path: Path) ->
         server,
         pytest.raises(DeliveryError, match="unrecognized option '--no-such-thing'"),
     ):
-        server.wait(ready_path(1), 60)
+        server.wait(ready_path(1), 300)
 
 
 # -- the machine around it -------------------------------------------------------------------------
@@ -530,7 +530,7 @@ def test_the_signal_that_killed_a_server_is_named(repository: Path, tmp_path: Pa
     server = start(repository, tmp_path / "log")
     os.kill(server.process.pid, signal.SIGKILL)
     with server, pytest.raises(DeliveryError, match=r"Triton died by signal SIGKILL \(log: "):
-        server.wait(ready_path(1), 60)
+        server.wait(ready_path(1), 300)
 
 
 def test_what_killed_servers_left_is_swept_and_nothing_else(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,13 @@ EPOCHS = 10  # enough to be interrupted
 def train_with_a_death(root: Path, **environment: str) -> None:
     """Train to the end, though a worker is killed when an epoch has been kept."""
     process = start(root, **environment)
-    while not list(root.glob("runs/ray/*/checkpoint_manager_snapshot.json")):
+    workers: list[psutil.Process] = []
+    while len(workers) < 2 or not list(root.glob("runs/ray/*/checkpoint_manager_snapshot.json")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in children if "ray::RayTrainWorker" in " ".join(child.cmdline())]
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(process.pid).children(recursive=True)
+            workers = [each for each in found if "ray::RayTrainWorker" in " ".join(each.cmdline())]
     workers[0].send_signal(signal.SIGKILL)
     printed = finish(process)
     assert "a worker died (1 of 3 times): starting again" in printed

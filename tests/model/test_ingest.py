@@ -1069,7 +1069,7 @@ def kill_at(call: int, holder: Any, function: str, batch: Path, root: Path) -> N
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join()
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
 
 

@@ -127,9 +127,9 @@ def test_keys_decide_on_the_review_page(tab: Any) -> None:
         tab.locator("select:focus").select_option("square")
         tab.get_by_role("status").get_by_text("3 of 4 decided").wait_for()
         tab.keyboard.press("Enter")
-        assert tab.locator("dialog img").is_visible()
+        tab.locator("dialog img").wait_for()
         tab.keyboard.press("Escape")
-        assert not tab.locator("dialog img").is_visible()
+        tab.locator("dialog img").wait_for(state="hidden")
         for key, name in (("ArrowLeft", names[2]), ("ArrowRight", names[3])):
             tab.keyboard.press(key)
             assert tab.locator(".row.current img").get_attribute("alt") == name

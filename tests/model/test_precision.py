@@ -103,7 +103,7 @@ def test_fewer_bits_answer_as_the_report_says_and_as_triton_serves_them(
 
     server = start(folder / "artifacts/model", tmp_path / "triton.log")
     try:
-        server.wait(ready_path(1), 60)
+        server.wait(ready_path(1), 300)
         with connect("http", server.ports) as client:
             for batch in (1, 7, 32):
                 assert golden.compare(client, recorded, batch).passed

@@ -69,7 +69,7 @@ BASE = [10 * group for group in range(12)]  # six groups of each class, which ne
 SETS = st.lists(st.sets(st.integers(0, 399), max_size=40), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(sets=SETS, seeds=st.lists(st.integers(0, 99), min_size=6, max_size=6))
 def test_whatever_is_added_and_removed_no_picture_moves(
     sets: list[set[int]], seeds: list[int]
@@ -86,7 +86,7 @@ def test_whatever_is_added_and_removed_no_picture_moves(
         assert again.tolist() == places.tolist() and same == ledger
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(more=st.lists(st.integers(0, 60), min_size=1, max_size=8), seed=st.integers(0, 999))
 def test_classes_have_their_shares_after_every_batch(more: list[int], seed: int) -> None:
     ledger, there = NONE, [10 * n for n in range(20)]
@@ -100,7 +100,7 @@ def test_classes_have_their_shares_after_every_batch(more: list[int], seed: int)
             assert np.abs(counts[1:] - 0.2 * its.sum()).max() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(one=st.sets(st.integers(120, 399)), other=st.sets(st.integers(120, 399)))
 def test_two_branches_that_are_merged_move_what_they_share_nearer_to_the_training(
     one: set[int], other: set[int]
