@@ -92,6 +92,10 @@ def settle(project: Project, secret: str) -> None:
         "init -q -b main",
         "config user.name Test",
         "config user.email test@example.com",
+        "init -q --bare -b main ../origin.git",
+        "remote add origin ../origin.git",
+        "config branch.main.remote origin",  # as the first push does, of the code
+        "config branch.main.merge refs/heads/main",
     ):
         assert project.run("git", *command.split()).returncode == 0
 
@@ -522,6 +526,7 @@ def test_only_the_outputs_and_lock_files_are_committed(walk):
     assert not [name for name in committed if ".tfstate" in name or name.endswith("override.tf")]
     assert {"infra/backend.hcl", "infra/outputs.env", "params.yaml", ".dvc/config"} <= {*committed}
     assert walk.run("git status --porcelain infra").stdout == ""
+    assert walk.run("git diff origin/main HEAD && git rev-parse origin/main").returncode == 0
 
 
 def test_the_readme_connects_to_the_cluster_and_starts_argocd(walk):

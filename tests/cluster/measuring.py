@@ -24,7 +24,7 @@ SERVICE = "prometheus-prometheus"  # as the chart names it
 KIND, HASH = "app.kubernetes.io/name", "rollouts-pod-template-hash"
 # Where a pod tells its figures, by its kind.
 PORTS = {"triton": 8002, "argo-rollouts": 8090, "argocd-application-controller": 8082}
-RULES, AWAKE = ("model-rules.yaml", "delivery-rules.yaml"), "120s"
+RULES, AWAKE = ("model-rules.yaml", "delivery-rules.yaml"), "60s"
 
 
 @contextmanager
