@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,11 @@ from workspace import behaviour
 
 @contextmanager
 def running(repository: Path) -> Iterator[Server]:
-    """A server that answers."""
+    """A server that answers, and tells its figures, which it does last."""
     server = start(repository, repository.parent / f"{repository.name}.log")
     try:
         server.wait(ready_path(8), 300)
+        until(lambda: tells(server), server.log)
         yield server
     finally:
         server.kill()
@@ -49,6 +50,14 @@ def server(models: Path) -> Iterator[Server]:
     assert "the monitor sees what is asked" in monitored.arrange(models, target)
     with running(target) as server:
         yield server
+
+
+def tells(server: Server) -> bool:
+    """Whether a server answers who asks for its figures, be there none of a monitor."""
+    with suppress(DeliveryError):
+        monitored.metrics(server)
+        return True
+    return False
 
 
 def until(met: Callable[[], object], log: Path) -> None:
