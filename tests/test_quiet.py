@@ -24,10 +24,9 @@ IMPORTS = re.compile(r"^ *(import|from) onnxruntime", re.MULTILINE)
 
 def users() -> list[str]:
     """The modules that import ONNX Runtime."""
-    files = [path for package in PACKAGES for path in package.rglob("*.py") if path != BACKEND]
-    found = [path for path in files if IMPORTS.search(path.read_text())]
-    home = {path: next(each for each in HOMES if path.is_relative_to(each)) for path in found}
-    return sorted(".".join(path.relative_to(home[path]).with_suffix("").parts) for path in found)
+    files = [(each.parent, path) for each in PACKAGES for path in each.rglob("*.py")]
+    found = [each for each in files if each[1] != BACKEND and IMPORTS.search(each[1].read_text())]
+    return sorted(".".join(path.relative_to(home).with_suffix("").parts) for home, path in found)
 
 
 def left_by(code: str, folder: Path) -> list[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from delivery.errors import DeliveryError
 from faults import DEGRADED, HANGING, UNKNOWN
-from previews import PATIENCE, Asker, Running, children, lasting_ports, serving, start
+from previews import Asker, Running, children, lasting_ports, serving, start
 from tiny_project import make_project
+from waiting import PATIENCE
 
 FAULTS = (
     {name: fault for name, (fault, _) in (DEGRADED | UNKNOWN).items()}

@@ -19,9 +19,9 @@ from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports, choose
 from tiny import SHAPE, processes
 from tiny_project import TinyProject
+from waiting import PATIENCE
 
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
-PATIENCE = 120.0  # seconds: generous, because nothing here is a measurement
 
 
 @dataclass

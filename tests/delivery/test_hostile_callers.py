@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from contextlib import closing, suppress
 
@@ -19,6 +19,7 @@ from delivery.triton import backend, http1, http2
 from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
 from delivery.triton.server import Ports
+from waiting import wait_until
 
 MEGABYTE = 2**20
 # At most, on the way: the proxy's own, and what Linux gives two connections where nobody reads for
@@ -114,13 +115,6 @@ def recorder(proxy: Proxy, calls: grpc.Server) -> Iterator[Recorder]:
     yield made
     made.reading.set()
     made.listener.close()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def call(proxy: Proxy) -> socket.socket:

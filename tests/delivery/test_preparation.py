@@ -15,8 +15,8 @@ from delivery.git import Repository
 from delivery.manifests import preparation
 from delivery.manifests.preparation import Preparation, Pulled, Rendered, Wanted
 from faults import broken_registry
-from previews import PATIENCE
 from tiny_project import TinyProject, make_project
+from waiting import PATIENCE, wait_until
 
 
 class Spoiled(Repository):
@@ -89,20 +89,14 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(project: TinyProj
     project.merge("Release from a registry that hangs")
     running = prepare(project)
     assert isinstance(news(running), Rendered)
-    deadline = time.monotonic() + PATIENCE
-    while len(group(running)) < 2:  # skopeo runs
-        assert time.monotonic() < deadline
-        running.poll()
+    wait_until(lambda: len(group(running)) > 1)  # skopeo runs
     running.ends -= preparation.DEADLINE  # as if it had begun so long ago
     with pytest.raises(DeliveryError, match="to render and to pull took more than 1800 s"):
         news(running)
     for process in group(running):
         os.kill(process, signal.SIGSTOP)  # so that none ends because another has
     running.abandon()
-    deadline = time.monotonic() + PATIENCE
-    while group(running):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not group(running))
     assert not running.folder.exists()
 
 

@@ -26,8 +26,9 @@ from delivery.signals import ENDS, heed_signals
 from delivery.triton.client import PROTOCOLS, connect
 from delivery.triton.server import Ports
 from faults import DEGRADED, HANGING, UNKNOWN, Fault, broken_registry, layer, unknown_digest
-from previews import IMAGE, PATIENCE, Asker, Running, end, lasting_ports, serving, start
+from previews import IMAGE, Asker, Running, end, lasting_ports, serving, start
 from tiny_project import TinyProject, make_project
+from waiting import PATIENCE, wait_until
 from workspace import files
 from workspace.files import is_held, only_one
 
@@ -91,10 +92,7 @@ def test_bump_and_rollback_under_load(preview: Running) -> None:
 def test_the_former_server_ends(preview: Running) -> None:
     preview.project.bump(2)
     preview.until(version=2, health="Healthy")
-    deadline = time.monotonic() + PATIENCE
-    while len(preview.servers()) > 1 or preview.attempts() > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(preview.servers()) < 2 and preview.attempts() < 2)
     (kept,) = preview.state.glob("attempts/*/model/classifier")
     assert preview.versions() == {2} and (kept / "golden.npz").exists()
 
@@ -175,10 +173,7 @@ def test_neither_a_revert_nor_a_dead_server_waits_for_what_hangs(
 def test_server_that_dies_is_started_again(preview: Running) -> None:
     (server,) = preview.servers()
     os.kill(server, signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE
-    while preview.servers() in ([], [server]):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: preview.servers() not in ([], [server]))
     preview.until(health="Healthy", version=1)
     assert preview.versions() == {1}
 
@@ -213,10 +208,7 @@ def test_killed_preview_leaves_nothing_and_starts_again(project: TinyProject) ->
         preview.process.kill()
         preview.process.communicate()
         assert read_status(project.folder, "staging") is None
-        deadline = time.monotonic() + PATIENCE
-        while preview.servers():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: not preview.servers())
     commit = project.bump(2)
     again = start(project, "--watch", *ports)
     try:
@@ -350,10 +342,7 @@ def test_objects_that_are_lost_are_fetched_again(preview: Running) -> None:
     git("update-ref", "-d", "refs/remotes/origin/main")
     git("reflog", "expire", "--expire=now", "--all")
     git("gc", "--quiet", "--prune=now")
-    deadline = time.monotonic() + PATIENCE
-    while len(preview.servers()) > 1 or preview.attempts() > 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(preview.servers()) < 2 and preview.attempts() < 2)
     shutil.rmtree(preview.state / "attempts")
     os.kill(preview.servers()[0], signal.SIGKILL)
     preview.until(health="Degraded", version=None)

@@ -27,6 +27,7 @@ from delivery.triton.loopback import HOST
 from delivery.triton.proxy import Proxy
 from delivery.triton.server import Ports, Server, ready_path, start
 from tiny import SHAPE, write_repository
+from waiting import wait_until
 
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
 
@@ -227,13 +228,6 @@ def test_a_request_without_end_is_not_waited_for(proxy: Proxy, mirror: Ports) ->
         wait_until(lambda: proxy.current is not None and proxy.current.running == 1)
         former = proxy.switch(None)
         assert former is not None and proxy.drain(former, 0.1) == 1
-
-
-def wait_until(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_server_that_is_gone(proxy: Proxy, mirror: Ports) -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from delivery.model.differences import compare_accounts, compare_files
 from delivery.model.rebuild import trained_on
 from delivery.proposals.release_file import Release, parse_release
 from fake_project import Project, code_sha256, follow, isolate, kill, make_project
+from waiting import wait_until
 
 PATH = "argocd/environments/staging/model.yaml"
 STAGES = """
@@ -395,15 +395,14 @@ def test_an_interruption_ends_the_pipeline_and_removes_the_clone(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 300
-    while not (note.exists() and note.read_text().endswith("\n")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+
+    def begun() -> bool:
+        assert process.poll() is None
+        return note.exists() and note.read_text().endswith("\n")
+
+    wait_until(begun)
     process.send_signal(how)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and error.endswith("error: interrupted\n")
-    deadline = time.monotonic() + 60
-    while alive(note.read_text().strip()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not alive(note.read_text().strip()))
     assert not (project.folder / ".local/reproduce/v1").exists()
