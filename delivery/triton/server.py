@@ -112,9 +112,19 @@ def check_version(model_repository: Path, wanted: int) -> None:
 
 def choose(ports: Ports) -> Ports:
     """Replace zeros by free ports; raise DeliveryError if one asked for is not free."""
+    held, chosen = hold(ports)
+    held.close()
+    return chosen
+
+
+def hold(ports: Ports) -> tuple[contextlib.ExitStack, Ports]:
+    """Choose ports, and give nobody else a free one that is among them until the stack is closed.
+
+    Who is told to, as Triton is, may listen there all the same: both sides set SO_REUSEADDR.
+    """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(bound(*wanted)) for wanted in vars(ports).items()]
-        return Ports(*(each.getsockname()[1] for each in sockets))
+        return held.pop_all(), Ports(*(each.getsockname()[1] for each in sockets))
 
 
 def bound(name: str, port: int) -> socket.socket:
@@ -134,12 +144,16 @@ def bound(name: str, port: int) -> socket.socket:
 
 @dataclass
 class Server:
-    """A running Triton. Leaving its `with` block stops it."""
+    """A running Triton. Leaving its `with` block stops it.
+
+    Its ports are `held` until it answers, so that no other program answers in its place.
+    """
 
     process: subprocess.Popen[bytes]
     ports: Ports
     log: Path
     work: Path
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     started: float = field(default_factory=time.monotonic)
 
     def __enter__(self) -> "Server":
@@ -160,11 +174,14 @@ class Server:
         connection = http.client.HTTPConnection(HOST, self.ports.http, timeout=timeout)
         try:
             connection.request("GET", path)
-            return 200 <= connection.getresponse().status < 400
+            well = 200 <= connection.getresponse().status < 400
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+        if well:
+            self.held.close()
+        return well
 
     def wait(self, path: str, timeout: float) -> None:
         """Wait until `path` answers.
@@ -205,6 +222,7 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.held.close()
         remove(self.work, name_of(os.getpid(), self.ports.http))
 
 
@@ -269,16 +287,16 @@ def start(
     """
     found = installation()
     latest_version(model_repository)
-    chosen = choose(ports or Ports())
     folder = backends(found)
     work = folder.parent
     sweep(work)
-    name = name_of(os.getpid(), chosen.http)
-    remove(work, name)  # of an owner before that had the same number
-    models = work / f"{name}models"
-    models.symlink_to(model_repository.resolve())
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    held, chosen = hold(ports or Ports())
+    name = name_of(os.getpid(), chosen.http)
+    models = work / f"{name}models"
+    with held, log.open("wb") as output:
+        remove(work, name)  # of an owner before that had the same number
+        models.symlink_to(model_repository.resolve())
         process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL", str(found.server)),
@@ -295,7 +313,7 @@ def start(
             env=found.environment(),
             start_new_session=True,  # Ctrl-C in a terminal is ours to answer
         )
-    return Server(process, chosen, log, work)
+        return Server(process, chosen, log, work, held.pop_all())
 
 
 def own(ports: Ports) -> list[str]:

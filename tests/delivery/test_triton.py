@@ -438,6 +438,21 @@ def test_busy_port_is_named(repository: Path, tmp_path: Path, name: str) -> None
     assert getattr(choose(Ports(**{name: port})), name) == port  # nothing listens there any more
 
 
+def test_nobody_else_is_given_the_ports_of_a_server_that_starts(
+    repository: Path, tmp_path: Path
+) -> None:
+    """Another server there would be taken for this one."""
+    with start(repository, tmp_path / "log") as server:
+        for port in vars(server.ports).values():
+            with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+                other.bind((HOST, port))
+        server.wait(ready_path(1), 300)
+        for protocol in PROTOCOLS:
+            with connect(protocol, server.ports) as client:
+                assert client.infer(np.zeros((1, *SHAPE), np.uint8)).version == 1
+    assert choose(server.ports) == server.ports
+
+
 def test_missing_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_VENV", "nowhere")
     with pytest.raises(DeliveryError, match="nowhere: run `make setup`"):
